@@ -1,0 +1,113 @@
+"""The models that the engine knows: how each is built, where its checkpoint is, how its input is prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Preprocessing = Literal["sam", "medsam"]
+
+_META = "https://dl.fbaipublicfiles.com/segment_anything/"
+
+
+class UnknownModelError(ValueError):
+    """No model of that name; the message lists those there are."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model.
+
+    Args:
+        name: What users write and see, e.g. ``sam_vit_b``.
+        description: One line for lists and clients.
+        architecture: The module's family: ``tiny``, or segment_anything's ``vit_b``, ``vit_l``, ``vit_h``.
+        checkpoint: File name of the weights inside the model folder.
+        preprocessing: ``sam`` (longest side to the input size, zero padding, ImageNet mean and standard deviation;
+            Kirillov et al. 2023, arXiv:2304.02643) or ``medsam`` (stretched to the input size, minimum and
+            maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z).
+        url: Where the publisher offers the file, or None if it cannot be downloaded by us.
+        md5: The publisher's MD5 sum in hexadecimal, or None.
+        bundled: Whether the checkpoint is shipped with the app.
+    """
+
+    name: str
+    description: str
+    architecture: Literal["tiny", "vit_b", "vit_l", "vit_h"]
+    checkpoint: str
+    preprocessing: Preprocessing = "sam"
+    url: str | None = None
+    md5: str | None = None
+    bundled: bool = False
+
+    def build(self) -> nn.Module:
+        """The module without its weights: ``image_encoder``, ``prompt_encoder``, ``mask_decoder`` as in SAM."""
+        if self.architecture == "tiny":
+            from lib.sam.tiny import SamTiny
+
+            return SamTiny()
+        from segment_anything import sam_model_registry
+
+        builder: Callable[[], nn.Module] = sam_model_registry[self.architecture]
+        return builder()
+
+
+_SPECS = (
+    ModelSpec(
+        name="sam_tiny",
+        description="Small bundled model of SAM's pattern, trained on synthetic images: for trying things out",
+        architecture="tiny",
+        checkpoint="sam_tiny.safetensors",
+        bundled=True,
+    ),
+    ModelSpec(
+        name="sam_vit_b",
+        description="Segment Anything, ViT-B (Meta, 375 MB)",
+        architecture="vit_b",
+        checkpoint="sam_vit_b_01ec64.pth",
+        url=_META + "sam_vit_b_01ec64.pth",
+        md5="01ec64d29a2fca3f0661936605ae66f8",
+    ),
+    ModelSpec(
+        name="sam_vit_l",
+        description="Segment Anything, ViT-L (Meta, 1.25 GB)",
+        architecture="vit_l",
+        checkpoint="sam_vit_l_0b3195.pth",
+        url=_META + "sam_vit_l_0b3195.pth",
+        md5="0b3195507c641ddb6910d2bb5adee89c",
+    ),
+    ModelSpec(
+        name="sam_vit_h",
+        description="Segment Anything, ViT-H (Meta, 2.6 GB)",
+        architecture="vit_h",
+        checkpoint="sam_vit_h_4b8939.pth",
+        url=_META + "sam_vit_h_4b8939.pth",
+        md5="4b8939a88964f0f4ff5f5b2642c598a6",
+    ),
+    ModelSpec(
+        name="medsam_vit_b",
+        description="MedSAM, ViT-B tuned on medical images, for box prompts (375 MB; copy it in by hand)",
+        architecture="vit_b",
+        checkpoint="medsam_vit_b.pth",
+        preprocessing="medsam",
+    ),
+)
+
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
+DEFAULT_MODEL = "sam_tiny"
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The spec of that name.
+
+    Raises:
+        UnknownModelError: If there is none; the message lists the known names.
+    """
+    try:
+        return MODELS[name]
+    except KeyError:
+        raise UnknownModelError(f"there is no model {name!r}; the models are: {', '.join(MODELS)}") from None
