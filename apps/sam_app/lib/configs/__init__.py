@@ -1,0 +1,1 @@
+"""MONAI Label task configurations: which inference tasks a model offers."""

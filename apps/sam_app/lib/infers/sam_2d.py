@@ -1,0 +1,147 @@
+"""SAM on one slice: prompts of a viewer or of the REST API in, a mask out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferType
+from monailabel.tasks.infer.basic_infer import BasicInferTask
+
+from lib.imaging.label_writers import LABEL_SUFFIXES, write_label_volume
+from lib.sam.automatic import segment_automatically
+from lib.sam.engine import Engine
+from lib.sam.prompts import PromptError, Prompts
+from lib.transforms.load import LoadMedicalImaged
+from lib.transforms.masks import FrameToVolumed, MergeObjectsd
+from lib.transforms.sam_input_prompts import SamInputPromptsd
+from lib.transforms.viewer_prompts import ViewerPromptsd
+from lib.transforms.window import AUTO, PRESETS, WindowFramed
+
+
+class Sam2D(BasicInferTask):
+    """One SAM model as a MONAI Label task for one slice at a time.
+
+    It is registered as DEEPGROW without labels of its own, so that the point-prompt panels of OHIF and 3D Slicer
+    list it with the app's labels, and Slicer does not run it unasked.
+
+    A request with ``sam_input`` speaks the REST vocabulary, every other one the viewers'; see
+    :mod:`lib.transforms.sam_input_prompts` and :mod:`lib.transforms.viewer_prompts`. Without ``multimask`` a
+    single point without a box, being ambiguous, is answered with the best of three candidates, everything else
+    with the one mask that the model gives for unambiguous prompts (Kirillov et al. 2023, section 3).
+
+    Args:
+        model: The model's name in the engine.
+        engine: Shared by all tasks.
+        max_pixels: Bound on an image's frames x rows x columns.
+    """
+
+    def __init__(self, model: str, engine: Engine, *, max_pixels: int) -> None:
+        super().__init__(
+            path=None,
+            network=None,
+            type=InferType.DEEPGROW,
+            labels=[],
+            dimension=2,
+            description=engine.specs[model].description,
+            config={"window": [AUTO, *PRESETS]},
+        )
+        self._config.pop("device")  # the engine has one, and a client's choice would not change it
+        self._model = model
+        self._engine = engine
+        self._max_pixels = max_pixels
+
+    def is_valid(self) -> bool:
+        """Whether the model can be used: clients are shown it only then."""
+        return self._engine.state(self._model) != "no checkpoint"
+
+    def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+        """Load the image, map the prompts, choose the slice, window it."""
+        return [
+            LoadMedicalImaged(keys="image", max_pixels=self._max_pixels),
+            SamInputPromptsd() if data and "sam_input" in data else ViewerPromptsd(),
+            WindowFramed(),
+        ]
+
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
+        """Encode the slice (or take its embedding from the cache) and decode each object."""
+        predictor = self._engine.predictor(self._model)
+        embedding = predictor.encode(data["frame"])
+        objects: Sequence[Prompts] = data["objects"]
+        if objects:
+            multimask = data.get("multimask")
+            data["predictions"] = [
+                predictor.decode(
+                    embedding, [prompts], multimask=_is_ambiguous(prompts) if multimask is None else bool(multimask)
+                )[0]
+                for prompts in objects
+            ]
+        else:
+            data["predictions"] = segment_automatically(predictor, embedding)
+        data["checkpoint_sha256"] = predictor.checkpoint_sha256
+        return data
+
+    def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+        """One label map from the objects' masks, in its place in the volume."""
+        return [MergeObjectsd(), FrameToVolumed()]
+
+    def writer(
+        self, data: dict[str, Any], extension: str | None = None, dtype: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Write the volume of labels as the client asked; always a file, also when the mask is empty.
+
+        Args:
+            data: With ``pred``, ``image`` and, optionally, ``result_extension`` and ``result_dtype``.
+            extension: Instead of that of ``data``.
+            dtype: Instead of that of ``data``.
+
+        Returns:
+            The file's path, which the caller deletes, and what is known of the result, for JSON.
+
+        Raises:
+            PromptError: For a file type or a data type that cannot be written.
+        """
+        image = data["image"]
+        suffix = extension or data.get("result_extension") or (".nii.gz" if image.is_geometric else ".png")
+        if suffix not in LABEL_SUFFIXES:
+            raise PromptError(f"result_extension can be {', '.join(LABEL_SUFFIXES)}, not {suffix!r}")
+        if suffix == ".png" and image.frame_count > 1:
+            raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
+        handle, path = tempfile.mkstemp(suffix=suffix)
+        os.close(handle)
+        write_label_volume(data["pred"], image.affine, path, dtype=_label_dtype(dtype or data.get("result_dtype")))
+        return path, result_facts(data, self._model)
+
+
+def _is_ambiguous(prompts: Prompts) -> bool:
+    return len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
+
+
+def _label_dtype(name: Any) -> str:
+    dtype = "uint8" if name is None else str(name)
+    if dtype not in ("uint8", "uint16", "int16", "int32", "float32"):
+        raise PromptError(f"result_dtype can be uint8, uint16, int16, int32 or float32, not {dtype!r}")
+    return dtype
+
+
+def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
+    """What is known of a finished task's result, for JSON.
+
+    Returns:
+        ``model``, ``checkpoint_sha256``, ``slice``, ``frames``, ``window``, ``scores`` (predicted IoU, one an
+        object) and ``areas`` (pixels, one an object).
+    """
+    labels = data["labels"]
+    counts = np.bincount(labels.reshape(-1), minlength=len(data["predictions"]) + 1)
+    return {
+        "model": model,
+        "checkpoint_sha256": data["checkpoint_sha256"],
+        "slice": data["slice"],
+        "frames": data["image"].frame_count,
+        "window": data["window"].as_dict(),
+        "scores": [round(float(prediction.scores[0]), 4) for prediction in data["predictions"]],
+        "areas": counts[1:].tolist(),
+    }

@@ -1,0 +1,85 @@
+"""Segmentation without prompts: a grid of points, the good masks kept, overlaps resolved.
+
+The way is that of SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643, appendix B), with its
+helpers from ``segment_anything.utils.amg``; candidates are judged at low resolution, so that only the kept ones
+are brought to the image's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
+from torchvision.ops import nms
+
+from lib.sam.embeddings import Embedding
+from lib.sam.predictor import DECODE_BATCH, Prediction, Predictor
+from lib.sam.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """Which masks a grid of points keeps. The defaults suit slices of bodies, on a CPU.
+
+    Args:
+        points_per_side: Points along each side of the image.
+        min_score: Predicted IoU from which a mask is kept.
+        min_stability: IoU of the mask cut at logit +1 and at -1 from which it is kept.
+        max_overlap: Box IoU above which the lower-scored of two masks goes.
+        min_area, max_area: Bounds on a mask's area as a fraction of the image's.
+        max_objects: At most this many masks are kept, by score.
+    """
+
+    points_per_side: int = 16
+    min_score: float = 0.7
+    min_stability: float = 0.85
+    max_overlap: float = 0.7
+    min_area: float = 0.0005
+    max_area: float = 0.9
+    max_objects: int = 100
+
+
+def segment_automatically(
+    predictor: Predictor, embedding: Embedding, options: GridOptions | None = None
+) -> list[Prediction]:
+    """Every object that a grid of points finds, largest first so that later ones can be painted on top.
+
+    Args:
+        predictor: The model.
+        embedding: The image, from ``predictor.encode``.
+        options: What to keep.
+
+    Returns:
+        One prediction an object, each with one candidate; empty if nothing passed.
+    """
+    options = options or GridOptions()
+    height, width = embedding.image_size
+    grid = build_point_grid(options.points_per_side) * [width, height]
+    points = [Prompts(points=[xy], labels=[1]).within(width, height) for xy in grid]  # type: ignore[arg-type]
+
+    logits_kept: list[torch.Tensor] = []
+    scores_kept: list[torch.Tensor] = []
+    for start in range(0, len(points), DECODE_BATCH):
+        logits, scores = predictor.decode_logits(embedding, points[start : start + DECODE_BATCH], multimask=True)
+        logits, scores = logits.flatten(0, 1), scores.flatten()
+        stability = calculate_stability_score(logits, 0.0, 1.0)
+        good = (scores >= options.min_score) & (stability >= options.min_stability)
+        logits_kept.append(logits[good])
+        scores_kept.append(scores[good])
+    logits, scores = torch.cat(logits_kept), torch.cat(scores_kept)
+    if not len(scores):
+        return []
+
+    boxes = batched_mask_to_box(logits > 0).float()
+    keep = nms(boxes, scores, options.max_overlap)
+    predictions: list[Prediction] = []
+    for index in keep.tolist():
+        mask = predictor.masks(logits[index][None, None], embedding.image_size)[0].cpu().numpy()
+        if options.min_area <= mask.mean() <= options.max_area:
+            low_res = logits[index][None].cpu().numpy()
+            predictions.append(Prediction(masks=mask, scores=scores[index][None].cpu().numpy(), low_res_logits=low_res))
+        if len(predictions) == options.max_objects:
+            break
+    return sorted(predictions, key=lambda prediction: -int(np.count_nonzero(prediction.masks)))

@@ -1,0 +1,96 @@
+"""The models of one process: each loaded once, at first use or ahead of it, sharing one embedding cache.
+
+Concurrency: one lock guards loading, so that two first requests load a model once. It is held for seconds while
+a large checkpoint is read; requests for models that are loaded already do not take it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lib.sam.checkpoints import CheckpointStore
+from lib.sam.embeddings import EmbeddingCache
+from lib.sam.predictor import Predictor
+from lib.sam.registry import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+ModelState = Literal["ready", "not loaded", "no checkpoint"]
+
+DEFAULT_CACHE_BYTES = 1 << 30
+
+
+class Engine:
+    """Predictors by model name.
+
+    Args:
+        specs: The models to offer, the default one first.
+        model_folder: Where their checkpoints are.
+        device: Where to run; CUDA if there is a GPU, else the CPU, when None.
+        cache_bytes: Bound on the embeddings kept in memory.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        model_folder: Path,
+        *,
+        device: str | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.specs = {spec.name: spec for spec in specs}
+        self.cache = EmbeddingCache(cache_bytes)
+        self._store = CheckpointStore(model_folder)
+        self._loading = threading.Lock()
+        self._device_lock = threading.Lock()
+        self._predictors: dict[str, Predictor] = {}
+
+    @property
+    def default_model(self) -> str:
+        """The name of the model that serves requests which name none."""
+        return next(iter(self.specs))
+
+    def predictor(self, name: str) -> Predictor:
+        """The predictor of that model, loaded if it was not yet.
+
+        Raises:
+            KeyError: If the engine does not offer that model.
+            CheckpointError: If its checkpoint is missing, changed or does not fit.
+        """
+        predictor = self._predictors.get(name)
+        if predictor is not None:
+            return predictor
+        spec = self.specs[name]
+        with self._loading:
+            if name not in self._predictors:
+                self._predictors[name] = self._load(spec)
+            return self._predictors[name]
+
+    def _load(self, spec: ModelSpec) -> Predictor:
+        started = time.monotonic()
+        module = spec.build()
+        self._store.load_into(module, spec)
+        predictor = Predictor(
+            spec,
+            module,
+            checkpoint_sha256=self._store.verified(spec).sha256,
+            cache=self.cache,
+            device=self.device,
+            device_lock=self._device_lock,
+        )
+        logger.info("Loaded %s on %s in %.1f s", spec.name, self.device, time.monotonic() - started)
+        return predictor
+
+    def state(self, name: str) -> ModelState:
+        """Whether that model is in memory, could be loaded, or lacks its checkpoint."""
+        if name in self._predictors:
+            return "ready"
+        return "not loaded" if self._store.path(self.specs[name]).is_file() else "no checkpoint"

@@ -1,0 +1,187 @@
+"""Encode once, decode many: one SAM model ready to use.
+
+Concurrency: encoding takes the device's lock (one encode at a time uses all its cores); decoding takes none, as
+the modules keep no state between calls, and so never waits for another image's encode. No lock is taken while
+another is held, but for the cache's own short one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
+from lib.sam.preprocessing import make_preprocessor
+from lib.sam.prompts import Prompts
+from lib.sam.registry import ModelSpec
+
+DECODE_BATCH = 16
+"""Objects decoded at once; bounds the memory that a request with many objects takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The candidates for one object, best score first.
+
+    Args:
+        masks: ``(C, H, W)`` bool, at the image's size; C is 1, or 3 with ``multimask``.
+        scores: ``(C,)`` float32, the model's own estimate of each mask's IoU.
+        low_res_logits: ``(C, 256, 256)`` float32, fit to be the next call's ``mask_logits``.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    low_res_logits: np.ndarray
+
+
+class Predictor:
+    """One model with its weights on one device.
+
+    Args:
+        spec: The model's spec.
+        module: Built by ``spec.build()`` with its weights loaded; put into evaluation mode here.
+        checkpoint_sha256: Of the file the weights came from, in hexadecimal; part of every embedding's key.
+        cache: Keeps embeddings; may be shared among predictors.
+        device: Where to run.
+        device_lock: Held while encoding; shared among the predictors of one device.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        module: torch.nn.Module,
+        *,
+        checkpoint_sha256: str,
+        cache: EmbeddingCache,
+        device: torch.device | str = "cpu",
+        device_lock: threading.Lock | None = None,
+    ) -> None:
+        self.spec = spec
+        self.checkpoint_sha256 = checkpoint_sha256
+        self.device = torch.device(device)
+        self._module = module.to(self.device).eval().requires_grad_(False)
+        self._preprocessor = make_preprocessor(spec.preprocessing, module)
+        self._cache = cache
+        self._device_lock = device_lock or threading.Lock()
+        self._model_key = f"{spec.name}|{checkpoint_sha256}|torch {self.device.type} float32"
+        with torch.inference_mode():
+            self._image_pe = self._module.prompt_encoder.get_dense_pe()
+
+    def encode(self, image: np.ndarray) -> Embedding:
+        """The image's embedding, from the cache if it is there.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB (grey replicated), after windowing.
+
+        Raises:
+            ValueError: If the image has another shape or dtype.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        key = embedding_key(image, self._model_key)
+
+        def compute() -> Embedding:
+            inputs = self._preprocessor.image(image).to(self.device)
+            with self._device_lock, torch.inference_mode():
+                features = self._module.image_encoder(inputs)
+            return Embedding(features=features, image_size=(image.shape[0], image.shape[1]), key=key)
+
+        return self._cache.get_or_compute(key, compute)
+
+    def decode(self, embedding: Embedding, objects: Sequence[Prompts], *, multimask: bool = False) -> list[Prediction]:
+        """The masks for each object on an encoded image.
+
+        Args:
+            embedding: From this predictor's :meth:`encode`.
+            objects: One set of prompts an object.
+            multimask: Three candidates an object instead of one: for a single ambiguous point.
+
+        Returns:
+            One prediction an object, in the same order.
+
+        Raises:
+            PromptError: If a prompt is outside the image.
+        """
+        height, width = embedding.image_size
+        inside = [prompts.within(width, height) for prompts in objects]
+        predictions: list[Prediction] = []
+        for batch in _batches(inside):
+            predictions.extend(self._decode_batch(embedding, batch, multimask))
+        return predictions
+
+    def _decode_batch(self, embedding: Embedding, batch: Sequence[Prompts], multimask: bool) -> Iterator[Prediction]:
+        low_res, scores = self.decode_logits(embedding, batch, multimask=multimask)
+        masks = self._preprocessor.masks(low_res, embedding.image_size)
+        order = torch.argsort(scores, dim=1, descending=True, stable=True)
+        for index in range(len(batch)):
+            ranks = order[index]
+            yield Prediction(
+                masks=masks[index, ranks].cpu().numpy(),
+                scores=scores[index, ranks].cpu().numpy(),
+                low_res_logits=low_res[index, ranks].cpu().numpy(),
+            )
+
+    @torch.inference_mode()
+    def decode_logits(
+        self, embedding: Embedding, batch: Sequence[Prompts], *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Low-resolution logits and scores of objects whose prompts have the same form, in one pass.
+
+        Args:
+            embedding: From this predictor's :meth:`encode`.
+            batch: B objects inside the image, alike in their number of points and in having a box or logits.
+            multimask: Three candidates instead of one.
+
+        Returns:
+            ``(B, C, 256, 256)`` float32 logits and ``(B, C)`` float32 predicted IoU, in the model's own order.
+        """
+        size = embedding.image_size
+        points = boxes = logits = None
+        if len(batch[0].points):
+            xy = np.stack([self._preprocessor.coordinates(prompts.points, size) for prompts in batch])
+            labels = np.stack([prompts.labels for prompts in batch])
+            points = (self._tensor(xy), torch.as_tensor(labels, dtype=torch.int, device=self.device))
+        if batch[0].box is not None:
+            corners = np.stack([prompts.box.reshape(2, 2) for prompts in batch if prompts.box is not None])
+            boxes = self._tensor(self._preprocessor.coordinates(corners, size).reshape(-1, 4))
+        if batch[0].mask_logits is not None:
+            stacked = np.stack([prompts.mask_logits for prompts in batch if prompts.mask_logits is not None])
+            logits = self._tensor(stacked[:, None])
+        sparse, dense = self._module.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        low_res: torch.Tensor
+        scores: torch.Tensor
+        low_res, scores = self._module.mask_decoder(
+            image_embeddings=embedding.features,
+            image_pe=self._image_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return low_res, scores
+
+    def masks(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """``(B, C, 256, 256)`` logits to ``(B, C, H, W)`` bool masks of an image of that ``(height, width)``."""
+        return self._preprocessor.masks(low_res_logits, image_size)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float, device=self.device)
+
+
+def _batches(objects: Sequence[Prompts]) -> Iterator[list[Prompts]]:
+    """Runs of consecutive objects of the same form, each at most :data:`DECODE_BATCH` long."""
+
+    def form(prompts: Prompts) -> tuple[int, bool, bool]:
+        return len(prompts.points), prompts.box is not None, prompts.mask_logits is not None
+
+    batch: list[Prompts] = []
+    for prompts in objects:
+        if batch and (len(batch) == DECODE_BATCH or form(prompts) != form(batch[0])):
+            yield batch
+            batch = []
+        batch.append(prompts)
+    if batch:
+        yield batch

@@ -1,0 +1,110 @@
+"""From an image to a model's input and from its low-resolution logits back to masks of the image's size."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from lib.sam.registry import Preprocessing
+
+ImageSize = tuple[int, int]
+"""``(height, width)`` in pixels."""
+
+
+class Preprocessor(Protocol):
+    """How one model sees images. Sizes are ``(height, width)``; coordinates are XY."""
+
+    def image(self, image: np.ndarray) -> torch.Tensor:
+        """``(H, W, 3)`` uint8 RGB to ``(1, 3, S, S)`` float32."""
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """``(..., 2)`` pixels of an image of that size to pixels of the model's input."""
+
+    def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
+        """``(B, C, h, w)`` logits to ``(B, C, H, W)`` bool masks of an image of that size."""
+
+
+class SamPreprocessor:
+    """SAM's own: longest side to the input size, normalised, padded with zeros at the right and the bottom.
+
+    The steps and their order are those of ``segment_anything.SamPredictor`` and ``Sam.preprocess`` /
+    ``Sam.postprocess_masks``, so that the numbers are the same.
+
+    Args:
+        input_size: S, the side of the model's square input in pixels.
+        pixel_mean: ``(3, 1, 1)`` in units of 0 to 255.
+        pixel_std: Likewise.
+    """
+
+    def __init__(self, input_size: int, pixel_mean: torch.Tensor, pixel_std: torch.Tensor) -> None:
+        self._input_size = input_size
+        self._mean = pixel_mean.detach().cpu()
+        self._std = pixel_std.detach().cpu()
+        self._resize = ResizeLongestSide(input_size)
+
+    def image(self, image: np.ndarray) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        resized = self._resize.apply_image(image)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized)).permute(2, 0, 1)[None]
+        tensor = (tensor - self._mean) / self._std
+        height, width = tensor.shape[-2:]
+        return F.pad(tensor, (0, self._input_size - width, 0, self._input_size - height))
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """See :class:`Preprocessor`."""
+        scaled: np.ndarray = self._resize.apply_coords(xy, size)
+        return scaled
+
+    def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        side = self._input_size
+        height, width = self._resize.get_preprocess_shape(*size, side)
+        logits = F.interpolate(low_res_logits, (side, side), mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits[..., :height, :width], size, mode="bilinear", align_corners=False)
+        return logits > 0
+
+
+class MedSamPreprocessor:
+    """MedSAM's: the image stretched to the square input, its minimum and maximum brought to 0 and 1.
+
+    Source: MedSAM (Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``MedSAM_Inference.py``.
+
+    Args:
+        input_size: S, the side of the model's square input in pixels.
+    """
+
+    def __init__(self, input_size: int) -> None:
+        self._input_size = input_size
+
+    def image(self, image: np.ndarray) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        from skimage.transform import resize
+
+        side = self._input_size
+        stretched = resize(image, (side, side), order=3, preserve_range=True, anti_aliasing=True).astype(np.uint8)
+        tensor = torch.as_tensor(stretched).permute(2, 0, 1)[None].float()
+        low, high = tensor.min(), tensor.max()
+        return (tensor - low) / torch.clip(high - low, min=1e-8)
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """See :class:`Preprocessor`."""
+        height, width = size
+        scale: np.ndarray = np.array([self._input_size / width, self._input_size / height])
+        return xy * scale
+
+    def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        probabilities = torch.sigmoid(low_res_logits)
+        return F.interpolate(probabilities, size, mode="bilinear", align_corners=False) > 0.5
+
+
+def make_preprocessor(kind: Preprocessing, module: torch.nn.Module) -> Preprocessor:
+    """The preprocessor of that kind for a SAM module (its input size, mean and standard deviation)."""
+    input_size = int(module.image_encoder.img_size)
+    if kind == "medsam":
+        return MedSamPreprocessor(input_size)
+    return SamPreprocessor(input_size, module.pixel_mean, module.pixel_std)

@@ -1,0 +1,125 @@
+"""What a user points at: the prompts for one object on one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FOREGROUND = 1
+BACKGROUND = 0
+
+MASK_LOGITS_SIZE = (256, 256)
+
+
+class PromptError(ValueError):
+    """The prompts cannot be used; the message says which value is wrong and what would be right."""
+
+
+def _numbers(values: ArrayLike, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"{what} must be numbers") from None
+    if not np.isfinite(array).all():
+        raise PromptError(f"{what} must be finite numbers, not NaN or infinity")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Prompts for one object, valid once constructed. Arrays are read-only.
+
+    All coordinates are XY pixels of the original image: x to the right, y down, (0, 0) the centre of the top-left
+    pixel, as in ``segment_anything.SamPredictor``.
+
+    Args:
+        points: ``(N, 2)`` clicks, XY.
+        labels: ``(N,)``, 1 for a click on the object, 0 for one beside it.
+        box: ``(4,)`` XYXY: left, top, right, bottom; or None.
+        mask_logits: ``(256, 256)`` float32 logits of an earlier answer, padded as the model's input is; or None.
+
+    Raises:
+        PromptError: For a wrong shape, a value that is not finite, a label that is neither 0 nor 1, a box without
+            area, or if nothing marks the object (background points alone do not).
+    """
+
+    points: np.ndarray = ()  # type: ignore[assignment]  # anything array-like goes in, an array is kept
+    labels: np.ndarray = ()  # type: ignore[assignment]
+    box: np.ndarray | None = None
+    mask_logits: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        points = _numbers(self.points, "points")
+        if points.size == 0:
+            points = points.reshape(0, 2)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise PromptError(f"points must be a list of [x, y], not an array of shape {points.shape}")
+        labels = _numbers(self.labels, "point labels")
+        if labels.shape != (len(points),):
+            raise PromptError(f"there are {len(points)} points but labels of shape {labels.shape}")
+        if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
+            raise PromptError("point labels must be 1 (foreground) or 0 (background)")
+        self._keep("points", points)
+        self._keep("labels", labels.astype(np.int64))
+
+        if self.box is not None:
+            box = _numbers(self.box, "box")
+            if box.shape != (4,):
+                raise PromptError(f"a box is four numbers (left, top, right, bottom), not shape {box.shape}")
+            if box[0] >= box[2] or box[1] >= box[3]:
+                raise PromptError(f"the box {box.tolist()} has no area: left < right and top < bottom must hold")
+            self._keep("box", box)
+        if self.mask_logits is not None:
+            logits = _numbers(self.mask_logits, "mask logits")
+            if logits.shape != MASK_LOGITS_SIZE:
+                raise PromptError(f"mask logits must have the shape {MASK_LOGITS_SIZE}, not {logits.shape}")
+            self._keep("mask_logits", logits.astype(np.float32))
+
+        if self.box is None and self.mask_logits is None and FOREGROUND not in self.labels:
+            raise PromptError("nothing marks the object: give a foreground point or a box")
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        array = array.copy()
+        array.flags.writeable = False
+        object.__setattr__(self, name, array)
+
+    @classmethod
+    def from_clicks(
+        cls,
+        foreground: Sequence[Sequence[float]] = (),
+        background: Sequence[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+    ) -> Prompts:
+        """Prompts from two lists of ``[x, y]`` and an optional XYXY box; foreground points come first.
+
+        Raises:
+            PromptError: As the constructor.
+        """
+        labels = [FOREGROUND] * len(foreground) + [BACKGROUND] * len(background)
+        box_array = None if box is None else _numbers(box, "box")
+        return cls(points=[*foreground, *background], labels=labels, box=box_array)  # type: ignore[arg-type]
+
+    def within(self, width: int, height: int) -> Prompts:
+        """These prompts for an image of that size: points are checked, the box is clipped to the image.
+
+        A box that was dragged past the border means the part inside.
+
+        Raises:
+            PromptError: If a point lies outside the image, or the whole box does.
+        """
+        for x, y in self.points:
+            if not (-0.5 <= x < width and -0.5 <= y < height):
+                raise PromptError(
+                    f"the point ({x:g}, {y:g}) is outside the image: "
+                    f"x must be from 0 to {width - 1}, y from 0 to {height - 1}"
+                )
+        box = self.box
+        if box is not None:
+            clipped = np.clip(box, 0, [width, height, width, height])
+            if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+                raise PromptError(f"the box {box.tolist()} is outside the image of {width} x {height} pixels")
+            box = clipped
+        return Prompts(points=self.points, labels=self.labels, box=box, mask_logits=self.mask_logits)

@@ -1,0 +1,59 @@
+"""What ``/health_check/`` says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import torch
+
+from lib.sam.checkpoints import CheckpointError
+from lib.sam.engine import Engine
+from lib.server.schemas import Health, Queue
+from lib.server.segmentation_service import SegmentationService
+from lib.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+
+class HealthReport:
+    """The state of the engine and the queue; loads the default model in the background when made.
+
+    Args:
+        engine: Whose models are reported.
+        service: Whose queue is reported.
+    """
+
+    def __init__(self, engine: Engine, service: SegmentationService) -> None:
+        self._engine = engine
+        self._service = service
+        self._started = time.monotonic()
+        self._failure: str | None = None
+        threading.Thread(target=self._load_default_model, name="load-default-model", daemon=True).start()
+
+    def _load_default_model(self) -> None:
+        try:
+            self._engine.predictor(self._engine.default_model)
+        except Exception as error:
+            logger.exception("The default model could not be loaded")
+            self._failure = (
+                str(error) if isinstance(error, CheckpointError) else "the default model could not be loaded"
+            )
+
+    def now(self) -> Health:
+        """The state at this moment; takes no lock and reads no file but the checkpoints' names."""
+        engine = self._engine
+        models = {name: engine.state(name) for name in engine.specs}
+        ready = models[engine.default_model] == "ready"
+        return Health(
+            status="ok" if ready else "error" if self._failure else "loading",
+            detail=None if ready else self._failure,
+            version=VERSION,
+            models=dict(models),
+            default_model=engine.default_model,
+            device=str(engine.device),
+            runtime=f"torch {torch.__version__}",
+            uptime_seconds=round(time.monotonic() - self._started, 1),
+            queue=Queue(running=self._service.running, limit=self._service.max_queue),
+        )

@@ -1,0 +1,15 @@
+"""MONAI dictionary transforms between what clients send and what the engine takes and gives.
+
+The keys that pass through the dictionary, in order:
+
+==============  ========================================================================================
+``image``       path, array or :class:`~lib.imaging.image.MedicalImage`; after loading always the latter
+``slice``       k, the frame that was asked for
+``objects``     list of :class:`~lib.sam.prompts.Prompts`, one an object; empty asks for automatic
+``frame``       that frame: modality values, then ``(H, W, 3)`` uint8 after windowing
+``window``      :class:`~lib.transforms.window.AppliedWindow`
+``predictions`` list of :class:`~lib.sam.predictor.Prediction`, one an object
+``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
+``pred``        ``(K, H, W)`` uint8: ``labels`` in its frame of the volume
+==============  ========================================================================================
+"""

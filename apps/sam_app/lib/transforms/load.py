@@ -1,0 +1,64 @@
+"""Load whatever the client refers to as a :class:`~lib.imaging.image.MedicalImage`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
+
+from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.readers import DEFAULT_MAX_PIXELS, read_image
+
+
+class LoadMedicalImage(Transform):
+    """A path, an array or a loaded image to a :class:`MedicalImage`.
+
+    Args:
+        max_pixels: Bound on frames x rows x columns.
+    """
+
+    def __init__(self, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        self.max_pixels = max_pixels
+
+    def __call__(self, source: str | os.PathLike[str] | np.ndarray | MedicalImage) -> MedicalImage:
+        """Load it.
+
+        Args:
+            source: A file (NIfTI, NRRD, DICOM, PNG, JPEG, TIFF, BMP) or a folder with one DICOM series; or an array
+                ``(H, W)``, ``(H, W, 3)`` uint8 or ``(K, H, W)``.
+
+        Raises:
+            ImageError: If it cannot be read; the message says why and names no path.
+        """
+        if isinstance(source, MedicalImage):
+            return source
+        if isinstance(source, (str, os.PathLike)):
+            if not os.path.exists(source):
+                raise ImageError("there is no such image")
+            return read_image(source, max_pixels=self.max_pixels)
+        array = np.asarray(source)
+        if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
+            array = array[None]
+        try:
+            return MedicalImage(frames=array)
+        except ValueError as error:
+            raise ImageError(str(error)) from None
+
+
+class LoadMedicalImaged(MapTransform):
+    """Dictionary version of :class:`LoadMedicalImage`."""
+
+    def __init__(self, keys: KeysCollection, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        super().__init__(keys)
+        self.load = LoadMedicalImage(max_pixels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each key's value by the loaded image."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.load(result[key])
+        return result

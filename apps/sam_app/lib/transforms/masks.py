@@ -1,0 +1,62 @@
+"""From the model's candidates to a label map, and back into the volume they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.transforms import Transform
+
+from lib.imaging.image import MedicalImage
+from lib.sam.predictor import Prediction
+
+
+def merge_objects(predictions: Sequence[Prediction], size: tuple[int, int]) -> np.ndarray:
+    """The best mask of each object in one label map.
+
+    Where masks overlap the smaller one is on top, so that an object inside another stays visible.
+
+    Args:
+        predictions: At most 255, in the order in which the objects are numbered from 1.
+        size: ``(H, W)``.
+
+    Returns:
+        ``(H, W)`` uint8, 0 background.
+    """
+    labels = np.zeros(size, dtype=np.uint8)
+    masks = [prediction.masks[0] for prediction in predictions]
+    for index in sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n]))):
+        labels[masks[index]] = index + 1
+    return labels
+
+
+def frame_to_volume(labels: np.ndarray, image: MedicalImage, k: int) -> np.ndarray:
+    """A label map as frame ``k`` of an otherwise empty volume.
+
+    Returns:
+        ``(K, rows, columns)`` uint8, in the image's own voxel order.
+    """
+    volume = np.zeros((image.frame_count, *image.frame_size), dtype=np.uint8)
+    volume[k] = labels
+    return volume
+
+
+class MergeObjectsd(Transform):
+    """Take ``predictions`` and ``frame``, give ``labels``; see :func:`merge_objects`."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Merge."""
+        result = dict(data)
+        result["labels"] = merge_objects(result["predictions"], result["frame"].shape[:2])
+        return result
+
+
+class FrameToVolumed(Transform):
+    """Take ``labels``, ``image`` and ``slice``, give ``pred``; see :func:`frame_to_volume`."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Put the label map into its place."""
+        result = dict(data)
+        result["pred"] = frame_to_volume(result["labels"], result["image"], result["slice"])
+        return result

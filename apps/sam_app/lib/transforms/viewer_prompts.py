@@ -1,0 +1,123 @@
+"""OHIF's and 3D Slicer's vocabulary: voxel indices of the volume, to prompts on one slice.
+
+What the clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either can be
+absent; ``slice``, k, from Slicer with points, but a millimetre offset when there is only a region; ``roi``,
+``[i0, i1, j0, j1, k0, k1]``, whose pairs can be the wrong way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.transforms import Transform
+
+from lib.imaging.image import MedicalImage
+from lib.sam.prompts import PromptError, Prompts
+
+
+def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tuple[int, Prompts]:
+    """The slice that is meant and the prompts on it.
+
+    The slice is ``slice`` if there are points, else that of the last foreground point (or background point), else
+    the middle of the region. Points of other slices are left out, as is a region that does not reach the slice.
+
+    Args:
+        image: Gives the bounds; its ``ijk`` are the clients'.
+        request: ``foreground``, ``background``, ``roi``, ``slice``; each may be missing, None or empty.
+
+    Returns:
+        k and the prompts, in XY pixels of that slice (x is i, y is j).
+
+    Raises:
+        PromptError: If the values are no points or region of this image, or nothing on the slice marks an object.
+    """
+    foreground = _points(request.get("foreground"), "foreground", image)
+    background = _points(request.get("background"), "background", image)
+    region = _region(request.get("roi"), image)
+
+    points = [*background, *foreground]
+    if points:
+        k = _slice_index(request.get("slice"), default=points[-1][2], image=image)
+    elif region is not None:
+        k = (region[4] + region[5]) // 2
+    else:
+        raise PromptError("no prompt: give foreground points [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]")
+
+    box = None
+    if region is not None and region[4] <= k <= region[5]:
+        box = [region[0], region[2], region[1], region[3]]
+    on_slice = [[point[:2] for point in group if point[2] == k] for group in (foreground, background)]
+    if box is None and not on_slice[0]:
+        raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
+    return k, Prompts.from_clicks(*on_slice, box=box)
+
+
+def _points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
+    """``[i, j, k]`` points, checked against the image; ``[i, j]`` is enough for an image of one frame."""
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return []
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"{name} must be a list of points [i, j, k]") from None
+    if array.ndim == 2 and array.shape[1] == 2 and image.frame_count == 1:
+        array = np.column_stack([array, np.zeros(len(array))])
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise PromptError(f"{name} must be a list of points [i, j, k]")
+    if not np.isfinite(array).all():
+        raise PromptError(f"{name} must hold finite numbers, not NaN or infinity")
+    for point in array:
+        index = np.round(point)
+        if (index < 0).any() or (index >= image.ijk_shape).any():
+            raise PromptError(
+                f"the {name} point {[float(v) for v in point]} is outside the image, "
+                f"whose shape in i, j, k is {list(image.ijk_shape)}"
+            )
+    return [(float(i), float(j), round(float(k))) for i, j, k in array]
+
+
+def _region(value: Any, image: MedicalImage) -> tuple[float, float, float, float, int, int] | None:
+    """``(i0, i1, j0, j1, k0, k1)`` with each pair in order and k within the volume, or None if there is none."""
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return None
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    if array.shape == (4,) and image.frame_count == 1:
+        array = np.append(array, [0, 0])
+    if array.shape != (6,) or not np.isfinite(array).all():
+        raise PromptError("roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]")
+    (i0, i1), (j0, j1), (k0, k1) = np.sort(array.reshape(3, 2), axis=1)
+    last = image.frame_count - 1
+    if k1 < 0 or k0 > last:
+        raise PromptError(f"the roi is outside the image: its k is {k0:g} to {k1:g}, the image's 0 to {last}")
+    return float(i0), float(i1), float(j0), float(j1), round(max(k0, 0)), round(min(k1, last))
+
+
+def _slice_index(value: Any, default: int, image: MedicalImage) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise PromptError("slice must be a whole number")
+    if not 0 <= value < image.frame_count or value != int(value):
+        raise PromptError(f"slice must be a whole number from 0 to {image.frame_count - 1}, not {value}")
+    return int(value)
+
+
+class ViewerPromptsd(Transform):
+    """Take ``image`` and the viewer's keys, give ``slice`` and ``objects``; see :func:`viewer_prompts`."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Map them.
+
+        Raises:
+            PromptError: As :func:`viewer_prompts`.
+        """
+        result = dict(data)
+        k, prompts = viewer_prompts(result["image"], result)
+        objects: Sequence[Prompts] = [prompts.within(*result["image"].ijk_shape[:2])]
+        result.update(slice=k, objects=objects)
+        return result

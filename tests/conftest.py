@@ -1,0 +1,29 @@
+"""Fixtures that more than one part of the tests uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """A folder of real images that is not part of the repository; tests that need it skip where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real images that this check needs are not on this machine")
+    return folder
+
+
+@pytest.fixture
+def disc() -> tuple[np.ndarray, np.ndarray]:
+    """A bright disc on a darker, slightly noisy ground: ``(200, 240, 3)`` uint8 and its ``(200, 240)`` bool mask."""
+    rows, columns = np.mgrid[:200, :240]
+    mask = (columns - 130) ** 2 + (rows - 90) ** 2 <= 40**2
+    noise = np.random.default_rng(0).normal(0, 4, mask.shape)
+    grey = np.clip(np.where(mask, 190, 70) + noise, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2), mask
