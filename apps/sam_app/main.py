@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from monailabel.interfaces.app import MONAILabelApp
@@ -16,6 +17,7 @@ from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
 from lib.server.mount import mount
+from lib.server.options import OptionError, ServerOptions
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -31,12 +33,20 @@ class SamApp(MONAILabelApp):
         studies: A folder of images, or the URL of a DICOMweb server.
         conf: Options from ``--conf KEY VALUE``: ``models`` (comma-separated names, the default one first; without
             it ``sam_tiny`` and every model whose checkpoint is in ``model/``), ``labels`` (comma-separated names for
-            the viewers), ``device``, ``max_pixels``, and those of :mod:`lib.server.options`.
+            the viewers), ``device``, and those of :class:`~lib.server.options.ServerOptions`.
+
+    Raises:
+        SystemExit: If it cannot start; the message says why and what to do.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._model_dir = Path(app_dir) / "model"
-        self.engine = Engine(_chosen_models(conf, self._model_dir), self._model_dir, device=conf.get("device"))
+        try:
+            self.options = ServerOptions.from_conf(conf, Path(app_dir))
+            specs = _chosen_models(conf, self._model_dir)
+        except (OptionError, UnknownModelError, CheckpointError) as error:
+            raise _refusal(error) from None
+        self.engine = Engine(specs, self._model_dir, device=conf.get("device"))
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -52,7 +62,9 @@ class SamApp(MONAILabelApp):
         tasks: dict[str, InferTask] = {}
         for name in self.engine.specs:
             config = SamConfig()
-            config.init(name, str(self._model_dir), self.conf, None, engine=self.engine)
+            config.init(
+                name, str(self._model_dir), self.conf, None, engine=self.engine, max_pixels=self.options.max_pixels
+            )
             tasks.update(config.infer())
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
@@ -64,24 +76,31 @@ class SamApp(MONAILabelApp):
     def on_init_complete(self) -> None:
         """The server is about to answer: add the routes to it and mend what needs mending."""
         super().on_init_complete()
-        mount(self)
+        try:
+            mount(self)
+        except OSError as error:
+            raise _refusal(f"the results' folder cannot be used: {error.strerror}") from None
 
 
 def _chosen_models(conf: dict[str, str], model_dir: Path) -> list[ModelSpec]:
     """The models of ``--conf models``, else the bundled one and those whose checkpoint is there.
 
     Raises:
-        SystemExit: For a name that is not known or a model without its checkpoint; the message says what to do.
+        UnknownModelError: For a name that is not known.
+        CheckpointError: For a model whose checkpoint is missing or wrong.
     """
     store = CheckpointStore(model_dir)
     names = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
     if not names:
         present = [name for name, spec in MODELS.items() if store.path(spec).is_file()]
         names = [DEFAULT_MODEL, *(name for name in present if name != DEFAULT_MODEL)]
-    try:
-        specs = [get_spec(name) for name in names]
-        for spec in specs:
-            store.verified(spec)
-    except (UnknownModelError, CheckpointError) as error:
-        raise SystemExit(f"Cannot start: {error}") from None
+    specs = [get_spec(name) for name in names]
+    for spec in specs:
+        store.verified(spec)
     return specs
+
+
+def _refusal(reason: object) -> SystemExit:
+    """An error that ends the server with its reason alone: the server prints what it is raised with."""
+    sys.tracebacklimit = 0
+    return SystemExit(f"Cannot start: {reason}")

@@ -11,7 +11,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
-from lib.imaging.label_writers import LABEL_SUFFIXES, write_label_volume
+from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
 from lib.sam.automatic import segment_automatically
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError, Prompts
@@ -122,8 +122,8 @@ def _is_ambiguous(prompts: Prompts) -> bool:
 
 def _label_dtype(name: Any) -> str:
     dtype = "uint8" if name is None else str(name)
-    if dtype not in ("uint8", "uint16", "int16", "int32", "float32"):
-        raise PromptError(f"result_dtype can be uint8, uint16, int16, int32 or float32, not {dtype!r}")
+    if dtype not in LABEL_DTYPES:
+        raise PromptError(f"result_dtype can be {', '.join(LABEL_DTYPES)}, not {dtype!r}")
     return dtype
 
 

@@ -45,7 +45,7 @@ def embedding_key(image: np.ndarray, model_key: str) -> str:
         model_key: Changes whenever the encoder's numbers could: model, checkpoint, runtime, precision.
     """
     digest = hashlib.sha256(f"{model_key}|{image.shape}|{image.dtype}|".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Predictor:
     def __init__(
         self,
         spec: ModelSpec,
-        module: torch.nn.Module,
+        module: Any,
         *,
         checkpoint_sha256: str,
         cache: EmbeddingCache,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ class MedSamPreprocessor:
         return F.interpolate(probabilities, size, mode="bilinear", align_corners=False) > 0.5
 
 
-def make_preprocessor(kind: Preprocessing, module: torch.nn.Module) -> Preprocessor:
+def make_preprocessor(kind: Preprocessing, module: Any) -> Preprocessor:
     """The preprocessor of that kind for a SAM module (its input size, mean and standard deviation)."""
     input_size = int(module.image_encoder.img_size)
     if kind == "medsam":

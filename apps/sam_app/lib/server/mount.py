@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.server import infer_route, routes
@@ -11,7 +10,6 @@ from lib.server.cors import restrict_cors
 from lib.server.docs import docs_routes
 from lib.server.errors import add_error_handlers
 from lib.server.health import HealthReport
-from lib.server.options import ServerOptions
 from lib.server.results import ResultStore
 from lib.server.segmentation_service import SegmentationService
 
@@ -27,12 +25,11 @@ def mount(sam_app: SamApp) -> None:
     Called once, when the server has initialised the app and before it answers the first request.
 
     Raises:
-        OptionError: For an option that cannot be used.
         OSError: If the results' folder cannot be made.
     """
     from monailabel.app import app
 
-    options = ServerOptions.from_conf(sam_app.conf, Path(sam_app.app_dir))
+    options = sam_app.options
     store = ResultStore(
         options.results,
         max_age_seconds=options.results_max_days * 86400,

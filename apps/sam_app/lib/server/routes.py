@@ -50,7 +50,7 @@ class BoundedBodyRoute(APIRoute):
 
         async def handle_bounded(request: Request) -> Response:
             limit: int = request.app.state.max_upload_bytes
-            too_large = UploadTooLargeError(f"the request is larger than the {limit / 2**20:g} MiB that are allowed")
+            too_large = UploadTooLargeError(f"the request is larger than the {limit / 2**20:.3g} MiB that are allowed")
             declared = request.headers.get("content-length", "")
             if declared.isdigit() and int(declared) > limit:
                 raise too_large

@@ -67,7 +67,7 @@ class SAMInput(BaseModel):
         default=None, description="Frame of a multi-frame image or slice of a volume, from 0; absent: the middle one"
     )
     window: WindowInput | None = Field(default=None, description="Absent: the image's own, else a suitable one")
-    label: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+    label: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
         default=None, description="What the object is; the name of the DICOM segment"
     )
     multimask: bool | None = Field(

@@ -23,7 +23,7 @@ import numpy as np
 import pydicom
 from monailabel.interfaces.app import MONAILabelApp
 
-from lib.imaging.dicom_file import to_bytes
+from lib.imaging.dicom_io import to_bytes
 from lib.imaging.image import MedicalImage
 from lib.imaging.secondary_capture import secondary_capture
 from lib.imaging.segmentation import segmentation
@@ -149,12 +149,17 @@ def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMIn
     result.write("overlay.png", encode_png(segmented))
 
     source = _source_dataset(image, data["slice"])
+    frame_of_source = data["slice"] if len(image.datasets) == 1 else 0
+    now = datetime.now().astimezone()
+    how = "from user prompts" if data["objects"] else "automatically"
     capture = secondary_capture(
         segmented,
         source=source,
-        series_description=f"{facts['model']} segmentation",
-        derivation=f"Segmented by {facts['model']} from user prompts",
-        instance_time=datetime.now().astimezone(),
+        frame=frame_of_source,
+        series_description=f"{facts['model']} overlay",
+        derivation=f"Segmented by {facts['model']} {how}",
+        instance_time=now,
+        software_version=VERSION,
     )
     result.write("secondary_capture.dcm", to_bytes(capture))
     count = max(1, len(data["predictions"]))
@@ -166,10 +171,13 @@ def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMIn
     seg = segmentation(
         labels,
         source=source if source is not None else capture,
-        frame=data["slice"] if source is not None and len(image.datasets) == 1 else 0,
+        frame=frame_of_source,
         segment_labels=names,
         algorithm_name=facts["model"],
         algorithm_version=facts["checkpoint_sha256"][:12],
+        instance_time=now,
+        series_description=f"{facts['model']} segmentation",
+        is_automatic=not data["objects"],
     )
     result.write("segmentation.dcm", to_bytes(seg))
 

@@ -48,10 +48,10 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     box = None
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
-    on_slice = [[point[:2] for point in group if point[2] == k] for group in (foreground, background)]
-    if box is None and not on_slice[0]:
+    on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
+    if box is None and not on_object:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
-    return k, Prompts.from_clicks(*on_slice, box=box)
+    return k, Prompts.from_clicks(on_object, beside_it, box=box)
 
 
 def _points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:

@@ -133,19 +133,16 @@ def apply_window(values: np.ndarray, window: Window) -> np.ndarray:
     return (np.clip(y, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
 
-class SelectFrame(Transform):
-    """One frame of an image.
+def select_frame(image: MedicalImage, k: int) -> np.ndarray:
+    """``(rows, columns)`` modality values or ``(rows, columns, 3)`` uint8 of frame ``k``.
 
     Raises:
-        PromptError: If k is not a frame of it.
+        PromptError: If k is not a frame of the image.
     """
-
-    def __call__(self, image: MedicalImage, k: int) -> np.ndarray:
-        """``(rows, columns)`` modality values or ``(rows, columns, 3)`` uint8 of frame ``k``."""
-        if not 0 <= k < image.frame_count:
-            raise PromptError(f"there is no frame {k}; the image has frames 0 to {image.frame_count - 1}")
-        frame: np.ndarray = image.frames[k]
-        return frame
+    if not 0 <= k < image.frame_count:
+        raise PromptError(f"there is no frame {k}; the image has frames 0 to {image.frame_count - 1}")
+    frame: np.ndarray = image.frames[k]
+    return frame
 
 
 class WindowFramed(Transform):
@@ -158,7 +155,6 @@ class WindowFramed(Transform):
 
     def __init__(self, window_key: str = "window") -> None:
         self.window_key = window_key
-        self.select = SelectFrame()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Select and window.
@@ -171,7 +167,7 @@ class WindowFramed(Transform):
         asked = result.get(self.window_key)
         requested = asked if isinstance(asked, Window) else None
         preset = asked if isinstance(asked, str) and asked else AUTO
-        frame = self.select(image, result["slice"])
+        frame = select_frame(image, result["slice"])
         window, applied = choose_window(image, requested, preset)
         if window is not None:
             frame = apply_window(frame, window)

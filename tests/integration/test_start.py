@@ -1,0 +1,58 @@
+"""How a server starts, and how it does not."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from support.server_process import command, free_port, running_server
+
+pytestmark = pytest.mark.server
+
+
+def test_it_starts_and_works_without_reaching_another_machine(server):
+    """The shared server runs with every outbound connection refused; nothing of it ever tried one."""
+    assert server.get("/info/").status_code == 200
+    assert "OUTBOUND REFUSED" not in server.log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        (("models", "sam_vit_x"), "there is no model 'sam_vit_x'; the models are: sam_tiny, sam_vit_b"),
+        (("models", "sam_tiny,sam_vit_h"), "scripts/weights download sam_vit_h"),
+        (("max_queue", "many"), "max_queue must be a number"),
+    ],
+)
+def test_it_says_why_it_does_not_start(tmp_path, conf, said):
+    done = subprocess.run(
+        command(tmp_path / "studies", free_port(), "results", str(tmp_path / "results"), *conf),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_options_are_taken(tmp_path):
+    conf = ("models", "sam_tiny", "max_upload_mb", "0.01", "labels", "cyst, stone", "cors_origins", "https://a.example")
+    with running_server(tmp_path, *conf) as server:
+        assert server.get("/info/").json()["labels"] == ["cyst", "stone"]
+        too_large = server.segment(bytes(20_000), "{}")
+        assert too_large.status_code == 413 and "0.01 MiB" in too_large.json()["detail"]
+
+        def chunks():
+            for _ in range(100):
+                yield bytes(1000)
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        chunked = server.post("/segment_input_image/", data=chunks(), headers=headers)
+        assert chunked.status_code in (400, 413)
+        allowed = server.get("/health_check/", headers={"Origin": "https://a.example"})
+        assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+        assert "access-control-allow-origin" not in server.get("/info/", headers={"Origin": "http://localhost"}).headers

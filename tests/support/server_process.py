@@ -1,0 +1,131 @@
+"""The real MONAI Label server as a process of its own, on a free port, that can reach nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+REFUSE_OUTBOUND = '''
+"""Refuses every connection that leaves this machine, and every look-up of a name that is not its own."""
+import ipaddress
+import sys
+
+
+def _is_local(host):
+    if host in (None, "", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+        host = arguments[0]
+    else:
+        return
+    if not _is_local(host):
+        print(f"OUTBOUND REFUSED: {event} {host}", file=sys.stderr, flush=True)
+        raise ConnectionRefusedError(f"outbound connections are refused: {host}")
+
+
+sys.addaudithook(_refuse)
+'''
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    results: Path
+    studies: Path
+
+    def get(self, path: str, **kwargs) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **kwargs)
+
+    def post(self, path: str, **kwargs) -> requests.Response:
+        return requests.post(self.url + path, timeout=120, **kwargs)
+
+    def segment(self, content: bytes, sam_input: str | None, name: str = "image", **kwargs) -> requests.Response:
+        data = {} if sam_input is None else {"sam_input": sam_input}
+        return self.post("/segment_input_image/", files={"file": (name, content)}, data=data, **kwargs)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(studies: Path, port: int, *conf: str) -> list[str]:
+    """``monailabel start_server`` of this repository's app."""
+    arguments = ["start_server", "--app", str(REPOSITORY / "apps" / "sam_app"), "--studies", str(studies)]
+    pairs = zip(conf[::2], conf[1::2], strict=True)
+    options = [word for key, value in pairs for word in ("--conf", key, value)]
+    return [
+        sys.executable, "-m", "monailabel.main", *arguments, "--host", "127.0.0.1", "--port", str(port), *options,
+    ]  # fmt: skip
+
+
+@contextmanager
+def running_server(folder: Path, *conf: str, studies: Path | None = None) -> Iterator[Server]:
+    """Start a server that can reach nothing but this machine, wait until it is healthy, stop it at the end."""
+    port = free_port()
+    studies = studies or folder / "studies"
+    hooks = folder / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "sitecustomize.py").write_text(REFUSE_OUTBOUND)
+    environment = {**os.environ, "PYTHONPATH": str(hooks), "MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(studies, port, "results", str(folder / "results"), *conf),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log, folder / "results", studies)
+    try:
+        _wait_until_healthy(server)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+
+
+def _wait_until_healthy(server: Server, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            if server.get("/health_check/").status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.2)
+    pytest.fail("the server did not become healthy:\n" + server.log.read_text(errors="replace")[-4000:])
