@@ -1,0 +1,113 @@
+"""DICOM data sets from and to PS3.10 files."""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom
+from pydicom import Dataset, filereader
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from lib.imaging.guard import corrupt_on_failure
+from lib.imaging.image import CorruptImageError, ImageTooLargeError
+
+_DAMAGED = "the DICOM file is truncated or damaged"
+_MAX_INFLATED_BYTES = 2 * 1024**3
+_CHUNK = 1024 * 1024
+
+
+def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) -> Dataset:
+    """Read a DICOM file, with or without preamble.
+
+    Args:
+        source: Its bytes, or the open file at its start.
+        stop_before_pixels: Leave Pixel Data out.
+
+    Returns:
+        The data set. ``file_meta`` has a Transfer Syntax UID, found from the encoding where the file states none.
+        Elements at the root that cannot be decoded are left out, unless they describe the pixels (group 0028).
+
+    Raises:
+        CorruptImageError: Not a DICOM data set, or damaged.
+        ImageTooLargeError: A deflated data set that inflates to more than 2 GiB.
+    """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    with corrupt_on_failure(_DAMAGED):
+        _check_inflated_size(stream)
+        dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
+        dataset.filename = ""  # a header travels further than the path it came from
+        if not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            little, implicit = dataset.is_little_endian, dataset.is_implicit_VR
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        _drop_undecodable(dataset)
+    if not dataset:
+        raise CorruptImageError(_DAMAGED)
+    return dataset
+
+
+def to_bytes(dataset: Dataset) -> bytes:
+    """Encode a data set as a file: preamble, File Meta Information, data set (PS3.10 section 7).
+
+    Args:
+        dataset: With SOP Class UID, SOP Instance UID and ``file_meta.TransferSyntaxUID``. Its File Meta Information
+            is completed in place.
+
+    Returns:
+        The file's bytes.
+    """
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, write_like_original=False)
+    return buffer.getvalue()
+
+
+def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a data set as a file; aside first, then renamed into place.
+
+    Args:
+        dataset: As for :func:`to_bytes`.
+        path: The file, replaced if it is there.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(to_bytes(dataset))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _check_inflated_size(stream: BinaryIO) -> None:
+    """Inflate a deflated data set piece by piece, only to see that it stays within the limit."""
+    stream.seek(0)
+    if stream.read(132)[128:] == b"DICM":
+        meta = filereader.read_dataset(
+            stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
+        )
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            while chunk := inflater.unconsumed_tail or stream.read(_CHUNK):
+                total += len(inflater.decompress(chunk, _CHUNK))
+                if total > _MAX_INFLATED_BYTES:
+                    raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
+    stream.seek(0)
+
+
+def _drop_undecodable(dataset: Dataset) -> None:
+    """Decode each element at the root once, and leave out those that cannot be, but for what describes pixels."""
+    for tag in [tag for tag in dataset.keys() if tag.group != 0x0028]:  # noqa: SIM118 (a Dataset iterates elements)
+        try:
+            dataset[tag]
+        except Exception:  # whatever the value provokes; without the element the rest is still good
+            del dataset[tag]

@@ -1,0 +1,77 @@
+"""Attributes of a DICOM header as checked numbers, wherever a classic or an enhanced object keeps them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from lib.imaging.image import CorruptImageError
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """An attribute's value; None if it is absent, empty or cannot be decoded."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # a lazily decoded element raises whatever its content provokes
+        return None
+    return None if value is None or (isinstance(value, str) and not value) else value
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """A numeric attribute's values; empty if it is absent, empty, not numeric or not finite."""
+    value = value_of(dataset, keyword)
+    if value is None:
+        return ()
+    try:
+        values = tuple(float(item) for item in (value if isinstance(value, (MultiValue, list, tuple)) else (value,)))
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return values if all(map(math.isfinite, values)) else ()
+
+
+def integer(dataset: Dataset, keyword: str, *, default: int | None = None, minimum: int = 0) -> int:
+    """An attribute that must be one whole number.
+
+    Args:
+        dataset: A header.
+        keyword: The attribute.
+        default: What holds when the attribute is absent or empty; None if it must be there.
+        minimum: The least valid value.
+
+    Raises:
+        CorruptImageError: Absent without a default, or not a whole number of at least ``minimum``.
+    """
+    try:
+        element_is_there = keyword in dataset and dataset[keyword].value not in (None, "")
+    except Exception as error:
+        raise CorruptImageError(f"the DICOM attribute {keyword} has no valid value") from error
+    if not element_is_there and default is not None:
+        return default
+    values = numbers(dataset, keyword)
+    if len(values) != 1 or values[0] != int(values[0]) or values[0] < minimum:
+        raise CorruptImageError(f"the DICOM attribute {keyword} has no valid value")
+    return int(values[0])
+
+
+def functional_group(dataset: Dataset, sequence: str, frame: int) -> Dataset:
+    """The item that holds a frame's attributes: DICOM PS3.3 C.7.6.16.
+
+    Args:
+        dataset: An image's header.
+        sequence: A functional group macro's sequence, e.g. "PlanePositionSequence".
+        frame: 0-based.
+
+    Returns:
+        The macro's item in the frame's functional groups, else in the shared ones, else ``dataset`` itself (where
+        classic objects keep the same attributes).
+    """
+    per_frame = value_of(dataset, "PerFrameFunctionalGroupsSequence") or []
+    shared = value_of(dataset, "SharedFunctionalGroupsSequence") or []
+    for groups in (*per_frame[frame : frame + 1], *shared[:1]):
+        items = value_of(groups, sequence)
+        if items:
+            return items[0]
+    return dataset

@@ -1,0 +1,59 @@
+"""Lookup tables as DICOM stores them: PS3.3 C.11.1.1.1 (Modality LUT) and C.7.6.3.1.5 (palettes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+from lib.imaging.dicom_values import integer, numbers, value_of
+from lib.imaging.image import CorruptImageError
+
+
+def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
+    """Read a table of 8- or 16-bit entries.
+
+    Args:
+        item: Holds the table.
+        dataset: The image's header, for its byte order and Pixel Representation.
+        descriptor: Keyword of the table's descriptor (count, first stored value mapped, bits).
+        data: Keyword of the table's data.
+
+    Returns:
+        ``(count,)`` uint16 entries and the stored value that the first one is for; lower and higher stored values get
+        the first and the last entry.
+
+    Raises:
+        CorruptImageError: The table is missing or has fewer entries than the descriptor says.
+    """
+    description = numbers(item, descriptor)
+    values: Any = value_of(item, data)
+    if len(description) != 3 or values is None:
+        raise CorruptImageError("a lookup table of the DICOM image is damaged")
+    count = int(description[0]) or 65536
+    if isinstance(values, bytes):
+        order = "<" if getattr(dataset, "is_little_endian", True) else ">"
+        words = description[2] > 8 or len(values) >= 2 * count
+        usable = values[: count * 2] if words else values[:count]
+        table = np.frombuffer(usable[: len(usable) // 2 * 2 if words else None], f"{order}u2" if words else np.uint8)
+    else:
+        table = np.atleast_1d(np.asarray(values)).astype("<u2")
+        if len(table) < count and description[2] <= 8:  # two 8-bit entries in each word
+            table = table.view(np.uint8)
+    if len(table) < count:
+        raise CorruptImageError("a lookup table of the DICOM image is damaged")
+    return table[:count].astype(np.uint16), int(as_represented(description[1], dataset))
+
+
+def apply_lut(stored: np.ndarray, table: np.ndarray, first_mapped: int) -> np.ndarray:
+    """Look stored values (any shape) up in a table of :func:`read_lut`."""
+    return table[np.clip(stored.astype(np.int64) - first_mapped, 0, len(table) - 1)]
+
+
+def as_represented(value: float, dataset: Dataset) -> float:
+    """A value of VR US or SS, read with the sign that Pixel Representation gives it (writers mix them up)."""
+    bits = integer(dataset, "BitsAllocated", minimum=1)
+    if integer(dataset, "PixelRepresentation", default=0) == 1:
+        return value - 2**bits if value >= 2 ** (bits - 1) else value
+    return value + 2**bits if value < 0 else value

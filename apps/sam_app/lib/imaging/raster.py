@@ -1,0 +1,113 @@
+"""PNG, JPEG, TIFF and BMP, by Pillow."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lib.imaging.guard import check_pixel_count, corrupt_on_failure
+from lib.imaging.image import CorruptImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
+
+_PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
+_WHITE_IS_ZERO = 0
+_UNSIGNED = 1
+_UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_raster(file: BinaryIO, file_format: str, *, max_pixels: int) -> MedicalImage:
+    """Read a raster image as a browser shows it: EXIF orientation applied, transparent parts black.
+
+    Transparency is composed on black, the background of medical viewers (a browser would show the page's own
+    background). Grey stays grey: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16, 32 bits (TIFF) int32,
+    uint32 or float32. Palette, CMYK and other colour becomes 8-bit RGB. No windowing. The pages of a TIFF are frames;
+    of a PNG or JPEG that holds several images the first is read.
+
+    Args:
+        file: The open file, at its start.
+        file_format: "PNG", "JPEG", "TIFF" or "BMP".
+        max_pixels: The most pixels (frames x rows x columns) that are read; checked before decoding, as is
+            Pillow's own limit against decompression bombs.
+
+    Returns:
+        The image, without geometry. ``inverted`` for 16- and 32-bit TIFF whose zero is white.
+
+    Raises:
+        CorruptImageError: The file is truncated or damaged, or the pages of a TIFF differ in size or kind.
+        UnsupportedImageError: A pixel layout that Pillow does not read.
+        ImageTooLargeError: More pixels than ``max_pixels`` or than Pillow's limit.
+    """
+    damaged = f"the {file_format} image is truncated, damaged or of a variant that is not read"
+    pages: list[np.ndarray] = []
+    with corrupt_on_failure(damaged):
+        try:
+            with Image.open(file, formats=[file_format]) as image:
+                page_count = getattr(image, "n_frames", 1) if file_format == "TIFF" else 1
+                check_pixel_count(page_count * image.width * image.height, max_pixels)
+                inverted = _is_white_zero(image)
+                for page in range(page_count):
+                    image.seek(page)
+                    check_pixel_count(page_count * image.width * image.height, max_pixels)
+                    pages.append(_page_array(image))
+        except Image.DecompressionBombError as error:
+            raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
+    if len({(page.shape, page.dtype) for page in pages}) > 1:
+        raise CorruptImageError("the pages of the TIFF image differ in size or in kind of pixel")
+    return MedicalImage(frames=np.stack(pages), file_format=file_format, inverted=inverted)
+
+
+def _page_array(image: Image.Image) -> np.ndarray:
+    """The current page, decoded: ``(rows, columns)`` or ``(rows, columns, 3)``."""
+    unsigned = _tag(image, _SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED and image.format == "TIFF"
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "1":
+        return np.asarray(upright, dtype=np.uint8) * np.uint8(255)
+    if upright.mode in _UINT16_MODES:
+        return np.asarray(upright).astype(np.uint16)
+    if upright.mode == "I":
+        values = np.asarray(upright, dtype=np.int32)
+        return values.view(np.uint32) if unsigned and values.min() < 0 else values
+    if upright.mode == "F":
+        return finite(np.asarray(upright, dtype=np.float32))
+    if upright.has_transparency_data:
+        grey = upright.mode in ("L", "LA", "La")
+        layered = upright.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
+        return np.asarray(flat.convert("L" if grey else "RGB"))
+    if upright.mode == "L":
+        return np.asarray(upright)
+    try:
+        return np.asarray(upright.convert("RGB"))
+    except ValueError as error:
+        raise UnsupportedImageError(f"pixels of the layout {upright.mode} are not read") from error
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Replace NaN and infinities by the smallest finite value (by 0 if there is none).
+
+    Args:
+        values: Any shape, float.
+
+    Returns:
+        The same array if all of it is finite, else a copy of the same dtype.
+    """
+    good = np.isfinite(values)
+    if good.all():
+        return values
+    return np.where(good, values, values[good].min() if good.any() else 0).astype(values.dtype)
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether low values are bright: Pillow inverts such TIFFs of 1 and 8 bits itself, deeper ones not."""
+    return image.mode in (*_UINT16_MODES, "I", "F") and _tag(image, _PHOTOMETRIC, None) == _WHITE_IS_ZERO
+
+
+def _tag(image: Image.Image, number: int, default: int | None) -> int | None:
+    """A TIFF tag's (first) value."""
+    value = getattr(image, "tag_v2", {}).get(number, default)
+    if isinstance(value, tuple):
+        value = value[0] if value else default
+    return value

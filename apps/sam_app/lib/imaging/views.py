@@ -1,0 +1,95 @@
+"""Pictures of a segmentation for people: the image with its objects filled or outlined, as PNG."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from lib.imaging.palette import PALETTE
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
+    """Fill the objects with their colours, half transparent.
+
+    Args:
+        image: ``(rows, columns, 3)`` uint8 RGB.
+        labels: ``(rows, columns)`` uint8 object numbers, 0 for background.
+        alpha: Share of the colour, from 0 (none) to 1 (nothing of the image).
+
+    Returns:
+        ``(rows, columns, 3)`` uint8, a new array; pixels of the background are those of ``image``.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit, or ``alpha`` is not in [0, 1].
+    """
+    _check(image, labels)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], not {alpha}")
+    view = image.copy()
+    inside = labels > 0
+    view[inside] = np.rint(image[inside] * (1 - alpha) + PALETTE[labels[inside]] * alpha).astype(np.uint8)
+    return view
+
+
+def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Draw the objects' boundaries: one pixel in the object's colour and, within it, one black pixel.
+
+    Both lie inside the object, so nothing outside it is hidden, and one of the two stands out on any background. An
+    object that touches the image's edge is closed along it. Of objects too thin for both lines the colour remains.
+
+    Args:
+        image: ``(rows, columns, 3)`` uint8 RGB.
+        labels: ``(rows, columns)`` uint8 object numbers, 0 for background.
+
+    Returns:
+        ``(rows, columns, 3)`` uint8, a new array.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit.
+    """
+    _check(image, labels)
+    outer = _boundary(labels)
+    inner = _boundary(np.where(outer, 0, labels))
+    view = image.copy()
+    view[inner] = 0
+    view[outer] = PALETTE[labels[outer]]
+    return view
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """Encode an image or a label map.
+
+    Args:
+        array: ``(rows, columns)`` uint8, written as 8-bit grey with its values as they are (object numbers of a label
+            map), or ``(rows, columns, 3)`` uint8, written as RGB.
+
+    Returns:
+        The PNG file's bytes.
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise ValueError(f"a PNG view is (rows, columns[, 3]) of uint8, not {array.shape} of {array.dtype}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _boundary(labels: np.ndarray) -> np.ndarray:
+    """``(rows, columns)`` bool: pixels of an object one of whose four neighbours is not of it."""
+    padded = np.pad(labels, 1)
+    differs = np.zeros(labels.shape, dtype=bool)
+    for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
+        differs |= neighbour != labels
+    return differs & (labels > 0)
+
+
+def _check(image: np.ndarray, labels: np.ndarray) -> None:
+    """Raise ``ValueError`` unless an RGB image and a label map fit each other."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"the image must be (rows, columns, 3) of uint8, not {image.shape} of {image.dtype}")
+    if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
+        raise ValueError(f"the labels must be {image.shape[:2]} of uint8, not {labels.shape} of {labels.dtype}")

@@ -1,0 +1,114 @@
+"""Phantoms and helpers of the imaging tests."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], Path]:
+    """Finds one of the DICOM files that come inside the pydicom wheel; never by the network."""
+
+    def find(name: str) -> Path:
+        path = get_testdata_file(name, download=False)
+        assert path is not None, f"pydicom ships no {name}"
+        return Path(path)
+
+    return find
+
+
+@pytest.fixture
+def make_ct() -> Callable[..., Dataset]:
+    """Makes an uncompressed CT (or other) image; keyword arguments set attributes, None removes one."""
+
+    def make(stored: np.ndarray, **attributes: Any) -> Dataset:
+        dataset = Dataset()
+        dataset.SOPClassUID = CT_IMAGE
+        dataset.SOPInstanceUID = generate_uid()
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3.1", "1.2.3.2"
+        dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = "1.2.3.3", ""
+        dataset.PatientName, dataset.PatientID = "Phantom^Test", "P1"
+        dataset.PatientBirthDate, dataset.PatientSex = "19700101", "O"
+        dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20260101", "120000", "S1"
+        dataset.AccessionNumber, dataset.ReferringPhysicianName = "A1", ""
+        dataset.Modality, dataset.SeriesNumber, dataset.InstanceNumber = "CT", 1, 1
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        dataset.ImagePositionPatient = [-10.0, 20.0, 30.0]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        dataset.PixelSpacing, dataset.SliceThickness = [0.5, 0.25], 3
+        colour = stored.ndim > 2 and stored.shape[-1] == 3
+        dataset.SamplesPerPixel = 3 if colour else 1
+        dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+        if colour:
+            dataset.PlanarConfiguration = 0
+        frames = stored.shape[: stored.ndim - 3] if colour else stored.shape[:-2]
+        if frames:
+            dataset.NumberOfFrames = frames[0]
+        dataset.Rows, dataset.Columns = stored.shape[len(frames) : len(frames) + 2]
+        dataset.BitsAllocated = dataset.BitsStored = stored.dtype.itemsize * 8
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+        pixels = stored.tobytes()
+        dataset.PixelData = pixels + b"\x00" * (len(pixels) % 2)
+        dataset["PixelData"].VR = "OW" if stored.dtype.itemsize > 1 else "OB"
+        for keyword, value in attributes.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.is_little_endian, dataset.is_implicit_VR = True, False
+        return dataset
+
+    return make
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Saves a data set under a name that says nothing of its format."""
+
+    def save_as(dataset: Dataset, name: str = "upload") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pydicom.dcmwrite(path, dataset, write_like_original=False)
+        return path
+
+    return save_as
+
+
+@pytest.fixture(scope="session")
+def dciodvfy() -> Callable[[Path], list[str]]:
+    """Validates a file with David Clunie's dciodvfy; answers its errors."""
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
+
+    def errors(path: Path) -> list[str]:
+        done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
+        lines = (done.stdout + done.stderr).splitlines()
+        assert any(line in ("SCImage", "Segmentation") for line in lines), f"the kind was not recognised: {lines}"
+        return [line for line in lines if line.startswith("Error")]
+
+    return errors
+
+
+@pytest.fixture
+def gradient() -> np.ndarray:
+    """``(5, 7)`` int16 in which each value says its own place: 100 x row + column."""
+    return (np.arange(5)[:, None] * 100 + np.arange(7)).astype(np.int16)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK
+
+from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.readers import read_image
+
+KJI = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+
+
+def save(tmp_path: Path, array: np.ndarray = KJI, is_vector: bool = False) -> Path:
+    image = SimpleITK.GetImageFromArray(array, isVector=is_vector)
+    image.SetSpacing((0.5, 0.8, 2.5)[: image.GetDimension()])
+    image.SetOrigin((10, -20, 30)[: image.GetDimension()])
+    if image.GetDimension() == 3:
+        image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"), useCompression=True)
+    return (tmp_path / "a.nrrd").rename(tmp_path / "upload")
+
+
+def test_voxels_and_places(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    image = read_image(path)
+    assert image.file_format == "NRRD" and image.is_geometric and image.frames.dtype == np.int16
+    np.testing.assert_array_equal(image.frames, KJI)
+    np.testing.assert_allclose(image.affine, [[0, 0.8, 0, -10], [-0.5, 0, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
+
+
+def test_ras_space_written_by_others(tmp_path: Path) -> None:
+    header = {
+        "space": "right-anterior-superior",
+        "space directions": np.diag([0.5, 0.8, 2.5]),
+        "space origin": [1, 2, 3],
+    }
+    nrrd.write(str(tmp_path / "a.nrrd"), KJI.T, header)
+    affine = read_image(tmp_path / "a.nrrd").affine
+    np.testing.assert_allclose(affine, [[0.5, 0, 0, 1], [0, 0.8, 0, 2], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+
+
+def test_2d_and_colour(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_image(save(tmp_path, KJI[0])).frames, KJI[:1])
+    rgb = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    np.testing.assert_array_equal(read_image(save(tmp_path, rgb, is_vector=True)).frames[0], rgb)
+
+
+def test_floats_become_finite(tmp_path: Path) -> None:
+    values = KJI.astype(np.float64)
+    values[0, 0, 0] = np.nan
+    frames = read_image(save(tmp_path, values)).frames
+    assert frames.dtype == np.float32 and frames[0, 0, 0] == 1 and frames[1, 2, 3] == 23
+
+
+@pytest.mark.parametrize("field", ["data file: secret.raw", "DATAFILE: secret.raw", "data file: LIST"])
+def test_a_header_that_names_another_file_is_refused(tmp_path: Path, field: str) -> None:
+    (tmp_path / "secret.raw").write_bytes(bytes(24))
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", "sizes: 4 3 2", "encoding: raw", field]
+    (tmp_path / "a.nrrd").write_text("\n".join(lines) + "\n\n")
+    with pytest.raises(UnsupportedImageError, match="another file"):
+        read_image(tmp_path / "a.nrrd")
+
+
+def test_four_dimensions_are_refused(tmp_path: Path) -> None:
+    nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((2, 3, 4, 5), np.uint8))
+    with pytest.raises(UnsupportedImageError, match="dimensions"):
+        read_image(tmp_path / "a.nrrd")
+
+
+def test_truncated_or_without_end(tmp_path: Path) -> None:
+    path = save(tmp_path, np.random.default_rng(0).integers(0, 999, (9, 9, 9)).astype(np.int16))
+    content = path.read_bytes()
+    path.write_bytes(content[:-300])
+    with pytest.raises(CorruptImageError):
+        read_image(path)
+    path.write_bytes(b"NRRD0004\ntype: uint8\n")
+    with pytest.raises(CorruptImageError, match="end of header"):
+        read_image(path)
+
+
+def test_limit(tmp_path: Path) -> None:
+    with pytest.raises(ImageTooLargeError, match="24 pixels"):
+        read_image(save(tmp_path), max_pixels=23)
