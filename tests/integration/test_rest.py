@@ -72,9 +72,14 @@ def test_a_png_through_all_four_routes(server, disc):
     seg = pydicom.dcmread(io.BytesIO(server.get(f"/get_dicom_image/{timestamp}?type=seg").content))
     assert seg.SOPClassUID.name == "Segmentation Storage" and seg.SegmentationType == "BINARY"
     assert np.array_equal(seg.pixel_array.reshape(mask.shape), mask == 1)
-    assert seg.StudyInstanceUID == capture.StudyInstanceUID
-    referenced = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
-    assert referenced.ReferencedSOPInstanceUID == capture.SOPInstanceUID
+    source = pydicom.dcmread(io.BytesIO(server.get(f"/get_dicom_image/{timestamp}?type=source").content))
+    assert np.array_equal(source.pixel_array, image)
+    assert seg.StudyInstanceUID == capture.StudyInstanceUID == source.StudyInstanceUID
+    for instance in (
+        seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0],
+        capture.SourceImageSequence[0],
+    ):
+        assert instance.ReferencedSOPInstanceUID == source.SOPInstanceUID
 
 
 def test_a_ct_through_all_four_routes(server):
@@ -98,6 +103,7 @@ def test_a_ct_through_all_four_routes(server):
         assert dataset.StudyInstanceUID == source.StudyInstanceUID
         assert dataset.PatientID == source.PatientID and dataset.PatientName == source.PatientName
         assert dataset.SeriesInstanceUID != source.SeriesInstanceUID
+    assert server.get(f"/get_dicom_image/{timestamp}?type=source").status_code == 404
     assert dataset.SegmentSequence[0].SegmentLabel == "test region"
     assert np.array_equal(dataset.pixel_array.reshape(128, 128), mask == 1)
 
@@ -162,7 +168,7 @@ def test_the_result_says_what_made_it(server, disc):
     assert manifest["input"]["format"] == "PNG" and manifest["input"]["columns"] == 240
     assert manifest["user"] and manifest["latency_ms"]["infer"] > 0 and "torch" in manifest["versions"]
     assert {path.name for path in folder.iterdir()} == {
-        "input", "manifest.json", "image.png", "mask.png", "contour.png", "overlay.png",
+        "input", "manifest.json", "image.png", "mask.png", "contour.png", "overlay.png", "source.dcm",
         "secondary_capture.dcm", "segmentation.dcm",
     }  # fmt: skip
 

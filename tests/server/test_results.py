@@ -53,7 +53,7 @@ def test_a_result_is_there_when_it_is_complete(tmp_path):
         with pytest.raises(UnknownResultError):
             store.file(pending.timestamp, "mask.png")
     assert store.file(pending.timestamp, "mask.png").read_bytes() == b"content"
-    with pytest.raises(UnknownResultError, match="there is no result"):
+    with pytest.raises(UnknownResultError, match="has no other.png"):
         store.file(pending.timestamp, "other.png")
 
 

@@ -29,9 +29,9 @@ class Sam2D(BasicInferTask):
     list it with the app's labels, and Slicer does not run it unasked.
 
     A request with ``sam_input`` speaks the REST vocabulary, every other one the viewers'; see
-    :mod:`lib.transforms.sam_input_prompts` and :mod:`lib.transforms.viewer_prompts`. Without ``multimask`` a
-    single point without a box, being ambiguous, is answered with the best of three candidates, everything else
-    with the one mask that the model gives for unambiguous prompts (Kirillov et al. 2023, section 3).
+    :mod:`lib.transforms.sam_input_prompts` and :mod:`lib.transforms.viewer_prompts`. Without ``multimask`` the
+    model's spec says whether a lone point is answered with the best of three candidates; everything else is with the
+    single mask.
 
     Args:
         model: The model's name in the engine.
@@ -72,17 +72,20 @@ class Sam2D(BasicInferTask):
         embedding = predictor.encode(data["frame"])
         objects: Sequence[Prompts] = data["objects"]
         if objects:
-            multimask = data.get("multimask")
             data["predictions"] = [
-                predictor.decode(
-                    embedding, [prompts], multimask=_is_ambiguous(prompts) if multimask is None else bool(multimask)
-                )[0]
+                predictor.decode(embedding, [prompts], multimask=self._multimask(prompts, data.get("multimask")))[0]
                 for prompts in objects
             ]
         else:
             data["predictions"] = segment_automatically(predictor, embedding)
         data["checkpoint_sha256"] = predictor.checkpoint_sha256
         return data
+
+    def _multimask(self, prompts: Prompts, asked: bool | None) -> bool:
+        if asked is not None:
+            return bool(asked)
+        is_lone_point = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
+        return is_lone_point and self._engine.specs[self._model].point_candidates
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """One label map from the objects' masks, in its place in the volume."""
@@ -114,10 +117,6 @@ class Sam2D(BasicInferTask):
         os.close(handle)
         write_label_volume(data["pred"], image.affine, path, dtype=_label_dtype(dtype or data.get("result_dtype")))
         return path, result_facts(data, self._model)
-
-
-def _is_ambiguous(prompts: Prompts) -> bool:
-    return len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
 
 
 def _label_dtype(name: Any) -> str:

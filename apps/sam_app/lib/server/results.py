@@ -123,12 +123,14 @@ class ResultStore:
         """The path of a file of a complete result.
 
         Raises:
-            UnknownResultError: If there is no such result.
+            UnknownResultError: If there is no such result, or it has no such file.
         """
-        path = self._folder / f"{timestamp:.6f}" / name
-        if not path.is_file():
+        folder = self._folder / f"{timestamp:.6f}"
+        if not folder.is_dir():
             raise UnknownResultError(f"there is no result {timestamp.normalize():f}")
-        return path
+        if not (folder / name).is_file():
+            raise UnknownResultError(f"the result {timestamp.normalize():f} has no {name}")
+        return folder / name
 
     def purge(self) -> None:
         """Delete results that are too old, then the oldest while all together are too large. Keeps the newest."""

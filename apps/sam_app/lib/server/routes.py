@@ -118,11 +118,18 @@ class View(str, Enum):
     image = "image"
 
 
+_DICOM_TYPES = (
+    "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
+    "other two reference, if it was not DICOM itself"
+)
+
+
 class DicomType(str, Enum):
     """What `GET /get_dicom_image/` answers."""
 
     sc = "sc"
     seg = "seg"
+    source = "source"
 
 
 @router.get(
@@ -141,7 +148,11 @@ def get_segmented_image(
     return _file(service, timestamp, f"{view.value}.png", "image/png")
 
 
-_DICOM_FILES = {DicomType.sc: "secondary_capture.dcm", DicomType.seg: "segmentation.dcm"}
+_DICOM_FILES = {
+    DicomType.sc: "secondary_capture.dcm",
+    DicomType.seg: "segmentation.dcm",
+    DicomType.source: "source.dcm",
+}
 
 
 @router.get(
@@ -154,7 +165,7 @@ def get_dicom_image(
     user: CurrentUser,
     service: Service,
     timestamp: Timestamp,
-    type: Annotated[DicomType, Query(description="`sc`: Secondary Capture; `seg`: Segmentation")] = DicomType.sc,
+    type: Annotated[DicomType, Query(description=_DICOM_TYPES)] = DicomType.sc,
 ) -> FileResponse:
     """The overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation of it."""
     return _file(service, timestamp, _DICOM_FILES[type], "application/dicom")

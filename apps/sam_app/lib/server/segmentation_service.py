@@ -138,7 +138,7 @@ class SegmentationService:
 
 
 def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMInput, facts: dict[str, Any]) -> None:
-    """The views as PNG and the two DICOM objects."""
+    """The views as PNG and the DICOM objects; for an upload that is not DICOM also one of it, for them to reference."""
     image: MedicalImage = data["image"]
     frame: np.ndarray = data["frame"]
     labels: np.ndarray = data["labels"]
@@ -148,9 +148,20 @@ def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMIn
     segmented = overlay(frame, labels)
     result.write("overlay.png", encode_png(segmented))
 
-    source = _source_dataset(image, data["slice"])
-    frame_of_source = data["slice"] if len(image.datasets) == 1 else 0
     now = datetime.now().astimezone()
+    source = _source_dataset(image, data["slice"])
+    if source is None:
+        source = secondary_capture(
+            frame,
+            source=None,
+            series_description="Source image",
+            derivation=f"Converted from {image.file_format}",
+            instance_time=now,
+            software_version=VERSION,
+            series_number=9000,
+        )
+        result.write("source.dcm", to_bytes(source))
+    frame_of_source = data["slice"] if len(image.datasets) == 1 else 0
     how = "from user prompts" if data["objects"] else "automatically"
     capture = secondary_capture(
         segmented,
@@ -170,7 +181,7 @@ def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMIn
     )
     seg = segmentation(
         labels,
-        source=source if source is not None else capture,
+        source=source,
         frame=frame_of_source,
         segment_labels=names,
         algorithm_name=facts["model"],
