@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -27,3 +31,31 @@ def disc() -> tuple[np.ndarray, np.ndarray]:
     noise = np.random.default_rng(0).normal(0, 4, mask.shape)
     grey = np.clip(np.where(mask, 190, 70) + noise, 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2), mask
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], Path]:
+    """Finds one of the DICOM files that come inside the pydicom wheel; never by the network."""
+
+    def find(name: str) -> Path:
+        path = get_testdata_file(name, download=False)
+        assert path is not None, f"pydicom ships no {name}"
+        return Path(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def dciodvfy() -> Callable[[Path], list[str]]:
+    """Validates a file with David Clunie's dciodvfy; answers its errors."""
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
+
+    def errors(path: Path) -> list[str]:
+        done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
+        lines = (done.stdout + done.stderr).splitlines()
+        assert any(line in ("SCImage", "Segmentation") for line in lines), f"the kind was not recognised: {lines}"
+        return [line for line in lines if line.startswith("Error")]
+
+    return errors

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,23 +9,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-
-
-@pytest.fixture(scope="session")
-def sample() -> Callable[[str], Path]:
-    """Finds one of the DICOM files that come inside the pydicom wheel; never by the network."""
-
-    def find(name: str) -> Path:
-        path = get_testdata_file(name, download=False)
-        assert path is not None, f"pydicom ships no {name}"
-        return Path(path)
-
-    return find
 
 
 @pytest.fixture
@@ -90,22 +75,6 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return save_as
-
-
-@pytest.fixture(scope="session")
-def dciodvfy() -> Callable[[Path], list[str]]:
-    """Validates a file with David Clunie's dciodvfy; answers its errors."""
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
-
-    def errors(path: Path) -> list[str]:
-        done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
-        lines = (done.stdout + done.stderr).splitlines()
-        assert any(line in ("SCImage", "Segmentation") for line in lines), f"the kind was not recognised: {lines}"
-        return [line for line in lines if line.startswith("Error")]
-
-    return errors
 
 
 @pytest.fixture
