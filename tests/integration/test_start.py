@@ -56,3 +56,12 @@ def test_options_are_taken(tmp_path):
         allowed = server.get("/health_check/", headers={"Origin": "https://a.example"})
         assert allowed.headers["access-control-allow-origin"] == "https://a.example"
         assert "access-control-allow-origin" not in server.get("/info/", headers={"Origin": "http://localhost"}).headers
+
+
+def test_with_login_on_every_route_but_the_health_check_asks_who_is_there(tmp_path):
+    with running_server(tmp_path, variables={"MONAI_LABEL_AUTH_ENABLE": "true"}) as server:
+        assert server.get("/health_check/").status_code == 200
+        assert server.segment(b"anything", None).status_code == 401
+        assert server.post("/infer/sam_tiny?image=x", data={"params": "{}"}).status_code == 401
+        for path in ("/get_segmented_image/1", "/get_dicom_image/1", "/info/"):
+            assert server.get(path).status_code == 401, path

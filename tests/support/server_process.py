@@ -87,14 +87,21 @@ def command(studies: Path, port: int, *conf: str) -> list[str]:
 
 
 @contextmanager
-def running_server(folder: Path, *conf: str, studies: Path | None = None) -> Iterator[Server]:
+def running_server(
+    folder: Path, *conf: str, studies: Path | None = None, variables: dict[str, str] | None = None
+) -> Iterator[Server]:
     """Start a server that can reach nothing but this machine, wait until it is healthy, stop it at the end."""
     port = free_port()
     studies = studies or folder / "studies"
     hooks = folder / "hooks"
     hooks.mkdir(parents=True)
     (hooks / "sitecustomize.py").write_text(REFUSE_OUTBOUND)
-    environment = {**os.environ, "PYTHONPATH": str(hooks), "MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
+    environment = {
+        **os.environ,
+        **(variables or {}),
+        "PYTHONPATH": str(hooks),
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+    }
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
