@@ -77,11 +77,11 @@ class Engine:
     def _load(self, spec: ModelSpec) -> Predictor:
         started = time.monotonic()
         module = spec.build()
-        self._store.load_into(module, spec)
+        sha256 = self._store.load_into(module, spec)
         predictor = Predictor(
             spec,
             module,
-            checkpoint_sha256=self._store.verified(spec).sha256,
+            checkpoint_sha256=sha256,
             cache=self.cache,
             device=self.device,
             device_lock=self._device_lock,

@@ -1,0 +1,162 @@
+"""Downloading one large file: resumable, and under its own name only once it has been found right.
+
+This is the only module of the engine that opens a connection, and only ``scripts/weights download`` calls it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+_BLOCK = 1 << 18
+_TIMEOUT_S = 60.0
+
+
+class DownloadError(RuntimeError):
+    """The file could not be fetched; the message is one line."""
+
+
+def check_url(url: str) -> None:
+    """Lets https through, and http to this machine itself.
+
+    Raises:
+        DownloadError: For any other URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        return
+    raise DownloadError(f"only https is downloaded from, not {parts.scheme}://{parts.hostname}")
+
+
+def fetch(url: str, part: Path, *, progress: bool = True) -> None:
+    """Makes ``part`` the whole content of ``url``, going on from where an earlier call was cut off.
+
+    Beside ``part`` a small file with the suffix ``.etag`` keeps which version of the content it is the beginning of.
+
+    Args:
+        url: Where from.
+        part: Where to: a name beside the final one, for the caller to check and rename.
+        progress: Whether to show a bar on stderr.
+
+    Raises:
+        DownloadError: If the content could not be fetched. What has arrived stays, for the next call.
+    """
+    check_url(url)
+    try:
+        with _exclusive(part) as file:
+            _fetch(url, file, part.with_name(part.name + ".etag"), progress)
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{_host(url)} answered {error.code} {error.reason} for {url}") from error
+    except urllib.error.URLError as error:
+        raise DownloadError(f"{_host(url)} cannot be reached: {error.reason}") from error
+    except http.client.HTTPException as error:
+        raise DownloadError(f"the answer of {_host(url)} was broken: {error!r}") from error
+    except OSError as error:
+        raise DownloadError(f"the download from {_host(url)} failed: {error}") from error
+
+
+def discard(part: Path) -> None:
+    """Removes what :func:`fetch` left."""
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".etag").unlink(missing_ok=True)
+
+
+def _fetch(url: str, file: IO[bytes], etag: Path, progress: bool) -> None:
+    have = file.seek(0, 2)
+    version = etag.read_text(encoding="latin-1") if etag.exists() else ""
+    headers = {"User-Agent": "sam-app", "Accept-Encoding": "identity"}
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    try:
+        response = _OPENER.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # all of it had arrived
+        if error.code == 416:
+            file.truncate(0)
+            etag.unlink()
+            return _fetch(url, file, etag, progress)
+        raise
+    with response:
+        start, total = _extent(response, have)
+        if start != have:
+            file.truncate(start)
+            file.seek(start)
+        etag.write_text(_version(response), encoding="latin-1")
+        _copy(response, file, start, total, progress)
+
+
+def _copy(response: Any, file: IO[bytes], start: int, total: int | None, progress: bool) -> None:
+    bar = tqdm(
+        total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, miniters=1
+    )
+    with bar:
+        while block := response.read(_BLOCK):
+            file.write(block)
+            bar.update(len(block))
+    file.flush()
+    size = file.tell()
+    if total is not None and size != total:
+        raise DownloadError(f"the connection was cut at {size} of {total} bytes; the same command goes on from there")
+
+
+def _extent(response: Any, have: int) -> tuple[int, int | None]:
+    """Where the content of this answer starts, and how long the whole is if the server says."""
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
+            raise DownloadError("the server answered another range than was asked for")
+        return have, int(match[2])
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length else None
+
+
+def _version(response: Any) -> str:
+    """A validator for If-Range (RFC 9110, 13.1.5): a strong ETag, else the date, else nothing."""
+    etag: str = response.headers.get("ETag") or ""
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
+
+
+@contextmanager
+def _exclusive(part: Path) -> Iterator[IO[bytes]]:
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadError(f"another download of {part.stem} is running") from None
+        yield file
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    """Holds redirects to the same rule as the first URL."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        check_url(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_CheckedRedirects)

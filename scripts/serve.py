@@ -1,0 +1,195 @@
+"""Starts MONAI Label's server on the app, after a look at what it was asked to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from health import wait_until_healthy
+
+ROOT = Path(__file__).resolve().parents[1]
+APP_FOLDER = ROOT / "apps" / "sam_app"
+DEFAULT_STUDIES = ROOT / "studies"
+_STARTUP_S = 600.0
+
+
+class UsageError(ValueError):
+    """The server cannot be started as asked; the message says why and what would do."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/start",
+        description="Sets up .venv if need be, then serves the app. Ctrl-C stops the server.",
+    )
+    parser.add_argument(
+        "--studies",
+        metavar="DIR|URL",
+        help="a folder of images or a DICOMweb server; without it studies/, filled with a few real images at first",
+    )
+    parser.add_argument(
+        "--models", metavar="A,B", help="models by name, the default one first; without it all that have a checkpoint"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s); 0: a free one")
+    parser.add_argument(
+        "--conf", nargs=2, metavar=("K", "V"), action="append", default=[], help="an option of the app; repeatable"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="start, segment a real CT image into demo/, check what came, and stop"
+    )
+    return parser
+
+
+def check_models(names: str) -> None:
+    """Sees that each model, or without any the default one, is known and has its checkpoint.
+
+    Raises:
+        UsageError: If not; the message lists the known models, or says how to get the checkpoint.
+    """
+    from lib.sam.checkpoints import CheckpointStore
+    from lib.sam.registry import DEFAULT_MODEL, get_spec
+
+    store = CheckpointStore(APP_FOLDER / "model")
+    try:
+        for name in (names or DEFAULT_MODEL).split(","):
+            store.require(get_spec(name.strip()))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, if it can be listened on; for 0 one that can.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port {port} is no port: 1 to 65535, or 0 for a free one")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host} is no address of this machine ({error.strerror})") from error
+    except OSError as error:
+        raise UsageError(
+            f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it or choose another, "
+            "e.g. --port 8001"
+        ) from error
+
+
+def studies_of(asked: str | None) -> str:
+    """The studies to serve: what was asked for, or the default folder, filled if it is missing or empty.
+
+    Raises:
+        UsageError: If the folder asked for is not there.
+    """
+    if asked is None:
+        from sample_studies import fill
+
+        for path in fill(DEFAULT_STUDIES):
+            print(f"Example image: {path}")
+        return str(DEFAULT_STUDIES)
+    if asked.startswith(("http://", "https://")):
+        return asked
+    if not Path(asked).is_dir():
+        raise UsageError(f"--studies {asked}: there is no such folder")
+    return str(Path(asked).resolve())
+
+
+def base_url(host: str, port: int) -> str:
+    """Where a client on this machine finds a server that listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def curl_line(url: str, image: Path, rectangle: dict[str, int]) -> str:
+    """One shell line that segments the image with the rectangle and fetches the overlay into ``segmented.png``."""
+    name = str(image).replace("\\", "\\\\").replace('"', '\\"')
+    prompts = json.dumps({"rectangles": [rectangle]}, separators=(",", ":"))
+    post = ["curl", "-fsS", "-F", f'file=@"{name}"', "-F", f"sam_input={prompts}", f"{url}/segment_input_image/"]
+    number = ["sed", "-n", r's/.*"timestamp": *\([0-9.]*\).*/\1/p']
+    get = ["xargs", "-I{}", "curl", "-fsS", "-o", "segmented.png", url + "/get_segmented_image/{}"]
+    return " | ".join(shlex.join(command) for command in (post, number, get))
+
+
+def announce(url: str, text: str) -> None:
+    """Prints the text once the server is ready."""
+    if wait_until_healthy(url, lambda: True, _STARTUP_S) is not None:
+        print(text, flush=True)
+
+
+def where_to_go_next(url: str, studies: str) -> str:
+    """What a person can do with the server, now that it is there."""
+    from sample_studies import HEAD_CT_RECTANGLE, example_image
+
+    return (
+        f"\nThe server is ready. Ctrl-C stops it.\n\n"
+        f"  API            {url}/docs\n"
+        f"  Health         {url}/health_check/\n"
+        f"  Studies        {studies}\n"
+        f"  OHIF, Slicer   give them {url}\n\n"
+        f"Segment an image and fetch the picture, segmented.png:\n\n"
+        f"  {curl_line(url, example_image(Path(studies)), HEAD_CT_RECTANGLE)}\n"
+    )
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Runs the server in this process until it is stopped.
+
+    Raises:
+        UsageError: If it cannot be started as asked.
+    """
+    conf = dict(arguments.conf)
+    if arguments.models is not None:
+        if "models" in conf:
+            raise UsageError("models are given twice: use --models or --conf models, not both")
+        conf["models"] = arguments.models
+    check_models(conf.get("models", ""))
+    port = free_port(arguments.host, arguments.port)
+    studies = studies_of(arguments.studies)
+    url = base_url(arguments.host, port)
+    print(f"Starting the server on {url} ...", flush=True)
+    threading.Thread(target=announce, args=(url, where_to_go_next(url, studies)), daemon=True).start()
+
+    from monailabel.main import Main
+
+    # monailabel looks for itkimage2segimage, which is installed beside Python, on PATH.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    sys.argv = ["monailabel", "start_server", "--app", str(APP_FOLDER), "--studies", studies]
+    sys.argv += ["--host", arguments.host, "--port", str(port)]
+    for key, value in conf.items():
+        sys.argv += ["--conf", key, value]
+    Main().run()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line."""
+    arguments = make_parser().parse_args(argv)
+    sys.path.insert(0, str(APP_FOLDER))
+    try:
+        if arguments.demo:
+            from demo import run_demo
+
+            return run_demo(models=arguments.models, conf=arguments.conf)
+        serve(arguments)
+    except UsageError as error:
+        print(f"scripts/start: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

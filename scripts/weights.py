@@ -1,0 +1,113 @@
+"""The models' checkpoints from the command line: which are there, fetching, checking, adding."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.sam.checkpoints import CheckpointStore
+    from lib.sam.registry import ModelSpec
+
+APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
+
+STATES = {
+    "missing": "missing",
+    "unverified": "present, unverified",
+    "verified": "present, verified",
+    "mismatch": "present, does not match",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/weights",
+        description="The models' checkpoints, in apps/sam_app/model.",
+        epilog="SHA-256 sums are recorded when a file is first verified, and checked ever after.",
+    )
+    parser.add_argument("--folder", type=Path, default=APP_FOLDER / "model", help="another model folder")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="each model's file: state, size, SHA-256")
+    download = commands.add_parser("download", help="fetch a model's file from its publisher; goes on where it was cut")
+    download.add_argument("name", metavar="NAME", help="the model, e.g. sam_vit_b")
+    verify = commands.add_parser("verify", help="read the files and check them")
+    verify.add_argument("names", metavar="NAME", nargs="*", help="models; all that are present when there is none")
+    add = commands.add_parser("add", help="copy a file in, after finding which model it fits")
+    add.add_argument("file", metavar="FILE", type=Path, help="a checkpoint that you have")
+    add.add_argument("--model", metavar="NAME", help="the model it is for, where the file does not tell")
+    add.add_argument("--replace", action="store_true", help="take the place of another file that was verified")
+    return parser
+
+
+def list_models(store: CheckpointStore, specs: list[ModelSpec]) -> None:
+    """Prints one line a model."""
+    row = "{:<14} {:<24} {:>12}  {:<64}  {}"
+    print(row.format("model", "state", "bytes", "SHA-256", "file"))
+    for spec in specs:
+        path, state, known = store.path(spec), store.state(spec), store.known(spec)
+        size = f"{path.stat().st_size:,}" if path.is_file() else "-"
+        print(row.format(spec.name, STATES[state], size, known.sha256 if known else "-", spec.checkpoint))
+
+
+def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:
+    """Checks each file and prints what came of it; whether all are right."""
+    right = True
+    for spec in specs:
+        try:
+            digests = store.verify(spec)
+        except ValueError as error:
+            print(f"{spec.name}: {error}", file=sys.stderr)
+            right = False
+        else:
+            publisher = "and the publisher's MD5 sum" if spec.md5 else "(no published checksum)"
+            print(f"{spec.name}: verified, SHA-256 {digests.sha256} {publisher}")
+    return right
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Does what the command line says; whether all was right."""
+    from lib.sam.checkpoints import CheckpointStore
+    from lib.sam.registry import MODELS, get_spec
+
+    store = CheckpointStore(arguments.folder)
+    if arguments.command == "list":
+        list_models(store, list(MODELS.values()))
+    elif arguments.command == "verify":
+        named = [get_spec(name) for name in arguments.names]
+        present = [spec for spec in MODELS.values() if store.state(spec) != "missing"]
+        return verify(store, named or present)
+    elif arguments.command == "download":
+        spec = get_spec(arguments.name)
+        digests = store.download(spec)
+        print(f"{spec.name}: {spec.checkpoint} is in place, SHA-256 {digests.sha256}")
+    else:
+        asked = get_spec(arguments.model) if arguments.model else None
+        spec = store.add(arguments.file, asked, replace=arguments.replace)
+        print(f"{spec.name}: {spec.checkpoint} is in place, SHA-256 {store.verified(spec).sha256}")
+    return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; 0 if all was right, 1 if a file was not, 2 for a wrong call."""
+    arguments = make_parser().parse_args(argv)
+    sys.path.insert(0, str(APP_FOLDER))
+    from lib.sam.registry import UnknownModelError
+
+    try:
+        return 0 if run(arguments) else 1
+    except UnknownModelError as error:
+        print(f"scripts/weights: {error}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"scripts/weights: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("scripts/weights: interrupted; a download goes on from here when it is called again", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
