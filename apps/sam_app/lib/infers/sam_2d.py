@@ -113,9 +113,14 @@ class Sam2D(BasicInferTask):
             raise PromptError(f"result_extension can be {', '.join(LABEL_SUFFIXES)}, not {suffix!r}")
         if suffix == ".png" and image.frame_count > 1:
             raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
+        label_dtype = _label_dtype(dtype or data.get("result_dtype"))
         handle, path = tempfile.mkstemp(suffix=suffix)
         os.close(handle)
-        write_label_volume(data["pred"], image.affine, path, dtype=_label_dtype(dtype or data.get("result_dtype")))
+        try:
+            write_label_volume(data["pred"], image.affine, path, dtype=label_dtype)
+        except BaseException:
+            os.unlink(path)
+            raise
         return path, result_facts(data, self._model)
 
 
