@@ -1,7 +1,7 @@
 """Results on disk: one folder each, named by its timestamp, whole or not there at all.
 
-Concurrency: one lock guards the last timestamp; no file is written while it is held. A result is written into a
-folder that starts with a dot and renamed when it is complete, so that no reader sees half of one.
+Concurrency: one lock guards the last timestamp and the table of sizes; no file is touched while it is held. A result is
+written into a folder that starts with a dot and renamed when it is complete, so that no reader sees half of one.
 """
 
 from __future__ import annotations
@@ -86,13 +86,11 @@ class ResultStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self._last = max((int(Decimal(path.name) * 10**6) for path in self._results()), default=0)
+        found = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+        names = sorted(found, key=Decimal)
+        self._sizes = {name: _size(folder / name) for name in names}  # oldest first
+        self._last = int(Decimal(names[-1]) * 10**6) if names else 0
         self.purge()
-
-    def _results(self) -> list[Path]:
-        """The complete results, oldest first."""
-        found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: Decimal(path.name))
 
     def _next_timestamp(self) -> Decimal:
         with self._lock:
@@ -111,12 +109,15 @@ class ResultStore:
         try:
             pending.folder.mkdir(mode=0o700)
             yield pending
+            size = _size(pending.folder)
             os.rename(pending.folder, self._folder / f"{timestamp:.6f}")
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError("there is no space left for results") from error
             raise
+        with self._lock:
+            self._sizes[f"{timestamp:.6f}"] = size
         self.purge()
 
     def file(self, timestamp: Decimal, name: str) -> Path:
@@ -134,30 +135,30 @@ class ResultStore:
 
     def purge(self) -> None:
         """Delete results that are too old, then the oldest while all together are too large. Keeps the newest."""
-        results = self._results()
-        kept: list[Path] = []
-        for path in results:
-            too_old = self._max_age_seconds and time.time() - float(path.name) > self._max_age_seconds
-            if too_old:
-                self._delete(path)
-            else:
-                kept.append(path)
-        if not self._max_bytes:
-            return
-        sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
-        total = sum(sizes.values())
-        for path in kept[:-1]:
-            if total <= self._max_bytes:
-                break
-            self._delete(path)
-            total -= sizes[path]
+        with self._lock:
+            names = sorted(self._sizes, key=Decimal)
+            total = sum(self._sizes.values())
+            gone: list[str] = []
+            for name in names:
+                too_old = self._max_age_seconds and time.time() - float(name) > self._max_age_seconds
+                too_much = self._max_bytes and total > self._max_bytes and name != names[-1]
+                if too_old or too_much:
+                    total -= self._sizes.pop(name)
+                    gone.append(name)
+        for name in gone:
+            self._delete(name)
 
-    def _delete(self, path: Path) -> None:
+    def _delete(self, name: str) -> None:
         """Take the result away at one stroke, then free its space."""
-        aside = self._folder / f".{path.name}.part"
+        aside = self._folder / f".{name}.part"
         try:
-            os.rename(path, aside)
-        except FileNotFoundError:  # another request's purge was faster
+            os.rename(self._folder / name, aside)
+        except FileNotFoundError:  # somebody deleted it by hand
             return
         shutil.rmtree(aside, ignore_errors=True)
-        logger.info("Deleted result %s", path.name)
+        logger.info("Deleted result %s", name)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of a result."""
+    return sum(file.stat().st_size for file in folder.iterdir())

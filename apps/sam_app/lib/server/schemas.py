@@ -72,7 +72,7 @@ class SAMInput(BaseModel):
     )
     multimask: bool | None = Field(
         default=None,
-        description="Best of three candidates instead of the model's single mask; absent: as suits the model and prompts",
+        description="Best of three candidates instead of the model's single mask; absent: as suits the model",
     )
 
 
