@@ -55,7 +55,8 @@ def test_models_without_their_checkpoint_are_not_offered(client):
 def test_next_sample_and_infer_on_a_volume(client):
     sample = client.next_sample("first", {})
     assert sample["id"] == "ball"
-    params = {"foreground": [POINT], "background": [], "result_extension": ".nrrd", "result_dtype": "uint8"}
+    params = {"foreground": [POINT], "background": [[3, 3, 7]], "roi": [18, 42, 12, 36, 7, 7], "slice": 7}
+    params |= {"label": "organ", "result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "tester"}
     path, facts = client.infer("sam_tiny", sample["id"], params)
     labels, header = nrrd.read(path)
     values, truth = ball_volume()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,32 +11,43 @@ from lib.sam.registry import MODELS
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    spec = MODELS["sam_tiny"]
-    module = spec.build()
-    CheckpointStore().load_into(module, spec)
-    return Predictor(spec, module, checkpoint_sha256="tiny", cache=EmbeddingCache(1 << 28))
+def make_tiny():
+    """Makes a predictor of ``sam_tiny`` with other bounds than its own."""
+    module = MODELS["sam_tiny"].build()
+    CheckpointStore().load_into(module, MODELS["sam_tiny"])
+
+    def make(**bounds: float) -> Predictor:
+        spec = replace(MODELS["sam_tiny"], **bounds)
+        return Predictor(spec, module, checkpoint_sha256="tiny", cache=EmbeddingCache(1 << 28))
+
+    return make
 
 
-def test_finds_the_disc_unasked(tiny, disc):
+def test_finds_the_disc_unasked(make_tiny, disc):
     image, mask = disc
-    found = segment_automatically(tiny, tiny.encode(image), GridOptions(points_per_side=8, min_score=0.5))
+    tiny = make_tiny()
+    found = segment_automatically(tiny, tiny.encode(image))
     dice = [2 * (p.masks[0] & mask).sum() / (p.masks[0].sum() + mask.sum()) for p in found]
     assert max(dice) > 0.8
     areas = [int(p.masks[0].sum()) for p in found]
     assert areas == sorted(areas, reverse=True)
 
 
-def test_keeps_nothing_that_is_not_good_enough(tiny, disc):
-    assert segment_automatically(tiny, tiny.encode(disc[0]), GridOptions(points_per_side=2, min_score=1.01)) == []
+@pytest.mark.parametrize("bounds", [{"min_score": 2.0}, {"min_stability": 2.0}])
+def test_keeps_nothing_that_is_not_good_enough(make_tiny, disc, bounds):
+    tiny = make_tiny(**bounds)
+    assert segment_automatically(tiny, tiny.encode(disc[0]), GridOptions(points_per_side=2)) == []
 
 
-def test_keeps_at_most_as_many_as_asked(tiny, disc):
-    options = GridOptions(points_per_side=8, min_score=0.0, min_stability=0.0, max_objects=2)
+def test_keeps_at_most_as_many_as_asked(make_tiny, disc):
+    tiny = make_tiny(min_score=-1.0, min_stability=-1.0)
+    options = GridOptions(points_per_side=8, max_objects=2)
     assert len(segment_automatically(tiny, tiny.encode(disc[0]), options)) == 2
 
 
-def test_leaves_out_masks_that_are_too_small_or_too_large(tiny, disc):
-    options = GridOptions(points_per_side=6, min_score=0.0, min_stability=0.0, min_area=0.05, max_area=0.4)
-    for prediction in segment_automatically(tiny, tiny.encode(disc[0]), options):
-        assert 0.05 <= np.mean(prediction.masks) <= 0.4
+def test_leaves_out_masks_that_are_too_small_or_too_large(make_tiny, disc):
+    tiny = make_tiny(min_score=-1.0, min_stability=-1.0)
+    options = GridOptions(points_per_side=6, min_area=0.05, max_area=0.4)
+    found = segment_automatically(tiny, tiny.encode(disc[0]), options)
+    assert found
+    assert all(0.05 <= np.mean(prediction.masks) <= 0.4 for prediction in found)

@@ -35,6 +35,9 @@ class ModelSpec:
         bundled: Whether the checkpoint is shipped with the app.
         point_candidates: Whether a lone point, being ambiguous, is answered by the best-scored of three candidates, as
             SAM's authors advise (section 3 of the paper), or by the model's single mask.
+        min_score: In automatic segmentation, the predicted IoU from which a mask is kept; by default that of SAM's
+            own automatic mask generator.
+        min_stability: Likewise, the IoU of the mask cut at logit +1 and at -1.
     """
 
     name: str
@@ -46,6 +49,8 @@ class ModelSpec:
     md5: str | None = None
     bundled: bool = False
     point_candidates: bool = True
+    min_score: float = 0.88
+    min_stability: float = 0.95
 
     def build(self) -> nn.Module:
         """The module without its weights: ``image_encoder``, ``prompt_encoder``, ``mask_decoder`` as in SAM."""
@@ -67,6 +72,8 @@ _SPECS = (
         checkpoint="sam_tiny.safetensors",
         bundled=True,
         point_candidates=False,  # its single mask was measured to be the better answer
+        min_score=0.45,  # it is modest of its masks, and their borders are soft
+        min_stability=0.5,
     ),
     ModelSpec(
         name="sam_vit_b",
