@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, UploadFile
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints.infer import ResultType, run_inference
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
@@ -77,8 +78,16 @@ def _check_image_id(datastore: Any, image: str) -> None:
     if not image:
         raise HTTPException(422, "no image: give image=<id of the datastore>, session_id=<session> or a file")
     if isinstance(datastore, DICOMWebDatastore):
-        known = UID(image).is_valid
+        known = UID(image).is_valid and (_is_fetched(datastore, image) or _is_on_server(datastore, image))
     else:
         known = image in datastore.list_images()
     if not known:
         raise UnknownImageError(f"the datastore has no image {image!r}")
+
+
+def _is_fetched(datastore: DICOMWebDatastore, series: str) -> bool:
+    return series in LocalDatastore.list_images(datastore)
+
+
+def _is_on_server(datastore: DICOMWebDatastore, series: str) -> bool:
+    return bool(datastore._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
