@@ -1,0 +1,149 @@
+"""Command line of ``train_tiny``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from .card import plot, read_log, write_card
+from .evaluate import score_folder, score_scenes, summary
+from .export import export
+from .model import REPOSITORY, sam_tiny
+from .scenes import load_scenes, make_scenes
+from .train import Settings, Trainer
+
+HELD_OUT_SEED = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(
+        prog="train_tiny", description="Train sam_tiny on synthetic images. Run it again to resume a stopped run."
+    )
+    defaults = Settings()
+    result.add_argument("--work", type=Path, required=True, help="folder for scenes, log and resumable state")
+    result.add_argument(
+        "--output",
+        type=Path,
+        default=REPOSITORY / "apps" / "sam_app" / "model" / "sam_tiny.safetensors",
+        help="checkpoint to write at the end; the model card goes beside it (default: the app's model)",
+    )
+    result.add_argument("--scenes", type=int, default=6000, help="training scenes (default: %(default)s)")
+    result.add_argument("--workers", type=int, default=2, help="processes that make scenes (default: %(default)s)")
+    result.add_argument("--threads", type=int, default=2, help="CPU threads for training (default: %(default)s)")
+    result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    length = result.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=None, help="length of the run in training time")
+    length.add_argument("--steps", type=int, default=3000, help="length of the run in steps (default: %(default)s)")
+    result.add_argument("--images", type=int, default=defaults.images, help="scenes per step (default: %(default)s)")
+    result.add_argument(
+        "--prompts", type=int, default=defaults.prompts, help="prompts per scene (default: %(default)s)"
+    )
+    result.add_argument(
+        "--rate", type=float, default=defaults.rate, help="highest learning rate (default: %(default)s)"
+    )
+    result.add_argument(
+        "--seed", type=int, default=defaults.seed, help="seed of scenes and training (default: %(default)s)"
+    )
+    result.add_argument(
+        "--check", type=int, default=defaults.check, help="steps between checkpoints (default: %(default)s)"
+    )
+    result.add_argument(
+        "--evaluate", type=Path, default=None, metavar="FOLDER", help="also measure on FOLDER/images and FOLDER/masks"
+    )
+    result.add_argument("--evaluation-name", default="Evaluation folder", help="what the folder holds, for the card")
+    result.add_argument("--machine", default=None, help="the machine in words, for the card (default: found out)")
+    result.add_argument("--remark", default="", help="a sentence on how the run went, for the card")
+    result.add_argument("--card-only", action="store_true", help="write checkpoint and card of the run as it stands")
+    return result
+
+
+def main() -> None:
+    """Make the scenes, train, and write checkpoint, curves and model card."""
+    options = parser().parse_args()
+    torch.set_num_threads(options.threads)
+    if options.seed == HELD_OUT_SEED:
+        raise SystemExit(f"seed {HELD_OUT_SEED} is that of the held-out scenes")
+    settings = Settings(
+        seed=options.seed,
+        steps=options.steps,
+        minutes=options.minutes,
+        images=options.images,
+        carried=options.images // 4,
+        prompts=options.prompts,
+        rate=options.rate,
+        check=options.check,
+    )
+    cache = options.work / "cache"
+    size = sam_tiny.TinyConfig().img_size
+    held_out = make_scenes(cache, seed=HELD_OUT_SEED, count=200, size=size, workers=options.workers)
+    files = make_scenes(cache, seed=options.seed, count=options.scenes, size=size, workers=options.workers)
+    trainer = Trainer(
+        options.work,
+        settings,
+        load_scenes(files),
+        load_scenes(held_out),
+        device=torch.device(options.device),
+        evaluation=options.evaluate,
+    )
+    if not options.card_only:
+        trainer.run()
+    finish(trainer, options)
+
+
+def finish(trainer: Trainer, options: argparse.Namespace) -> None:
+    """Copy the averaged weights to the output, measure that very file, and write the card and the curves."""
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    partial = options.output.with_name(options.output.name + ".partial")
+    export(trainer.averaged, partial)
+    partial.replace(options.output)
+    model = sam_tiny.SamTiny()
+    model.load_state_dict({name: as_stored(tensor) for name, tensor in trainer.averaged.state_dict().items()})
+    model.eval().to(trainer.device)
+    config = model.config
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "bytes": options.output.stat().st_size / 2**20,
+        "img_size": config.img_size,
+        "embed_dim": config.embed_dim,
+        "command": f"scripts/train_tiny --work WORK --scenes {options.scenes} {length_option(options)}",
+        "scenes": options.scenes,
+        "seed": options.seed,
+        "steps": trainer.step,
+        "images": trainer.settings.images,
+        "prompts": trainer.settings.prompts,
+        "seen": f"{trainer.prompts_seen:,}",
+        "minutes": trainer.elapsed / 60,
+        "remark": options.remark,
+        "machine": options.machine or machine(trainer.device),
+    }
+    held_out = {
+        "objects": 6 * len(trainer.held_out),
+        **score_scenes(model, trainer.held_out, count=len(trainer.held_out)),
+    }
+    scores = score_folder(model, options.evaluate) if options.evaluate else []
+    plot(read_log(options.work / "log.jsonl"), options.work / "curves.png")
+    name = options.evaluation_name
+    write_card(options.output.with_suffix(".md"), facts=facts, held_out=held_out, scores=scores, name=name)
+    trainer.log(final={"held_out": held_out, "folder": summary(scores) if scores else None})
+
+
+def as_stored(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor with the precision that the checkpoint keeps."""
+    return tensor.half().float() if tensor.is_floating_point() else tensor
+
+
+def length_option(options: argparse.Namespace) -> str:
+    """Return the option that set the length of the run."""
+    return f"--minutes {options.minutes:g}" if options.minutes is not None else f"--steps {options.steps}"
+
+
+def machine(device: torch.device) -> str:
+    """Return what the run was on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores ({platform.machine()})"

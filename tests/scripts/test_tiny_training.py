@@ -1,0 +1,128 @@
+"""Training of ``sam_tiny``: scenes, prompts, loss, and a run that can be stopped and resumed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tiny import card, loss, prompts, scenes
+from tiny.evaluate import score_folder, summary
+from tiny.model import sam_tiny
+from tiny.train import Settings, Trainer
+
+SMALL = sam_tiny.TinyConfig(
+    widths=(8, 8, 8, 8, 8), semantic=8, fine=2, token_dim=16, decoder_widths=(8, 8, 8), upscaled=8
+)
+SETTINGS = Settings(steps=4, images=3, carried=1, prompts=2, report=1, check=2, check_scenes=1)
+
+
+@pytest.fixture(scope="module")
+def few_scenes(tmp_path_factory) -> scenes.Scenes:
+    folder = tmp_path_factory.mktemp("scenes")
+    return scenes.load_scenes(scenes.make_scenes(folder, seed=9, count=6, size=256, workers=1))
+
+
+def a_run(folder: Path, few_scenes: scenes.Scenes, **options) -> Trainer:
+    return Trainer(folder, SETTINGS, few_scenes, few_scenes, device=torch.device("cpu"), config=SMALL, **options)
+
+
+def test_scenes_are_reproducible_and_valid(few_scenes):
+    image, size, masks = scenes.make_scene(9, 0, 256)
+    assert np.array_equal(image, few_scenes.images[0])
+    assert np.array_equal(masks, few_scenes.object_masks(0, np.arange(len(masks))))
+    for scene in range(len(few_scenes)):
+        height, width = few_scenes.sizes[scene]
+        count = few_scenes.starts[scene + 1] - few_scenes.starts[scene]
+        masks = few_scenes.object_masks(scene, np.arange(count))
+        assert 2 <= count <= scenes.MAX_OBJECTS
+        assert masks.any((1, 2)).all()
+        assert not masks[:, height:].any() and not masks[:, :, width:].any()
+
+
+def test_prompts_mark_the_object():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((256, 256), bool)
+    mask[40:90, 100:120] = True
+    assert prompts.tight_box(mask).tolist() == [100, 40, 120, 90]
+    x, y = prompts.centre_point(mask)
+    assert 108 <= x <= 111 and 49 <= y <= 80
+    for _ in range(50):
+        prompt = prompts.first_prompt(rng, mask)
+        assert np.isfinite(prompt.box).all() or (prompt.labels == 1).any()
+        for (column, row), label in zip(prompt.coords, prompt.labels, strict=True):
+            assert label < 0 or mask[int(row), int(column)] == bool(label)
+    answer = np.zeros_like(mask)
+    answer[40:60, 100:120] = True
+    corrected = prompts.correct(rng, prompts.Prompt.empty(), mask, answer)
+    column, row = corrected.coords[0].astype(int)
+    assert corrected.labels[0] == 1 and mask[row, column] and not answer[row, column]
+
+
+def test_loss_is_least_for_the_right_mask():
+    target = torch.zeros(1, 256, 256, dtype=torch.bool)
+    target[:, 10:30, 20:40] = True
+    weights = loss.near_weights(target)
+    assert weights[0, 20, 30] > 2 * weights[0, 200, 5]
+    right = torch.where(target, 8.0, -8.0)[:, None]
+    both = torch.cat([right, -right], 1)
+    values, iou = loss.mask_loss(both, target.float()[:, None], weights[:, None])
+    assert values[0, 0] < 0.01 < values[0, 1]
+    assert iou[0].tolist() == [1.0, 0.0]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, few_scenes):
+    whole = a_run(tmp_path / "whole", few_scenes)
+    whole.run()
+    a_run(tmp_path / "parts", few_scenes).run(stop_after=2)
+    parts = a_run(tmp_path / "parts", few_scenes)
+    assert parts.step == 2
+    parts.run()
+    assert parts.step == whole.step == 4
+    for name, tensor in whole.averaged.state_dict().items():
+        torch.testing.assert_close(parts.averaged.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    lines = card.read_log(tmp_path / "whole" / "log.jsonl")
+    assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert any("held_out" in line for line in lines)
+    card.plot(lines, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (900, 400)
+
+
+def test_the_export_is_read_strictly_and_rounds_to_half_precision(tmp_path, few_scenes):
+    run = a_run(tmp_path / "run", few_scenes)
+    run.run(stop_after=1)
+    model = sam_tiny.SamTiny(SMALL)
+    sam_tiny.load_checkpoint(model, tmp_path / "run" / "sam_tiny.safetensors")
+    for name, tensor in run.averaged.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor.half().float() if tensor.is_floating_point() else tensor)
+
+
+def test_a_folder_is_evaluated_at_its_own_resolution(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    rows, columns = np.mgrid[0:90, 0:140]
+    mask = (columns - 70) ** 2 / 900 + (rows - 40) ** 2 / 400 <= 1
+    Image.fromarray(np.where(mask, 200, 50).astype(np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "masks" / "a_blob_0.png")
+    torch.manual_seed(0)
+    scores = score_folder(sam_tiny.SamTiny(SMALL).eval(), tmp_path)
+    result = summary(scores)
+    assert result["objects"] == 1 and scores[0].name == "a_blob_0"
+    assert result["ellipse"] > 0.97 and result["full_box"] == pytest.approx(0.86, abs=0.01)
+    facts = dict.fromkeys(("img_size", "embed_dim", "scenes", "seed", "steps", "images", "prompts", "seen"), 1)
+    facts |= {"parameters": 1.0, "bytes": 1.0, "minutes": 1.0, "command": "c", "machine": "m", "remark": "r"}
+    card.write_card(tmp_path / "card.md", facts=facts, held_out=None, scores=scores, name="blobs")
+    assert "| blobs | 1 |" in (tmp_path / "card.md").read_text()
+
+
+def test_help():
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train_tiny"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+    assert "--work" in done.stdout
+    assert not done.stderr
