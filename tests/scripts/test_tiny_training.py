@@ -69,7 +69,7 @@ def test_loss_is_least_for_the_right_mask():
     target[:, 10:30, 20:40] = True
     weights = loss.near_weights(target)
     assert weights[0, 20, 30] > 2 * weights[0, 200, 5]
-    right = torch.where(target, 8.0, -8.0)[:, None]
+    right = torch.where(target, 16.0, -16.0)[:, None]
     both = torch.cat([right, -right], 1)
     values, iou = loss.mask_loss(both, target.float()[:, None], weights[:, None])
     assert values[0, 0] < 0.01 < values[0, 1]
