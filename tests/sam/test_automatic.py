@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.sam.automatic import GridOptions, segment_automatically
+from lib.sam.automatic import GridOptions, _without_hidden, segment_automatically
 from lib.sam.checkpoints import CheckpointStore
 from lib.sam.embeddings import EmbeddingCache
-from lib.sam.predictor import Predictor
+from lib.sam.predictor import Prediction, Predictor
 from lib.sam.registry import MODELS
 
 
@@ -51,3 +51,18 @@ def test_leaves_out_masks_that_are_too_small_or_too_large(make_tiny, disc):
     found = segment_automatically(tiny, tiny.encode(disc[0]), options)
     assert found
     assert all(0.05 <= np.mean(prediction.masks) <= 0.4 for prediction in found)
+
+
+def test_what_would_be_hidden_is_left_out():
+    """Of three masks painted largest first, the middle one lies wholly under the smaller two."""
+
+    def prediction(*columns: slice) -> Prediction:
+        mask = np.zeros((1, 10, 20), bool)
+        for part in columns:
+            mask[0, :, part] = True
+        return Prediction(masks=mask, scores=np.ones(1), low_res_logits=np.zeros((1, 256, 256)))
+
+    large, middle = prediction(slice(0, 20)), prediction(slice(2, 8))
+    left, right = prediction(slice(2, 5)), prediction(slice(5, 8))
+    kept = _without_hidden([large, middle, left, right], min_pixels=1)
+    assert [id(p) for p in kept] == [id(large), id(left), id(right)]

@@ -26,7 +26,9 @@ class GridOptions:
     Args:
         points_per_side: Points along each side of the image. SAM's generator has 32; 16 take a quarter of the time.
         max_overlap: Box IoU above which the lower-scored of two masks goes.
-        min_area, max_area: Bounds on a mask's area as a fraction of the image's.
+        min_area: Smallest area of a mask, and of what is left to be seen of it under smaller ones, as a fraction of
+            the image's.
+        max_area: Largest area of a mask.
         max_objects: At most this many masks are kept, by score.
     """
 
@@ -79,4 +81,17 @@ def segment_automatically(
             predictions.append(Prediction(masks=mask, scores=scores[index][None].cpu().numpy(), low_res_logits=low_res))
         if len(predictions) == options.max_objects:
             break
-    return sorted(predictions, key=lambda prediction: -int(np.count_nonzero(prediction.masks)))
+    predictions.sort(key=lambda prediction: -int(np.count_nonzero(prediction.masks)))
+    return _without_hidden(predictions, options.min_area * height * width)
+
+
+def _without_hidden(predictions: list[Prediction], min_pixels: float) -> list[Prediction]:
+    """Those of which something is seen when they are painted in their order, each on top of the ones before."""
+    seen: list[Prediction] = []
+    covered = np.False_
+    for prediction in reversed(predictions):
+        mask = prediction.masks[0]
+        if np.count_nonzero(mask & ~covered) >= max(1, min_pixels):
+            seen.append(prediction)
+            covered = covered | mask
+    return seen[::-1]

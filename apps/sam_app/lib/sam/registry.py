@@ -28,8 +28,8 @@ class ModelSpec:
         architecture: The module's family: ``tiny``, or segment_anything's ``vit_b``, ``vit_l``, ``vit_h``.
         checkpoint: File name of the weights inside the model folder.
         preprocessing: ``sam`` (longest side to the input size, normalised by the module's mean and standard deviation,
-            zero padding; Kirillov et al. 2023, arXiv:2304.02643) or ``medsam`` (stretched to the input size, minimum and
-            maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z).
+            zero padding; Kirillov et al. 2023, arXiv:2304.02643) or ``medsam`` (stretched to the input size, minimum
+            and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z).
         url: Where the publisher offers the file, or None if it cannot be downloaded by us.
         md5: The publisher's MD5 sum in hexadecimal, or None.
         bundled: Whether the checkpoint is shipped with the app.
@@ -73,7 +73,7 @@ _SPECS = (
         bundled=True,
         point_candidates=False,  # its single mask was measured to be the better answer
         min_score=0.2,  # its predicted IoU tells little yet; how sharp a mask's border is tells more
-        min_stability=0.75,
+        min_stability=0.85,
     ),
     ModelSpec(
         name="sam_vit_b",
