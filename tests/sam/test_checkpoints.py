@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import pickle
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -536,3 +537,33 @@ def test_the_real_architecture(tmp_path_factory: pytest.TempPathFactory) -> None
 
 def _files(store: CheckpointStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello\n",
+        b"<html>not found</html>",
+        bytes(100),
+        b"PK\x03\x04" + bytes(60),
+        b"\x80\x02}q\x00.",
+        b"\x80\x02K",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_any_other_content_is_refused_with_a_message(tmp_path: Path, content: bytes, suffix: str) -> None:
+    file = tmp_path / f"other{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError):
+        CheckpointStore(tmp_path / "model").add(file)
+    assert not list(tmp_path.glob("model/*"))
+
+
+def test_random_bytes_are_refused_with_a_message(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    file = tmp_path / "other.pth"
+    for _ in range(200):
+        file.write_bytes(rng.randbytes(rng.randrange(1, 200)))
+        with pytest.raises(CheckpointError):
+            CheckpointStore(tmp_path / "model").add(file)

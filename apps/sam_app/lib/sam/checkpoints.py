@@ -283,6 +283,10 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
+_SPEAKING = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError)
+"""The errors of reading a checkpoint whose messages say what is wrong."""
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a .pth file that holds nothing but a dictionary of tensors."""
     name = path.name.removesuffix(".part")
@@ -291,9 +295,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{name} is not a readable checkpoint: {reason}") from error
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # torch's unpickler fails in any way on bytes that are no pickle: KeyError, IndexError, ...
+        reason = str(error).strip().splitlines()[0] if isinstance(error, _SPEAKING) and str(error).strip() else ""
+        raise CheckpointError(f"{name} is not a readable checkpoint: {reason or 'its content is another'}") from error
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in content.items()
     ):
