@@ -297,9 +297,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # torch's unpickler fails in any way on bytes that are no pickle: KeyError, IndexError, ...
+    except Exception as error:
+        # On bytes that are no pickle torch's unpickler fails in any way: KeyError, IndexError, ...
         reason = str(error).strip().splitlines()[0] if isinstance(error, _SPEAKING) and str(error).strip() else ""
         raise CheckpointError(f"{name} is not a readable checkpoint: {reason or 'its content is another'}") from error
     if not isinstance(content, dict) or not all(
