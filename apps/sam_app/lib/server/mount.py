@@ -51,3 +51,4 @@ def mount(sam_app: SamApp) -> None:
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request
     logger.info("Results: %s", options.results)
+    logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
