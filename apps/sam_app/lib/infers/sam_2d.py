@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,16 @@ class Sam2D(BasicInferTask):
         ]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
-        """Encode the slice (or take its embedding from the cache) and decode each object."""
+        """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
         objects: Sequence[Prompts] = data["objects"]
+        asked = data.get("multimask")
         if objects:
             data["predictions"] = [
-                predictor.decode(embedding, [prompts], multimask=self._multimask(prompts, data.get("multimask")))[0]
-                for prompts in objects
+                prediction
+                for multimask, group in groupby(objects, lambda prompts: self._multimask(prompts, asked))
+                for prediction in predictor.decode(embedding, list(group), multimask=multimask)
             ]
         else:
             data["predictions"] = segment_automatically(predictor, embedding)

@@ -390,7 +390,6 @@ class MaskDecoder(nn.Module):
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
         dim, (d64, d32, d16) = config.token_dim, config.decoder_widths
-        self.fine_channels = config.fine
         self.semantic_channels = config.semantic
         self.image_proj = nn.Conv2d(config.embed_dim, d64, 1)
         self.dense_proj = nn.Conv2d(config.embed_dim, d64, 1, bias=False)
