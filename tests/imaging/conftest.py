@@ -81,3 +81,45 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 def gradient() -> np.ndarray:
     """``(5, 7)`` int16 in which each value says its own place: 100 x row + column."""
     return (np.arange(5)[:, None] * 100 + np.arange(7)).astype(np.int16)
+
+
+def item(**attributes: Any) -> Dataset:
+    """A sequence's item."""
+    made = Dataset()
+    for keyword, value in attributes.items():
+        setattr(made, keyword, value)
+    return made
+
+
+NO_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+"""What multi-frame objects do not have at the root."""
+
+MULTI_FRAME_CLASSES = {
+    "enhanced CT": ("1.2.840.10008.5.1.4.1.1.2.1", "CT"),
+    "enhanced MR": ("1.2.840.10008.5.1.4.1.1.4.1", "MR"),
+    "multi-frame ultrasound": ("1.2.840.10008.5.1.4.1.1.3.1", "US"),
+    "multi-frame capture": ("1.2.840.10008.5.1.4.1.1.7.4", "OT"),
+}
+
+
+@pytest.fixture
+def multi_frame(make_ct: Callable[..., Dataset]) -> Callable[[str], Dataset]:
+    """Makes an image of four frames of one of :data:`MULTI_FRAME_CLASSES`."""
+
+    def make(kind: str) -> Dataset:
+        sop_class, modality = MULTI_FRAME_CLASSES[kind]
+        attributes: dict[str, Any] = {"SOPClassUID": sop_class, "Modality": modality, **dict.fromkeys(NO_PLACE)}
+        if not kind.startswith("enhanced"):
+            rgb = np.random.default_rng(4).integers(0, 256, (4, 6, 8, 3)).astype(np.uint8)
+            return make_ct(rgb, **attributes, FrameOfReferenceUID=None)
+        shared = item(
+            PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.25], SliceThickness=4)],
+        )
+        positions = [[1.0, 2.0, 3.0 + 4 * k] for k in range(4)]
+        frames = [item(PlanePositionSequence=[item(ImagePositionPatient=position)]) for position in positions]
+        attributes["SharedFunctionalGroupsSequence"] = [shared]
+        attributes["PerFrameFunctionalGroupsSequence"] = frames
+        return make_ct(np.arange(4 * 48, dtype=np.uint16).reshape(4, 6, 8), **attributes)
+
+    return make

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from lib.imaging.image import CorruptImageError, ImageTooLargeError
 from lib.imaging.readers import read_image
@@ -86,26 +89,33 @@ def test_transparency_is_composed_on_black(tmp_path: Path) -> None:
     np.testing.assert_allclose(grey[0, 0], [200, 0, 100], atol=1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "orientation", "undone"),
-    [
-        ("JPEG", 6, lambda a: np.rot90(a, -1)),
-        ("JPEG", 3, lambda a: np.rot90(a, 2)),
-        ("PNG", 8, lambda a: np.rot90(a, 1)),
-        ("TIFF", 6, lambda a: np.rot90(a, -1)),
-        ("TIFF", 2, lambda a: a[:, ::-1]),
-    ],
-)
-def test_exif_orientation_is_applied_once(tmp_path: Path, kind: str, orientation: int, undone) -> None:
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: np.rot90(a, 2),
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: lambda a: np.rot90(a, 1),
+}
+"""What each EXIF orientation (TIFF 6.0, tag 274) does to the stored pixels when the image is shown."""
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_applied_once(tmp_path: Path, kind: str, orientation: int) -> None:
     picture = np.zeros((16, 32), dtype=np.uint8)
     picture[:8, :8] = 255
+    picture[8:, :8] = 120
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 100} if kind == "JPEG" else {}
     Image.fromarray(picture).save(tmp_path / "a", format=kind, exif=exif, **options)
     frame = read_image(tmp_path / "a").frames[0]
-    assert frame.shape == undone(picture).shape
-    assert np.abs(frame.astype(int) - undone(picture)).max() <= 2
+    shown = UPRIGHT[orientation](picture)
+    assert frame.shape == shown.shape
+    assert np.abs(frame.astype(int) - shown).max() <= 2
 
 
 def test_tiff_pages_are_frames_in_order(tmp_path: Path) -> None:
@@ -129,6 +139,86 @@ def test_deep_white_is_zero_tiff_is_inverted_and_shallow_one_is_not(tmp_path: Pa
     assert image.inverted
     Image.fromarray(deep).save(tmp_path / "plain", format="TIFF")
     assert not read_image(tmp_path / "plain").inverted
+
+
+def png(bits: int, colour_type: int, samples: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of any kind, also those that Pillow does not write: ``samples`` is ``(rows, columns x channels)``."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    rows, columns = samples.shape[0], samples.shape[1] // channels
+    header = struct.pack(">IIBBBBB", columns, rows, bits, colour_type, 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in samples)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    )
+
+
+def tiff(samples: np.ndarray, *, photometric: int, sample_format: int = 1) -> bytes:
+    """An uncompressed TIFF of any kind, also those that Pillow does not write."""
+    rows, columns = samples.shape[:2]
+    channels = samples.shape[2] if samples.ndim == 3 else 1
+    pixels = samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    pixels += b"\0" * (len(pixels) % 2)
+    bits = struct.pack(f"<{channels}H", *[samples.itemsize * 8] * channels)
+    numbers = {256: columns, 257: rows, 259: 1, 262: photometric, 273: 8, 277: channels, 278: rows, 279: len(pixels)}
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in numbers.items()}
+    place = bits.ljust(4, b"\0") if len(bits) <= 4 else struct.pack("<I", 8 + len(pixels))
+    entries[258] = (3, channels, place)
+    entries[339] = (3, 1, struct.pack("<HH", sample_format, 0))
+    directory = b"".join(struct.pack("<HHI", tag, *entries[tag][:2]) + entries[tag][2] for tag in sorted(entries))
+    start = 8 + len(pixels) + len(bits)
+    return b"II*\0" + struct.pack("<I", start) + pixels + bits + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def test_16_bit_colour_becomes_its_upper_8_bits(tmp_path: Path) -> None:
+    deep = (np.arange(18) * 3600).astype(np.uint16).reshape(2, 9)
+    expected = (deep >> 8).reshape(2, 3, 3)
+    (tmp_path / "a").write_bytes(png(16, 2, deep))
+    np.testing.assert_array_equal(read_image(tmp_path / "a").frames[0], expected)
+    (tmp_path / "a").write_bytes(tiff(deep.reshape(2, 3, 3), photometric=2))
+    np.testing.assert_array_equal(read_image(tmp_path / "a").frames[0], expected)
+
+
+def test_16_bit_transparency_is_composed_on_black(tmp_path: Path) -> None:
+    grey = np.array([[65535, 65535, 40000, 0], [40000, 32768, 0, 65535]])
+    (tmp_path / "la").write_bytes(png(16, 4, grey))
+    frame = read_image(tmp_path / "la").frames[0]  # Pillow reads it as colour
+    np.testing.assert_allclose(frame, np.repeat([[[255], [0]], [[78], [0]]], 3, axis=2), atol=1)
+    colour = np.array([[65535, 0, 25600, 65535, 65535, 0, 25600, 0]])
+    (tmp_path / "rgba").write_bytes(png(16, 6, colour))
+    np.testing.assert_allclose(read_image(tmp_path / "rgba").frames[0], [[[255, 0, 100], [0, 0, 0]]], atol=1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_transparent_grey_of_a_png_is_black(tmp_path: Path, bits: int) -> None:
+    grey = np.array([[0, 50, 100], [150, 50, 250]])
+    (tmp_path / "a").write_bytes(png(bits, 0, grey, (b"tRNS", struct.pack(">H", 50))))
+    np.testing.assert_array_equal(read_image(tmp_path / "a").frames[0], [[0, 0, 100], [150, 0, 250]])
+
+
+def test_transparent_colours_of_a_palette_are_composed_on_black(tmp_path: Path) -> None:
+    colours = bytes([200, 10, 10, 20, 200, 20, 30, 30, 200])
+    alpha = bytes([255, 128, 0])
+    (tmp_path / "a").write_bytes(png(8, 3, np.array([[0, 1, 2]]), (b"PLTE", colours), (b"tRNS", alpha)))
+    np.testing.assert_allclose(
+        read_image(tmp_path / "a").frames[0, 0], [[200, 10, 10], [10, 100, 10], [0, 0, 0]], atol=1
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_signed_tiff_stays_signed(tmp_path: Path, dtype: type) -> None:
+    values = np.array([[-100, -1, 0], [1, 2, 100]], dtype)
+    (tmp_path / "a").write_bytes(tiff(values, photometric=1, sample_format=2))
+    frames = read_image(tmp_path / "a").frames
+    assert frames.dtype.kind == "i"
+    np.testing.assert_array_equal(frames[0], values)
+
+
+def test_shallow_white_is_zero_is_undone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(tiff(GREY, photometric=0))
+    image = read_image(tmp_path / "a")
+    assert not image.inverted
+    np.testing.assert_array_equal(image.frames[0], 255 - GREY)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
@@ -156,6 +246,21 @@ def test_all_pages_count(tmp_path: Path) -> None:
     pages[0].save(tmp_path / "a", format="TIFF", save_all=True, append_images=pages[1:])
     with pytest.raises(ImageTooLargeError, match="300 pixels"):
         read_image(tmp_path / "a", max_pixels=299)
+
+
+def test_a_tiff_of_too_many_pages_is_refused_without_walking_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [Image.new("L", (2, 2))] * 40
+    pages[0].save(tmp_path / "a", format="TIFF", save_all=True, append_images=pages[1:])
+    assert read_image(tmp_path / "a", max_frames=40).frame_count == 40
+    walked = []
+    load = ImageFileDirectory_v2.load
+    monkeypatch.setattr(ImageFileDirectory_v2, "load", lambda self, file: (walked.append(1), load(self, file))[1])
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLargeError, match="more frames than the 5"):
+        read_image(tmp_path / "a", max_frames=5)
+    assert len(walked) < 20
 
 
 def test_pillows_own_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from lib.imaging.image import ImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
 from lib.imaging.readers import read_image
 
 DICOM_SAMPLES = [
@@ -62,6 +62,37 @@ def test_what_is_not_read_is_named_with_what_is(tmp_path: Path, content: bytes, 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["DICOM", "DICOM series", "TIFF", "NIfTI", "NRRD"])
+def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save, monkeypatch, kind: str) -> None:
+    path = tmp_path / "upload"
+    voxels = np.arange(5 * 24, dtype=np.int16).reshape(5, 4, 6)
+    if kind == "DICOM":
+        save(make_ct(voxels), "upload")
+    elif kind == "DICOM series":
+        for number, voxel_slice in enumerate(voxels):
+            place = {"ImagePositionPatient": [0, 0, number], "InstanceNumber": number}
+            save(make_ct(voxel_slice, **place), f"upload/{number}")
+    elif kind == "TIFF":
+        pages = [Image.fromarray(voxel_slice.astype(np.uint16)) for voxel_slice in voxels]
+        pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:])
+    elif kind == "NIfTI":
+        path.write_bytes(nibabel.Nifti1Image(voxels.T, np.eye(4)).to_bytes())
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / "n.nrrd"))
+        (tmp_path / "n.nrrd").rename(path)
+    assert read_image(path, max_frames=5).frame_count == 5
+
+    for decoder in (
+        "lib.imaging.dicom.decode_pixels",
+        "lib.imaging.raster._page_array",
+        "lib.imaging.nifti._read_voxels",
+        "SimpleITK.ImageFileReader.Execute",
+    ):
+        monkeypatch.setattr(decoder, lambda *arguments: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLargeError, match="frames"):
+        read_image(path, max_frames=4)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore:.*:UserWarning:PIL", "ignore::RuntimeWarning")

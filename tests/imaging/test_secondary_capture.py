@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import copy
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from lib.imaging.dicom_io import read_dataset, to_bytes, write
 from lib.imaging.readers import read_image
 from lib.imaging.secondary_capture import secondary_capture
+from lib.imaging.segmentation import segmentation
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901)
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
@@ -103,6 +106,56 @@ def test_names_survive_in_utf_8(make_ct, gradient, charset, name: str) -> None:
     assert str(result.PatientName) == name and [str(other) for other in result.OtherPatientNames] == [name, name]
     assert result.SeriesDescription == "Überlagerung 重ね"
     assert result.ProcedureCodeSequence[0].CodeMeaning == code.CodeMeaning
+
+
+CHARSETS = {
+    "chrArab": "قباني^لنزار",
+    "chrFren": "Buc^Jérôme",
+    "chrGerm": "Äneas^Rüdiger",
+    "chrGreek": "Διονυσιος",
+    "chrH31": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "chrH32": "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう",
+    "chrHbrw": "שרון^דבורה",
+    "chrI2": "Hong^Gildong=洪^吉洞=홍^길동",
+    "chrRuss": "Люкceмбypг",
+    "chrX1": "Wang^XiaoDong=王^小東",
+    "chrX2": "Wang^XiaoDong=王^小东",
+}
+"""pydicom's files of the examples in DICOM PS3.5 annexes H to J, and the names that they hold."""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("kind", ["Secondary Capture", "Segmentation"])
+@pytest.mark.parametrize(("file", "name"), CHARSETS.items())
+def test_the_standards_own_examples_of_names_survive(
+    make_ct, gradient, dciodvfy, tmp_path, file: str, name: str, kind: str
+) -> None:
+    """Read from a file in the source's character set, as a route does, and validated."""
+    folder = Path(pydicom.__file__).parent / "data" / "charset_files"
+    example = pydicom.dcmread(folder / f"{file}.dcm", force=True)
+    dataset = make_ct(gradient)
+    dataset.SpecificCharacterSet = example.SpecificCharacterSet
+    dataset[Tag("PatientName")] = example.get_item("PatientName")
+    source = read_dataset(to_bytes(dataset))
+    if kind == "Segmentation":
+        labels = np.ones(gradient.shape, np.uint8)
+        result = segmentation(
+            labels,
+            source=source,
+            frame=0,
+            segment_labels=["肝臓"],
+            algorithm_name="sam_tiny",
+            algorithm_version="1",
+            instance_time=WHEN,
+        )
+    else:
+        result = capture(source)
+    write(result, tmp_path / "made.dcm")
+    assert dciodvfy(tmp_path / "made.dcm") == []
+    again = pydicom.dcmread(tmp_path / "made.dcm")
+    assert again.SpecificCharacterSet == "ISO_IR 192"
+    assert str(again.PatientName) == name
+    assert name.encode() in (tmp_path / "made.dcm").read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

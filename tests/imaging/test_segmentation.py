@@ -5,6 +5,7 @@ from datetime import datetime
 
 import highdicom
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
@@ -23,6 +24,10 @@ SOURCES = [
     ("rtdose.dcm", 14),
     ("rtdose.dcm", 3),
     ("GDCMJ2K_TextGBR.dcm", 0),
+    ("JPGExtended.dcm", 0),
+    ("image_dfl.dcm", 0),
+    ("MR_small_jpeg_ls_lossless.dcm", 0),
+    ("SC_rgb_jpeg_dcmtk.dcm", 0),
     (PNG, 0),
 ]
 
@@ -66,7 +71,9 @@ def test_dciodvfy_finds_no_error_and_highdicom_reads_it_back(sample, dciodvfy, t
         (reference,) = groups.DerivationImageSequence[0].SourceImageSequence
         assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
         assert reference.ReferencedSOPClassUID == source.SOPClassUID
-        assert reference.get("ReferencedFrameNumber") == (frame + 1 if source.get("NumberOfFrames") else None)
+        assert reference.get("ReferencedFrameNumber") == (
+            frame + 1 if (source.get("NumberOfFrames") or 1) > 1 else None
+        )
     assert found.StudyInstanceUID == source.StudyInstanceUID and found.PatientID == source.get("PatientID", "")
     assert found.SeriesInstanceUID != source.SeriesInstanceUID
     assert found.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
@@ -162,6 +169,52 @@ def test_segments_say_what_made_them(make_ct, gradient) -> None:
     assert automatic.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
 
 
+def test_segments_are_coded_by_what_their_labels_name(make_ct, gradient, dciodvfy, tmp_path) -> None:
+    names = ["Kidney L 1", "liver lesion 2", "nodule in right lung"]
+    write(segment(make_ct(gradient), objects(gradient.shape), segment_labels=names), tmp_path / "seg.dcm")
+    assert dciodvfy(tmp_path / "seg.dcm") == []
+    kidney, lesion, nodule = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    assert [item.SegmentLabel for item in (kidney, lesion, nodule)] == names
+
+    def code(item: Dataset, keyword: str) -> tuple[str, str]:
+        (concept,) = item[keyword].value
+        return concept.CodeValue, concept.CodingSchemeDesignator
+
+    assert code(kidney, "SegmentedPropertyCategoryCodeSequence") == ("123037004", "SCT")
+    assert code(kidney, "SegmentedPropertyTypeCodeSequence") == ("64033007", "SCT")
+    (kind,) = kidney.SegmentedPropertyTypeCodeSequence
+    assert code(kind, "SegmentedPropertyTypeModifierCodeSequence") == ("7771000", "SCT")
+    assert "AnatomicRegionSequence" not in kidney
+
+    assert code(lesion, "SegmentedPropertyCategoryCodeSequence") == ("49755003", "SCT")
+    assert code(lesion, "SegmentedPropertyTypeCodeSequence") == ("52988006", "SCT")
+    assert code(lesion, "AnatomicRegionSequence") == ("10200004", "SCT")
+
+    assert code(nodule, "AnatomicRegionSequence") == ("39607008", "SCT")
+    (region,) = nodule.AnatomicRegionSequence
+    assert code(region, "AnatomicRegionModifierSequence") == ("24028007", "SCT")
+    (kind,) = nodule.SegmentedPropertyTypeCodeSequence
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in kind
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize("kind", ["enhanced CT", "enhanced MR", "multi-frame ultrasound", "multi-frame capture"])
+def test_highdicom_finds_the_mask_by_the_source_frame(multi_frame, dciodvfy, tmp_path, kind: str, frame: int) -> None:
+    source = multi_frame(kind)
+    labels = objects((source.Rows, source.Columns))
+    write(segment(source, labels, frame), tmp_path / "seg.dcm")
+    assert dciodvfy(tmp_path / "seg.dcm") == []
+    found = highdicom.seg.segread(tmp_path / "seg.dcm")
+    ask = {"combine_segments": True, "ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
+    pixels = found.get_pixels_by_source_frame(source.SOPInstanceUID, [frame + 1], **ask)
+    np.testing.assert_array_equal(pixels[0], labels)
+    (other,) = {0, 3} - {frame}
+    assert not found.get_pixels_by_source_frame(source.SOPInstanceUID, [other + 1], **ask).any()
+    planes = pydicom.dcmread(tmp_path / "seg.dcm").pixel_array
+    for number, plane in enumerate(planes, start=1):
+        np.testing.assert_array_equal(plane, labels == number)
+
+
 def test_names_survive_in_utf_8(make_ct, gradient) -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     dataset = make_ct(gradient, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name)
@@ -188,6 +241,9 @@ def test_source_and_result_share_nothing(make_ct, gradient) -> None:
         ({"labels": np.full((5, 7), 4, np.uint8)}, "3 names"),
         ({"segment_labels": []}, "names"),
         ({"segment_labels": ["a", "", "c"]}, "1 to 64"),
+        ({"segment_labels": ["a", "b" * 65, "c"]}, "1 to 64"),
+        ({"segment_labels": ["a", "b\\b", "c"]}, "no backslash"),
+        ({"segment_labels": ["a", "b\n", "c"]}, "not printed"),
         ({"frame": 1}, "no frame 1"),
         ({"frame": -1}, "no frame"),
     ],
@@ -198,8 +254,9 @@ def test_misfits_are_refused(make_ct, gradient, changes: dict, reason: str) -> N
         segment(make_ct(gradient), arguments.pop("labels"), arguments.pop("frame"), **arguments)
 
 
-def test_a_source_that_cannot_be_referenced_is_refused(make_ct, gradient) -> None:
+@pytest.mark.parametrize("missing", ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
+def test_a_source_that_cannot_be_referenced_is_refused(make_ct, gradient, missing: str) -> None:
     source = make_ct(gradient)
-    del source.SeriesInstanceUID
+    delattr(source, missing)
     with pytest.raises(ValueError, match="referenced"):
         segment(source, objects(gradient.shape))

@@ -158,8 +158,9 @@ def instance_reference(source: Dataset) -> Dataset:
 
 
 def is_referable(source: Dataset) -> bool:
-    """Whether ``source`` states its SOP class, instance and series."""
-    return all(value_of(source, key) for key in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
+    """Whether ``source`` states its SOP class, instance, series and study."""
+    wanted = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    return all(value_of(source, key) for key in wanted)
 
 
 def copy_lossy_compression(source: Dataset, target: Dataset) -> None:

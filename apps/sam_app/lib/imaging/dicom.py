@@ -16,19 +16,19 @@ from lib.imaging.dicom_io import read_dataset
 from lib.imaging.dicom_pixels import PIXEL_KEYWORDS, decode_pixels
 from lib.imaging.dicom_values import integer, value_of
 from lib.imaging.geometry import Plane, affine_of, frame_planes
-from lib.imaging.guard import check_pixel_count, corrupt_on_failure
+from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
 from lib.imaging.modality import padding_of, to_modality_values, windows_of
 
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
 
-def read_dicom_file(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
+def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     """Read a DICOM image of one or more frames, in the order in which the file holds them.
 
     Args:
         file: The open file, at its start.
-        max_pixels: The most pixels (frames x rows x columns) that are read; checked before decoding.
+        limits: The most that is read; checked before decoding.
 
     Returns:
         Modality values or RGB; the windows of the middle frame (``K // 2``); one header in ``datasets``.
@@ -36,11 +36,11 @@ def read_dicom_file(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
     Raises:
         UnsupportedImageError: No image, or a transfer syntax or colour that is not read.
         CorruptImageError: Truncated or contradictory.
-        ImageTooLargeError: More pixels than ``max_pixels``.
+        ImageTooLargeError: Larger than ``limits``.
     """
     dataset = read_dataset(file)
     shape = _image_shape(dataset)
-    check_pixel_count(shape[0] * shape[1] * shape[2], max_pixels)
+    limits.check(*shape)
     frames = _modality_frames(dataset)
     header = _without_pixels(dataset)
     with corrupt_on_failure(_BAD_HEADER):
@@ -48,7 +48,7 @@ def read_dicom_file(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
         return _image(frames, [header], planes, middle=len(frames) // 2)
 
 
-def read_dicom_series(folder: str | os.PathLike[str], *, max_pixels: int) -> MedicalImage:
+def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
     """Read the one series of single-frame images that a folder (without its subfolders) holds.
 
     The slices come in GDCM's order, asked through SimpleITK, so that ``(i, j, k)`` is the same voxel as in ITK, 3D
@@ -57,7 +57,7 @@ def read_dicom_series(folder: str | os.PathLike[str], *, max_pixels: int) -> Med
 
     Args:
         folder: The folder. Files that are not DICOM images are ignored.
-        max_pixels: The most pixels (slices x rows x columns) that are read; checked before decoding.
+        limits: The most that is read; checked before decoding.
 
     Returns:
         The volume; the windows of the middle slice (``K // 2``); ``datasets`` in order of ``k``.
@@ -65,19 +65,19 @@ def read_dicom_series(folder: str | os.PathLike[str], *, max_pixels: int) -> Med
     Raises:
         UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
         CorruptImageError: A damaged file, or slices of different size or kind.
-        ImageTooLargeError: More pixels than ``max_pixels``.
+        ImageTooLargeError: Larger than ``limits``.
     """
     names = _series_file_names(os.fspath(folder))
     if len(names) == 1:
         with open(names[0], "rb") as file:
-            return read_dicom_file(file, max_pixels=max_pixels)
+            return read_dicom_file(file, limits=limits)
     shapes = {_image_shape(_header(name)) for name in names}
     if any(shape[0] > 1 for shape in shapes):
         raise UnsupportedImageError("the series has several multi-frame images; send one of them")
     if len(shapes) > 1:
         raise CorruptImageError("the slices of the DICOM series differ in size")
     rows, columns = next(iter(shapes))[1:]
-    check_pixel_count(len(names) * rows * columns, max_pixels)
+    limits.check(len(names), rows, columns)
 
     headers: list[Dataset] = []
     volume = np.empty(0)

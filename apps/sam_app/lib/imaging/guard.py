@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError
 
@@ -33,15 +34,31 @@ def corrupt_on_failure(what: str) -> Iterator[None]:
         raise CorruptImageError(what) from error
 
 
-def check_pixel_count(count: int, max_pixels: int) -> None:
-    """Refuse an image by its header, before anything is decoded.
+@dataclass(frozen=True)
+class SizeLimits:
+    """The most that is read; checked by an image's header, before anything is decoded.
 
     Args:
-        count: Frames x rows x columns, as the header states them.
-        max_pixels: The most that is allowed.
-
-    Raises:
-        ImageTooLargeError: If ``count`` is more than ``max_pixels``.
+        max_pixels: Of frames x rows x columns.
+        max_frames: Of frames, slices or pages.
     """
-    if count > max_pixels:
-        raise ImageTooLargeError(f"the image has {count} pixels; at most {max_pixels} are read")
+
+    max_pixels: int
+    max_frames: int
+
+    def check(self, frames: int, rows: int, columns: int) -> None:
+        """Refuse an image that is larger.
+
+        Args:
+            frames: As the header states them; so, too, ``rows`` and ``columns``.
+            rows: Height.
+            columns: Width.
+
+        Raises:
+            ImageTooLargeError: If the image has more frames or more pixels.
+        """
+        if frames > self.max_frames:
+            raise ImageTooLargeError(f"the image has {frames} frames; at most {self.max_frames} are read")
+        count = frames * rows * columns
+        if count > self.max_pixels:
+            raise ImageTooLargeError(f"the image has {count} pixels; at most {self.max_pixels} are read")

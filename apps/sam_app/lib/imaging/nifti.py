@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
-from lib.imaging.guard import check_pixel_count, corrupt_on_failure
+from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
 from lib.imaging.raster import finite
 
@@ -19,7 +19,7 @@ _MAX_VOXEL_OFFSET = 16 * 1024 * 1024
 _RGB24 = ("R", "G", "B")
 
 
-def read_nifti(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
+def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     """Read a NIfTI volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``.
 
     Integers without scaling keep their dtype; scaled values (scl_slope, scl_inter) and floats become float32, and
@@ -27,7 +27,7 @@ def read_nifti(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
 
     Args:
         file: The open file, at its start.
-        max_pixels: The most voxels that are read; checked before the voxels are.
+        limits: The most that is read; checked before the voxels are.
 
     Returns:
         The volume with the RAS+ affine of the header (sform, else qform, else its voxel sizes).
@@ -35,7 +35,7 @@ def read_nifti(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
     Raises:
         UnsupportedImageError: More than one time point or component, complex voxels, RGBA voxels.
         CorruptImageError: Truncated or contradictory.
-        ImageTooLargeError: More voxels than ``max_pixels``.
+        ImageTooLargeError: Larger than ``limits``.
     """
     with corrupt_on_failure(_DAMAGED):
         packed = file.read(2) == b"\x1f\x8b"
@@ -50,9 +50,9 @@ def read_nifti(file: BinaryIO, *, max_pixels: int) -> MedicalImage:
                 f"the NIfTI image has the shape {' x '.join(map(str, shape))}; one 2D or 3D image is read, "
                 "so take one time point or component of it"
             )
-        check_pixel_count(math.prod(shape), max_pixels)
+        columns, rows, slices = ijk_shape = (*shape[:3], 1)[:3]
+        limits.check(slices, rows, columns)
         voxels = _read_voxels(ArrayProxy(stream, header, mmap=False), header)
-        ijk_shape = (*shape[:3], 1)[:3]
         voxels = voxels.reshape(*ijk_shape, *voxels.shape[len(shape) :], order="F")
         frames = np.ascontiguousarray(voxels.swapaxes(0, 2))
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from typing import BinaryIO
@@ -11,7 +10,7 @@ import numpy as np
 import SimpleITK
 
 from lib.imaging.geometry import LPS_TO_RAS
-from lib.imaging.guard import check_pixel_count, corrupt_on_failure
+from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
 from lib.imaging.raster import finite
 
@@ -20,7 +19,7 @@ _DATA_ELSEWHERE = re.compile(rb"data\s*file\s*:", re.IGNORECASE)
 _FIELD = re.compile(rb"^(space|space directions)\s*:(?!=)", re.IGNORECASE | re.MULTILINE)
 
 
-def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, max_pixels: int) -> MedicalImage:
+def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``.
 
     A header that names another data file is refused: it could name any file of the server.
@@ -28,7 +27,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, max_pixels: int) 
     Args:
         path: The file.
         file: The same file, open, at its start.
-        max_pixels: The most voxels that are read; checked before the voxels are.
+        limits: The most that is read; checked before the voxels are.
 
     Returns:
         The volume; its affine is the header's, brought from LPS (as ITK reads it) to RAS+. Floats become float32,
@@ -37,7 +36,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, max_pixels: int) 
     Raises:
         UnsupportedImageError: Detached data, not 2D or 3D, vectors other than 8-bit RGB.
         CorruptImageError: Truncated or contradictory.
-        ImageTooLargeError: More voxels than ``max_pixels``.
+        ImageTooLargeError: Larger than ``limits``.
     """
     start = file.read(_HEADER_LIMIT)
     header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
@@ -57,7 +56,8 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, max_pixels: int) 
                 f"the NRRD image has {len(size)} dimensions and {components} components; "
                 "2D and 3D images of single numbers or 8-bit RGB are read"
             )
-        check_pixel_count(math.prod(size), max_pixels)
+        columns, rows, slices = (*size, 1)[:3]
+        limits.check(slices, rows, columns)
         image = reader.Execute()
         voxels = SimpleITK.GetArrayFromImage(image)
         affine = np.eye(4)

@@ -7,29 +7,30 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.imaging.guard import check_pixel_count, corrupt_on_failure
+from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
 
 _PHOTOMETRIC = 262
 _SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
+_SIGNED = 2
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_raster(file: BinaryIO, file_format: str, *, max_pixels: int) -> MedicalImage:
+def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> MedicalImage:
     """Read a raster image as a browser shows it: EXIF orientation applied, transparent parts black.
 
     Transparency is composed on black, the background of medical viewers (a browser would show the page's own
     background). Grey stays grey: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16, 32 bits (TIFF) int32,
-    uint32 or float32. Palette, CMYK and other colour becomes 8-bit RGB. No windowing. The pages of a TIFF are frames;
-    of a PNG or JPEG that holds several images the first is read.
+    uint32 or float32; what a TIFF calls signed stays so. Palette, CMYK and other colour becomes 8-bit RGB, as do
+    16 bits with colour or transparency. No windowing. The pages of a TIFF are frames; of a PNG or JPEG that holds
+    several images the first is read.
 
     Args:
         file: The open file, at its start.
         file_format: "PNG", "JPEG", "TIFF" or "BMP".
-        max_pixels: The most pixels (frames x rows x columns) that are read; checked before decoding, as is
-            Pillow's own limit against decompression bombs.
+        limits: The most that is read; checked before decoding, as is Pillow's own limit against decompression bombs.
 
     Returns:
         The image, without geometry. ``inverted`` for 16- and 32-bit TIFF whose zero is white.
@@ -37,19 +38,19 @@ def read_raster(file: BinaryIO, file_format: str, *, max_pixels: int) -> Medical
     Raises:
         CorruptImageError: The file is truncated or damaged, or the pages of a TIFF differ in size or kind.
         UnsupportedImageError: A pixel layout that Pillow does not read.
-        ImageTooLargeError: More pixels than ``max_pixels`` or than Pillow's limit.
+        ImageTooLargeError: Larger than ``limits`` or than Pillow's limit.
     """
     damaged = f"the {file_format} image is truncated, damaged or of a variant that is not read"
     pages: list[np.ndarray] = []
     with corrupt_on_failure(damaged):
         try:
             with Image.open(file, formats=[file_format]) as image:
-                page_count = getattr(image, "n_frames", 1) if file_format == "TIFF" else 1
-                check_pixel_count(page_count * image.width * image.height, max_pixels)
+                page_count = _count_pages(image, limits) if file_format == "TIFF" else 1
+                limits.check(page_count, image.height, image.width)
                 inverted = _is_white_zero(image)
                 for page in range(page_count):
                     image.seek(page)
-                    check_pixel_count(page_count * image.width * image.height, max_pixels)
+                    limits.check(page_count, image.height, image.width)
                     pages.append(_page_array(image))
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
@@ -58,18 +59,31 @@ def read_raster(file: BinaryIO, file_format: str, *, max_pixels: int) -> Medical
     return MedicalImage(frames=np.stack(pages), file_format=file_format, inverted=inverted)
 
 
+def _count_pages(image: Image.Image, limits: SizeLimits) -> int:
+    """How many pages a TIFF has; no more of its directories are walked than may be read."""
+    for page in range(limits.max_frames + 1):
+        try:
+            image.seek(page)
+        except EOFError:
+            image.seek(0)
+            return page
+    raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
+
+
 def _page_array(image: Image.Image) -> np.ndarray:
     """The current page, decoded: ``(rows, columns)`` or ``(rows, columns, 3)``."""
-    unsigned = _tag(image, _SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED and image.format == "TIFF"
+    sample_format = _tag(image, _SAMPLE_FORMAT, _UNSIGNED) if image.format == "TIFF" else None
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "1":
         return np.asarray(upright, dtype=np.uint8) * np.uint8(255)
     if upright.mode in _UINT16_MODES:
-        return np.asarray(upright).astype(np.uint16)
+        deep = np.asarray(upright).astype(np.uint16)
+        transparent = upright.info.get("transparency")  # the one value that a PNG names so
+        return deep if transparent is None else np.where(deep == transparent, np.uint16(0), deep)
     if upright.mode == "I":
         values = np.asarray(upright, dtype=np.int32)
-        return values.view(np.uint32) if unsigned and values.min() < 0 else values
+        return values.view(np.uint32) if sample_format == _UNSIGNED and values.min() < 0 else values
     if upright.mode == "F":
         return finite(np.asarray(upright, dtype=np.float32))
     if upright.has_transparency_data:
@@ -78,7 +92,8 @@ def _page_array(image: Image.Image) -> np.ndarray:
         flat = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
         return np.asarray(flat.convert("L" if grey else "RGB"))
     if upright.mode == "L":
-        return np.asarray(upright)
+        shallow = np.asarray(upright)
+        return shallow.view(np.int8) if sample_format == _SIGNED else shallow
     try:
         return np.asarray(upright.convert("RGB"))
     except ValueError as error:

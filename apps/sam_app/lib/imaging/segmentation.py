@@ -17,6 +17,7 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
+from lib.imaging.anatomy_codes import SegmentedProperty, property_of
 from lib.imaging.derived import (
     MANUFACTURER,
     MODEL_NAME,
@@ -31,7 +32,6 @@ from lib.imaging.dicom_values import functional_group, numbers, value_of
 from lib.imaging.geometry import Plane, frame_planes
 from lib.imaging.palette import PALETTE, dicom_cielab
 
-_TISSUE = ("85756007", "SCT", "Tissue")
 _ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
 
 
@@ -63,7 +63,7 @@ def segmentation(
         source: Header of the source instance; not changed and not shared with the result.
         frame: The source's frame, 0-based.
         segment_labels: The objects' names, at most 64 characters each: ``segment_labels[n - 1]`` is that of object
-            ``n``. One at least.
+            ``n``. One at least. What they name is coded, too, if :mod:`lib.imaging.anatomy_codes` knows it.
         algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
         algorithm_version: Its version, and that of the software.
         instance_time: When the segmentation was made.
@@ -117,12 +117,12 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
     if not 1 <= len(segment_labels) <= 255 or labels.max() > len(segment_labels):
         raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
-    if not all(0 < len(label) <= 64 for label in segment_labels):
-        raise ValueError("a segment's label has 1 to 64 characters")
+    if not all(0 < len(label) <= 64 and label.isprintable() and "\\" not in label for label in segment_labels):
+        raise ValueError("a segment's label has 1 to 64 characters, no backslash and nothing that is not printed")
     if not 0 <= frame < _frame_count(source):
         raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
     if not is_referable(source):
-        raise ValueError("the source states no SOP class, SOP instance or series, so it cannot be referenced")
+        raise ValueError("the source states no SOP class, SOP instance, series or study, so it cannot be referenced")
 
 
 def _frame_count(source: Dataset) -> int:
@@ -172,22 +172,36 @@ def _reference(result: Dataset, source: Dataset, frame: int) -> None:
 def _descriptions(
     segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool
 ) -> list[SegmentDescription]:
-    """One Segment Sequence item per object, in the colour of the views; "tissue" is all that is known of it."""
+    """One Segment Sequence item per object, in the colour of the views, coded by what its label names."""
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     descriptions = []
     for number, label in enumerate(segment_labels, start=1):
+        found = property_of(label)
         description = SegmentDescription(
             segment_number=number,
             segment_label=label,
-            segmented_property_category=CodedConcept(*_TISSUE),
-            segmented_property_type=CodedConcept(*_TISSUE),
+            segmented_property_category=found.category,
+            segmented_property_type=found.kind,
             algorithm_type=kind,
             algorithm_identification=highdicom.AlgorithmIdentificationSequence(
                 name=algorithm_name,
                 family=CodedConcept(*_ARTIFICIAL_INTELLIGENCE),
                 version=algorithm_version,
             ),
+            anatomic_regions=[found.region] if found.region else None,
         )
+        _add_side(description, found)
         description.RecommendedDisplayCIELabValue = dicom_cielab(PALETTE[number])
         descriptions.append(description)
     return descriptions
+
+
+def _add_side(description: Dataset, found: SegmentedProperty) -> None:
+    """State left or right of the anatomic region, else of the segmented property type itself: PS3.3 C.8.20.4."""
+    if found.side is None:
+        return
+    modifier = [CodedConcept.from_code(found.side)]
+    if found.region is not None:
+        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifier
+    else:
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier

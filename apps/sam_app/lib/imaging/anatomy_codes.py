@@ -1,0 +1,170 @@
+"""What a segment's label names, in SNOMED CT: the Segmented Property of DICOM PS3.3 C.8.20.4.
+
+The terms are DICOM's own: each category of context group CID 7150 has a context group of its types (PS3.16), and
+pydicom's code dictionary holds them all, so no code is typed here. Aliases lead from other common words to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.sr import codedict
+from pydicom.sr.coding import Code
+
+codes: Any = codedict.codes
+_CATEGORIES = codes.cid7150
+_ABNORMAL = _CATEGORIES.MorphologicallyAbnormalStructure
+_PLACES = (_CATEGORIES.AnatomicalStructure, _CATEGORIES.Tissue)
+
+_TYPES = (
+    (_CATEGORIES.BodySubstance, codes.cid7197),
+    (_CATEGORIES.PhysicalObject, codes.cid7193),
+    (_ABNORMAL, codes.cid7194),
+    (_CATEGORIES.Tissue, codes.cid7191),
+    (_CATEGORIES.AnatomicalStructure, codes.cid7192),
+)
+"""Each category with its types. Of a term in two groups (artery, lymph node) the later category holds."""
+
+_NO_SEGMENT = frozenset(("Normal", "Organ"))
+"""Terms of those groups that say nothing of a segment."""
+
+_ALIASES = {
+    "adrenal": "adrenal gland",
+    "adrenals": "adrenal gland",
+    "bowel": "small intestine",
+    "small bowel": "small intestine",
+    "large bowel": "large intestine",
+    "brainstem": "brain stem",
+    "fat": "body fat",
+    "gall bladder": "gallbladder",
+    "hepatic": "liver",
+    "pancreatic": "pancreas",
+    "pulmonary": "lung",
+    "renal": "kidney",
+    "haemorrhage": "hemorrhage",
+    "hematoma": "hemorrhage",
+    "haematoma": "hemorrhage",
+    "bleeding": "hemorrhage",
+    "heart ventricle left": "left ventricle",
+    "heart ventricle right": "right ventricle",
+    "heart atrium left": "left atrium",
+    "heart atrium right": "right atrium",
+    "ivc": "inferior vena cava",
+    "svc": "superior vena cava",
+    "metastasis": "neoplasm, secondary",
+    "metastases": "neoplasm, secondary",
+    "oedema": "edema",
+    "oesophagus": "esophagus",
+    "parotid": "parotid gland",
+    "prostate gland": "prostate",
+    "testes": "testis",
+    "thyroid gland": "thyroid",
+    "tumor": "neoplasm",
+    "tumour": "neoplasm",
+    "cancer": "neoplasm",
+    "carcinoma": "neoplasm",
+    "urinary bladder": "bladder",
+    "vertebrae": "vertebra",
+    "vessel": "blood vessel",
+}
+_STOP_WORDS = frozenset(("of", "the", "and", "in"))
+_SIDES = {
+    "left": codes.cid244.Left,
+    "l": codes.cid244.Left,
+    "lt": codes.cid244.Left,
+    "right": codes.cid244.Right,
+    "r": codes.cid244.Right,
+    "rt": codes.cid244.Right,
+}
+
+
+@dataclass(frozen=True)
+class SegmentedProperty:
+    """What a segment is.
+
+    Args:
+        category: Segmented Property Category (0062,0003), of CID 7150.
+        kind: Segmented Property Type (0062,000F).
+        side: Left or right (CID 244), of ``region`` if that is known, else of ``kind``; None if it is not stated.
+        region: Anatomic Region (0008,2218) that an abnormal structure lies in; None if it is not stated.
+    """
+
+    category: Code
+    kind: Code
+    side: Code | None = None
+    region: Code | None = None
+
+
+TISSUE = SegmentedProperty(_CATEGORIES.Tissue, codes.cid7191.Tissue)
+"""All that can be said of a segment whose label names nothing known."""
+
+
+def property_of(label: str) -> SegmentedProperty:
+    """Look up what a label names.
+
+    Case, order of words, plural, hyphens, underscores, camel case and numbers make no difference: "Kidney L 2",
+    "left kidneys" and "kidney_left" are one. A word for an abnormal structure may stand beside its place, known
+    ("liver tumour") or not.
+
+    Args:
+        label: As people write it.
+
+    Returns:
+        What it names; :data:`TISSUE` if that is not known.
+    """
+    words = _words(label)
+    if named := _TERMS.get(_key(words)):
+        return SegmentedProperty(*named)
+    side, words = _take_side(words)
+    if named := _TERMS.get(_key(words)):
+        return SegmentedProperty(*named, side)
+    for word in words:
+        named, place = _TERMS.get(_key([word])), _TERMS.get(_key(other for other in words if other != word))
+        if named and named[0] == _ABNORMAL:
+            return SegmentedProperty(*named, side, place[1] if place and place[0] in _PLACES else None)
+    return TISSUE
+
+
+def _words(text: str) -> list[str]:
+    """The words that matter, in lower case and singular, without numbers."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("_", " ").casefold()
+    words = (re.sub(r"(?<=[^\W\d]{2})\d+$", "", word) for word in re.findall(r"\w+", spaced))
+    return [_singular(word) for word in words if not word.isdigit() and word not in _STOP_WORDS]
+
+
+def _singular(word: str) -> str:
+    """Without the plural's ending; "pancreas" loses its own too, in labels and terms alike."""
+    return f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s")
+
+
+def _key(words: Iterable[str]) -> tuple[str, ...]:
+    """The same for any order of the words."""
+    return tuple(sorted(words))
+
+
+def _take_side(words: list[str]) -> tuple[Code | None, list[str]]:
+    """The side that the words state and the other words; no side and all words unless they state exactly one."""
+    stated = [word for word in words if word in _SIDES]
+    return (_SIDES[stated[0]], [word for word in words if word != stated[0]]) if len(stated) == 1 else (None, words)
+
+
+def _terms() -> Iterator[tuple[tuple[str, ...], tuple[Code, Code]]]:
+    """Each term's key with its category and type."""
+    for category, group in _TYPES:
+        for name in group.dir():
+            try:
+                code = getattr(group, name)
+            except AttributeError:  # pydicom's word for a name that several codes of the group have
+                continue
+            if code.scheme_designator == "SCT" and name not in _NO_SEGMENT:
+                yield _key(_words(code.meaning)), (category, code)
+    yield _key(_words("lesion")), (_ABNORMAL, codes.SCT.Lesion)
+    for code in (codes.cid4.DescendingAorta, codes.cid4.PulmonaryVein):
+        yield _key(_words(code.meaning)), (_CATEGORIES.AnatomicalStructure, code)
+
+
+_TERMS = dict(_terms())
+_TERMS.update({_key(_words(alias)): _TERMS[_key(_words(term))] for alias, term in _ALIASES.items()})
