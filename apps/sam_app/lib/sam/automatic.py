@@ -14,6 +14,7 @@ import torch
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torchvision.ops import nms
 
+from lib.sam.clock import current_clock
 from lib.sam.embeddings import Embedding
 from lib.sam.predictor import DECODE_BATCH, Prediction, Predictor
 from lib.sam.prompts import Prompts
@@ -51,6 +52,9 @@ def segment_automatically(
 
     Returns:
         One prediction an object, each with one candidate; empty if nothing passed.
+
+    Raises:
+        TimeLimitError: If the current clock's time is up.
     """
     options = options or GridOptions()
     spec = predictor.spec
@@ -61,7 +65,8 @@ def segment_automatically(
     logits_kept: list[torch.Tensor] = []
     scores_kept: list[torch.Tensor] = []
     for start in range(0, len(points), DECODE_BATCH):
-        logits, scores = predictor.decode_logits(embedding, points[start : start + DECODE_BATCH], multimask=True)
+        with current_clock().stage("decode"):
+            logits, scores = predictor.decode_logits(embedding, points[start : start + DECODE_BATCH], multimask=True)
         logits, scores = logits.flatten(0, 1), scores.flatten()
         stability = calculate_stability_score(logits, 0.0, 1.0)
         good = (scores >= spec.min_score) & (stability >= spec.min_stability)

@@ -11,10 +11,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from lib.sam.clock import TimeLimitError, current_clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,9 @@ class EmbeddingCache:
         """The embedding of that key; ``compute`` is called only if it is neither kept nor being computed.
 
         Raises:
-            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then.
+            TimeLimitError: If the current clock's time is up while another request computes it.
+            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only the
+                time limit of another request is not passed on: the next one that waited computes it.
         """
         with self._lock:
             kept = self._entries.get(key)
@@ -85,7 +90,12 @@ class EmbeddingCache:
             else:
                 self._hits += 1
         if running is not None:
-            return running.result()
+            try:
+                with current_clock().stage("wait"):
+                    return running.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
+            except (TimeLimitError, WaitedTooLong):
+                current_clock().check()
+                return self.get_or_compute(key, compute)
 
         try:
             embedding = compute()

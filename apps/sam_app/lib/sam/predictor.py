@@ -2,7 +2,8 @@
 
 Concurrency: encoding takes the device's lock (one encode at a time uses all its cores); decoding takes none, as
 the modules keep no state between calls, and so never waits for another image's encode. No lock is taken while
-another is held, but for the cache's own short one.
+another is held, but for the cache's own short one. Waiting, encoding and decoding look at the current
+:class:`~lib.sam.clock.Clock` and end when its time is up.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lib.sam.clock import TimeLimitError, current_clock
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import Prompts
@@ -22,6 +24,9 @@ from lib.sam.registry import ModelSpec
 
 DECODE_BATCH = 16
 """Objects decoded at once; bounds the memory that a request with many objects takes."""
+
+_DECODE_POINTS = 1024
+"""Points decoded at once, of all the objects together: each attends to every place of the embedding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class Predictor:
 
         Raises:
             ValueError: If the image has another shape or dtype.
+            TimeLimitError: If the current clock's time is up before the encoder could start.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
@@ -87,8 +93,15 @@ class Predictor:
 
         def compute() -> Embedding:
             inputs = self._preprocessor.image(image).to(self.device)
-            with self._device_lock, torch.inference_mode():
-                features = self._module.image_encoder(inputs)
+            clock = current_clock()
+            with clock.stage("wait"):
+                if not self._device_lock.acquire(timeout=min(clock.remaining, threading.TIMEOUT_MAX)):
+                    raise TimeLimitError("the device was not free within the time that this server allows")
+            try:
+                with clock.stage("encode"), torch.inference_mode():
+                    features = self._module.image_encoder(inputs)
+            finally:
+                self._device_lock.release()
             return Embedding(features=features, image_size=(image.shape[0], image.shape[1]), key=key)
 
         return self._cache.get_or_compute(key, compute)
@@ -106,13 +119,28 @@ class Predictor:
 
         Raises:
             PromptError: If a prompt is outside the image.
+            TimeLimitError: If the current clock's time is up.
         """
         height, width = embedding.image_size
         inside = [prompts.within(width, height) for prompts in objects]
         predictions: list[Prediction] = []
+        clock = current_clock()
         for batch in _batches(inside):
-            predictions.extend(self._decode_batch(embedding, batch, multimask))
+            with clock.stage("decode"):
+                predictions.extend(self._decode_batch(embedding, batch, multimask))
         return predictions
+
+    def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
+        """The prediction that an earlier :meth:`decode` made, from what of it was kept.
+
+        Args:
+            embedding: Of the same image.
+            scores: ``(C,)`` float32.
+            low_res_logits: ``(C, 256, 256)`` float32.
+        """
+        logits = self._tensor(low_res_logits)[None]
+        masks = self._preprocessor.masks(logits, embedding.image_size)[0].cpu().numpy()
+        return Prediction(masks=masks, scores=scores, low_res_logits=low_res_logits)
 
     def _decode_batch(self, embedding: Embedding, batch: Sequence[Prompts], multimask: bool) -> Iterator[Prediction]:
         low_res, scores = self.decode_logits(embedding, batch, multimask=multimask)
@@ -173,14 +201,15 @@ class Predictor:
 
 
 def _batches(objects: Sequence[Prompts]) -> Iterator[list[Prompts]]:
-    """Runs of consecutive objects of the same form, each at most :data:`DECODE_BATCH` long."""
+    """Runs of consecutive objects of the same form, bounded in their objects and in their points."""
 
     def form(prompts: Prompts) -> tuple[int, bool, bool]:
         return len(prompts.points), prompts.box is not None, prompts.mask_logits is not None
 
     batch: list[Prompts] = []
     for prompts in objects:
-        if batch and (len(batch) == DECODE_BATCH or form(prompts) != form(batch[0])):
+        most = min(DECODE_BATCH, max(1, _DECODE_POINTS // max(1, len(prompts.points))))
+        if batch and (len(batch) >= most or form(prompts) != form(batch[0])):
             yield batch
             batch = []
         batch.append(prompts)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from lib.sam.prompts import Prompts
+from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
+
+BOX = np.array([10.0, 20.0, 50.0, 60.0])
+
+
+def earlier(prompts: Prompts, level: float = 1.0) -> EarlierObject:
+    return EarlierObject(prompts, np.ones(1, np.float32), np.full((1, 256, 256), level, np.float32))
+
+
+def clicks(*foreground, background=(), box=None) -> Prompts:
+    return Prompts.from_clicks(foreground, background, box=box)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "extends"),
+    [
+        (clicks((1, 2)), clicks((1, 2), (3, 4)), True),
+        (clicks((1, 2)), clicks((3, 4), (1, 2)), True),
+        (clicks((1, 2)), clicks((1, 2), background=[(9, 9)]), True),
+        (clicks(box=BOX), clicks((30, 30), box=BOX), True),
+        (clicks((1, 2)), clicks((1, 2)), True),
+        (clicks((1, 2), (3, 4)), clicks((1, 2)), False),
+        (clicks((1, 2)), clicks((1, 3), (3, 4)), False),
+        (clicks((1, 2), background=[(9, 9)]), clicks((1, 2), (9, 9)), False),
+        (clicks(box=BOX), clicks((30, 30)), False),
+        (clicks((30, 30)), clicks((30, 30), box=BOX), False),
+        (clicks(box=BOX), clicks((30, 30), box=BOX + 1), False),
+    ],
+)
+def test_prompts_extend_those_that_they_contain(before, now, extends):
+    assert (find_earlier(now, [earlier(before)]) is not None) == extends
+
+
+def test_of_several_the_one_with_the_most_points_is_gone_on_from():
+    one, two = earlier(clicks((1, 2)), 1), earlier(clicks((1, 2), (3, 4)), 2)
+    found = find_earlier(clicks((1, 2), (3, 4), (5, 6)), [one, two])
+    assert found is two
+    prompts = go_on(clicks((1, 2), (3, 4), (5, 6)), two)
+    assert (prompts.mask_logits == 2).all() and len(prompts.points) == 3
+
+
+def test_unchanged_means_that_nothing_was_added():
+    before = earlier(clicks((1, 2), background=[(9, 9)], box=BOX))
+    assert is_unchanged(clicks((1, 2), background=[(9, 9)], box=BOX), before)
+    assert not is_unchanged(clicks((1, 2), (3, 4), background=[(9, 9)], box=BOX), before)
