@@ -16,7 +16,10 @@ from lib.configs.sam import SamConfig
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
+from lib.server.folder_lock import FolderInUseError
 from lib.server.mount import mount
+from lib.server.observe.audit import AuditLogError
+from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
 from lib.version import VERSION
 
@@ -40,6 +43,7 @@ class SamApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        clean_logs()
         self._model_dir = Path(app_dir) / "model"
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))
@@ -62,9 +66,7 @@ class SamApp(MONAILabelApp):
         tasks: dict[str, InferTask] = {}
         for name in self.engine.specs:
             config = SamConfig()
-            config.init(
-                name, str(self._model_dir), self.conf, None, engine=self.engine, max_pixels=self.options.max_pixels
-            )
+            config.init(name, str(self._model_dir), self.conf, None, engine=self.engine, limits=self.options.limits)
             tasks.update(config.infer())
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
@@ -78,8 +80,13 @@ class SamApp(MONAILabelApp):
         super().on_init_complete()
         try:
             mount(self)
+        except FolderInUseError as error:
+            raise _refusal(f"{error}; give each its own with --conf results FOLDER") from None
+        except AuditLogError as error:
+            raise _refusal(f"{error}; choose another place with --conf audit_log FILE") from None
         except OSError as error:
-            raise _refusal(f"the results' folder cannot be used: {error.strerror}") from None
+            reason = f"the results' folder {self.options.results} cannot be used: {error.strerror}"
+            raise _refusal(f"{reason}; choose another with --conf results FOLDER") from None
 
 
 def _chosen_models(conf: dict[str, str], model_dir: Path) -> list[ModelSpec]:

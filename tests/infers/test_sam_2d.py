@@ -16,13 +16,14 @@ from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.sam.registry import MODELS
+from lib.transforms.limits import Limits
 
 
 @pytest.fixture(scope="module")
 def task() -> Sam2D:
     config = SamConfig()
     engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
-    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, max_pixels=1 << 28)
+    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
     return config.infer()["sam_tiny"]
 
 

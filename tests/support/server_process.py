@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,7 @@ class Server:
     log: Path
     results: Path
     studies: Path
+    audit: Path
 
     def get(self, path: str, **kwargs) -> requests.Response:
         return requests.get(self.url + path, timeout=60, **kwargs)
@@ -76,19 +77,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def command(studies: Path, port: int, *conf: str) -> list[str]:
-    """``monailabel start_server`` of this repository's app."""
-    arguments = ["start_server", "--app", str(REPOSITORY / "apps" / "sam_app"), "--studies", str(studies)]
+SAM_APP = REPOSITORY / "apps" / "sam_app"
+
+
+def command(studies: Path | str, port: int, *conf: str, app: Path = SAM_APP, flags: Sequence[str] = ()) -> list[str]:
+    """``monailabel start_server`` of this repository's app, or of another; ``studies`` is a folder or a URL."""
+    arguments = ["start_server", "--app", str(app), "--studies", str(studies)]
     pairs = zip(conf[::2], conf[1::2], strict=True)
     options = [word for key, value in pairs for word in ("--conf", key, value)]
     return [
-        sys.executable, "-m", "monailabel.main", *arguments, "--host", "127.0.0.1", "--port", str(port), *options,
+        sys.executable, "-m", "monailabel.main", *arguments,
+        "--host", "127.0.0.1", "--port", str(port), *options, *flags,
     ]  # fmt: skip
 
 
 @contextmanager
 def running_server(
-    folder: Path, *conf: str, studies: Path | None = None, variables: dict[str, str] | None = None
+    folder: Path,
+    *conf: str,
+    app: Path = SAM_APP,
+    studies: Path | str | None = None,
+    variables: dict[str, str] | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start a server that can reach nothing but this machine, wait until it is healthy, stop it at the end."""
     port = free_port()
@@ -103,17 +113,18 @@ def running_server(
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
     }
     log = folder / "server.log"
+    places = ("results", str(folder / "results"), "audit_log", str(folder / "audit.jsonl"))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(studies, port, "results", str(folder / "results"), *conf),
+            command(studies, port, *places, *conf, app=app, flags=flags),
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=environment,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log, folder / "results", studies)
+    server = Server(f"http://127.0.0.1:{port}", process, log, folder / "results", studies, folder / "audit.jsonl")
     try:
-        _wait_until_healthy(server)
+        _wait_until_healthy(server, "/health_check/" if app == SAM_APP else "/info/")
         yield server
     finally:
         process.terminate()
@@ -124,13 +135,13 @@ def running_server(
             process.wait(10)
 
 
-def _wait_until_healthy(server: Server, seconds: float = 120) -> None:
+def _wait_until_healthy(server: Server, path: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             break
         try:
-            if server.get("/health_check/").status_code == 200:
+            if server.get(path).status_code == 200:
                 return
         except requests.ConnectionError:
             pass

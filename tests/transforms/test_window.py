@@ -83,6 +83,16 @@ def test_inverted_images_are_shown_bright_where_values_are_low():
     assert np.array_equal(WindowFramed()({"image": image, "slice": 0})["frame"], 255 - plain)
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("padding", [(-2000, -2000), (3000, 4000)])
+def test_padding_is_black(padding, inverted):
+    frames = np.array([[[40, -2000, 3000, 3500, 4000, 2999]]], np.int16)
+    image = MedicalImage(frames=frames, modality="CT", padding=padding, inverted=inverted)
+    frame = WindowFramed()({"image": image, "slice": 0, "window": Window(0, 10000)})["frame"]
+    padded = (frames[0] >= padding[0]) & (frames[0] <= padding[1])
+    assert padded.any() and np.array_equal(frame[..., 0] == 0, padded)
+
+
 def test_values_below_zero_are_not_lost():
     """Lung and fat differ below 0 HU; a picture clipped to 0..255 would show both black."""
     frames = np.array([[[-100, -60, 40]]], np.int16)

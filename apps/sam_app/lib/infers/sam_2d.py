@@ -14,8 +14,13 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 
 from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
 from lib.sam.automatic import segment_automatically
+from lib.sam.clock import current_clock
+from lib.sam.embeddings import Embedding
 from lib.sam.engine import Engine
+from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import PromptError, Prompts
+from lib.sam.refinement import find_earlier, go_on, is_unchanged
+from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.masks import FrameToVolumed, MergeObjectsd
 from lib.transforms.sam_input_prompts import SamInputPromptsd
@@ -32,15 +37,15 @@ class Sam2D(BasicInferTask):
     A request with ``sam_input`` speaks the REST vocabulary, every other one the viewers'; see
     :mod:`lib.transforms.sam_input_prompts` and :mod:`lib.transforms.viewer_prompts`. Without ``multimask`` the
     model's spec says whether a lone point is answered with the best of three candidates; everything else is with the
-    single mask.
+    single mask. ``automatic`` False answers a request without prompts with no object at all.
 
     Args:
         model: The model's name in the engine.
         engine: Shared by all tasks.
-        max_pixels: Bound on an image's frames x rows x columns.
+        limits: Bounds on images and prompts.
     """
 
-    def __init__(self, model: str, engine: Engine, *, max_pixels: int) -> None:
+    def __init__(self, model: str, engine: Engine, limits: Limits) -> None:
         super().__init__(
             path=None,
             network=None,
@@ -53,7 +58,7 @@ class Sam2D(BasicInferTask):
         self._config.pop("device")  # the engine has one, and a client's choice would not change it
         self._model = model
         self._engine = engine
-        self._max_pixels = max_pixels
+        self._limits = limits
 
     def is_valid(self) -> bool:
         """Whether the model can be used: clients are shown it only then."""
@@ -61,9 +66,10 @@ class Sam2D(BasicInferTask):
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
+        limits, is_rest = self._limits, "sam_input" in (data or {})
         return [
-            LoadMedicalImaged(keys="image", max_pixels=self._max_pixels),
-            SamInputPromptsd() if data and "sam_input" in data else ViewerPromptsd(),
+            LoadMedicalImaged(keys="image", max_pixels=limits.max_pixels, max_frames=limits.max_frames),
+            SamInputPromptsd(limits.max_prompts) if is_rest else ViewerPromptsd(limits.max_prompts),
             WindowFramed(),
         ]
 
@@ -71,18 +77,37 @@ class Sam2D(BasicInferTask):
         """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
-        objects: Sequence[Prompts] = data["objects"]
-        asked = data.get("multimask")
-        if objects:
-            data["predictions"] = [
-                prediction
-                for multimask, group in groupby(objects, lambda prompts: self._multimask(prompts, asked))
-                for prediction in predictor.decode(embedding, list(group), multimask=multimask)
-            ]
-        else:
+        if data["objects"]:
+            data["predictions"] = self._segment(predictor, embedding, data)
+        elif data.get("automatic", True):
             data["predictions"] = segment_automatically(predictor, embedding)
+        else:
+            data["predictions"] = []
         data["checkpoint_sha256"] = predictor.checkpoint_sha256
         return data
+
+    def _segment(self, predictor: Predictor, embedding: Embedding, data: dict[str, Any]) -> list[Prediction]:
+        """One prediction an object; those that extend an earlier one start from its mask or, unchanged, keep it."""
+        predictions: dict[int, Prediction] = {}
+        to_decode: list[tuple[bool, int, Prompts]] = []
+        for index, prompts in enumerate(data["objects"]):
+            multimask = self._multimask(prompts, data.get("multimask"))
+            earlier = find_earlier(prompts, data.get("earlier") or [])
+            if (
+                earlier is not None
+                and is_unchanged(prompts, earlier)
+                and len(earlier.scores) == (3 if multimask else 1)
+            ):
+                predictions[index] = predictor.restore(embedding, earlier.scores, earlier.low_res_logits)
+                continue
+            if earlier is not None:
+                prompts = go_on(prompts, earlier)
+                multimask = self._multimask(prompts, data.get("multimask"))
+            to_decode.append((multimask, index, prompts))
+        for multimask, group in groupby(to_decode, key=lambda item: item[0]):
+            _, indices, objects = zip(*group, strict=True)
+            predictions.update(zip(indices, predictor.decode(embedding, objects, multimask=multimask), strict=True))
+        return [predictions[index] for index in range(len(predictions))]
 
     def _multimask(self, prompts: Prompts, asked: bool | None) -> bool:
         if asked is not None:
@@ -120,7 +145,8 @@ class Sam2D(BasicInferTask):
         handle, path = tempfile.mkstemp(suffix=suffix)
         os.close(handle)
         try:
-            write_label_volume(data["pred"], image.affine, path, dtype=label_dtype)
+            with current_clock().stage("write"):
+                write_label_volume(data["pred"], image.affine, path, dtype=label_dtype)
         except BaseException:
             os.unlink(path)
             raise
@@ -138,17 +164,22 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """What is known of a finished task's result, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``slice``, ``frames``, ``window``, ``scores`` (predicted IoU, one an
-        object) and ``areas`` (pixels, one an object).
+        ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
+        ``window``, ``scores`` (predicted IoU, one an object), ``areas`` (pixels, one an object), ``candidates`` (how
+        many masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
     """
     labels = data["labels"]
+    candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
     counts = np.bincount(labels.reshape(-1), minlength=len(data["predictions"]) + 1)
     return {
         "model": model,
         "checkpoint_sha256": data["checkpoint_sha256"],
         "slice": data["slice"],
+        "slice_source": data["slice_source"],
         "frames": data["image"].frame_count,
         "window": data["window"].as_dict(),
-        "scores": [round(float(prediction.scores[0]), 4) for prediction in data["predictions"]],
+        "scores": [scores[0] for scores in candidate_scores],
         "areas": counts[1:].tolist(),
+        "candidates": max(map(len, candidate_scores), default=1),
+        "candidate_scores": candidate_scores,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from dataclasses import asdict, dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,15 +12,15 @@ from fastapi.responses import JSONResponse
 
 from lib.imaging.image import ImageError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.checkpoints import CheckpointError
+from lib.sam.clock import TimeLimitError
 from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
+from lib.server.admission import BusyError
+from lib.server.record import note
+from lib.server.refine import NotFinishedError, RefineError
 from lib.server.results import NoSpaceError, UnknownResultError
 
 logger = logging.getLogger(__name__)
-
-
-class BusyError(RuntimeError):
-    """As many requests as allowed are being worked on."""
 
 
 class UnknownImageError(LookupError):
@@ -29,28 +31,72 @@ class UploadTooLargeError(ValueError):
     """The request's body is larger than allowed."""
 
 
+class GivenUpError(RuntimeError):
+    """An accepted request was tried as often as is sensible."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed, in words made for clients.
+
+    Args:
+        status: HTTP status.
+        detail: What was wrong and what would be right.
+    """
+
+    status: int
+    detail: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
 STATUS: dict[type[Exception], int] = {
     PromptError: 422,
     ImageError: 422,
+    RefineError: 422,
     UnsupportedImageError: 415,
     ImageTooLargeError: 413,
     UploadTooLargeError: 413,
+    NotFinishedError: 409,
     UnknownModelError: 404,
     UnknownImageError: 404,
     UnknownResultError: 404,
     BusyError: 429,
+    GivenUpError: 500,
     CheckpointError: 503,
+    TimeLimitError: 503,
     NoSpaceError: 507,
 }
-_RETRY_AFTER = {429: "5", 503: "30"}
+RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
+"""Seconds, for the header of that name."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """What a client is told of an error; of one that is not in :data:`STATUS` nothing but that there was one."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return Failure(STATUS[kind], str(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(507, "there is no space left on the server")
+    return Failure(500, "the server failed; its log says why")
 
 
 async def _answer(_: Request, error: Exception) -> JSONResponse:
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    headers = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else None
-    if status >= 500:
-        logger.error("%s", error, exc_info=error)
-    return JSONResponse({"detail": str(error)}, status_code=status, headers=headers)
+    failure = failure_of(error)
+    note(reason=type(error).__name__)
+    if failure.status >= 500 and type(error) in STATUS:
+        logger.error("%s: %s", type(error).__name__, error)
+    elif failure.status >= 500:
+        logger.error("A request failed", exc_info=error)
+    return answer_failure(failure)
+
+
+def answer_failure(failure: Failure) -> JSONResponse:
+    """The HTTP answer of a failure."""
+    headers = {"Retry-After": RETRY_AFTER[failure.status]} if failure.status in RETRY_AFTER else None
+    return JSONResponse({"detail": failure.detail}, status_code=failure.status, headers=headers)
 
 
 async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
@@ -60,13 +106,9 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, status_code=422)
 
 
-async def _answer_internal(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "the server failed; its log says why"}, status_code=500)
-
-
 def add_error_handlers(app: FastAPI) -> None:
     """Answer our errors by :data:`STATUS`, and no error with more than its message."""
-    for kind in STATUS:
+    for kind in (*STATUS, OSError):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
-    app.add_exception_handler(Exception, _answer_internal)
+    app.add_exception_handler(Exception, _answer)

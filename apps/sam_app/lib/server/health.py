@@ -55,5 +55,5 @@ class HealthReport:
             device=str(engine.device),
             runtime=f"torch {torch.__version__}",
             uptime_seconds=round(time.monotonic() - self._started, 1),
-            queue=Queue(running=self._service.running, limit=self._service.max_queue),
+            queue=Queue(running=self._service.admission.count, limit=self._service.admission.limit),
         )

@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from lib.server import infer_route, routes
-from lib.server.cors import restrict_cors
-from lib.server.docs import docs_routes
+from fastapi.middleware import Middleware
+
+from lib.server import routes
+from lib.server.admission import Admission
+from lib.server.auth.install import install as install_login
+from lib.server.body_limit import BodyLimit
 from lib.server.errors import add_error_handlers
 from lib.server.health import HealthReport
+from lib.server.mends.cors import restrict_cors
+from lib.server.mends.docs import docs_routes
+from lib.server.mends.upstream import replace_upstream_routes
+from lib.server.observe import metrics
+from lib.server.observe.install import observe
+from lib.server.page import page_routes
 from lib.server.results import ResultStore
 from lib.server.segmentation_service import SegmentationService
 
@@ -25,29 +34,59 @@ def mount(sam_app: SamApp) -> None:
     Called once, when the server has initialised the app and before it answers the first request.
 
     Raises:
+        AuditLogError: If the audit log cannot be written.
         OSError: If the results' folder cannot be made.
     """
     from monailabel.app import app
 
     options = sam_app.options
+    observer = observe(
+        app,
+        audit_log=options.audit_log,
+        audit_max_bytes=int(options.audit_max_mb * 2**20),
+        max_seconds=options.max_seconds,
+    )
     store = ResultStore(
         options.results,
         max_age_seconds=options.results_max_days * 86400,
         max_bytes=options.results_max_mb * 2**20,
     )
-    service = SegmentationService(sam_app, sam_app.engine, store, max_queue=options.max_queue)
+    admission = Admission(options.max_queue)
+    service = SegmentationService(
+        sam_app,
+        sam_app.engine,
+        store,
+        admission=admission,
+        max_seconds=options.max_seconds,
+        observe_job=observer.job_ended,
+    )
+    service.start()
+    observer.metrics.watch(
+        metrics.LiveState(
+            sam_app.engine,
+            running=lambda: admission.count,
+            limit=admission.limit,
+            results=store.stats,
+            lost_audit_lines=lambda: observer.audit.lost,
+        )
+    )
+    app.state.admission = admission
     app.state.segmentation_service = service
     app.state.health_report = HealthReport(sam_app.engine, service)
     app.state.max_upload_bytes = int(options.max_upload_mb * 2**20)
 
+    replace_upstream_routes(app)
     upstream = list(app.router.routes)
     app.include_router(routes.router)
-    app.include_router(infer_route.router)
+    app.include_router(metrics.router)
+    install_login(app, options)
     ours = [route for route in app.router.routes if route not in upstream]
-    app.router.routes[:] = [*docs_routes(app), *ours, *upstream]
+    app.router.routes[:] = [*docs_routes(app), *page_routes(), *ours, *upstream]
 
     add_error_handlers(app)
     restrict_cors(app, options.cors_origins)
+    max_bytes = int(options.max_upload_mb * 2**20)
+    app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request
     logger.info("Results: %s", options.results)

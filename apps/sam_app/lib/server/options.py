@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.imaging.readers import DEFAULT_MAX_PIXELS
+from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
+from lib.server.auth.api_keys import KeyFileError
+from lib.server.auth.key_file import KeyFile
+from lib.transforms.limits import DEFAULT_MAX_PROMPTS, Limits
 
 
 class OptionError(ValueError):
@@ -23,37 +26,72 @@ class ServerOptions:
         results_max_mb: The oldest results are deleted above this total; 0 keeps them whatever their size.
         max_upload_mb: A larger upload is refused.
         max_pixels: An image with more, that is frames x rows x columns, is refused.
+        max_frames: An image with more frames is refused.
+        max_prompts: A request with more points and rectangles is refused.
         max_queue: Segmentation requests worked on or waiting; one more is answered 429.
+        max_seconds: How long a request's body may take to come in, and how long a segmentation may take.
         cors_origins: Origins of web pages that may call the server. With ``*`` no credentials are allowed.
+        api_keys: File of the API keys, made by ``scripts/keys``; None: there are none.
+        audit_log: File of the audit log.
+        audit_max_mb: Where it is put aside and a new one begun; 0 never does.
     """
 
     results: Path
+    audit_log: Path
     results_max_days: float = 30
     results_max_mb: float = 10_240
     max_upload_mb: float = 512
     max_pixels: int = DEFAULT_MAX_PIXELS
+    max_frames: int = DEFAULT_MAX_FRAMES
+    max_prompts: int = DEFAULT_MAX_PROMPTS
     max_queue: int = 16
+    max_seconds: float = 300
     cors_origins: tuple[str, ...] = ("http://localhost", "http://localhost:3000")
+    api_keys: Path | None = None
+    audit_max_mb: float = 50
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str], app_dir: Path) -> ServerOptions:
         """Options from MONAI Label's ``conf``; what is not named keeps its default.
 
         Raises:
-            OptionError: For a value that is not a number, or negative.
+            OptionError: For a value that is not a number, or negative; for a file of keys that cannot be used.
         """
         origins = conf.get("cors_origins")
         return cls(
             results=Path(conf.get("results") or app_dir / "results").expanduser().resolve(),
+            audit_log=Path(conf.get("audit_log") or app_dir / "logs" / "audit.jsonl").expanduser().resolve(),
             results_max_days=_number(conf, "results_max_days", cls.results_max_days),
             results_max_mb=_number(conf, "results_max_mb", cls.results_max_mb),
             max_upload_mb=_number(conf, "max_upload_mb", cls.max_upload_mb),
             max_pixels=int(_number(conf, "max_pixels", cls.max_pixels)),
+            max_frames=int(_number(conf, "max_frames", cls.max_frames)),
+            max_prompts=int(_number(conf, "max_prompts", cls.max_prompts)),
             max_queue=int(_number(conf, "max_queue", cls.max_queue)),
+            max_seconds=_positive(conf, "max_seconds", cls.max_seconds),
             cors_origins=cls.cors_origins
             if origins is None
             else tuple(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip()),
+            api_keys=_key_file(conf),
+            audit_max_mb=_number(conf, "audit_max_mb", cls.audit_max_mb),
         )
+
+    @property
+    def limits(self) -> Limits:
+        """What a request may ask for at most."""
+        return Limits(max_pixels=self.max_pixels, max_frames=self.max_frames, max_prompts=self.max_prompts)
+
+
+def _key_file(conf: Mapping[str, str]) -> Path | None:
+    path = conf.get("api_keys")
+    if path is None:
+        return None
+    file = KeyFile(Path(path).expanduser())
+    try:
+        file.read()
+    except KeyFileError as error:
+        raise OptionError(f"--conf api_keys: {error}") from None
+    return file.path
 
 
 def _number(conf: Mapping[str, str], key: str, default: float) -> float:
@@ -66,4 +104,11 @@ def _number(conf: Mapping[str, str], key: str, default: float) -> float:
         value = -1
     if not 0 <= value < float("inf"):
         raise OptionError(f"--conf {key} must be a number of at least 0, not {text!r}")
+    return value
+
+
+def _positive(conf: Mapping[str, str], key: str, default: float) -> float:
+    value = _number(conf, key, default)
+    if value == 0:
+        raise OptionError(f"--conf {key} must be more than 0")
     return value

@@ -6,6 +6,7 @@ sent. Names of patients, of files and of images never go into it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,15 +18,21 @@ class RequestRecord:
     """Facts of one request, or of one queued segmentation; None is unknown.
 
     Args:
+        request_id: Random; the answer's header ``X-Request-ID``, in the audit log and before the log's messages.
+        client: The address that it came from.
+        route: The template of the route that answers it.
         user: Who asked, once that is known.
         timestamp: The result's name.
         image_sha256: Of the image file's bytes, in hexadecimal; of a series: of its files' digests.
         model: The model that was used.
         checkpoint_sha256: Of its checkpoint.
         prompts: Counts by kind: ``rectangles``, ``positive_points``, ``negative_points``.
-        reason: Why it failed, in words that were made for clients.
+        reason: Why it failed: the name of the error's class. Its message can quote the client, so it is not kept.
     """
 
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    client: str | None = None
+    route: str | None = None
     user: str | None = None
     timestamp: str | None = None
     image_sha256: str | None = None
@@ -37,6 +44,11 @@ class RequestRecord:
 
 _NAMES = frozenset(item.name for item in fields(RequestRecord))
 _current: ContextVar[RequestRecord | None] = ContextVar("record", default=None)
+
+
+def current_record() -> RequestRecord | None:
+    """The record of the request that this thread or task works on; None outside of any."""
+    return _current.get()
 
 
 @contextmanager

@@ -1,12 +1,23 @@
 """Results on disk: one folder each, named by its timestamp, whole or not there at all.
 
-Concurrency: one lock guards the last timestamp and the table of sizes; no file is touched while it is held. A result is
-written into a folder that starts with a dot and renamed when it is complete, so that no reader sees half of one.
+In the store's folder are::
+
+    .lock                          held by the server that uses the store; keeps the last timestamp
+    .1732288000.120000.part/       being written; removed at the next start
+    .1732288000.120000.queued/     accepted and waiting or being worked on: request.json and the input
+    1732288000.120000/             finished, with a manifest that says what made it, or why it failed
+
+Every folder is filled under the name that ends in ``.part``, brought down to the disk, and renamed, so that no reader
+meets half of one, and no crash leaves one. A queued request outlives the server; it goes when its result has its name.
+
+Concurrency: one lock guards the table of results; no file is touched while it is held.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import logging
 import os
 import re
@@ -14,14 +25,25 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal, InvalidOperation
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from lib.server.folder_lock import FolderLock
+from lib.server.timestamps import TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
 
+MANIFEST = "manifest.json"
+REQUEST = "request.json"
+
+_ATTEMPTS = "attempts"
+
+_CHUNK = 1 << 20
 _NAME = re.compile(r"\d{1,12}\.\d{6}")
-_MICROSECONDS = Decimal("0.000001")
+_QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
 
 
 class UnknownResultError(LookupError):
@@ -32,18 +54,36 @@ class NoSpaceError(OSError):
     """The results' disk is full."""
 
 
-def parse_timestamp(text: str) -> Decimal:
-    """A timestamp as a client printed it, to microseconds: ``1732288000.12`` is ``1732288000.120000``.
+@dataclass(frozen=True)
+class StoredResult:
+    """What the store has under one timestamp.
 
-    Raises:
-        ValueError: If it is no plain positive decimal number.
+    Args:
+        timestamp: Its name.
+        state: ``queued`` is waiting or being worked on.
+        folder: Of its files.
+        manifest: Of a queued one: the request. ``user`` says whose it is, ``failure`` why it failed.
     """
-    if not re.fullmatch(r"\d{1,12}(\.\d{0,30})?", text, re.ASCII):
-        raise ValueError("a timestamp is a decimal number of seconds, such as 1732288000.123456")
-    try:
-        return Decimal(text).quantize(_MICROSECONDS)
-    except InvalidOperation:
-        raise ValueError("the timestamp has too many digits") from None
+
+    timestamp: Decimal
+    state: Literal["done", "failed", "queued"]
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def owner(self) -> str:
+        """Who asked for it."""
+        return str(self.manifest["user"])
+
+    def path(self, name: str) -> Path:
+        """The path of one of its files.
+
+        Raises:
+            UnknownResultError: If it has no such file.
+        """
+        if name not in self.manifest.get("files", ()):
+            raise UnknownResultError(f"the result {print_timestamp(self.timestamp)} has no {name}")
+        return self.folder / name
 
 
 class PendingResult:
@@ -51,19 +91,55 @@ class PendingResult:
 
     Args:
         timestamp: Its name.
-        folder: Where its files go until it is complete.
+        folder: Where its files go until they are complete.
+        attempt: How often it was begun, this time included.
     """
 
-    def __init__(self, timestamp: Decimal, folder: Path) -> None:
+    def __init__(self, timestamp: Decimal, folder: Path, attempt: int = 1) -> None:
         self.timestamp = timestamp
         self.folder = folder
+        self.attempt = attempt
+        self.becomes: Literal["finished", "queued"] | None = None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write one of the result's files, down to the disk."""
+        """Write one of the result's files."""
+        (self.folder / name).write_bytes(content)
+
+    def copy(self, name: str, content: BinaryIO) -> dict[str, Any]:
+        """Write one of the result's files from a stream; tells its ``sha256`` and ``bytes``."""
+        digest, size = hashlib.sha256(), 0
         with open(self.folder / name, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                file.write(chunk)
+        return {"sha256": digest.hexdigest(), "bytes": size}
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write one of the result's files as JSON."""
+        self.write(name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+
+    def take_over(self, file: Path, name: str) -> None:
+        """Have a file of another result, too: without a copy of its content where the disk can."""
+        try:
+            os.link(file, self.folder / name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+                raise
+            shutil.copyfile(file, self.folder / name)
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """The result is complete: done, or failed if the manifest holds a ``failure``."""
+        (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest says it all
+        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
+        self.write_json(MANIFEST, {**manifest, "files": files})
+        self.becomes = "finished"
+
+    def queue(self, request: dict[str, Any]) -> None:
+        """The request is accepted, to be worked on later by :meth:`ResultStore.resume`."""
+        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
+        self.write_json(REQUEST, {**request, "files": files})
+        self.becomes = "queued"
 
 
 class ResultStore:
@@ -75,6 +151,7 @@ class ResultStore:
         max_bytes: The oldest are deleted above this total; 0 keeps them.
 
     Raises:
+        FolderInUseError: If another server uses the folder.
         OSError: If the folder cannot be made or written.
     """
 
@@ -84,54 +161,141 @@ class ResultStore:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._in_use = FolderLock(folder)
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
-        found = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-        names = sorted(found, key=Decimal)
-        self._sizes = {name: _size(folder / name) for name in names}  # oldest first
-        self._last = int(Decimal(names[-1]) * 10**6) if names else 0
+        self._sizes = self._find_finished()
+        self._queued = self._find_queued()
+        self._timestamps = TimestampSource(self._last_timestamp())
         self.purge()
 
-    def _next_timestamp(self) -> Decimal:
-        with self._lock:
-            self._last = max(time.time_ns() // 1000, self._last + 1)
-            return Decimal(self._last).scaleb(-6)
+    def close(self) -> None:
+        """Let another server use the folder."""
+        self._in_use.release()
+
+    def _find_finished(self) -> dict[str, int]:
+        """Bytes of every whole result; what is damaged stays where it is and is not served."""
+        sizes = {}
+        for path in self._folder.iterdir():
+            if _NAME.fullmatch(path.name):
+                try:
+                    manifest = _read_manifest(path, MANIFEST)
+                except (OSError, ValueError) as error:
+                    logger.error("The result %s is damaged and is not served: %s", path.name, error)
+                else:
+                    sizes[path.name] = _size(manifest)
+        return sizes
+
+    def _find_queued(self) -> set[str]:
+        """The requests that an earlier server accepted and did not finish."""
+        queued = set()
+        for path in self._folder.iterdir():
+            match = _QUEUED.fullmatch(path.name)
+            if match and match[1] in self._sizes:  # it was finished when the server stopped
+                shutil.rmtree(path, ignore_errors=True)
+            elif match:
+                try:
+                    _read_manifest(path, REQUEST)
+                except (OSError, ValueError) as error:
+                    logger.error("The accepted request %s is damaged and cannot be worked on: %s", match[1], error)
+                else:
+                    queued.add(match[1])
+        return queued
+
+    def _last_timestamp(self) -> Decimal:
+        """Of all that this folder ever had."""
+        names = [path.name.strip(".") for path in self._folder.iterdir()]
+        names = [name.removesuffix(".queued") for name in names] + [self._in_use.read()]
+        return max((Decimal(name) for name in names if _NAME.fullmatch(name)), default=Decimal(0))
 
     @contextmanager
     def new(self) -> Iterator[PendingResult]:
-        """A new result: complete at the end of the ``with`` block, gone without a trace if that raises.
+        """A new result, kept if it was finished or queued in the ``with`` block; gone without a trace if that raises.
 
         Raises:
             NoSpaceError: If the disk is full.
         """
-        timestamp = self._next_timestamp()
-        pending = PendingResult(timestamp, self._folder / f".{timestamp:.6f}.part")
+        timestamp = self._timestamps.next()
+        with self._part(timestamp) as pending:
+            self._in_use.write(f"{timestamp:.6f}")
+            yield pending
+
+    @contextmanager
+    def resume(self, timestamp: Decimal) -> Iterator[PendingResult]:
+        """Go on with a queued request, whose files the pending result starts with. It stays queued if that raises.
+
+        Raises:
+            NoSpaceError: If the disk is full.
+        """
+        name = f"{timestamp:.6f}"
+        queued = self._folder / f".{name}.queued"
+        with self._part(timestamp) as pending:
+            with open(queued / _ATTEMPTS, "ab") as attempts:
+                attempts.write(b".")
+            pending.attempt = (queued / _ATTEMPTS).stat().st_size
+            for file in queued.iterdir():
+                if file.name != _ATTEMPTS:
+                    pending.take_over(file, file.name)
+            yield pending
+        with self._lock:
+            self._queued.discard(name)
+        shutil.rmtree(queued, ignore_errors=True)
+
+    @contextmanager
+    def _part(self, timestamp: Decimal) -> Iterator[PendingResult]:
+        """A folder to fill, renamed at the end to what it became."""
+        name = f"{timestamp:.6f}"
+        pending = PendingResult(timestamp, self._folder / f".{name}.part")
         try:
             pending.folder.mkdir(mode=0o700)
             yield pending
-            size = _size(pending.folder)
-            os.rename(pending.folder, self._folder / f"{timestamp:.6f}")
+            if pending.becomes is None:
+                raise RuntimeError("the pending result was neither finished nor queued")
+            final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
+            manifest = _read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
+            _to_disk(pending.folder)
+            os.rename(pending.folder, final)
+            _sync(self._folder)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError("there is no space left for results") from error
             raise
         with self._lock:
-            self._sizes[f"{timestamp:.6f}"] = size
+            if pending.becomes == "finished":
+                self._sizes[name] = _size(manifest)
+            else:
+                self._queued.add(name)
         self.purge()
 
-    def file(self, timestamp: Decimal, name: str) -> Path:
-        """The path of a file of a complete result.
+    def find(self, timestamp: Decimal) -> StoredResult:
+        """What there is under that timestamp.
 
         Raises:
-            UnknownResultError: If there is no such result, or it has no such file.
+            UnknownResultError: If there is nothing.
         """
-        folder = self._folder / f"{timestamp:.6f}"
-        if not folder.is_dir():
-            raise UnknownResultError(f"there is no result {timestamp.normalize():f}")
-        if not (folder / name).is_file():
-            raise UnknownResultError(f"the result {timestamp.normalize():f} has no {name}")
-        return folder / name
+        name = f"{timestamp:.6f}"
+        with self._lock:
+            finished, queued = name in self._sizes, name in self._queued
+        with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
+            if finished:
+                folder = self._folder / name
+                manifest = _read_manifest(folder, MANIFEST)
+                return StoredResult(timestamp, "failed" if "failure" in manifest else "done", folder, manifest)
+            if queued:
+                folder = self._folder / f".{name}.queued"
+                return StoredResult(timestamp, "queued", folder, _read_manifest(folder, REQUEST))
+        raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
+
+    def queued(self) -> list[Decimal]:
+        """The requests that are accepted and not finished, oldest first."""
+        with self._lock:
+            return sorted(Decimal(name) for name in self._queued)
+
+    def stats(self) -> dict[str, int]:
+        """``results`` that are finished, ``queued`` requests, ``bytes`` of the finished ones."""
+        with self._lock:
+            return {"results": len(self._sizes), "queued": len(self._queued), "bytes": sum(self._sizes.values())}
 
     def purge(self) -> None:
         """Delete results that are too old, then the oldest while all together are too large. Keeps the newest."""
@@ -159,6 +323,44 @@ class ResultStore:
         logger.info("Deleted result %s", name)
 
 
-def _size(folder: Path) -> int:
+def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
+    """The manifest of a finished result, or the request of a queued one, if all its files are there.
+
+    Raises:
+        ValueError: If it is not what this module writes, or a file is missing or has another size.
+        OSError: If it cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / name).read_bytes())
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("user"), str):
+        raise ValueError(f"{name} names no user")
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise ValueError(f"{name} lists no files")
+    for file, size in files.items():
+        path = folder / file
+        if path.parent != folder or not path.is_file() or path.stat().st_size != size:
+            raise ValueError(f"{file} is missing or has another size")
+    return manifest
+
+
+def _size(manifest: dict[str, Any]) -> int:
     """Bytes of the files of a result."""
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return int(sum(manifest["files"].values()))
+
+
+def _to_disk(folder: Path) -> None:
+    """See to it that a folder's files outlive the machine's power."""
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Path, Query, Request, Response, UploadFile
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
+from fastapi import APIRouter, Depends, File, Form, Header, HTTPException, Path, Query, Request, Response, UploadFile
+from fastapi.responses import JSONResponse
+from monailabel.endpoints.user.auth import User
 from pydantic import Json
-from starlette.types import Message
 
-from lib.server.errors import UploadTooLargeError
+from lib.server.auth.users import CurrentUser, may_see
+from lib.server.errors import Failure, answer_failure
 from lib.server.health import HealthReport
-from lib.server.results import parse_timestamp
-from lib.server.schemas import Accepted, ErrorDetail, Health, SAMInput
+from lib.server.outputs import IMAGE, SOURCE, candidate_file
+from lib.server.record import note
+from lib.server.results import StoredResult, UnknownResultError
+from lib.server.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
 from lib.server.segmentation_service import SegmentationService
-
-CurrentUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+from lib.server.stored_file import answer_failed, answer_file, answer_queued
+from lib.server.timestamps import parse_timestamp, print_timestamp
 
 
 def _service(request: Request) -> SegmentationService:
@@ -35,78 +35,76 @@ def _health(request: Request) -> HealthReport:
 
 
 Service = Annotated[SegmentationService, Depends(_service)]
-Timestamp = Annotated[
-    str,
-    Path(description="As answered by `POST /segment_input_image/`", examples=["1732288000.12"]),
-]
-
-
-class BoundedBodyRoute(APIRoute):
-    """A route whose request body is cut off at ``app.state.max_upload_bytes``, before it is parsed."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The usual handler, on a request that refuses to grow further."""
-        handle = super().get_route_handler()
-
-        async def handle_bounded(request: Request) -> Response:
-            limit: int = request.app.state.max_upload_bytes
-            too_large = UploadTooLargeError(f"the request is larger than the {limit / 2**20:.3g} MiB that are allowed")
-            declared = request.headers.get("content-length", "")
-            if declared.isdigit() and int(declared) > limit:
-                raise too_large
-            received = 0
-
-            async def receive() -> Message:
-                nonlocal received
-                message = await request.receive()
-                received += len(message.get("body", b""))
-                if received > limit:
-                    raise HTTPException(413, str(too_large))  # the only kind that body parsing lets through
-                return message
-
-            return await handle(Request(request.scope, receive))
-
-        return handle_bounded
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
         400: "The body is no multipart form",
+        401: "A login is needed",
+        403: "The login lacks the role",
         404: "No such result or model",
-        413: "Larger than allowed, in bytes or pixels",
+        408: "The body did not come in time",
+        409: "The result to refine is not finished yet",
+        413: "Larger than allowed, in bytes, pixels or frames",
         415: "Not an image format that is read; `detail` names what was found",
         422: "A value is wrong; `detail` says which and what would be right",
         429: "As many requests as allowed are being worked on",
-        503: "The model cannot be used now",
+        500: "The server failed",
+        503: "The model cannot be used now, or the work took too long",
         507: "The results' disk is full",
     }
     return {status: {"description": texts[status], "model": ErrorDetail} for status in statuses}
 
 
-router = APIRouter(tags=["Segmentation"], route_class=BoundedBodyRoute)
+router = APIRouter(tags=["Segmentation"], responses=_errors(401, 403, 500))
 
 
 @router.post(
     "/segment_input_image/",
     summary="Segment an image",
     response_model=Accepted,
-    responses=_errors(400, 404, 413, 415, 422, 429, 503, 507),
+    responses={
+        202: {"description": "Accepted, to be worked on later", "model": Accepted},
+        **_errors(400, 404, 408, 409, 413, 415, 422, 429, 503, 507),
+    },
 )
 def segment_input_image(
     user: CurrentUser,
     service: Service,
     response: Response,
-    file: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP, DICOM, NIfTI or NRRD")],
+    file: Annotated[UploadFile | None, File(description="PNG, JPEG, TIFF, BMP, DICOM, NIfTI or NRRD")] = None,
     sam_input: Annotated[Json[SAMInput] | None, Form(description="`SAMInput` as JSON text")] = None,
+    prefer: Annotated[str | None, Header(description="`respond-async`: answer at once and work later")] = None,
 ) -> Accepted:
     """Segment what the prompts of `sam_input` mark on the image `file`.
 
     Answers the timestamp that names the result in the other routes. The header `SAM-Result` says in JSON which
     model, frame and window were used, and each object's predicted IoU and area in pixels.
+
+    With `Prefer: respond-async` (RFC 7240) the request is checked and stored, and 202 answered at once. The GET routes
+    then answer 202 with `Retry-After` until the result is there, and its error if it failed.
+
+    `file` can be left out when `sam_input` names a result to `refine`.
     """
-    segmented = service.segment(file.file, sam_input or SAMInput(), user.username)
+    asked = sam_input or SAMInput()
+    upload = None if file is None else file.file
+    earlier = None if asked.refine is None else _find(service, asked.refine, user)
+    if _prefers_async(prefer):
+        timestamp = service.accept(upload, asked, user.username, earlier)
+        response.status_code = 202
+        response.headers["Preference-Applied"] = "respond-async"
+        response.headers["Location"] = f"../get_segmented_image/{print_timestamp(timestamp)}"
+        response.headers["Retry-After"] = str(service.retry_after(timestamp))
+        return Accepted(timestamp=float(timestamp))
+    segmented = service.segment(upload, asked, user.username, earlier)
     response.headers["SAM-Result"] = json.dumps(segmented.facts)
     return Accepted(timestamp=float(segmented.timestamp))
+
+
+def _prefers_async(prefer: str | None) -> bool:
+    """Whether the header's value has the preference ``respond-async``, RFC 7240."""
+    preferences = (part.split(";")[0].strip().lower() for part in (prefer or "").split(","))
+    return "respond-async" in preferences
 
 
 class View(str, Enum):
@@ -118,12 +116,6 @@ class View(str, Enum):
     image = "image"
 
 
-_DICOM_TYPES = (
-    "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
-    "other two reference, if it was not DICOM itself"
-)
-
-
 class DicomType(str, Enum):
     """What `GET /get_dicom_image/` answers."""
 
@@ -132,53 +124,105 @@ class DicomType(str, Enum):
     source = "source"
 
 
+_DICOM_TYPES = (
+    "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
+    "other two reference, if it was not DICOM itself"
+)
+_DICOM_FILES = {DicomType.sc: "secondary_capture.dcm", DicomType.seg: "segmentation.dcm"}
+
+Timestamp = Annotated[
+    str,
+    Path(
+        description="As answered by `POST /segment_input_image/`",
+        examples=["1732288000.12"],
+        json_schema_extra={"type": "number"},
+    ),
+]
+Candidate = Annotated[
+    int, Query(ge=0, le=2, description="Which of the candidate masks, best first, when there are three")
+]
+_GET_ERRORS = _errors(404, 413, 415, 422, 503, 507)
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Not finished yet; ask again after `Retry-After` seconds", "model": NotFinished},
+    304: {"description": "The client's copy is still right"},
+}
+
+
+@router.head("/get_segmented_image/{timestamp}", include_in_schema=False)
 @router.get(
     "/get_segmented_image/{timestamp}",
     summary="The segmented image as PNG",
-    response_class=FileResponse,
-    responses={200: {"content": {"image/png": {}}, "description": "PNG"}, **_errors(404, 422)},
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "PNG"}, **_ACCEPTED, **_GET_ERRORS},
 )
 def get_segmented_image(
+    request: Request,
     user: CurrentUser,
     service: Service,
     timestamp: Timestamp,
     view: Annotated[View, Query(description="`mask`: 8-bit, 0 background, then object numbers")] = View.overlay,
-) -> FileResponse:
+    candidate: Candidate = 0,
+) -> Response:
     """The image with its objects overlaid, or another view of them, at the image's own size."""
-    return _file(service, timestamp, f"{view.value}.png", "image/png")
+    name = IMAGE if view is View.image else candidate_file(f"{view.value}.png", candidate)
+    return _answer(request, service, timestamp, user, name, candidate, "image/png")
 
 
-_DICOM_FILES = {
-    DicomType.sc: "secondary_capture.dcm",
-    DicomType.seg: "segmentation.dcm",
-    DicomType.source: "source.dcm",
-}
-
-
+@router.head("/get_dicom_image/{timestamp}", include_in_schema=False)
 @router.get(
     "/get_dicom_image/{timestamp}",
     summary="The segmented image as DICOM",
-    response_class=FileResponse,
-    responses={200: {"content": {"application/dicom": {}}, "description": "DICOM"}, **_errors(404, 422)},
+    response_class=Response,
+    responses={200: {"content": {"application/dicom": {}}, "description": "DICOM"}, **_ACCEPTED, **_GET_ERRORS},
 )
 def get_dicom_image(
+    request: Request,
     user: CurrentUser,
     service: Service,
     timestamp: Timestamp,
     type: Annotated[DicomType, Query(description=_DICOM_TYPES)] = DicomType.sc,
-) -> FileResponse:
+    candidate: Candidate = 0,
+) -> Response:
     """The overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation of it."""
-    return _file(service, timestamp, _DICOM_FILES[type], "application/dicom")
+    name = SOURCE if type is DicomType.source else candidate_file(_DICOM_FILES[type], candidate)
+    return _answer(request, service, timestamp, user, name, candidate, "application/dicom")
 
 
-def _file(service: SegmentationService, timestamp: str, name: str, media_type: str) -> FileResponse:
+def _find(service: SegmentationService, timestamp: Decimal, user: User) -> StoredResult:
+    """The result, if the user may see it: others' are as if they were not there."""
+    result = service.store.find(timestamp)
+    if not may_see(user, result.owner):
+        raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
+    return result
+
+
+def _answer(
+    request: Request,
+    service: SegmentationService,
+    timestamp: str,
+    user: User,
+    name: str,
+    candidate: int,
+    media_type: str,
+) -> Response:
+    """The file of that result, or what there is to say instead."""
     try:
         parsed = parse_timestamp(timestamp)
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
-    path = service.store.file(parsed, name)
-    download = f"{parsed.normalize():f}-{name}"
-    return FileResponse(path, media_type=media_type, filename=download, content_disposition_type="inline")
+    note(timestamp=f"{parsed:.6f}")
+    result = _find(service, parsed, user)
+    if result.state == "queued":
+        if service.lacks_space(parsed):
+            return answer_failure(Failure(507, "there was no space left for the result; it is tried again later"))
+        return answer_queued(result, service.retry_after(parsed))
+    if result.state == "failed":
+        return answer_failed(result)
+    count = result.manifest["result"]["candidates"]
+    if candidate >= count:
+        raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
+    note(image_sha256=result.manifest["input"]["sha256"])
+    return answer_file(request, result, name, media_type, inline=media_type.startswith("image/"))
 
 
 @router.get(

@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from lib.imaging.image import Window
+from lib.server.timestamps import parse_timestamp
 
-Points = Annotated[list["PointInput"], Field(max_length=1000)]
+
+def _timestamp(value: object) -> Decimal:
+    """A timestamp as a number or as text.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+        raise ValueError("a timestamp is a number of seconds, such as 1732288000.123456")
+    return parse_timestamp(repr(value) if isinstance(value, float) else str(value))
+
+
+Timestamp = Annotated[
+    Decimal,
+    BeforeValidator(_timestamp),
+    PlainSerializer(float, return_type=float),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "examples": [1732288000.12]}),
+]
+
+
+def _label(text: str) -> str:
+    """A name that DICOM can hold as a Segment Label (LO, PS3.5 6.2).
+
+    Raises:
+        ValueError: If it is blank, or has a backslash or a control character.
+    """
+    if not text.strip() or "\\" in text or not text.isprintable():
+        raise ValueError("a label is one line of text without backslashes")
+    return text.strip()
+
+
+Label = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(_label)]
 
 
 class PointInput(BaseModel):
@@ -39,7 +81,11 @@ class WindowInput(BaseModel):
 
 
 class SAMInput(BaseModel):
-    """What to segment. Without any prompt every object that is found gets its own number."""
+    """What to segment. Without any prompt every object that is found gets its own number.
+
+    With `refine` the prompts are added to those of an earlier result, whose image, frame, window, model and label hold
+    where this request names none. Objects whose prompts are extended start from the mask they had.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,18 +107,28 @@ class SAMInput(BaseModel):
     rectangles: Annotated[list[RectInput], Field(max_length=254)] | None = Field(
         default=None, description="One rectangle and the points are one object; of several each is an object"
     )
-    positive_points: Points | None = Field(default=None, description="Points on the object")
-    negative_points: Points | None = Field(default=None, description="Points beside it; they apply to every object")
+    positive_points: list[PointInput] | None = Field(default=None, description="Points on the object")
+    negative_points: list[PointInput] | None = Field(
+        default=None, description="Points beside it; they apply to every object"
+    )
     frame: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Frame of a multi-frame image or slice of a volume, from 0; absent: the middle one"
     )
     window: WindowInput | None = Field(default=None, description="Absent: the image's own, else a suitable one")
-    label: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
-        default=None, description="What the object is; the name of the DICOM segment"
-    )
+    label: Label | None = Field(default=None, description="What the object is; the name of the DICOM segment")
     multimask: bool | None = Field(
         default=None,
-        description="Best of three candidates instead of the model's single mask; absent: as suits the model",
+        description="Three candidates, best first, instead of the model's single mask; absent: as suits the model",
+    )
+    automatic: bool | None = Field(
+        default=True,
+        description="Without prompts: true finds every object; false finds none, to send an image ahead of its prompts",
+    )
+    refine: Timestamp | None = Field(
+        default=None, description="The result to go on from. Its image is used again, so that `file` can be left out"
+    )
+    candidate: Annotated[int, Field(ge=0, le=2)] | None = Field(
+        default=None, description="With `refine`: the candidate to go on from; absent: the best one"
     )
 
 
@@ -85,6 +141,13 @@ class Accepted(BaseModel):
     )
 
 
+class NotFinished(BaseModel):
+    """The answer while an accepted request is not finished."""
+
+    timestamp: float
+    status: Literal["queued"] = "queued"
+
+
 class ErrorDetail(BaseModel):
     """What was wrong, and what would be right."""
 
@@ -94,7 +157,7 @@ class ErrorDetail(BaseModel):
 class Queue(BaseModel):
     """Segmentation requests."""
 
-    running: int
+    running: int = Field(description="Being worked on or waiting")
     limit: int
 
 

@@ -1,18 +1,22 @@
-"""One REST segmentation from upload to stored result.
+"""REST segmentations from upload to stored result, at once or from the queue.
 
-Concurrency: a request is worked on in its own worker thread from start to end. A counter under a lock bounds how
-many there are at once; the engine's locks are taken below it, never the other way round.
+A request is received into a folder of the result store first: its image, and as JSON what to do with it. A synchronous
+one is then worked on in its own worker thread; an asynchronous one is accepted by giving the folder its queued name,
+and worked on by the queue's thread, if need be after a restart of the server. Either way the work starts from the
+folder.
+
+Concurrency: :class:`~lib.server.admission.Admission` bounds how many requests are in. The engine's locks are taken
+below, never the other way round. The queue's own lock is inside ``queue.Queue``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import platform
+import queue
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -20,23 +24,39 @@ from importlib.metadata import version
 from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from monailabel.interfaces.app import MONAILabelApp
 
-from lib.imaging.dicom_io import to_bytes
 from lib.imaging.image import MedicalImage
-from lib.imaging.secondary_capture import secondary_capture
-from lib.imaging.segmentation import segmentation
-from lib.imaging.views import contour, encode_png, overlay
 from lib.infers.sam_2d import result_facts
+from lib.sam.clock import Clock, current_clock, use_clock
 from lib.sam.engine import Engine
 from lib.sam.registry import UnknownModelError
-from lib.server.errors import BusyError
-from lib.server.results import PendingResult, ResultStore
+from lib.server.admission import Admission
+from lib.server.errors import GivenUpError, failure_of
+from lib.server.outputs import write_outputs
+from lib.server.record import RequestRecord, current_record, note, use_record
+from lib.server.refine import (
+    EARLIER_LOGITS,
+    LOGITS,
+    RefineError,
+    check_refinable,
+    merge_request,
+    starts_from_masks,
+)
+from lib.server.results import REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
 from lib.server.schemas import SAMInput
+from lib.server.timestamps import print_timestamp
+from lib.transforms.sam_input_prompts import EarlierAnswer, prompt_counts
 from lib.version import VERSION
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_MODEL_ALIAS = "sam"
+INPUT = "input"
+_MAX_ATTEMPTS = 3
+
+JobObserver = Callable[[RequestRecord, Clock, int], None]
+"""Told of each segmentation of the queue when it has ended: what it was, how long it took, and with which status."""
 
 
 @dataclass(frozen=True)
@@ -54,157 +74,282 @@ class SegmentationService:
         app: Its ``infer`` runs the tasks.
         engine: Names the models.
         store: Keeps the results.
-        max_queue: Requests worked on or waiting at the same time; one more is refused.
+        admission: Bounds the requests that are worked on or wait.
+        max_seconds: How long a queued segmentation may take, from when its turn comes.
+        observe_job: Told of each queued segmentation's end.
     """
 
-    def __init__(self, app: MONAILabelApp, engine: Engine, store: ResultStore, *, max_queue: int) -> None:
+    def __init__(
+        self,
+        app: MONAILabelApp,
+        engine: Engine,
+        store: ResultStore,
+        *,
+        admission: Admission,
+        max_seconds: float,
+        observe_job: JobObserver,
+    ) -> None:
         self._app = app
         self._engine = engine
+        self._max_seconds = max_seconds
+        self._observe_job = observe_job
+        self._jobs: queue.Queue[Decimal] = queue.Queue()
+        self._without_space: set[Decimal] = set()
+        self._last_job_seconds = 1.0
         self.store = store
-        self.max_queue = max_queue
-        self._running = 0
-        self._lock = threading.Lock()
+        self.admission = admission
 
-    @property
-    def running(self) -> int:
-        """Requests being worked on now."""
-        return self._running
+    def start(self) -> None:
+        """Begin with the queue: first what an earlier server accepted and did not finish."""
+        for timestamp in self.store.queued():
+            self.admission.enter(unconditionally=True)
+            self._jobs.put(timestamp)
+        threading.Thread(target=self._work_off_jobs, name="segmentation-queue", daemon=True).start()
 
-    def segment(self, upload: BinaryIO, sam_input: SAMInput, user: str) -> Segmented:
-        """Segment an uploaded image and store the result.
+    def segment(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Segmented:
+        """Segment an image now and store the result.
 
         Args:
-            upload: The image file.
-            sam_input: What to segment.
-            user: Who asked.
+            upload: The image file; None to use that of ``earlier``.
+            asked: What to segment.
+            user: Who asked, and whose the result is.
+            earlier: The result that ``asked.refine`` names.
 
         Raises:
             BusyError: If as many requests as allowed are being worked on.
-            UnknownModelError, ImageError, PromptError, CheckpointError, NoSpaceError: As their messages say.
+            RefineError, NotFinishedError: If one cannot go on from ``earlier``.
+            UnknownModelError, ImageError, PromptError, CheckpointError, TimeLimitError, NoSpaceError: As their messages
+                say.
         """
-        with self._admitted(), self.store.new() as result:
-            started = time.monotonic()
-            content = upload.read()
-            result.write("input", content)
-            data = self._infer(result, sam_input)
-            inferred = time.monotonic()
-            facts = result_facts(data, data["model"])
-            _write_outputs(result, data, sam_input, facts)
-            manifest = {
-                "timestamp": f"{result.timestamp:.6f}",
-                "created": datetime.fromtimestamp(float(result.timestamp), timezone.utc).isoformat(),
-                "user": user,
-                "request": sam_input.model_dump(mode="json"),
-                "input": _describe_input(content, data["image"]),
+        with self.admission.inside(), self.store.new() as pending:
+            request = self._receive(pending, upload, asked, user, earlier)
+            facts = self._work(pending, request)
+        return Segmented(pending.timestamp, facts)
+
+    def accept(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Decimal:
+        """Take a request on, to be worked on later, also by the next server if this one stops.
+
+        Args:
+            upload: As in :meth:`segment`.
+            asked: As in :meth:`segment`.
+            user: As in :meth:`segment`.
+            earlier: As in :meth:`segment`.
+
+        Returns:
+            The timestamp under which the store has its state and, in the end, its result or failure.
+
+        Raises:
+            BusyError, RefineError, NotFinishedError, UnknownModelError, NoSpaceError: As :meth:`segment`.
+        """
+        self.admission.enter()
+        try:
+            with self.store.new() as pending:
+                request = self._receive(pending, upload, asked, user, earlier)
+                record = current_record() or RequestRecord()
+                pending.queue({**request, "origin": {"request_id": record.request_id, "client": record.client}})
+        except BaseException:
+            self.admission.leave()
+            raise
+        self._jobs.put(pending.timestamp)
+        return pending.timestamp
+
+    def retry_after(self, timestamp: Decimal) -> int:
+        """Seconds after which it makes sense to ask for a queued result again: 1 to 60."""
+        ahead = sum(other < timestamp for other in self.store.queued())
+        return max(1, min(60, round(self._last_job_seconds * (ahead + 1))))
+
+    def lacks_space(self, timestamp: Decimal) -> bool:
+        """Whether a queued request could not be finished as the disk is full; the next server tries it again."""
+        return timestamp in self._without_space
+
+    def _receive(
+        self,
+        pending: PendingResult,
+        upload: BinaryIO | None,
+        asked: SAMInput,
+        user: str,
+        earlier: StoredResult | None,
+    ) -> dict[str, Any]:
+        """Bring the image into the pending result's folder; answers what is to be done, fit for JSON."""
+        request: dict[str, Any] = {
+            "user": user,
+            "created": datetime.fromtimestamp(float(pending.timestamp), timezone.utc).isoformat(),
+            "request": asked.model_dump(mode="json", exclude_none=True),
+        }
+        note(timestamp=f"{pending.timestamp:.6f}")
+        effective = asked
+        if earlier is not None:
+            check_refinable(earlier)
+            effective = merge_request(asked, earlier)
+        effective = effective.model_copy(update={"model": self._model_name(effective.model)})
+        if upload is not None:
+            request["input"] = pending.copy(INPUT, upload)
+            if earlier is not None and request["input"]["sha256"] != earlier.manifest["input"]["sha256"]:
+                raise RefineError(
+                    f"the file is not that of the result {print_timestamp(earlier.timestamp)}: "
+                    "to refine it leave the file out, or segment the new file without refine"
+                )
+        elif earlier is not None:
+            pending.take_over(earlier.path(INPUT), INPUT)
+            request["input"] = {key: earlier.manifest["input"][key] for key in ("sha256", "bytes")}
+        else:
+            raise RefineError("there is no image: send a file, or name the result to refine")
+        if earlier is not None and LOGITS in earlier.manifest["files"] and starts_from_masks(effective, asked, earlier):
+            self._go_on_from(pending, earlier, asked.candidate or 0, request)
+        elif asked.candidate:
+            raise RefineError("candidate is for refining a result that has candidates, on the same frame")
+        request["effective"] = effective.model_dump(mode="json", exclude={"refine", "candidate"}, exclude_none=True)
+        note(
+            image_sha256=request["input"]["sha256"],
+            model=effective.model,
+            prompts=prompt_counts(request["effective"]),
+        )
+        return request
+
+    def _go_on_from(
+        self, pending: PendingResult, earlier: StoredResult, candidate: int, request: dict[str, Any]
+    ) -> None:
+        """Have the earlier masks at hand when the request is worked on."""
+        count = earlier.manifest["result"]["candidates"]
+        if candidate >= count:
+            raise RefineError(f"there is no candidate {candidate}; the result has {count}, from 0")
+        pending.take_over(earlier.path(LOGITS), EARLIER_LOGITS)
+        request["earlier"] = {
+            "effective": earlier.manifest["effective"],
+            "checkpoint_sha256": earlier.manifest["result"]["checkpoint_sha256"],
+            "candidate": candidate,
+        }
+
+    def _model_name(self, asked: str | None) -> str:
+        """The name in the engine of the model that is meant.
+
+        Raises:
+            UnknownModelError: If there is none.
+        """
+        if (asked or "").lower() in ("", DEFAULT_MODEL_ALIAS):
+            return self._engine.default_model
+        if asked not in self._engine.specs:
+            raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self._engine.specs)}")
+        return str(asked)
+
+    def _work(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
+        """Segment what was received and finish the result; answers its facts."""
+        effective: dict[str, Any] = request["effective"]
+        data = self._infer(pending, request)
+        facts = result_facts(data, effective["model"])
+        note(checkpoint_sha256=facts["checkpoint_sha256"])
+        clock = current_clock()
+        with clock.stage("write"):
+            write_outputs(pending, data, facts, effective.get("label"))
+        (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
+        pending.finish(
+            {
+                "timestamp": f"{pending.timestamp:.6f}",
+                **{key: request[key] for key in ("user", "created", "request", "effective")},
+                "input": {**request["input"], **_describe(data["image"])},
                 "result": facts,
-                "latency_ms": {
-                    "infer": round((inferred - started) * 1000, 1),
-                    "write": round((time.monotonic() - inferred) * 1000, 1),
-                },
+                "latency_ms": {name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
                 "versions": _versions(),
             }
-            result.write("manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode())
-        return Segmented(result.timestamp, facts)
+        )
+        return facts
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        with self._lock:
-            if self._running >= self.max_queue:
-                raise BusyError(f"{self._running} segmentations are being worked on; try again in a few seconds")
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-
-    def _infer(self, result: PendingResult, sam_input: SAMInput) -> dict[str, Any]:
+    def _infer(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
         """The task's finished data dictionary: its writer is left out, as results are written here."""
-        model = sam_input.model or ""
-        if model.lower() in ("", DEFAULT_MODEL_ALIAS):
-            model = self._engine.default_model
-        elif model not in self._engine.specs:
-            raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(self._engine.specs)}")
-        request = {
-            "model": model,
-            "image": str(result.folder / "input"),
-            "sam_input": sam_input.model_dump(),
-            "window": sam_input.window.as_window() if sam_input.window else None,
-            "multimask": sam_input.multimask,
-            "skip_writer": True,
-        }
-        data: dict[str, Any] = self._app.infer(request)["params"]
+        effective = SAMInput.model_validate(request["effective"])
+        data: dict[str, Any] = self._app.infer(
+            {
+                "model": effective.model,
+                "image": str(pending.folder / INPUT),
+                "sam_input": effective.model_dump(),
+                "earlier": self._earlier_answer(pending, request),
+                "window": effective.window.as_window() if effective.window else None,
+                "multimask": effective.multimask,
+                "automatic": effective.automatic is not False,
+                "skip_writer": True,
+            }
+        )["params"]
         return data
 
-
-def _write_outputs(result: PendingResult, data: dict[str, Any], sam_input: SAMInput, facts: dict[str, Any]) -> None:
-    """The views as PNG and the DICOM objects; for an upload that is not DICOM also one of it, for them to reference."""
-    image: MedicalImage = data["image"]
-    frame: np.ndarray = data["frame"]
-    labels: np.ndarray = data["labels"]
-    result.write("image.png", encode_png(frame))
-    result.write("mask.png", encode_png(labels))
-    result.write("contour.png", encode_png(contour(frame, labels)))
-    segmented = overlay(frame, labels)
-    result.write("overlay.png", encode_png(segmented))
-
-    now = datetime.now().astimezone()
-    source = _source_dataset(image, data["slice"])
-    if source is None:
-        source = secondary_capture(
-            frame,
-            source=None,
-            series_description="Source image",
-            derivation=f"Converted from {image.file_format}",
-            instance_time=now,
-            software_version=VERSION,
-            series_number=9000,
+    def _earlier_answer(self, pending: PendingResult, request: dict[str, Any]) -> EarlierAnswer | None:
+        """The masks to go on from; none if the checkpoint is another one by now."""
+        earlier = request.get("earlier")
+        if earlier is None:
+            return None
+        model = request["effective"]["model"]
+        if self._engine.predictor(model).checkpoint_sha256 != earlier["checkpoint_sha256"]:
+            return None
+        with np.load(pending.folder / EARLIER_LOGITS, allow_pickle=False) as arrays:
+            count = len(arrays.files) // 2
+            scores = [arrays[f"scores_{index}"] for index in range(count)]
+            logits = [arrays[f"logits_{index}"] for index in range(count)]
+        first = [_candidate_first(len(values), earlier["candidate"]) for values in scores]
+        return EarlierAnswer(
+            sam_input=earlier["effective"],
+            scores=[values[order] for values, order in zip(scores, first, strict=True)],
+            low_res_logits=[values[order] for values, order in zip(logits, first, strict=True)],
         )
-        result.write("source.dcm", to_bytes(source))
-    frame_of_source = data["slice"] if len(image.datasets) == 1 else 0
-    how = "from user prompts" if data["objects"] else "automatically"
-    capture = secondary_capture(
-        segmented,
-        source=source,
-        frame=frame_of_source,
-        series_description=f"{facts['model']} overlay",
-        derivation=f"Segmented by {facts['model']} {how}",
-        instance_time=now,
-        software_version=VERSION,
-    )
-    result.write("secondary_capture.dcm", to_bytes(capture))
-    count = max(1, len(data["predictions"]))
-    names = (
-        [sam_input.label or "Object"]
-        if count == 1
-        else [f"{sam_input.label or 'Object'} {n + 1}" for n in range(count)]
-    )
-    seg = segmentation(
-        labels,
-        source=source,
-        frame=frame_of_source,
-        segment_labels=names,
-        algorithm_name=facts["model"],
-        algorithm_version=facts["checkpoint_sha256"][:12],
-        instance_time=now,
-        series_description=f"{facts['model']} segmentation",
-        is_automatic=not data["objects"],
-    )
-    result.write("segmentation.dcm", to_bytes(seg))
+
+    def _work_off_jobs(self) -> None:
+        """The queue's thread."""
+        while True:
+            timestamp = self._jobs.get()
+            try:
+                self._work_off(timestamp)
+            except Exception:  # the thread must live on: the request stays queued for the next server
+                logger.exception("The accepted request %s could not be worked on", print_timestamp(timestamp))
+            finally:
+                self.admission.leave()
+
+    def _work_off(self, timestamp: Decimal) -> None:
+        """Do one accepted request: its result is stored, or its failure."""
+        record, clock, status = RequestRecord(timestamp=f"{timestamp:.6f}"), Clock(self._max_seconds), 200
+        with use_record(record), use_clock(clock):
+            try:
+                with self.store.resume(timestamp) as pending:
+                    status = self._attempt(pending)
+            except NoSpaceError:
+                self._without_space.add(timestamp)
+                status = 507
+        self._last_job_seconds = clock.elapsed
+        self._observe_job(record, clock, status)
+
+    def _attempt(self, pending: PendingResult) -> int:
+        """Work on a request that was queued; a failure becomes the result, but for a full disk. Answers the status."""
+        request = json.loads((pending.folder / REQUEST).read_bytes())
+        note(
+            **request["origin"],
+            user=request["user"],
+            image_sha256=request["input"]["sha256"],
+            model=request["effective"]["model"],
+            prompts=prompt_counts(request["effective"]),
+        )
+        try:
+            if pending.attempt > _MAX_ATTEMPTS:
+                raise GivenUpError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
+            self._work(pending, request)
+        except Exception as error:
+            failure = failure_of(error)
+            note(reason=type(error).__name__)
+            if failure.status == 507:
+                raise
+            if failure.status >= 500:
+                logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
+            pending.finish({**request, "timestamp": f"{pending.timestamp:.6f}", "failure": failure.as_dict()})
+            return failure.status
+        return 200
 
 
-def _source_dataset(image: MedicalImage, k: int) -> pydicom.Dataset | None:
-    """The header of the DICOM instance that frame k is of, if the image is DICOM."""
-    if not image.datasets:
-        return None
-    return image.datasets[0] if len(image.datasets) == 1 else image.datasets[k]
+def _candidate_first(count: int, candidate: int) -> list[int]:
+    """An order of candidates that begins with that one; of an object that does not have it, the order as it is."""
+    if candidate >= count:
+        return list(range(count))
+    return [candidate, *(index for index in range(count) if index != candidate)]
 
 
-def _describe_input(content: bytes, image: MedicalImage) -> dict[str, Any]:
+def _describe(image: MedicalImage) -> dict[str, Any]:
     rows, columns = image.frame_size
     return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
         "format": image.file_format,
         "modality": image.modality,
         "frames": image.frame_count,

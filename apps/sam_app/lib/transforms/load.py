@@ -11,7 +11,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from lib.imaging.image import ImageError, MedicalImage
-from lib.imaging.readers import DEFAULT_MAX_PIXELS, read_image
+from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
+from lib.sam.clock import current_clock
 
 
 class LoadMedicalImage(Transform):
@@ -19,10 +20,12 @@ class LoadMedicalImage(Transform):
 
     Args:
         max_pixels: Bound on frames x rows x columns.
+        max_frames: Bound on frames, slices or pages.
     """
 
-    def __init__(self, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(self, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES) -> None:
         self.max_pixels = max_pixels
+        self.max_frames = max_frames
 
     def __call__(self, source: str | os.PathLike[str] | np.ndarray | MedicalImage) -> MedicalImage:
         """Load it.
@@ -39,7 +42,7 @@ class LoadMedicalImage(Transform):
         if isinstance(source, (str, os.PathLike)):
             if not os.path.exists(source):
                 raise ImageError("there is no such image")
-            return read_image(source, max_pixels=self.max_pixels)
+            return read_image(source, max_pixels=self.max_pixels, max_frames=self.max_frames)
         array = np.asarray(source)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
             array = array[None]
@@ -52,13 +55,16 @@ class LoadMedicalImage(Transform):
 class LoadMedicalImaged(MapTransform):
     """Dictionary version of :class:`LoadMedicalImage`."""
 
-    def __init__(self, keys: KeysCollection, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(
+        self, keys: KeysCollection, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES
+    ) -> None:
         super().__init__(keys)
-        self.load = LoadMedicalImage(max_pixels)
+        self.load = LoadMedicalImage(max_pixels, max_frames)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each key's value by the loaded image."""
         result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.load(result[key])
+        with current_clock().stage("read"):
+            for key in self.key_iterator(result):
+                result[key] = self.load(result[key])
         return result

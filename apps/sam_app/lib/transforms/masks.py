@@ -12,20 +12,21 @@ from lib.imaging.image import MedicalImage
 from lib.sam.predictor import Prediction
 
 
-def merge_objects(predictions: Sequence[Prediction], size: tuple[int, int]) -> np.ndarray:
-    """The best mask of each object in one label map.
+def merge_objects(predictions: Sequence[Prediction], size: tuple[int, int], candidate: int = 0) -> np.ndarray:
+    """One candidate mask of each object in one label map.
 
     Where masks overlap the smaller one is on top, so that an object inside another stays visible.
 
     Args:
         predictions: At most 255, in the order in which the objects are numbered from 1.
         size: ``(H, W)``.
+        candidate: Rank of the candidate by score, from 0; an object with fewer gives its best one.
 
     Returns:
         ``(H, W)`` uint8, 0 background.
     """
     labels = np.zeros(size, dtype=np.uint8)
-    masks = [prediction.masks[0] for prediction in predictions]
+    masks = [prediction.masks[candidate if candidate < len(prediction.masks) else 0] for prediction in predictions]
     for index in sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n]))):
         labels[masks[index]] = index + 1
     return labels

@@ -15,6 +15,7 @@ from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
 from lib.sam.prompts import PromptError, Prompts
+from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 
 
 def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tuple[int, Prompts]:
@@ -108,16 +109,27 @@ def _slice_index(value: Any, default: int, image: MedicalImage) -> int:
 
 
 class ViewerPromptsd(Transform):
-    """Take ``image`` and the viewer's keys, give ``slice`` and ``objects``; see :func:`viewer_prompts`."""
+    """Take ``image`` and the viewer's keys, give ``slice``, ``slice_source`` and ``objects``.
+
+    See :func:`viewer_prompts`.
+
+    Args:
+        max_prompts: Bound on the points of one request.
+    """
+
+    def __init__(self, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
+        self.max_prompts = max_prompts
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Map them.
 
         Raises:
-            PromptError: As :func:`viewer_prompts`.
+            PromptError: As :func:`viewer_prompts`, or for too many points.
         """
         result = dict(data)
+        points = (result.get("foreground"), result.get("background"))
+        check_prompt_count(sum(len(group) for group in points if isinstance(group, (list, tuple))), self.max_prompts)
         k, prompts = viewer_prompts(result["image"], result)
         objects: Sequence[Prompts] = [prompts.within(*result["image"].ijk_shape[:2])]
-        result.update(slice=k, objects=objects)
+        result.update(slice=k, slice_source="request", objects=objects, earlier=[])
         return result

@@ -148,6 +148,8 @@ def select_frame(image: MedicalImage, k: int) -> np.ndarray:
 class WindowFramed(Transform):
     """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as it was applied.
 
+    Padding is black, also where the window or MONOCHROME1 would show it bright.
+
     Args:
         window_key: Holds the request's window: a :class:`Window` or a preset's name. Anything else is no choice:
             MONAI Label hands on the list of choices when the client made none.
@@ -167,12 +169,15 @@ class WindowFramed(Transform):
         asked = result.get(self.window_key)
         requested = asked if isinstance(asked, Window) else None
         preset = asked if isinstance(asked, str) and asked else AUTO
-        frame = select_frame(image, result["slice"])
+        values = frame = select_frame(image, result["slice"])
         window, applied = choose_window(image, requested, preset)
         if window is not None:
             frame = apply_window(frame, window)
         if image.inverted:
             frame = 255 - frame
+        if image.padding is not None:
+            low, high = image.padding
+            frame = np.where((values >= low) & (values <= high), np.uint8(0), frame)
         if not image.is_colour:
             frame = np.repeat(frame[..., None], 3, axis=2)
         result["frame"] = np.ascontiguousarray(frame)

@@ -4,34 +4,43 @@ Its ``POST /infer/{model}`` is ``async def`` around blocking work, so that nothi
 ``image`` in the query or in ``params`` is opened as a path if there is such a file. This route stands in front of
 it, runs in a worker thread, takes images of the datastore, sessions and uploads only, and then calls the same
 ``run_inference``.
+
+Of a session's id upstream makes a path, too; what is at the end of it says which file to open.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints.infer import ResultType, run_inference
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
-from pydicom.uid import UID
 
 from lib.sam.registry import UnknownModelError
+from lib.server.admission import Admission
 from lib.server.errors import UnknownImageError
+from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
+from lib.server.mends.arguments import known_image, label_tag, neutral_upload, parsed_object
+from lib.server.mends.arguments import session_id as checked_session_id
+from lib.server.record import note
 
 router = APIRouter(tags=["Infer"])
 
-_SERVER_KEYS = ("image", "image_path", "model", "label", "session", "sam_input", "skip_writer")
-"""Keys that the server sets itself; in a client's ``params`` they are left out."""
+_SERVER_KEYS = (
+    *("image", "image_path", "model", "label", "session", "sam_input", "earlier", "automatic", "skip_writer"),
+    "logging",  # would silence the server's log
+)
+"""Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
 
 
 @router.post("/infer/{model}", summary="Run inference for a model")
 def infer(
+    request: Request,
     background_tasks: BackgroundTasks,
     model: str,
     user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
@@ -46,30 +55,40 @@ def infer(
     app = app_instance()
     if model not in app._infers:
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
-    if not file and not session_id:
-        _check_image_id(app.datastore(), image)
-    if session_id and app.sessions().get_session(session_id) is None:
-        raise UnknownImageError(f"there is no session {session_id!r}")
-    allowed = {key: value for key, value in _parse_params(params).items() if key not in _SERVER_KEYS}
-    return run_inference(
-        background_tasks, model, "" if file else image, session_id, json.dumps(allowed), file, label, output
-    )
+    if session_id:
+        session = app.sessions().get_session(checked_session_id(session_id))
+        if session is None:
+            raise UnknownImageError(f"there is no session {session_id!r}")
+        note_image_file(Path(session.image))
+    elif file:
+        note_uploads([file])
+    else:
+        _check_image(image)
+    file, label = neutral_upload(file), neutral_upload(label)
+    given = "" if file or session_id else image
+    if label and not given and str(label.filename).endswith(".bin"):  # upstream takes the shape from the datastore
+        raise HTTPException(422, "a raw label needs an image of the datastore")
+    allowed = _allowed_params(params)
+    note(model=model)
+    note_viewer_prompts(allowed)
+    admission: Admission = request.app.state.admission
+    with admission.inside():
+        answer = run_inference(background_tasks, model, given, session_id, json.dumps(allowed), file, label, output)
+    note(checkpoint_sha256=app.engine.predictor(model).checkpoint_sha256)
+    if given:  # a DICOMweb server's series is here only now
+        note_datastore_image(given)
+    return answer
 
 
-def _parse_params(params: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(params or "{}")
-    except (ValueError, RecursionError):
-        raise HTTPException(422, "params must be a JSON object") from None
-    if not isinstance(parsed, dict):
-        raise HTTPException(422, "params must be a JSON object")
-    tag = parsed.get("label_tag", "original")
-    if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tag):
-        raise HTTPException(422, "label_tag must be letters, digits, '-' and '_'")
-    return parsed
+def _allowed_params(params: str) -> dict[str, Any]:
+    """A client's params without what the server sets itself."""
+    parsed = parsed_object(params)
+    if "label_tag" in parsed:
+        parsed["label_tag"] = label_tag(str(parsed["label_tag"]))
+    return {key: value for key, value in parsed.items() if key not in _SERVER_KEYS}
 
 
-def _check_image_id(datastore: Any, image: str) -> None:
+def _check_image(image: str) -> None:
     """Let only what the datastore knows pass on.
 
     Raises:
@@ -77,17 +96,6 @@ def _check_image_id(datastore: Any, image: str) -> None:
     """
     if not image:
         raise HTTPException(422, "no image: give image=<id of the datastore>, session_id=<session> or a file")
-    if isinstance(datastore, DICOMWebDatastore):
-        known = UID(image).is_valid and (_is_fetched(datastore, image) or _is_on_server(datastore, image))
-    else:
-        known = image in datastore.list_images()
-    if not known:
-        raise UnknownImageError(f"the datastore has no image {image!r}")
-
-
-def _is_fetched(datastore: DICOMWebDatastore, series: str) -> bool:
-    return series in LocalDatastore.list_images(datastore)
-
-
-def _is_on_server(datastore: DICOMWebDatastore, series: str) -> bool:
-    return bool(datastore._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
+    known_image(image)
+    if os.path.exists(image):  # upstream would open this
+        raise HTTPException(409, f"{image!r} is also a file's name in the folder where the server was started")

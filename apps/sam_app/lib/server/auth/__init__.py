@@ -1,0 +1,1 @@
+"""Who may use the server: API keys, OpenID Connect, roles; :func:`lib.server.auth.install.install` puts it in place."""

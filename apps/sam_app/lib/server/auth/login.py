@@ -1,0 +1,57 @@
+"""``/auth``: the login that 3D Slicer's module and MONAI Label's client use, in front of MONAI Label's own.
+
+Upstream has these routes only when OpenID Connect is on, asks the provider on the event loop and answers a wrong
+password with a 500. Here an API key's name and the key log in as well.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import OAuth2PasswordRequestForm
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import Token, User, get_current_user
+
+from lib.server.auth.authenticator import Authenticator
+from lib.server.auth.errors import AuthError
+from lib.server.auth.gate import refuse
+from lib.server.schemas import ErrorDetail
+
+router = APIRouter(tags=["Auth"])
+
+
+@router.get("/auth/", summary="Whether a login is needed")
+async def auth_enabled(request: Request) -> dict[str, Any]:
+    """As MONAI Label answers it; its clients read ``enabled``. Without OpenID Connect the other two are null."""
+    with_oidc = request.app.state.authenticator.has_oidc
+    return {
+        "enabled": settings.MONAI_LABEL_AUTH_ENABLE,
+        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID if with_oidc else None,
+        "realm": settings.MONAI_LABEL_AUTH_REALM_URI if with_oidc else None,
+    }
+
+
+@router.post(
+    "/auth/token",
+    summary="Log in",
+    response_model=Token,
+    responses={status: {"model": ErrorDetail} for status in (401, 503)},
+)
+async def access_token(request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token | JSONResponse:
+    """What to send as `Authorization: Bearer` from now on, for a user name and a password.
+
+    With an API key the user name is its name and the password the key.
+    """
+    authenticator: Authenticator = request.app.state.authenticator
+    try:
+        return await authenticator.token_for(form.username, form.password)
+    except AuthError as error:
+        return refuse(error, request.scope, ("Bearer",))
+
+
+@router.get("/auth/token/valid", summary="Who is logged in")
+async def valid_token(user: Annotated[User, Depends(get_current_user)]) -> User:
+    """The user whose key or token it is."""
+    return user

@@ -1,0 +1,145 @@
+"""What clients may say to MONAI Label's routes: each function answers the value to go on with, or refuses it.
+
+Image ids are those that the datastore knows. Names that a client chooses become names of files, so that they must stay
+within their folder. Errors are 404 for what is not there and 422 for what cannot be meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from fastapi import HTTPException, UploadFile
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.utils.app import app_instance
+from pydicom.uid import UID
+
+from lib.server.errors import UnknownImageError
+from lib.server.image_facts import note_datastore_image, note_uploads
+
+_MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LABEL_SUFFIXES = (".bin", ".json")  # OHIF's raw labels, and Slicer's regions of interest
+
+
+def known_image(image: str) -> str:
+    """An id that the datastore has; of a DICOMweb server: a Series Instance UID that is fetched or on the server.
+
+    Raises:
+        UnknownImageError: For everything else, paths among it.
+    """
+    datastore = app_instance().datastore()
+    if isinstance(datastore, DICOMWebDatastore):
+        known = UID(image).is_valid and (_is_fetched(datastore, image) or _is_on_server(datastore, image))
+    else:
+        known = image in datastore.list_images()
+    if not known:
+        raise UnknownImageError(f"the datastore has no image {image!r}")
+    note_datastore_image(image)
+    return image
+
+
+def _is_fetched(datastore: DICOMWebDatastore, series: str) -> bool:
+    return series in LocalDatastore.list_images(datastore)
+
+
+def _is_on_server(datastore: DICOMWebDatastore, series: str) -> bool:
+    return bool(datastore._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
+
+
+def plain_name(name: str) -> str:
+    """The name of a file that stays within its folder: any printable characters but separators, no leading dot."""
+    unsafe = name.startswith(".") or any(char in "/\\" or not char.isprintable() for char in name)
+    if not name or unsafe or len(name.encode()) > _MAX_NAME_BYTES:
+        raise HTTPException(
+            422,
+            f"a name must be 1 to {_MAX_NAME_BYTES} bytes of printable characters without '/' and '\\', "
+            "and must not begin with '.'",
+        )
+    return name
+
+
+def new_image_id(image: str | None) -> str | None:
+    """The id for a new image; without one it gets its file's name."""
+    return plain_name(image) if image else None
+
+
+def image_upload(file: UploadFile) -> UploadFile:
+    """An image for a folder of images, under a plain name of a type that the folder may hold, or DICOM (Slicer)."""
+    if isinstance(app_instance().datastore(), DICOMWebDatastore):
+        raise HTTPException(422, "the images are on a DICOMweb server: store new ones there")
+    file.filename = plain_name(_last_part(file.filename))
+    _suffix(file.filename, (*_image_suffixes(), ".dcm"))
+    note_uploads([file])
+    return file
+
+
+def label_upload(label: UploadFile) -> UploadFile:
+    """A label under a neutral name; its type alone matters."""
+    label.filename = "label" + _suffix(_last_part(label.filename), (*_image_suffixes(), *_LABEL_SUFFIXES))
+    return label
+
+
+def neutral_upload(file: UploadFile | None) -> UploadFile | None:
+    """A file under a neutral name with at most two plain suffixes: the content says what it is."""
+    if file is not None:
+        found = re.search(r"(\.[A-Za-z0-9]{1,8}){0,2}$", _last_part(file.filename))
+        file.filename = "upload" + (found.group() if found else "")
+    return file
+
+
+def _last_part(filename: str | None) -> str:
+    """Of a client's path, as MONAILabelClient sends it, from whatever system."""
+    return re.split(r"[/\\]", filename or "")[-1]
+
+
+def _image_suffixes() -> tuple[str, ...]:
+    return tuple(pattern.lstrip("*") for pattern in settings.MONAI_LABEL_DATASTORE_FILE_EXT)
+
+
+def _suffix(name: str, allowed: tuple[str, ...]) -> str:
+    found = max((suffix for suffix in allowed if name.endswith(suffix)), key=len, default=None)
+    if found is None:
+        raise HTTPException(422, f"the file's name must end with one of {', '.join(allowed)}")
+    return found
+
+
+def label_tag(tag: str) -> str:
+    """A label's tag, which names a folder; without one ``final``."""
+    if tag and not _TAG.fullmatch(tag):
+        raise HTTPException(422, "tag and label_tag must be 1 to 64 letters, digits, '-' and '_'")
+    return tag or "final"
+
+
+def json_object(text: str) -> str:
+    """JSON text of an object; its ``name``, which viewers store files under, must be a plain one."""
+    parsed = parsed_object(text)
+    if "name" in parsed:
+        plain_name(str(parsed["name"]))
+    return json.dumps(parsed)
+
+
+def parsed_object(text: str) -> dict[str, Any]:
+    """The object that JSON text holds; empty text is an empty one."""
+    try:
+        parsed = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise HTTPException(422, "params and info must be a JSON object")
+    return parsed
+
+
+def session_id(session: str) -> str:
+    """An id as the server makes them. Upstream joins it to its folder's path, so that another could be a path.
+
+    Raises:
+        HTTPException: 404 for everything else, as no session can have it.
+    """
+    if not _UUID.fullmatch(session):
+        raise HTTPException(404, f"there is no session {session!r}")
+    return session

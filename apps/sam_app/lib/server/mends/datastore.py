@@ -1,0 +1,82 @@
+"""Mend: MONAI Label 0.8.5's ``/datastore`` routes write and read outside the datastore, and tell paths of the server.
+
+Ids, tags and names of files are joined to paths as they come, ``../`` included, and a file of any type is taken, so
+that a client could put a program where it is run. Of a DICOMweb server's datastore an id could name any folder of DICOM
+files. ``output=train`` and an image's info tell where files lie; the archive of the dataset stays behind for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException
+from fastapi.responses import FileResponse
+from monailabel.endpoints.datastore import ResultType
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import remove_file
+from starlette.background import BackgroundTask
+
+from lib.server.mends.arguments import (
+    image_upload,
+    json_object,
+    known_image,
+    label_tag,
+    label_upload,
+    new_image_id,
+)
+from lib.server.mends.guard import Guard
+
+
+def _not_for_training(output: ResultType | None) -> ResultType | None:
+    if output == ResultType.train:
+        raise HTTPException(422, "output can be stats or all: nothing is trained here")
+    return output
+
+
+def _known_checksum(checksum: str | None) -> str | None:
+    """``[algorithm:]digest``."""
+    algorithm, colon, _ = (checksum or "").partition(":")
+    if colon and algorithm not in ("SHA256", "SHA512", "MD5"):
+        raise HTTPException(422, "check_sum can be of SHA256, SHA512 or MD5")
+    return checksum
+
+
+def _with_labelled_images(limit_cases: int | None) -> int | None:
+    if not app_instance().datastore().get_labeled_images():
+        raise HTTPException(404, "no image has a label with the tag final yet")
+    return limit_cases
+
+
+def _deleted_when_sent(answer: FileResponse) -> FileResponse:
+    answer.background = BackgroundTask(remove_file, str(answer.path))
+    return answer
+
+
+def _without_path(info: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in info.items() if key != "path"}
+
+
+_ADD_IMAGE = Guard({"image": new_image_id, "file": image_upload, "params": json_object})
+_REMOVE_IMAGE = Guard({"id": known_image})
+
+GUARDS = {
+    "GET /datastore/": Guard({"output": _not_for_training}),
+    "PUT /datastore/": _ADD_IMAGE,
+    "PUT /datastore/image": _ADD_IMAGE,
+    "DELETE /datastore/": _REMOVE_IMAGE,
+    "DELETE /datastore/image": _REMOVE_IMAGE,
+    "HEAD /datastore/image": Guard({"image": known_image, "check_sum": _known_checksum}),
+    "GET /datastore/image": Guard({"image": known_image}),
+    "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
+    "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
+    "PUT /datastore/label": Guard(
+        {"image": known_image, "tag": label_tag, "label": label_upload, "params": json_object}
+    ),
+    "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
+    "HEAD /datastore/label": Guard({"image": known_image, "tag": label_tag}),
+    "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}),
+    "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
+    "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),
+    "PUT /datastore/updatelabelinfo": Guard({"label": known_image, "tag": label_tag, "params": json_object}),
+    "GET /datastore/dataset": Guard({"limit_cases": _with_labelled_images}, clean=_deleted_when_sent),
+}

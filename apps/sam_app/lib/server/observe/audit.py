@@ -1,0 +1,152 @@
+"""The audit log: who did what to which image or result, when and how it ended. One JSON object a line.
+
+It holds no patient's name, no file's name, no path and no image's id, which can be a file's name: routes are written as
+templates, images as SHA-256 sums. Its format is documented in :func:`audit_entry`; ``scripts/audit`` reads it.
+
+If a line cannot be written while the server runs, it goes into the server's log instead, as an error, and is counted in
+``sam_audit_lines_lost_total``: work on a patient does not stop because a disk is full.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import datetime, timezone
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Literal
+
+from lib.server.record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+KEPT_FILES = 20
+"""Files that are kept beside the current one, ``audit.jsonl.1`` the newest of them."""
+
+AUDITED_ROUTES = (
+    "/segment_input_image/",
+    "/get_segmented_image/",
+    "/get_dicom_image/",
+    "/infer/",
+    "/batch/",
+    "/datastore/",
+    "/session/",
+    "/activelearning/",
+    "/proxy/",
+    "/scoring/",
+    "/train/",
+    "/model/",
+    "/logs/",
+    "/auth/",
+)
+"""How the templates of those routes begin that touch images, labels, results, models, logs or logins."""
+
+Outcome = Literal["ok", "refused", "failed", "disconnected"]
+
+
+class AuditLogError(OSError):
+    """The audit log cannot be written where it should be."""
+
+
+def is_audited(route: str, status: int | None) -> bool:
+    """Whether a request belongs into the audit log: by its route's template, or because access was denied."""
+    return route.startswith(AUDITED_ROUTES) or status in (401, 403)
+
+
+def outcome_of(status: int | None) -> Outcome:
+    """What became of a request; without a status the client went before there was one."""
+    if status is None:
+        return "disconnected"
+    return "ok" if status < 400 else "refused" if status < 500 else "failed"
+
+
+def audit_entry(
+    record: RequestRecord,
+    seconds: float,
+    *,
+    kind: Literal["request", "job"],
+    method: str | None,
+    status: int | None,
+    outcome: Outcome,
+) -> dict[str, Any]:
+    """One entry; every key is always there, null where nothing is known.
+
+    Args:
+        record: What is known of the request.
+        seconds: How long it took.
+        kind: ``request``: a request that was answered. ``job``: a queued segmentation that was worked on.
+        method: HTTP's; None of a job.
+        status: HTTP's; of a job the one that asking for its result answers; None if there was no answer.
+        outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's) or ``disconnected`` (the client
+            went before it had the whole answer).
+
+    Returns:
+        ``time``, now, in UTC with milliseconds; ``request_id``; ``kind``; ``user``; ``client``, its address;
+        ``method``; ``route``; ``status``; ``outcome``; ``reason``, the name of the error's class; ``latency_ms``;
+        ``timestamp`` of the result; ``image_sha256``; ``model``; ``checkpoint_sha256``; ``prompts``, counted by kind.
+    """
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "request_id": record.request_id,
+        "kind": kind,
+        "user": record.user,
+        "client": record.client,
+        "method": method,
+        "route": record.route,
+        "status": status,
+        "outcome": outcome,
+        "reason": record.reason,
+        "latency_ms": round(seconds * 1000, 1),
+        "timestamp": record.timestamp,
+        "image_sha256": record.image_sha256,
+        "model": record.model,
+        "checkpoint_sha256": record.checkpoint_sha256,
+        "prompts": record.prompts,
+    }
+
+
+class _AuditHandler(RotatingFileHandler):
+    """Rotates by size; its files are for the server's user alone. Raises what goes wrong."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # called by emit() in its except clause
+
+
+class AuditLog:
+    """Appends entries to a file. Thread-safe; one server a file.
+
+    Args:
+        path: The file; it and its folder are made if they are not there, for the server's user alone.
+        max_bytes: A file that would grow larger is put aside and a new one begun; 0 never does.
+
+    Raises:
+        AuditLogError: If the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._handler = _AuditHandler(path, maxBytes=max_bytes, backupCount=KEPT_FILES)
+            os.chmod(path, 0o600)
+        except OSError as error:
+            raise AuditLogError(f"the audit log {path} cannot be written: {error.strerror}") from error
+        self.lost = 0
+        """Entries that could not be written."""
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append one entry, as one line in one write; what cannot be written goes into the server's log."""
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        try:
+            self._handler.handle(logging.makeLogRecord({"msg": line}))
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
+            self.lost += 1
+            logger.error("The audit log could not be written (%s): %s", type(error).__name__, line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()

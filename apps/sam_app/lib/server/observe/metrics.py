@@ -1,0 +1,151 @@
+"""What ``/metrics`` tells Prometheus. No value and no label is about a patient, an image or a user.
+
+Requests and stages are counted as they end; everything else is read from the live objects when Prometheus asks.
+Labels have bounded values: a path that no route answers is ``unmatched``, an unusual method is ``other``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import get_args
+
+from fastapi import APIRouter, Depends, Request, Response
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, StateSetMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from lib.sam.engine import Engine, ModelState
+from lib.version import VERSION
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "sam_http_requests", "Answered requests.", ("method", "route", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "sam_http_request_seconds",
+            "From a request's first byte to its answer's last.",
+            ("route",),
+            buckets=_REQUEST_BUCKETS,
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "sam_stage_seconds",
+            "Stages of the work on an image: read, encode, decode, write.",
+            ("stage",),
+            buckets=_STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._jobs = Counter("sam_jobs", "Queued segmentations that ended.", ("outcome",), registry=self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def watch(self, collector: Collector) -> None:
+        """Add what a collector reads whenever Prometheus asks."""
+        self.registry.register(collector)
+
+    def request_ended(
+        self, method: str, route: str, status: int | None, seconds: float, stages: Mapping[str, float]
+    ) -> None:
+        """Count a request; without a status the client went before there was one."""
+        self._requests.labels(method, route, "none" if status is None else str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+        self._observe_stages(stages)
+
+    def job_ended(self, outcome: str, stages: Mapping[str, float]) -> None:
+        """Count a queued segmentation."""
+        self._jobs.labels(outcome).inc()
+        self._observe_stages(stages)
+
+    def _observe_stages(self, stages: Mapping[str, float]) -> None:
+        for stage, seconds in stages.items():
+            self._stages.labels(stage).observe(seconds)
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class LiveState(Collector):
+    """The engine's, the queue's, the result store's and the audit log's state at the moment of asking.
+
+    Args:
+        engine: Whose models and cache are shown.
+        running: How many segmentations are worked on or wait.
+        limit: How many may.
+        results: Answers numbers by name: ``results``, ``queued``, ``bytes``.
+        lost_audit_lines: How many the audit log could not write.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        running: Callable[[], int],
+        limit: int,
+        results: Callable[[], dict[str, int]],
+        lost_audit_lines: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._running = running
+        self._limit = limit
+        self._results = results
+        self._lost_audit_lines = lost_audit_lines
+
+    def collect(self) -> Iterator[Metric]:
+        """One family after the other, as prometheus_client wants it."""
+        info = InfoMetricFamily("sam_build", "Versions.")
+        info.add_metric([], {"version": VERSION, **{name: version(name) for name in ("monailabel", "torch")}})
+        yield info
+        yield from self._cache()
+        yield GaugeMetricFamily("sam_queue_running", "Segmentations worked on or waiting.", self._running())
+        yield GaugeMetricFamily("sam_queue_limit", "Segmentations that may be.", self._limit)
+        states = StateSetMetricFamily(
+            "sam_model_state", "Each model's state: 1 for the one it is in.", labels=["model"]
+        )
+        for name in self._engine.specs:
+            state = self._engine.state(name)
+            states.add_metric([name], {known: known == state for known in get_args(ModelState)})
+        yield states
+        results = self._results()
+        yield GaugeMetricFamily("sam_results", "Finished results that are kept.", results["results"])
+        yield GaugeMetricFamily("sam_results_bytes", "Their bytes.", results["bytes"])
+        yield GaugeMetricFamily("sam_results_queued", "Accepted requests without a result yet.", results["queued"])
+        yield CounterMetricFamily(
+            "sam_audit_lines_lost", "Audit lines that could not be written.", self._lost_audit_lines()
+        )
+
+    def _cache(self) -> Iterator[Metric]:
+        stats = self._engine.cache.stats()
+        yield CounterMetricFamily("sam_embedding_cache_hits", "Embeddings found in the cache.", stats["hits"])
+        yield CounterMetricFamily("sam_embedding_cache_misses", "Embeddings computed.", stats["misses"])
+        yield GaugeMetricFamily("sam_embedding_cache_entries", "Embeddings kept.", stats["entries"])
+        yield GaugeMetricFamily("sam_embedding_cache_bytes", "Their bytes.", stats["bytes"])
+
+
+router = APIRouter(tags=["Others"])
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
+)
+async def metrics(request: Request) -> Response:
+    """Requests, stages, cache, queue, models, results and the process, in numbers. With login on it needs one, too."""
+    text = await asyncio.to_thread(request.app.state.observer.metrics.exposition)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

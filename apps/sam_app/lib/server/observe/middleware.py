@@ -1,0 +1,149 @@
+"""Watches every request from its first byte to its answer's last, and queued segmentations to their end.
+
+Concurrency: a request's :class:`RequestRecord` and :class:`Clock` are made here, on the event loop, and are current for
+all that works on the request: worker threads get a copy of the context, so that they write into the same two objects.
+The audit log's file is written in another thread: a slow disk holds up nobody but the request's own end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from monailabel.config import settings
+from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.sam.clock import Clock, use_clock
+from lib.server.observe.audit import AuditLog, audit_entry, is_audited, outcome_of
+from lib.server.observe.metrics import Metrics
+from lib.server.observe.template import UNMATCHED, RouteTemplates, known_method
+from lib.server.record import RequestRecord, use_record
+
+_QUEUED_ROUTE = "/segment_input_image/"
+"""The only route whose work can be queued."""
+
+
+class Observer:
+    """Where ended work is reported: to the audit log and to the metrics.
+
+    Args:
+        audit: The audit log.
+        metrics: The metrics.
+    """
+
+    def __init__(self, audit: AuditLog, metrics: Metrics) -> None:
+        self.audit = audit
+        self.metrics = metrics
+
+    def job_ended(self, record: RequestRecord, clock: Clock, status: int) -> None:
+        """Report a queued segmentation, from the thread that worked on it.
+
+        Args:
+            record: What is known of it; by its timestamp its line belongs to that of the request that asked for it.
+            clock: Started with the work on it.
+            status: HTTP's, that asking for its result answers: 200, or why it failed.
+        """
+        outcome = outcome_of(status)
+        record.route = _QUEUED_ROUTE
+        if not settings.MONAI_LABEL_AUTH_ENABLE:
+            record.user = None  # without a login nobody is known; the default user's name, admin, would mislead
+        self.metrics.job_ended(outcome, clock.stages)
+        self.audit.write(audit_entry(record, clock.elapsed, kind="job", method=None, status=status, outcome=outcome))
+
+
+class _Answer:
+    """What the app has sent so far, and whether the client stayed to get it. Notes the route once it is known."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, record: RequestRecord, clock: Clock, templates: RouteTemplates
+    ) -> None:
+        self._scope = scope
+        self._path = get_route_path(scope)  # a mount changes what the scope says of it
+        self._receive = receive
+        self._send = send
+        self._record = record
+        self._clock = clock
+        self._templates = templates
+        self.status: int | None = None
+        self.seconds: float | None = None
+        """Until its last byte, without what the app does in the background afterwards; None until then."""
+        self.disconnected = False
+
+    @property
+    def complete(self) -> bool:
+        return self.seconds is not None
+
+    def note_route(self) -> None:
+        self._record.route = self._templates.of(self._scope, self._path)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self.complete:
+            self.disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.note_route()
+            request_id = (b"x-request-id", self._record.request_id.encode("ascii"))
+            message = {**message, "headers": [*message.get("headers", ()), request_id]}
+            self.status = message["status"]
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.seconds = self._clock.elapsed
+        await self._send(message)
+
+
+class ObservingMiddleware:
+    """Makes a record and a clock current for each HTTP request, and reports what became of it. The outermost of all.
+
+    Every answer gets the request's id as header ``X-Request-ID``. What the app raises was logged, with that id, and
+    answered below; it goes on to the server only if the answer was not complete, so that the connection is closed.
+
+    Args:
+        app: The app with all its other middleware.
+        observer: Gets the reports.
+        templates: Finds the route's template.
+        max_seconds: The clocks' limit.
+    """
+
+    def __init__(self, app: ASGIApp, observer: Observer, templates: RouteTemplates, max_seconds: float) -> None:
+        self.app = app
+        self._observer = observer
+        self._templates = templates
+        self._max_seconds = max_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on the request, observed."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        client = scope.get("client")
+        record = RequestRecord(client=client[0] if client else None)
+        clock = Clock(self._max_seconds)
+        answer = _Answer(scope, receive, send, record, clock, self._templates)
+        with use_record(record), use_clock(clock):
+            try:
+                await self.app(scope, answer.receive, answer.send)
+            except Exception as error:
+                record.reason = record.reason or type(error).__name__
+                if not answer.complete:
+                    raise
+            finally:
+                answer.note_route()
+                await self._report(known_method(scope["method"]), record, clock, answer)
+
+    async def _report(self, method: str, record: RequestRecord, clock: Clock, answer: _Answer) -> None:
+        route, status = record.route or UNMATCHED, answer.status
+        seconds = clock.elapsed if answer.seconds is None else answer.seconds
+        self._observer.metrics.request_ended(method, route, status, seconds, clock.stages)
+        if not is_audited(route, status):
+            return
+        entry = audit_entry(
+            record,
+            seconds,
+            kind="request",
+            method=method,
+            status=status,
+            outcome="disconnected" if answer.disconnected or not answer.complete else outcome_of(status),
+        )
+        await asyncio.to_thread(self._observer.audit.write, entry)

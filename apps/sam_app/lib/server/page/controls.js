@@ -1,0 +1,181 @@
+/** The controls beside the image: they set what is wanted, and show what there is. */
+
+import { scoresOf } from "./session.js";
+import { describeCandidate, describePrompt, describeWindow, number } from "./words.js";
+
+const byId = (id) => document.getElementById(id);
+
+/** Model, window and frame. */
+export class Settings {
+  #session;
+  #presets;
+  #model = byId("model");
+  #window = byId("window");
+  #center = byId("center");
+  #width = byId("width");
+  #frame = byId("frame");
+  #frameNumber = byId("frame-number");
+  #frames = 1;
+
+  /**
+   * @param {import("./session.js").Session} session
+   * @param {Record<string, {center: number, width: number}>} presets Windows by name.
+   */
+  constructor(session, presets) {
+    this.#session = session;
+    this.#presets = presets;
+    for (const [name, { center, width }] of Object.entries(presets)) {
+      byId("window-presets").append(new Option(`${name[0].toUpperCase()}${name.slice(1)} (${center} / ${width})`, name));
+    }
+    this.#model.addEventListener("change", () => session.set({ model: this.#model.value }));
+    this.#window.addEventListener("change", () => this.#choosePreset());
+    for (const field of [this.#center, this.#width]) field.addEventListener("change", () => this.#chooseCustom());
+    this.#frame.addEventListener("input", () => session.set({ frame: this.#frame.valueAsNumber - 1 }));
+    this.#frameNumber.addEventListener("change", () => this.step(this.#frameNumber.valueAsNumber - 1 - session.wanted.frame));
+  }
+
+  /** @param {{models: Record<string, string>, default_model: string}} health */
+  setModels({ models, default_model: preferred }) {
+    const usable = Object.keys(models).filter((name) => models[name] !== "no checkpoint");
+    const chosen = usable.includes(this.#model.value) ? this.#model.value : preferred;
+    this.#model.replaceChildren(...usable.map((name) => new Option(name, name, name === preferred, name === chosen)));
+    if (this.#session.wanted.model !== chosen) this.#session.set({ model: chosen });
+  }
+
+  get hasFrames() {
+    return this.#frames > 1;
+  }
+
+  /** Go `by` frames further, as far as there are any. */
+  step(by) {
+    const { frame } = this.#session.wanted;
+    if (!this.hasFrames || frame === null || !Number.isFinite(by)) return this.show(null);
+    const next = Math.max(0, Math.min(this.#frames - 1, Math.round(frame + by)));
+    if (next !== frame) this.#session.set({ frame: next });
+    this.show(null);
+  }
+
+  /** A new file: nothing of the one before holds. */
+  reset() {
+    this.#window.value = "";
+  }
+
+  /** @param {import("./session.js").Result | null} result The one that is shown; null keeps what is known. */
+  show(result) {
+    if (result) {
+      const { frames, window } = result.facts;
+      this.#frames = frames;
+      byId("window-fields").disabled = false;
+      byId("window-source").textContent = `In use: ${describeWindow(window)}`;
+      if (!this.#session.wanted.window) {
+        this.#center.value = window.center === null ? "" : round(window.center);
+        this.#width.value = window.width === null ? "" : round(window.width);
+      }
+    }
+    const { frame } = this.#session.wanted;
+    byId("frames").hidden = !this.hasFrames;
+    if (frame === null || !this.hasFrames) return;
+    for (const field of [this.#frame, this.#frameNumber]) {
+      field.max = this.#frames;
+      field.value = frame + 1;
+    }
+    byId("frame-count").textContent = `of ${number(this.#frames)}`;
+  }
+
+  #choosePreset() {
+    const name = this.#window.value;
+    if (name === "custom") return this.#center.focus();
+    const window = this.#presets[name] ?? null;
+    if (window) [this.#center.value, this.#width.value] = [window.center, window.width];
+    this.#session.set({ window });
+  }
+
+  #chooseCustom() {
+    const window = { center: this.#center.valueAsNumber, width: this.#width.valueAsNumber };
+    const isWhole = Number.isFinite(window.center) && Number.isFinite(window.width);
+    if (!isWhole || !this.#width.reportValidity()) return;
+    this.#window.value = "custom";
+    this.#session.set({ window });
+  }
+}
+
+/** The list of prompts, the candidates and the downloads. */
+export class ObjectPanel {
+  #session;
+  #list = byId("prompts");
+
+  /** @param {import("./session.js").Session} session */
+  constructor(session) {
+    this.#session = session;
+    const label = byId("label");
+    label.addEventListener("input", () => { session.label = label.value.trim(); });
+    const multimask = byId("multimask");
+    multimask.addEventListener("change", () => session.set({ multimask: multimask.checked }));
+    for (const button of document.querySelectorAll("[data-download]")) {
+      button.addEventListener("click", () => this.#download(button.dataset.download));
+    }
+  }
+
+  show() {
+    const { prompts, result } = this.#session;
+    this.#showPrompts(prompts);
+    this.#showCandidates(result);
+    for (const button of document.querySelectorAll("[data-download]")) button.disabled = !result || !prompts.length;
+  }
+
+  #showPrompts(prompts) {
+    const focused = [...this.#list.children].findIndex((item) => item.contains(document.activeElement));
+    this.#list.replaceChildren(...prompts.map((prompt, index) => this.#item(prompt, index)));
+    byId("no-prompts").hidden = prompts.length > 0;
+    if (focused < 0) return;
+    const next = this.#list.children[Math.min(focused, prompts.length - 1)];
+    (next?.querySelector("button") ?? byId("stage")).focus();
+  }
+
+  #item(prompt, index) {
+    const text = describePrompt(prompt);
+    const item = document.createElement("li");
+    const name = document.createElement("span");
+    name.className = prompt.kind;
+    name.textContent = text;
+    const remove = document.createElement("button");
+    remove.type = "button";
+    remove.textContent = "×";
+    remove.setAttribute("aria-label", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
+    remove.addEventListener("click", () => this.#session.remove(index));
+    item.append(name, remove);
+    return item;
+  }
+
+  #showCandidates(result) {
+    const count = result?.prompts.length ? result.facts.candidates : 0;
+    byId("candidates").hidden = count < 2;
+    const choices = Array.from({ length: count }, (_, candidate) => {
+      const label = document.createElement("label");
+      const radio = document.createElement("input");
+      Object.assign(radio, { type: "radio", name: "candidate", checked: candidate === result.candidate });
+      radio.addEventListener("change", () => this.#session.choose(candidate));
+      label.append(radio, describeCandidate(candidate, scoresOf(result, candidate)));
+      return label;
+    });
+    const isFocused = byId("candidate-list").contains(document.activeElement);
+    byId("candidate-list").replaceChildren(...choices);
+    if (isFocused) byId("candidate-list").querySelector(":checked")?.focus();
+  }
+
+  async #download(kind) {
+    const blob = await this.#session.download(kind);
+    if (!blob) return;
+    const stem = this.#session.file.name.replace(/(\.nii)?\.[^.]*$/, "") || "image";
+    const name = { overlay: "overlay.png", mask: "mask.png", sc: "secondary-capture.dcm", seg: "segmentation.dcm" }[kind];
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${stem}-${name}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+}
+
+function round(value) {
+  return Math.round(value * 100) / 100;
+}

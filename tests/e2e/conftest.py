@@ -1,0 +1,36 @@
+"""A real server and a real browser for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from support.chromium import running_chromium
+from support.sam_page import SamPage
+from support.server_process import Server, running_server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with running_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, chromium) -> Iterator[Server]:
+    """One server for all tests of this folder; none where there is no browser to use it."""
+    with running_server(tmp_path_factory.mktemp("page"), "models", "sam_tiny") as running:
+        yield running
+
+
+@pytest.fixture
+def sam_page(chromium, server) -> Iterator[SamPage]:
+    """The page, freshly loaded. Whatever the browser complained of and the test did not expect fails it."""
+    opened = SamPage(chromium, server)
+    try:
+        yield opened
+    finally:
+        opened.close()
+    assert opened.complaints == []

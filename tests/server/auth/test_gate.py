@@ -1,0 +1,175 @@
+"""The gate in front of a small app that shows what comes through."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, WebSocket
+from starlette.staticfiles import StaticFiles
+
+from lib.server.auth.api_keys import make_key
+from lib.server.auth.authenticator import Authenticator
+from lib.server.auth.gate import Gate
+from lib.server.auth.key_file import KeyFile, KeyRing
+from support.asgi import ask
+
+
+@pytest.fixture
+def key(tmp_path) -> str:
+    key, entry = make_key("viewer", ["user"], None)
+    KeyFile(tmp_path / "keys.json").add(entry)
+    return key
+
+
+@pytest.fixture
+def app(key, tmp_path) -> FastAPI:
+    app = FastAPI()
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "file").write_text("data")
+    app.mount("/static", StaticFiles(directory=tmp_path / "static"))
+
+    @app.websocket("/socket")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "OPTIONS"])
+    def show(request: Request) -> dict[str, Any]:
+        return {"user": getattr(request.state, "user", None), "headers": dict(request.headers)}
+
+    authenticator = Authenticator(KeyRing(KeyFile(tmp_path / "keys.json")), None)
+    app.add_middleware(Gate, authenticator=authenticator, origins=("https://viewer.example",))
+    return app
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def basic(name: str, key: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{key}".encode()).decode()}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health_check/", "/health_check", "/auth/", "/auth", "/auth/token", "/sam/", "/sam", "/sam/page/x.js", "/"],
+)
+def test_open_paths(app, path):
+    answer = ask(app, "GET", path)
+    assert answer.status_code == 200 and answer.json()["user"] is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/info/",
+        "/static/file",
+        "/ohif/index.html",
+        "/nowhere",
+        "/auth/token/valid",
+        "/health_check//",
+        "/health_check/x",
+        "/Health_check/",
+        "/docs%2f..%2finfo/",
+        "/sam/page",
+        "/sam/other",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_all_else_is_closed(app, path, method):
+    answer = ask(app, method, path)
+    assert answer.status_code == 401 and "Authorization: Bearer" in answer.json()["detail"]
+    assert answer.headers.get_list("www-authenticate") == ["Bearer", 'Basic realm="SAM app", charset="UTF-8"']
+
+
+def test_a_folder_of_files_is_closed_and_opens(app, key):
+    assert ask(app, "GET", "/static/file", headers=bearer(key)).text == "data"
+
+
+def test_sockets_are_closed_and_open(app, key):
+    def connect(headers: dict[str, str]) -> str:
+        sent = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "websocket", "path": "/socket", "headers": encoded, "query_string": b"", "subprotocols": []}
+        scope |= {"extensions": {"websocket.http.response": {}}}
+        asyncio.run(app(scope, receive, send))
+        return sent[0]["type"]
+
+    assert connect({}) == "websocket.http.response.start"
+    assert connect(bearer(key)) == "websocket.accept"
+
+
+@pytest.mark.parametrize("login", [bearer, lambda key: basic("viewer", key)], ids=["bearer", "basic"])
+def test_the_user_comes_through_and_the_key_does_not(app, key, login):
+    seen = ask(app, "GET", "/info/", headers=login(key) | {"X-Other": "kept"})
+    assert seen.json()["user"]["username"] == "key:viewer"
+    assert seen.json()["user"]["roles"] == ["monailabel-user"]
+    assert seen.json()["headers"]["x-other"] == "kept"
+    assert "authorization" not in seen.json()["headers"] and key not in seen.text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "bearer x",
+        "Bearer {key}x",
+        "Bearer {key} x",
+        "{key}",
+        "Token {key}",
+        "Basic",
+        "Basic %%",
+    ]
+    + ["Basic {key}", "Digest x", "Bearer \xe9"],
+)
+def test_headers_that_are_refused(app, key, header, caplog):
+    answer = ask(app, "GET", "/info/", headers={"Authorization": header.format(key=key).encode("latin-1")})
+    assert answer.status_code == 401
+    assert key not in answer.text and key not in caplog.text
+    assert caplog.text.count("Refused a request from 192.0.2.7") == 1
+
+
+@pytest.mark.parametrize("login", [bearer, lambda key: basic("guest", key)], ids=["bearer", "basic"])
+def test_a_key_ends_when_it_expires(app, tmp_path, login):
+    key, entry = make_key("guest", ["user"], 0.5 / 86400)
+    KeyFile(tmp_path / "keys.json").add(entry)
+    assert ask(app, "GET", "/info/", headers=login(key)).status_code == 200
+    time.sleep(0.6)
+    expired = ask(app, "GET", "/info/", headers=login(key))
+    assert expired.status_code == 401 and expired.json()["detail"] == "the API key 'guest' has expired"
+
+
+def test_a_basic_login_needs_the_name_too(app, key):
+    assert ask(app, "GET", "/info/", headers=basic("other", key)).status_code == 401
+    assert ask(app, "GET", "/info/", headers=basic("", key)).status_code == 401
+    assert ask(app, "GET", "/info/", headers=basic("viewer", "")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://server", 200),
+        ("https://viewer.example", 200),
+        ("https://evil.example", 403),
+        ("http://server.evil.example", 403),
+        ("http://server:8000", 403),
+        ("null", 403),
+    ],
+)
+def test_a_login_that_the_browser_remembers_is_not_for_other_pages(app, key, origin, status):
+    """A page of another site cannot send Bearer without knowing the key; Basic is sent along without its doing."""
+    assert ask(app, "POST", "/infer/sam_tiny", headers=basic("viewer", key) | {"Origin": origin}).status_code == status
+    assert ask(app, "POST", "/infer/sam_tiny", headers=bearer(key) | {"Origin": origin}).status_code == 200
