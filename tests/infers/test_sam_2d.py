@@ -88,7 +88,13 @@ def test_an_empty_mask_is_a_file_too(task, monkeypatch):
 
 
 def test_viewers_config_is_of_kinds_that_they_show(task):
-    assert task.info()["config"] == {"window": ["auto", "abdomen", "lung", "mediastinum", "bone", "brain", "liver"]}
+    assert task.info()["config"] == {
+        "window": ["auto", "abdomen", "lung", "mediastinum", "bone", "brain", "liver"],
+        "candidates": ["auto", "single", "best of three"],
+        "box_from_points": False,
+        "largest_component": False,
+        "fill_holes": False,
+    }
 
 
 @pytest.mark.parametrize(

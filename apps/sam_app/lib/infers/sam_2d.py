@@ -13,17 +13,19 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
 from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
+from lib.infers.click_memory import ClickMemory
 from lib.sam.automatic import segment_automatically
 from lib.sam.clock import current_clock
 from lib.sam.embeddings import Embedding
 from lib.sam.engine import Engine
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import PromptError, Prompts
-from lib.sam.refinement import find_earlier, go_on, is_unchanged
+from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
-from lib.transforms.masks import FrameToVolumed, MergeObjectsd
+from lib.transforms.masks import CleanLabelsd, FrameToVolumed, MergeObjectsd
 from lib.transforms.sam_input_prompts import SamInputPromptsd
+from lib.transforms.viewer_options import BEST_OF_THREE, SINGLE, ViewerOptionsd
 from lib.transforms.viewer_prompts import ViewerPromptsd
 from lib.transforms.window import AUTO, PRESETS, WindowFramed
 
@@ -39,6 +41,10 @@ class Sam2D(BasicInferTask):
     model's spec says whether a lone point is answered with the best of three candidates; everything else is with the
     single mask. ``automatic`` False answers a request without prompts with no object at all.
 
+    Clicks of one client (``client``, which the server sets) refine: prompts that extend its last ones on the same
+    picture for the same object (``object_name``) start from the mask that these gave. What viewers show as options:
+    ``window``, ``candidates``, ``box_from_points``, ``largest_component``, ``fill_holes``.
+
     Args:
         model: The model's name in the engine.
         engine: Shared by all tasks.
@@ -53,12 +59,24 @@ class Sam2D(BasicInferTask):
             labels=[],
             dimension=2,
             description=engine.specs[model].description,
-            config={"window": [AUTO, *PRESETS]},
+            config={
+                "window": [AUTO, *PRESETS],
+                "candidates": [AUTO, SINGLE, BEST_OF_THREE],
+                "box_from_points": False,
+                "largest_component": False,
+                "fill_holes": False,
+            },
         )
         self._config.pop("device")  # the engine has one, and a client's choice would not change it
         self._model = model
         self._engine = engine
         self._limits = limits
+        self._memory = ClickMemory()
+
+    @property
+    def engine_model(self) -> str:
+        """The name in the engine of the model that it runs."""
+        return self._model
 
     def is_valid(self) -> bool:
         """Whether the model can be used: clients are shown it only then."""
@@ -67,17 +85,21 @@ class Sam2D(BasicInferTask):
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
         limits, is_rest = self._limits, "sam_input" in (data or {})
-        return [
-            LoadMedicalImaged(keys="image", max_pixels=limits.max_pixels, max_frames=limits.max_frames),
-            SamInputPromptsd(limits.max_prompts) if is_rest else ViewerPromptsd(limits.max_prompts),
-            WindowFramed(),
-        ]
+        prompts = (
+            [SamInputPromptsd(limits.max_prompts)]
+            if is_rest
+            else [ViewerOptionsd(), ViewerPromptsd(limits.max_prompts)]
+        )
+        load = LoadMedicalImaged(keys="image", max_pixels=limits.max_pixels, max_frames=limits.max_frames)
+        return [load, *prompts, WindowFramed()]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
-        if data["objects"]:
+        if data["objects"] and "sam_input" not in data:
+            data["predictions"] = self._segment_click(predictor, embedding, data)
+        elif data["objects"]:
             data["predictions"] = self._segment(predictor, embedding, data)
         elif data.get("automatic", True):
             data["predictions"] = segment_automatically(predictor, embedding)
@@ -85,6 +107,16 @@ class Sam2D(BasicInferTask):
             data["predictions"] = []
         data["checkpoint_sha256"] = predictor.checkpoint_sha256
         return data
+
+    def _segment_click(self, predictor: Predictor, embedding: Embedding, data: dict[str, Any]) -> list[Prediction]:
+        """A viewer's one object, from the mask that the client has there already if it does."""
+        key = (data.get("client") or "", embedding.key, str(data.get("object_name") or ""))
+        last = self._memory.recall(key) if data.get("client") else None
+        [prediction] = self._segment(predictor, embedding, {**data, "earlier": [last] if last else []})
+        if data.get("client"):
+            prompts: Prompts = data["objects"][0]
+            self._memory.remember(key, EarlierObject(prompts, prediction.scores, prediction.low_res_logits))
+        return [prediction]
 
     def _segment(self, predictor: Predictor, embedding: Embedding, data: dict[str, Any]) -> list[Prediction]:
         """One prediction an object; those that extend an earlier one start from its mask or, unchanged, keep it."""
@@ -111,13 +143,13 @@ class Sam2D(BasicInferTask):
 
     def _multimask(self, prompts: Prompts, asked: bool | None) -> bool:
         if asked is not None:
-            return bool(asked)
+            return asked
         is_lone_point = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
         return is_lone_point and self._engine.specs[self._model].point_candidates
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """One label map from the objects' masks, in its place in the volume."""
-        return [MergeObjectsd(), FrameToVolumed()]
+        return [MergeObjectsd(), CleanLabelsd(), FrameToVolumed()]
 
     def writer(
         self, data: dict[str, Any], extension: str | None = None, dtype: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms import Transform
+from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 
 from lib.imaging.image import MedicalImage
 from lib.sam.predictor import Prediction
@@ -50,6 +50,25 @@ class MergeObjectsd(Transform):
         """Merge."""
         result = dict(data)
         result["labels"] = merge_objects(result["predictions"], result["frame"].shape[:2])
+        return result
+
+
+class CleanLabelsd(Transform):
+    """Take ``labels`` of one object, give them without what the user does not want.
+
+    ``largest_component`` True keeps the largest connected piece, ``fill_holes`` True fills what the object encloses;
+    pixels are connected over edges. Either may be missing.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Clean."""
+        result = dict(data)
+        labels = result["labels"][None].copy()  # the transforms may write into what they get
+        if result.get("largest_component"):
+            labels = KeepLargestConnectedComponent(applied_labels=1, connectivity=1)(labels)
+        if result.get("fill_holes"):
+            labels = FillHoles(applied_labels=1, connectivity=1)(labels)
+        result["labels"] = np.asarray(labels[0], dtype=np.uint8)
         return result
 
 

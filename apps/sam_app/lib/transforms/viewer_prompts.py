@@ -27,6 +27,8 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     Args:
         image: Gives the bounds; its ``ijk`` are the clients'.
         request: ``foreground``, ``background``, ``roi``, ``slice``; each may be missing, None or empty.
+            ``box_from_points`` True takes the first two foreground points of the slice as opposite corners of a box,
+            for viewers that have points only; a lone one stays a point until the second comes.
 
     Returns:
         k and the prompts, in XY pixels of that slice (x is i, y is j).
@@ -50,9 +52,23 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
     on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
+    if box is None and request.get("box_from_points") and len(on_object) >= 2:
+        box, on_object = _box_between(*on_object[:2]), on_object[2:]
     if box is None and not on_object:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
     return k, Prompts.from_clicks(on_object, beside_it, box=box)
+
+
+def _box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
+    """XYXY of the box with these two corners.
+
+    Raises:
+        PromptError: If it has no area.
+    """
+    (left, right), (top, bottom) = sorted((a[0], b[0])), sorted((a[1], b[1]))
+    if left == right or top == bottom:
+        raise PromptError(f"the box between the points {list(a)} and {list(b)} has no area: click opposite corners")
+    return [left, top, right, bottom]
 
 
 def _points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:

@@ -23,6 +23,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
+from lib.server.client_key import client_key
 from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
 from lib.server.mends.arguments import known_image, label_tag, neutral_upload, parsed_object
@@ -32,7 +33,8 @@ from lib.server.record import note
 router = APIRouter(tags=["Infer"])
 
 _SERVER_KEYS = (
-    *("image", "image_path", "model", "label", "session", "sam_input", "earlier", "automatic", "skip_writer"),
+    *("image", "image_path", "model", "label", "session"),
+    *("sam_input", "earlier", "automatic", "client", "object_name", "skip_writer"),
     "logging",  # would silence the server's log
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
@@ -69,12 +71,17 @@ def infer(
     if label and not given and str(label.filename).endswith(".bin"):  # upstream takes the shape from the datastore
         raise HTTPException(422, "a raw label needs an image of the datastore")
     allowed = _allowed_params(params)
+    state = {
+        "client": client_key(request, user.username, allowed.pop("client_id", None)),
+        "object_name": parsed_object(params).get("label"),  # upstream's own ``label`` is a file
+    }
     note(model=model)
     note_viewer_prompts(allowed)
     admission: Admission = request.app.state.admission
     with admission.inside():
-        answer = run_inference(background_tasks, model, given, session_id, json.dumps(allowed), file, label, output)
-    note(checkpoint_sha256=app.engine.predictor(model).checkpoint_sha256)
+        params = json.dumps({**allowed, **state})
+        answer = run_inference(background_tasks, model, given, session_id, params, file, label, output)
+    note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     if given:  # a DICOMweb server's series is here only now
         note_datastore_image(given)
     return answer

@@ -1,0 +1,49 @@
+import threading
+
+import numpy as np
+
+from lib.infers.click_memory import ClickMemory
+from lib.sam.prompts import Prompts
+from lib.sam.refinement import EarlierObject
+
+
+def an_answer(level: float = 0.0) -> EarlierObject:
+    prompts = Prompts.from_clicks([[1, 2]])
+    return EarlierObject(prompts, np.ones(1, np.float32), np.full((1, 256, 256), level, np.float32))
+
+
+def test_the_last_answer_of_each_client_picture_and_label_is_kept():
+    memory = ClickMemory()
+    keys = [("ann", "a", "liver"), ("bob", "a", "liver"), ("ann", "b", "liver"), ("ann", "a", "lung")]
+    answers = [an_answer(level) for level in range(4)]
+    for key, answer in zip(keys, answers, strict=True):
+        assert memory.recall(key) is None
+        memory.remember(key, answer)
+    assert [memory.recall(key) for key in keys] == answers
+    newer = an_answer()
+    memory.remember(keys[0], newer)
+    assert memory.recall(keys[0]) is newer and memory.recall(keys[1]) is answers[1]
+
+
+def test_the_least_recently_used_are_forgotten():
+    memory = ClickMemory(max_entries=2)
+    for client in ("a", "b"):
+        memory.remember((client, "", ""), an_answer())
+    memory.recall(("a", "", ""))
+    memory.remember(("c", "", ""), an_answer())
+    assert [memory.recall((client, "", "")) is not None for client in "abc"] == [True, False, True]
+
+
+def test_threads_do_not_lose_each_others_answers():
+    memory = ClickMemory(max_entries=10_000)
+
+    def click(client: str) -> None:
+        for number in range(50):
+            memory.remember((client, str(number), ""), an_answer(0))
+
+    threads = [threading.Thread(target=click, args=(str(n),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(memory.recall((str(n), str(number), "")) for n in range(4) for number in range(50))
