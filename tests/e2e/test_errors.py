@@ -37,10 +37,24 @@ def test_a_file_that_is_no_image(sam_page):
     sam_page.expect_complaints(415)
 
 
+def test_a_folder_or_several_files(sam_page, disc, tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        Image.fromarray(disc[0]).save(path)
+    sam_page.drop_paths(*paths)
+    expect(alert(sam_page)).to_contain_text("These are 2 files")
+    sam_page.drop_paths(tmp_path)
+    expect(alert(sam_page)).to_contain_text("This is a folder")
+    assert sam_page.answers() == []
+    sam_page.drop_paths(paths[1])
+    sam_page.wait_until_idle("b.png: 240 × 200 pixels")
+    expect(alert(sam_page)).to_be_empty()
+
+
 def test_what_the_server_refuses_stays_and_can_be_completed(with_disc):
     """A negative point alone is nothing to segment; with a positive one after it, it is."""
     with_disc.click(150, 110, "right")
-    expect(alert(with_disc)).to_contain_text("negative")
+    expect(alert(with_disc)).to_contain_text("Nothing marks the object")
     assert with_disc.prompts() == ["Negative point at 150, 110"]
     with_disc.click(130, 90)
     with_disc.wait_until_idle("Mask of")

@@ -42,7 +42,7 @@ def locked_page(chromium, locked, disc) -> Iterator[SamPage]:
 
 
 def test_it_asks_for_a_key_and_goes_on_with_what_was_wanted(locked_page, locked, tmp_path):
-    dialog = locked_page.page.get_by_role("dialog", name="This server asks who you are")
+    dialog = locked_page.page.get_by_role("dialog", name="This server needs an API key")
     field = dialog.get_by_label("API key")
     expect(field).to_be_focused()
     assert field.get_attribute("type") == "password"
@@ -53,7 +53,7 @@ def test_it_asks_for_a_key_and_goes_on_with_what_was_wanted(locked_page, locked,
     dialog.get_by_role("button", name="Continue").click()
     locked_page.wait_until_idle("No prompts yet")
     expect(dialog).to_be_hidden()
-    assert field.input_value() == ""
+    assert locked_page.page.locator("#key").input_value() == ""
 
     locked_page.click(130, 90)
     locked_page.wait_until_idle("Mask of")
@@ -62,7 +62,7 @@ def test_it_asks_for_a_key_and_goes_on_with_what_was_wanted(locked_page, locked,
     places = locked_page.page.evaluate("[{ ...sessionStorage }, { ...localStorage }, document.cookie, location.href]")
     assert list(places[0].values()) == [locked[1]] and places[1:3] == [{}, ""]
     assert locked[1] not in places[3]
-    assert locked_page.manifest(locked_page.answers()[-1])["user"] == "radiology"
+    assert locked_page.manifest(locked_page.answers()[-1])["user"] == "key:radiology"
     locked_page.expect_complaints(401, 401)
 
 

@@ -123,6 +123,13 @@ def segment(server: Server, headers: dict[str, str]) -> requests.Response:
     return server.segment((server.studies / "disc.png").read_bytes(), prompts, headers=headers)
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return condition()
+
+
 @pytest.fixture(scope="module")
 def routes(guarded) -> set[tuple[str, str]]:
     """Method and path of every route: MONAI Label's, hidden ones too, and those that the server documents."""
@@ -181,6 +188,15 @@ def test_the_four_routes_with_a_key(guarded, user):
     assert json.loads(manifest.read_text())["user"] == "key:viewer"
 
 
+def test_others_results_are_as_if_they_were_not_there(guarded, user):
+    other, admin = guarded.add("colleague", "user"), guarded.add("auditor", "user", "admin")
+    timestamp = segment(guarded.server, user).json()["timestamp"]
+    for path in (f"/get_segmented_image/{timestamp}", f"/get_dicom_image/{timestamp}?type=seg"):
+        assert guarded.server.get(path, headers=other).status_code == 404
+        for headers in (user, admin):
+            assert guarded.server.get(path, headers=headers).status_code == 200
+
+
 def test_an_upload_is_refused_before_it_is_read(guarded):
     """With MONAI Label's own guard the server reads all of the body first, whoever sends it."""
     host, port = guarded.server.url.removeprefix("http://").split(":")
@@ -215,11 +231,10 @@ def test_a_key_ends_when_it_is_removed(guarded):
 
 
 def test_a_key_ends_when_it_expires(guarded):
-    server, headers = guarded.server, guarded.add("guest", "user", days=3 / 86400)
+    server, headers = guarded.server, guarded.add("guest", "user", days=5 / 86400)
     assert server.get("/info/", headers=headers).status_code == 200
-    time.sleep(4)
-    expired = server.get("/info/", headers=headers)
-    assert expired.status_code == 401 and "'guest' has expired" in expired.json()["detail"]
+    assert eventually(lambda: server.get("/info/", headers=headers).status_code == 401)
+    assert "'guest' has expired" in server.get("/info/", headers=headers).json()["detail"]
 
 
 def test_a_harmed_file_closes_the_server_until_it_is_mended(guarded, user):
@@ -406,13 +421,6 @@ def test_both_kinds_of_login_hold_at_once(with_oidc, provider, tmp_path):
     assert refused.value.status_code == 401
     realm = with_oidc.server.get("/auth/").json()
     assert (realm["client_id"], realm["realm"]) == (CLIENT_ID, provider.issuer)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return condition()
 
 
 def test_a_rotation_of_the_providers_keys_is_followed(with_oidc, provider):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from monailabel.config import settings
 from starlette.applications import Starlette
 
 import lib.server.page
@@ -100,8 +101,11 @@ def test_it_is_read_only(client, method):
     assert client.request(method, "/sam/").status_code == 405
 
 
-def test_constants_are_the_servers_own(client):
+@pytest.mark.parametrize("login", [False, True])
+def test_constants_are_the_servers_own(client, monkeypatch, login):
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", login)
     constants = client.get("/sam/page/constants.json").json()
+    assert constants["asksForLogin"] is login
     assert constants["palette"] == PALETTE.tolist()
     assert {name: (w["center"], w["width"]) for name, w in constants["windows"].items()} == {
         name: (window.center, window.width) for name, window in PRESETS.items()

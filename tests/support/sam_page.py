@@ -85,6 +85,13 @@ class SamPage:
         for event in ("dragenter", "dragover", "drop"):
             self.page.dispatch_event("#viewport", event, {"dataTransfer": transfer})
 
+    def drop_paths(self, *paths: Path) -> None:
+        """Drop what lies on the disk, as a file manager hands it over: files or folders."""
+        session = self._context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for event in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": event, "x": 600, "y": 400, "data": data})
+
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where the middle of an image pixel is on screen."""
         stage = self.page.locator("#stage").bounding_box()

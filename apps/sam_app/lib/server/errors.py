@@ -27,10 +27,6 @@ class UnknownImageError(LookupError):
     """The datastore has no such image."""
 
 
-class UploadTooLargeError(ValueError):
-    """The request's body is larger than allowed."""
-
-
 class GivenUpError(RuntimeError):
     """An accepted request was tried as often as is sensible."""
 
@@ -58,7 +54,6 @@ STATUS: dict[type[Exception], int] = {
     RefineError: 422,
     UnsupportedImageError: 415,
     ImageTooLargeError: 413,
-    UploadTooLargeError: 413,
     NotFinishedError: 409,
     UnknownModelError: 404,
     UnknownImageError: 404,

@@ -73,7 +73,6 @@ def mount(sam_app: SamApp) -> None:
     app.state.admission = admission
     app.state.segmentation_service = service
     app.state.health_report = HealthReport(sam_app.engine, service)
-    app.state.max_upload_bytes = int(options.max_upload_mb * 2**20)
 
     replace_upstream_routes(app)
     upstream = list(app.router.routes)
@@ -87,6 +86,7 @@ def mount(sam_app: SamApp) -> None:
     restrict_cors(app, options.cors_origins)
     max_bytes = int(options.max_upload_mb * 2**20)
     app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
+    app.description = "[Segment an image in the browser](sam/), without any other client."
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request
     logger.info("Results: %s", options.results)

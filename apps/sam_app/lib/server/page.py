@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from monailabel.config import settings
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -76,6 +77,7 @@ def _file(path: Path) -> Response:
 
 
 def _constants() -> str:
-    """The objects' colours and the windows' presets, as the server uses them."""
+    """What the page and the server share: the objects' colours, the windows' presets, whether there is a login."""
     windows = {name: {"center": window.center, "width": window.width} for name, window in PRESETS.items()}
-    return json.dumps({"palette": PALETTE.tolist(), "windows": windows})
+    asks_for_login = bool(settings.MONAI_LABEL_AUTH_ENABLE)  # also for API keys: lib.server.auth.install sets it
+    return json.dumps({"palette": PALETTE.tolist(), "windows": windows, "asksForLogin": asks_for_login})

@@ -14,10 +14,13 @@ export class Api {
   /**
    * @param {(reason: string) => Promise<string | null>} askForKey Asks the user for an API key; null: none is given.
    * @param {URL} root Where the server's routes are.
+   * @param {boolean} asksForLogin Whether the server itself does. The browser then adds no login of its own, and shows no
+   *   dialog of its own; else it does, as there may be a proxy in front that asks who is there.
    */
-  constructor(askForKey, root) {
+  constructor(askForKey, root, asksForLogin) {
     this.askForKey = askForKey;
     this.root = root;
+    this.credentials = asksForLogin ? "omit" : "same-origin";
   }
 
   /** The models that can be used and the server's state: the body of `GET /health_check/`, ready or not. */
@@ -72,7 +75,7 @@ export class Api {
 
   async #fetch(path, options) {
     try {
-      return await fetch(new URL(path, this.root), { cache: "no-store", ...options });
+      return await fetch(new URL(path, this.root), { cache: "no-store", credentials: this.credentials, ...options });
     } catch {
       throw new ServerError(0, "The server cannot be reached. Nothing is lost: try again when it is there.");
     }

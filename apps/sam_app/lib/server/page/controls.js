@@ -141,7 +141,7 @@ export class ObjectPanel {
     const remove = document.createElement("button");
     remove.type = "button";
     remove.textContent = "×";
-    remove.setAttribute("aria-label", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
+    remove.setAttribute("data-x", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
     remove.addEventListener("click", () => this.#session.remove(index));
     item.append(name, remove);
     return item;

@@ -57,6 +57,13 @@ class BoxDrawing {
     this.stage.draw();
   }
 
+  /** Drop it if there is one, and say so. */
+  cancel() {
+    if (!this.isOpen) return;
+    this.drop();
+    this.to.say("The box was dropped");
+  }
+
   end(pixel) {
     const { x, y } = this.#corner;
     this.drop();
@@ -146,7 +153,7 @@ function keys(stage, to, boxes) {
     "-": () => to.add({ kind: "negative", ...stage.crosshair }),
     b: () => boxes.toggle(stage.crosshair),
     u: () => to.undo(),
-    escape: () => boxes.drop(),
+    escape: () => boxes.cancel(),
     pageup: () => to.frame(-1),
     pagedown: () => to.frame(1),
     "]": () => stage.zoom.by(1),

@@ -14,7 +14,7 @@ const SAY_POSITION_AFTER_MS = 400;
 const byId = (id) => document.getElementById(id);
 
 const constants = await (await fetch(new URL("constants.json", import.meta.url))).json();
-const api = new Api(askForKey, new URL("../../", import.meta.url));
+const api = new Api(askForKey, new URL("../../", import.meta.url), constants.asksForLogin);
 const session = new Session(api);
 const stage = new Stage(constants.palette);
 const settings = new Settings(session, constants.windows);
@@ -59,6 +59,7 @@ function describeShown(result) {
 function sayState() {
   const { result, file, isBusy, error } = session;
   if (error) return say("");
+  if (!file) return say("Choose an image to begin.");
   if (isBusy && !result) return say(session.prompts.length ? "Segmenting…" : `Opening ${file.name}…`);
   if (!result) return undefined;
   if (result.prompts.length) return say(describeShown(result));
@@ -96,12 +97,22 @@ async function show() {
   setBusy(session.isBusy);
 }
 
+/** @param {FileList} files */
 function open(files) {
   if (!files.length) return;
+  if (files.length > 1) {
+    session.report(new Error(`These are ${files.length} files: this page takes one at a time, such as a volume in NIfTI.`));
+    return;
+  }
   byId("file").files = files; // says its name, also of a file that was dropped
   settings.reset();
   session.open(files[0]);
-  if (files.length > 1) say(`Only ${files[0].name} was opened: this page takes one file at a time.`);
+}
+
+function drop({ items, files }) {
+  const isFolder = [...items].some((item) => item.webkitGetAsEntry()?.isDirectory);
+  if (isFolder) session.report(new Error("This is a folder: this page takes one file at a time, such as a volume in NIfTI."));
+  else open(files);
 }
 
 /** Show the server's state, until it is ready. */
@@ -124,7 +135,7 @@ function connect() {
   byId("undo").addEventListener("click", () => session.undo());
   byId("clear").addEventListener("click", () => session.clear());
   byId("retry").addEventListener("click", () => session.retry());
-  byId("dismiss").addEventListener("click", () => session.dismissError());
+  byId("dismiss").addEventListener("click", () => session.report(null));
   byId("zoom-in").addEventListener("click", () => stage.zoom.by(1));
   byId("zoom-out").addEventListener("click", () => stage.zoom.by(-1));
   byId("zoom-fit").addEventListener("click", () => stage.zoom.fit());
@@ -157,7 +168,7 @@ function connect() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     byId("viewport").classList.remove("dropping");
-    open(event.dataTransfer.files);
+    drop(event.dataTransfer);
   });
 }
 

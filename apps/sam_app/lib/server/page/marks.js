@@ -25,7 +25,8 @@ function point({ kind, x, y }, place) {
   const [left, top] = [place(x), place(y)];
   const sign = [line(left - SIGN, top, left + SIGN, top)];
   if (kind === "positive") sign.push(line(left, top - SIGN, left, top + SIGN));
-  return element("g", { class: kind }, [element("circle", { cx: left, cy: top, r: RADIUS }), ...sign]);
+  const disc = (name, r) => element("circle", { class: name, cx: left, cy: top, r });
+  return element("g", { class: kind }, [disc("halo", RADIUS + 1), disc("disc", RADIUS), ...sign]);
 }
 
 function box({ kind, x, y, width, height }, place) {

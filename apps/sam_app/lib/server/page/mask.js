@@ -1,13 +1,17 @@
 /** Masks as pictures: object numbers to coloured pixels, as the server's overlay and contour colour them. */
 
-const ALPHA = 128;
+const HALF = 128;
+const OPAQUE = 255;
 
 /**
- * The object numbers of a mask PNG.
- *
- * @param {Blob} blob 8-bit grey PNG.
- * @returns {Promise<{labels: Uint8Array, width: number, height: number}>} Row by row; 0 is background.
+ * @typedef {object} Mask
+ * @property {Uint8Array} labels Object numbers, row by row; 0 is background.
+ * @property {number[]} areas Pixels of each object number, from 0 to 255.
+ * @property {number} width
+ * @property {number} height
  */
+
+/** @param {Blob} blob Object numbers as 8-bit grey PNG. @returns {Promise<Mask>} */
 export async function readMask(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const { width, height } = bitmap;
@@ -16,52 +20,60 @@ export async function readMask(blob) {
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
   const labels = new Uint8Array(width * height);
-  for (let pixel = 0; pixel < labels.length; pixel += 1) labels[pixel] = data[4 * pixel];
-  return { labels, width, height };
+  const areas = new Array(256).fill(0);
+  for (let pixel = 0; pixel < labels.length; pixel += 1) {
+    labels[pixel] = data[4 * pixel];
+    areas[labels[pixel]] += 1;
+  }
+  return { labels, areas, width, height };
 }
 
 /**
  * The objects filled, half transparent.
  *
- * @param {{labels: Uint8Array, width: number, height: number}} mask
+ * @param {Mask} mask
  * @param {number[][]} palette RGB by object number.
  * @returns {ImageData}
  */
 export function overlay({ labels, width, height }, palette) {
-  const picture = new ImageData(width, height);
-  for (let pixel = 0; pixel < labels.length; pixel += 1) {
-    if (labels[pixel]) paint(picture, pixel, palette[labels[pixel]], ALPHA);
-  }
-  return picture;
+  const colours = palette.map((rgb, label) => (label ? packed(rgb, HALF) : 0));
+  return picture(width, height, (pixel) => colours[labels[pixel]]);
 }
 
 /** The objects' boundaries: a line in the object's colour and a black one within it, so that one stands out. */
 export function contour({ labels, width, height }, palette) {
-  const picture = new ImageData(width, height);
+  const colours = palette.map((rgb) => packed(rgb, OPAQUE));
+  const black = packed([0, 0, 0], OPAQUE);
   const outer = boundary(labels, width);
-  const core = labels.map((label, pixel) => (outer[pixel] ? 0 : label));
-  const inner = boundary(core, width);
-  for (let pixel = 0; pixel < labels.length; pixel += 1) {
-    if (outer[pixel]) paint(picture, pixel, palette[labels[pixel]], 255);
-    else if (inner[pixel]) paint(picture, pixel, [0, 0, 0], 255);
-  }
-  return picture;
+  const inner = boundary(labels.map((label, pixel) => (outer[pixel] ? 0 : label)), width);
+  return picture(width, height, (pixel) => (outer[pixel] ? colours[labels[pixel]] : inner[pixel] ? black : 0));
 }
 
 /** Which pixels of objects have one of their four neighbours outside it. */
 function boundary(labels, width) {
-  const last = width - 1;
   return labels.map((label, pixel) => {
     if (!label) return 0;
     const column = pixel % width;
     const left = column === 0 ? 0 : labels[pixel - 1];
-    const right = column === last ? 0 : labels[pixel + 1];
+    const right = column === width - 1 ? 0 : labels[pixel + 1];
     const above = labels[pixel - width] ?? 0;
     const below = labels[pixel + width] ?? 0;
     return left !== label || right !== label || above !== label || below !== label ? 1 : 0;
   });
 }
 
-function paint(picture, pixel, [red, green, blue], alpha) {
-  picture.data.set([red, green, blue, alpha], 4 * pixel);
+/** A picture of packed colours. */
+function picture(width, height, colourOf) {
+  const made = new ImageData(width, height);
+  const pixels = new DataView(made.data.buffer);
+  for (let pixel = 0; pixel < width * height; pixel += 1) {
+    const colour = colourOf(pixel);
+    if (colour) pixels.setUint32(4 * pixel, colour);
+  }
+  return made;
+}
+
+/** Red, green, blue and alpha in one number, red first. */
+function packed([red, green, blue], alpha) {
+  return ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0;
 }

@@ -151,8 +151,9 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  dismissError() {
-    this.error = null;
+  /** Say, or with null no longer say, what went wrong. @param {Error | null} error */
+  report(error) {
+    this.error = error;
     this.#notify();
   }
 

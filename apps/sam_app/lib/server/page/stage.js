@@ -70,9 +70,7 @@ export class Stage extends EventTarget {
 
   /** The shown mask's pixels, by object. @returns {number[]} As many as there are objects. */
   areas(objects) {
-    const counts = new Array(objects + 1).fill(0);
-    for (const label of this.#mask?.labels ?? []) counts[label] += 1;
-    return counts.slice(1);
+    return this.#mask?.areas.slice(1, objects + 1) ?? [];
   }
 
   /** Say what the pictures show, for those who cannot see them. */
