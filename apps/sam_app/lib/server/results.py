@@ -120,9 +120,15 @@ class PendingResult:
         self.write(name, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
     def take_over(self, file: Path, name: str) -> None:
-        """Have a file of another result, too: without a copy of its content where the disk can."""
+        """Have a file of another result, too: without a copy of its content where the disk can.
+
+        Raises:
+            UnknownResultError: If the other result was deleted meanwhile.
+        """
         try:
             os.link(file, self.folder / name)
+        except FileNotFoundError:
+            raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
                 raise
@@ -275,16 +281,17 @@ class ResultStore:
             UnknownResultError: If there is nothing.
         """
         name = f"{timestamp:.6f}"
-        with self._lock:
-            finished, queued = name in self._sizes, name in self._queued
-        with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
-            if finished:
-                folder = self._folder / name
-                manifest = _read_manifest(folder, MANIFEST)
-                return StoredResult(timestamp, "failed" if "failure" in manifest else "done", folder, manifest)
-            if queued:
-                folder = self._folder / f".{name}.queued"
-                return StoredResult(timestamp, "queued", folder, _read_manifest(folder, REQUEST))
+        for _ in range(2):  # what was queued at the first look can be finished at the second
+            with self._lock:
+                finished, queued = name in self._sizes, name in self._queued
+            with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
+                if finished:
+                    folder = self._folder / name
+                    manifest = _read_manifest(folder, MANIFEST)
+                    return StoredResult(timestamp, "failed" if "failure" in manifest else "done", folder, manifest)
+                if queued:
+                    folder = self._folder / f".{name}.queued"
+                    return StoredResult(timestamp, "queued", folder, _read_manifest(folder, REQUEST))
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
     def queued(self) -> list[Decimal]:
