@@ -1,0 +1,159 @@
+"""The measured figures as tables, JSON and pictures of the worst and the best answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
+
+from evaluation.cases import Case
+from evaluation.figures import Figures, correlation, mean_with_interval
+from evaluation.protocols import CLICK_COUNTS
+
+NOC_THRESHOLDS = (0.85, 0.90)
+_TRUTH, _ANSWER = (0, 158, 115), (230, 159, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One answer of one case.
+
+    Args:
+        case: What was asked for.
+        row: Of the table.
+        figures: Against the truth.
+        mask: The answer, ``(H, W)`` bool.
+        score: Predicted IoU, if a model said one.
+    """
+
+    case: Case
+    row: str
+    figures: Figures
+    mask: np.ndarray
+    score: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"case": self.case.name, "label": self.case.label, "row": self.row, "score": self.score} | asdict(
+            self.figures
+        )
+
+
+def rows_of(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """The results by row, in the order in which the rows came."""
+    rows: dict[str, list[Result]] = {}
+    for result in results:
+        rows.setdefault(result.row, []).append(result)
+    return rows
+
+
+def is_shown(row: str) -> bool:
+    """Whether the row stands in the table: of the clicks only some counts do."""
+    kind, _, count = row.rpartition(" ")
+    return kind not in ("clicks", "box, clicks") or int(count) in CLICK_COUNTS
+
+
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A line for each shown row: means with 95 % intervals, and how well the model knows its IoU."""
+    lines = []
+    for row, found in rows_of(results).items():
+        if not is_shown(row):
+            continue
+        line: dict[str, Any] = {"row": row, "objects": len(found)}
+        for name in ("dice", "iou", "nsd"):
+            mean, low, high = mean_with_interval([getattr(result.figures, name) for result in found])
+            line[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
+        scored = [(result.score, result.figures.iou) for result in found if result.score is not None]
+        known = correlation(*zip(*scored, strict=True)) if scored else None
+        line["score_correlation"] = None if known is None else round(known, 3)
+        lines.append(line)
+    return lines
+
+
+def clicks_needed(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """NoC: the mean number of clicks until the IoU is reached, at most eight, and in how many objects it never is."""
+    lines = []
+    for kind in ("clicks", "box, clicks"):
+        courses: dict[str, list[float]] = {}
+        for result in results:
+            if result.row.rpartition(" ")[0] == kind:
+                courses.setdefault(result.case.name, []).append(result.figures.iou)
+        for threshold in NOC_THRESHOLDS if courses else ():
+            reached = [
+                next((n for n, iou in enumerate(ious, 1) if iou >= threshold), None) for ious in courses.values()
+            ]
+            lines.append(
+                {
+                    "row": f"{kind}: NoC@{threshold * 100:.0f}",
+                    "mean": round(float(np.mean([CLICK_COUNTS[-1] if n is None else n for n in reached])), 2),
+                    "never": sum(n is None for n in reached),
+                    "objects": len(reached),
+                }
+            )
+    return lines
+
+
+def by_label(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Mean Dice by label and shown row."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        if is_shown(result.row):
+            table.setdefault(result.case.label, {}).setdefault(result.row, []).append(result.figures.dice)
+    return {
+        label: {row: round(float(np.mean(values)), 4) for row, values in rows.items()}
+        for label, rows in sorted(table.items())
+    }
+
+
+def as_text(results: Sequence[Result], tolerance: str) -> str:
+    """The tables as a person reads them."""
+    lines = [f"{'':28} {'Dice (95 %)':>22} {'IoU':>7} {'NSD ' + tolerance:>12} {'r(IoU)':>7}"]
+    for line in summary(results):
+        dice, known = line["dice"], line["score_correlation"]
+        interval = f"{dice['mean']:.3f} ({dice['low']:.3f}-{dice['high']:.3f})"
+        lines.append(
+            f"{line['row']:28} {interval:>22} {line['iou']['mean']:7.3f} {line['nsd']['mean']:12.3f} "
+            f"{'' if known is None else format(known, '.2f'):>7}"
+        )
+    for line in clicks_needed(results):
+        lines.append(f"{line['row']:28} {line['mean']:.2f} clicks; never in {line['never']} of {line['objects']}")
+    rows = [row for row in rows_of(results) if is_shown(row) and ":" not in row]
+    lines += ["", f"{'mean Dice by label':28} " + " ".join(f"{row:>14}" for row in rows)]
+    for label, figures in by_label(results).items():
+        lines.append(f"{label[:28]:28} " + " ".join(f"{figures.get(row, float('nan')):14.3f}" for row in rows))
+    return "\n".join(lines)
+
+
+def save_pictures(results: Sequence[Result], folder: Path, count: int) -> None:
+    """The worst and the best answers of every row that a model gave: truth green, answer orange."""
+    for row, found in rows_of(results).items():
+        if not is_shown(row) or ":" in row or count == 0:
+            continue
+        ordered = sorted(found, key=lambda result: result.figures.dice)
+        for which, chosen in (("worst", ordered[:count]), ("best", ordered[::-1][:count])):
+            tiles = [_tile(result) for result in chosen]
+            sheet = np.concatenate(tiles, axis=1)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sheet).save(folder / f"{row.replace(', ', ' ').replace(' ', '-')}-{which}.png")
+
+
+def _tile(result: Result, side: int = 320) -> np.ndarray:
+    """The object and its surroundings, enlarged, with both borders and its Dice."""
+    truth, mask = result.case.truth, result.mask
+    rows, columns = np.nonzero(truth | mask)
+    centre = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
+    half = max(int(max(np.ptp(rows), np.ptp(columns)) * 0.75), 24)
+    window = tuple(slice(max(0, middle - half), middle + half) for middle in centre)
+    picture = Image.fromarray(result.case.frame[window]).resize((side, side), Image.Resampling.BILINEAR)
+    shown = np.array(picture)
+    for part, colour in ((truth[window], _TRUTH), (mask[window], _ANSWER)):
+        enlarged = np.array(Image.fromarray(part).resize((side, side), Image.Resampling.NEAREST))
+        shown[enlarged & ~binary_erosion(enlarged, iterations=2)] = colour
+    labelled = Image.fromarray(shown)
+    ImageDraw.Draw(labelled).text((6, 4), f"{result.case.name}  {result.figures.dice:.3f}", fill=(255, 255, 255))
+    return np.array(labelled)

@@ -1,0 +1,169 @@
+"""Who is asked: a model in the engine, or a running server as any user of its REST routes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from evaluation.cases import Case
+from evaluation.users import Click
+from lib.sam.automatic import segment_automatically
+from lib.sam.engine import Engine
+from lib.sam.prompts import Prompts
+from lib.sam.refinement import EarlierObject, find_earlier, go_on
+
+Answer = tuple[np.ndarray, float]
+"""``(H, W)`` bool mask and its predicted IoU."""
+
+
+class Dialogue(Protocol):
+    """One object being segmented: each request goes on from the answer before."""
+
+    def ask(self, box: np.ndarray | None, clicks: Sequence[Click]) -> Answer:
+        """The mask for all prompts so far."""
+
+    def ask_nothing(self) -> list[np.ndarray]:
+        """Every object that is found without prompts, each ``(H, W)`` bool."""
+
+
+class Segmenter(Protocol):
+    """Something that segments."""
+
+    def begin(self, case: Case) -> Dialogue:
+        """Start with an object, nothing known of it."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for the manifest."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class EngineSegmenter:
+    """A model in this process, asked as the app's inference task asks it.
+
+    Args:
+        engine: Has the model.
+        model: Its name.
+    """
+
+    def __init__(self, engine: Engine, model: str) -> None:
+        self._predictor = engine.predictor(model)
+        self._spec = engine.specs[model]
+        self._device = str(engine.device)
+
+    def begin(self, case: Case) -> Dialogue:
+        """See :class:`Segmenter`."""
+        return _EngineDialogue(self._predictor, self._spec.point_candidates, case)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Segmenter`."""
+        return {
+            "model": self._spec.name,
+            "checkpoint_sha256": self._predictor.checkpoint_sha256,
+            "through": "engine",
+            "device": self._device,
+        }
+
+    def close(self) -> None:
+        """See :class:`Segmenter`: nothing is held."""
+
+
+class _EngineDialogue:
+    def __init__(self, predictor: Any, point_candidates: bool, case: Case) -> None:
+        self._predictor = predictor
+        self._point_candidates = point_candidates
+        self._embedding = predictor.encode(case.frame)
+        self._last: EarlierObject | None = None
+
+    def ask(self, box: np.ndarray | None, clicks: Sequence[Click]) -> Answer:
+        prompts = Prompts(
+            points=np.array([click[:2] for click in clicks]).reshape(-1, 2),
+            labels=np.array([click[2] for click in clicks], dtype=int),
+            box=box,
+        )
+        earlier = find_earlier(prompts, [self._last] if self._last else [])
+        asked = prompts if earlier is None else go_on(prompts, earlier)
+        is_lone_point = len(clicks) == 1 and box is None and earlier is None
+        [prediction] = self._predictor.decode(
+            self._embedding, [asked], multimask=is_lone_point and self._point_candidates
+        )
+        self._last = EarlierObject(prompts, prediction.scores, prediction.low_res_logits)
+        return prediction.masks[0], float(prediction.scores[0])
+
+    def ask_nothing(self) -> list[np.ndarray]:
+        return [prediction.masks[0] for prediction in segment_automatically(self._predictor, self._embedding)]
+
+
+class ServerSegmenter:
+    """A model of a running server, asked through ``POST /segment_input_image/`` with ``refine``.
+
+    Args:
+        url: The server's address.
+        model: The model's name there; None for its default.
+        api_key: If it asks for a login.
+    """
+
+    def __init__(self, url: str, model: str | None, api_key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=600)
+        health = self._client.get("/health_check/").raise_for_status().json()
+        self._model = model or health["default_model"]
+        self._facts: dict[str, Any] = {"model": self._model, "through": url, "version": health["version"]}
+
+    def begin(self, case: Case) -> Dialogue:
+        """See :class:`Segmenter`."""
+        return _ServerDialogue(self._client, self._model, case, self._facts)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Segmenter`."""
+        return dict(self._facts)
+
+    def close(self) -> None:
+        """See :class:`Segmenter`."""
+        self._client.close()
+
+
+class _ServerDialogue:
+    def __init__(self, client: httpx.Client, model: str, case: Case, facts: dict[str, Any]) -> None:
+        self._client = client
+        self._common = {"model": model, "frame": case.frame_index}
+        self._file = case.file
+        self._facts = facts
+        self._last: float | None = None
+
+    def ask(self, box: np.ndarray | None, clicks: Sequence[Click]) -> Answer:
+        sam_input: dict[str, Any] = dict(self._common)
+        if box is not None:
+            x, y, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            sam_input["rectangles"] = [{"startX": x, "startY": y, "width": width, "height": height}]
+        for kind, wanted in (("positive_points", 1), ("negative_points", 0)):
+            sam_input[kind] = [{"x": x, "y": y} for x, y, label in clicks if label == wanted]
+        mask, facts = self._segment(sam_input)
+        return mask == 1, float(facts["scores"][0])
+
+    def ask_nothing(self) -> list[np.ndarray]:
+        mask, _ = self._segment(dict(self._common))
+        return [mask == number for number in range(1, int(mask.max()) + 1)]
+
+    def _segment(self, sam_input: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+        files = {}
+        if self._last is None:
+            files["file"] = (self._file.name, self._file.read_bytes())
+        else:
+            sam_input["refine"] = self._last
+        data = {"sam_input": json.dumps(sam_input)}
+        answer = self._client.post("/segment_input_image/", files=files, data=data)
+        if answer.is_error:
+            raise RuntimeError(f"the server answered {answer.status_code}: {answer.text[:300]}")
+        self._last = answer.json()["timestamp"]
+        facts: dict[str, Any] = json.loads(answer.headers["SAM-Result"])
+        self._facts["checkpoint_sha256"] = facts["checkpoint_sha256"]
+        picture = self._client.get(f"/get_segmented_image/{self._last}?view=mask").raise_for_status()
+        return np.asarray(Image.open(io.BytesIO(picture.content))), facts

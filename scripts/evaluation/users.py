@@ -1,0 +1,57 @@
+"""Simulated users: what they draw first, and where they click next."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from tiny.prompts import centre_point, tight_box
+
+Click = tuple[float, float, int]
+"""x, y, and 1 on the object or 0 beside it."""
+
+
+def box_around(truth: np.ndarray) -> np.ndarray:
+    """``(4,)`` XYXY of the tight box, along pixel edges."""
+    return tight_box(truth).astype(float)
+
+
+def jittered_box(truth: np.ndarray, rng: np.random.Generator, pixels: int = 5) -> np.ndarray:
+    """The tight box, shifted in x and in y by up to so many pixels and at most by half its shorter side.
+
+    As SAM-Med2D's ``get_boxes_from_mask`` does (Cheng et al. 2023, arXiv:2308.16184).
+    """
+    box = box_around(truth)
+    most = min(pixels, int(min(box[2] - box[0], box[3] - box[1]) / 2))
+    return box + np.tile(rng.integers(-most, most + 1, 2), 2)
+
+
+def centre_click(truth: np.ndarray) -> Click:
+    """The centre of the largest circle inscribed in the object."""
+    return (*centre_point(truth), 1)
+
+
+def random_click(truth: np.ndarray, rng: np.random.Generator) -> Click:
+    """Any pixel of the object, all alike (Kirillov et al. 2023, arXiv:2304.02643, appendix D.1)."""
+    rows, columns = np.nonzero(truth)
+    pick = rng.integers(len(rows))
+    return float(columns[pick]), float(rows[pick]), 1
+
+
+def corrective_click(answer: np.ndarray, truth: np.ndarray) -> Click | None:
+    """The next click: the centre of the largest connected region that is wrong, missed or too much.
+
+    The rule of interactive segmentation's NoC protocol (Sofiiuk et al. 2021, arXiv:2102.06583, section 4). None if
+    nothing is wrong.
+    """
+    best: tuple[int, np.ndarray, int] | None = None
+    for wrong, label in ((truth & ~answer, 1), (answer & ~truth, 0)):
+        regions, count = ndimage.label(wrong)
+        if count:
+            sizes = np.bincount(regions.ravel())[1:]
+            largest = int(sizes.argmax())
+            if best is None or sizes[largest] > best[0]:
+                best = int(sizes[largest]), regions == largest + 1, label
+    if best is None:
+        return None
+    return (*centre_point(best[1]), best[2])
