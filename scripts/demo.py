@@ -47,6 +47,9 @@ def run_demo(*, models: str | None, conf: Sequence[Sequence[str]]) -> int:
         models: For the server, as ``--models``.
         conf: For the server, as ``--conf``.
     """
+    if any(key == "api_keys" for key, _ in conf):
+        print("The demo's server is its own and asks for no login: leave --conf api_keys out", file=sys.stderr)
+        return 2
     DEMO_FOLDER.mkdir(exist_ok=True)
     # So that a SIGTERM also comes by the code that stops the server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -56,6 +59,7 @@ def run_demo(*, models: str | None, conf: Sequence[Sequence[str]]) -> int:
             work = Path(folder)
             fill(work / "studies")
             options = ["--studies", str(work / "studies"), "--conf", "results", str(work / "results")]
+            options += ["--conf", "audit_log", str(work / "audit.jsonl")]
             options += ["--models", models] if models else []
             options += [word for key, value in conf for word in ("--conf", key, value)]
             with running_server(options) as url:

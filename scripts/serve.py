@@ -135,6 +135,7 @@ def where_to_go_next(url: str, studies: str) -> str:
 
     return (
         f"\nThe server is ready. Ctrl-C stops it.\n\n"
+        f"  Page           {url}/sam/\n"
         f"  API            {url}/docs\n"
         f"  Health         {url}/health_check/\n"
         f"  Studies        {studies}\n"
