@@ -126,13 +126,9 @@ class PendingResult:
             UnknownResultError: If the other result was deleted meanwhile.
         """
         try:
-            os.link(file, self.folder / name)
+            _link_or_copy(file, self.folder / name)
         except FileNotFoundError:
             raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
-                raise
-            shutil.copyfile(file, self.folder / name)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """The result is complete: done, or failed if the manifest holds a ``failure``."""
@@ -351,6 +347,16 @@ def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
         if path.parent != folder or not path.is_file() or path.stat().st_size != size:
             raise ValueError(f"{file} is missing or has another size")
     return manifest
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make a file appear at a second place."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
 
 
 def _size(manifest: dict[str, Any]) -> int:
