@@ -7,20 +7,22 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from support.chromium import running_chromium
+from support.chromium import require_chromium, running_chromium
 from support.sam_page import SamPage
 from support.server_process import Server, running_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """One browser for each file of tests."""
     with running_chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, chromium) -> Iterator[Server]:
+def server(tmp_path_factory) -> Iterator[Server]:
     """One server for all tests of this folder; none where there is no browser to use it."""
+    require_chromium()
     with running_server(tmp_path_factory.mktemp("page"), "models", "sam_tiny") as running:
         yield running
 

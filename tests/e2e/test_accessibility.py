@@ -96,6 +96,7 @@ def test_everything_that_is_used_has_a_name(used):
     }
     buttons = [name for role, name in nodes if role == "button"]
     assert len(buttons) == len(set(buttons)), "two buttons are called the same"
+    assert "Remove positive point at 5, 5" in buttons
 
 
 def test_landmarks_and_headings(used):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,19 @@ def with_disc(sam_page, disc) -> SamPage:
 
 def alert(sam_page: SamPage):
     return sam_page.page.get_by_role("alert")
+
+
+def delete_results(sam_page: SamPage) -> int:
+    """Delete all that the page got so far from the server's disk; answers how many results that were."""
+    timestamps = sam_page.answers()
+    for timestamp in timestamps:
+        shutil.rmtree(sam_page.server.results / f"{Decimal(timestamp):.6f}")
+    return len(timestamps)
+
+
+def requests_since(sam_page: SamPage, count: int) -> list[dict[str, Any]]:
+    """The page's requests but the first ``count``."""
+    return [sam_page.manifest(timestamp)["request"] for timestamp in sam_page.answers()[count:]]
 
 
 def test_a_file_that_is_no_image(sam_page):
@@ -62,6 +76,19 @@ def test_what_the_server_refuses_stays_and_can_be_completed(with_disc):
     asked = with_disc.requests()[-1]
     assert asked["negative_points"] == [{"x": 150.0, "y": 110.0}]
     assert asked["positive_points"] == [{"x": 130.0, "y": 90.0}]
+    with_disc.expect_complaints(422)
+
+
+def test_an_error_about_what_is_no_longer_wanted_is_not_shown(with_disc):
+    """While the negative point alone is being refused, a positive one comes: all keys before any answer can."""
+    with_disc.page.locator("#stage").evaluate("""(stage) => {
+        for (const key of ["n", "ArrowUp", "Enter"]) {
+            stage.dispatchEvent(new KeyboardEvent("keydown", { key, shiftKey: true }));
+        }
+    }""")
+    with_disc.wait_until_idle("Mask of")
+    expect(alert(with_disc)).to_be_empty()
+    assert len(with_disc.prompts()) == 2
     with_disc.expect_complaints(422)
 
 
@@ -105,12 +132,29 @@ def test_an_image_that_the_server_no_longer_has_is_sent_again(with_disc):
     """Results are deleted when they are old; the page still has the file and all prompts."""
     with_disc.click(130, 90)
     with_disc.wait_until_idle("Mask of")
-    for timestamp in with_disc.answers():
-        shutil.rmtree(with_disc.server.results / f"{Decimal(timestamp):.6f}")
-    gone = len(with_disc.answers())
+    gone = delete_results(with_disc)
     with_disc.click(120, 80)
     with_disc.wait_until_idle("Mask of")
-    again = [with_disc.manifest(timestamp)["request"] for timestamp in with_disc.answers()[gone:]]
+    again = requests_since(with_disc, gone)
     assert again[0] == {"automatic": False}
     assert again[1]["positive_points"] == [{"x": 130.0, "y": 90.0}, {"x": 120.0, "y": 80.0}]
+    with_disc.expect_complaints(404)
+
+
+def test_chosen_candidates_hold_when_the_image_is_sent_again(with_disc):
+    choices = with_disc.page.locator("#candidates").get_by_role("radio")
+    with_disc.page.get_by_label("Offer three candidates").check()
+    for x, candidate in ((130, 2), (125, 1)):
+        with_disc.click(x, 90)
+        with_disc.wait_until_idle("ask")
+        choices.nth(candidate).check()
+        with_disc.wait_until_idle("ask")
+    gone = delete_results(with_disc)
+    with_disc.click(135, 95)
+    with_disc.wait_until_idle("ask")
+    steps = [
+        ([(point["x"], point["y"]) for point in asked["positive_points"]], asked.get("candidate"))
+        for asked in requests_since(with_disc, gone)[1:]
+    ]
+    assert steps == [([(130, 90)], None), ([(125, 90)], 2), ([(135, 95)], 1)]
     with_disc.expect_complaints(404)

@@ -107,6 +107,8 @@ def test_a_preset_an_own_window_and_the_files_own(with_ct, sample):
     with_ct.wait_until_idle("Mask of")
     assert np.array_equal(shown(with_ct), own)
     assert len(with_ct.answers()) == asked  # it was there before
+    assert with_ct.page.get_by_label("Centre").input_value() == "40"
+    assert with_ct.page.get_by_label("Width").input_value() == "400"
 
 
 def test_frames_of_a_multi_frame_dicom(sam_page, sample):
@@ -167,6 +169,50 @@ def test_browsing_shows_the_frame_that_was_wanted_last(with_ball):
     assert number.input_value() == "4"
     assert with_ball.facts(with_ball.answers()[-1])["slice"] == 3
     assert with_ball.page.locator("canvas#image").get_attribute("aria-label").endswith("frame 4 of 16")
+
+
+def test_a_picture_that_takes_long_to_decode_does_not_hide_a_newer_one(chromium, server, tmp_path):
+    nibabel.Nifti1Image(ball_volume()[0], BALL_AFFINE).to_filename(tmp_path / "ball.nii.gz")
+    slowly = """
+        const decode = window.createImageBitmap;
+        window.createImageBitmap = async (...what) => {
+            await new Promise((resolve) => setTimeout(resolve, window.decodingTakes ?? 0));
+            return decode(...what);
+        };
+    """
+    slow_page = SamPage(chromium, server, script=slowly)
+    page, number = slow_page.page, slow_page.page.get_by_label("Frame number")
+    try:
+        slow_page.drop_paths(tmp_path / "ball.nii.gz")
+        slow_page.wait_until_idle(EMPTY)
+        page.evaluate("window.decodingTakes = 1500")
+        with page.expect_response(lambda response: "view=image" in response.url):
+            number.fill("1")
+            number.press("Enter")
+        page.wait_for_timeout(200)  # it is being decoded
+        page.evaluate("window.decodingTakes = 0")
+        number.fill("8")
+        number.press("Enter")
+        slow_page.wait_until_idle(EMPTY)
+        newest = shown(slow_page)
+        page.wait_for_timeout(1600)  # now the other one is decoded, too
+        assert np.array_equal(shown(slow_page), newest)
+        stored = slow_page.server.get(f"/get_segmented_image/{slow_page.answers()[-1]}?view=image").content
+        assert np.array_equal(newest, np.asarray(Image.open(io.BytesIO(stored)))[..., 0])
+        assert slow_page.complaints == []
+    finally:
+        slow_page.close()
+
+
+def test_no_prompt_is_set_on_a_picture_that_is_no_longer_wanted(with_ball):
+    """Between the choice of a frame and its picture the old one is still seen, but what is meant is not meant there."""
+    with_ball.page.locator("#stage").evaluate("""(stage) => {
+        for (const key of ["PageDown", "Enter"]) stage.dispatchEvent(new KeyboardEvent("keydown", { key }));
+    }""")
+    assert "stale" in with_ball.page.locator("#stage").get_attribute("class")
+    with_ball.wait_until_idle("ball.nii.gz")
+    assert "stale" not in with_ball.page.locator("#stage").get_attribute("class")
+    assert with_ball.prompts() == [] and len(with_ball.answers()) == 2
 
 
 def test_another_file_begins_anew(with_ct, disc):

@@ -38,11 +38,13 @@ class SamPage:
     Args:
         browser: Gets a new context, as private as a new profile.
         server: Whose page it is.
+        script: Run in the page before its own.
         options: Of the browser's context.
     """
 
-    def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
+    def __init__(self, browser: Browser, server: Server, *, script: str = "", **options: Any) -> None:
         self._context = browser.new_context(viewport={"width": 1400, "height": 900}, **options)
+        self._context.add_init_script(script)
         self.page: Page = self._context.new_page()
         self.server = server
         self.complaints: list[str] = []

@@ -14,8 +14,8 @@ export class Api {
   /**
    * @param {(reason: string) => Promise<string | null>} askForKey Asks the user for an API key; null: none is given.
    * @param {URL} root Where the server's routes are.
-   * @param {boolean} asksForLogin Whether the server itself does. The browser then adds no login of its own, and shows no
-   *   dialog of its own; else it does, as there may be a proxy in front that asks who is there.
+   * @param {boolean} asksForLogin Whether the server itself does. The browser then adds no login and shows no dialog
+   *   of its own; else it may, as a proxy in front can ask who is there.
    */
   constructor(askForKey, root, asksForLogin) {
     this.askForKey = askForKey;
@@ -91,7 +91,8 @@ async function reasonOf(response) {
     detail = null;
   }
   if (Array.isArray(detail)) {
-    detail = detail.map(({ loc, msg }) => `${(loc ?? []).filter((part) => part !== "body").join(", ")}: ${msg}`).join("; ");
+    const where = (loc) => loc.filter((part) => part !== "body").join(", ");
+    detail = detail.map(({ loc, msg }) => `${where(loc)}: ${msg}`).join("; ");
   }
   if (!detail) return `The server answered ${response.status} ${response.statusText}.`;
   return detail[0].toUpperCase() + detail.slice(1) + (/[.!?]$/.test(detail) ? "" : ".");

@@ -3,6 +3,13 @@
 import { scoresOf } from "./session.js";
 import { describeCandidate, describePrompt, describeWindow, number } from "./words.js";
 
+const DOWNLOADS = {
+  overlay: "overlay.png",
+  mask: "mask.png",
+  sc: "secondary-capture.dcm",
+  seg: "segmentation.dcm",
+};
+
 const byId = (id) => document.getElementById(id);
 
 /** Model, window and frame. */
@@ -25,13 +32,14 @@ export class Settings {
     this.#session = session;
     this.#presets = presets;
     for (const [name, { center, width }] of Object.entries(presets)) {
-      byId("window-presets").append(new Option(`${name[0].toUpperCase()}${name.slice(1)} (${center} / ${width})`, name));
+      const text = `${name[0].toUpperCase()}${name.slice(1)} (${center} / ${width})`;
+      byId("window-presets").append(new Option(text, name));
     }
     this.#model.addEventListener("change", () => session.set({ model: this.#model.value }));
     this.#window.addEventListener("change", () => this.#choosePreset());
     for (const field of [this.#center, this.#width]) field.addEventListener("change", () => this.#chooseCustom());
     this.#frame.addEventListener("input", () => session.set({ frame: this.#frame.valueAsNumber - 1 }));
-    this.#frameNumber.addEventListener("change", () => this.step(this.#frameNumber.valueAsNumber - 1 - session.wanted.frame));
+    this.#frameNumber.addEventListener("change", () => this.#go(this.#frameNumber.valueAsNumber - 1));
   }
 
   /** @param {{models: Record<string, string>, default_model: string}} health */
@@ -49,10 +57,13 @@ export class Settings {
   /** Go `by` frames further, as far as there are any. */
   step(by) {
     const { frame } = this.#session.wanted;
-    if (!this.hasFrames || frame === null || !Number.isFinite(by)) return this.show(null);
-    const next = Math.max(0, Math.min(this.#frames - 1, Math.round(frame + by)));
-    if (next !== frame) this.#session.set({ frame: next });
-    this.show(null);
+    if (this.hasFrames && frame !== null) this.#go(frame + by);
+  }
+
+  #go(frame) {
+    const next = Math.max(0, Math.min(this.#frames - 1, Math.round(frame)));
+    if (Number.isFinite(next) && next !== this.#session.wanted.frame) this.#session.set({ frame: next });
+    this.show(null); // the number's field may hold what is no frame
   }
 
   /** A new file: nothing of the one before holds. */
@@ -141,7 +152,7 @@ export class ObjectPanel {
     const remove = document.createElement("button");
     remove.type = "button";
     remove.textContent = "×";
-    remove.setAttribute("data-x", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
+    remove.setAttribute("aria-label", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
     remove.addEventListener("click", () => this.#session.remove(index));
     item.append(name, remove);
     return item;
@@ -167,15 +178,15 @@ export class ObjectPanel {
     const blob = await this.#session.download(kind);
     if (!blob) return;
     const stem = this.#session.file.name.replace(/(\.nii)?\.[^.]*$/, "") || "image";
-    const name = { overlay: "overlay.png", mask: "mask.png", sc: "secondary-capture.dcm", seg: "segmentation.dcm" }[kind];
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${stem}-${name}`;
+    link.download = `${stem}-${DOWNLOADS[kind]}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
 }
 
+/** Short, but also right for windows far below 1. */
 function round(value) {
-  return Math.round(value * 100) / 100;
+  return Number(value.toPrecision(6));
 }

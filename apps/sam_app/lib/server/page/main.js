@@ -9,6 +9,7 @@ import { Stage } from "./stage.js";
 import { describeMask } from "./words.js";
 
 const HEALTH_EVERY_MS = 2000;
+const ONE_FILE = "this page takes one file at a time, such as a volume in NIfTI";
 const SAY_POSITION_AFTER_MS = 400;
 
 const byId = (id) => document.getElementById(id);
@@ -51,6 +52,16 @@ function enableTools() {
   byId("empty").hidden = hasImage;
 }
 
+/** Whether the picture that is seen is that of the wanted frame and window. Prompts on any other would mislead. */
+function isPictureCurrent() {
+  return stage.image !== null && stage.image === session.nearest?.image;
+}
+
+function add(prompt) {
+  if (isPictureCurrent()) session.add(prompt);
+  else say("Nothing was set: the picture is not there yet");
+}
+
 /** What the shown mask is, in words. */
 function describeShown(result) {
   return describeMask(stage.areas(result.facts.scores.length), scoresOf(result, result.candidate), result.ms);
@@ -83,6 +94,7 @@ async function show() {
   const result = session.nearest;
   stage.setPrompts(session.prompts);
   if (session.isBusy) setBusy(true);
+  stage.element.classList.toggle("stale", !isPictureCurrent());
   showAlert();
   objectPanel.show();
   if (result) {
@@ -90,6 +102,7 @@ async function show() {
     settings.show(result);
     await stage.show(result.image, result.masks.get(result.candidate) ?? null);
     if (result !== shownResult) return;
+    stage.element.classList.toggle("stale", !isPictureCurrent());
     describePictures(result);
   }
   enableTools();
@@ -101,7 +114,7 @@ async function show() {
 function open(files) {
   if (!files.length) return;
   if (files.length > 1) {
-    session.report(new Error(`These are ${files.length} files: this page takes one at a time, such as a volume in NIfTI.`));
+    session.report(new Error(`These are ${files.length} files: ${ONE_FILE}.`));
     return;
   }
   byId("file").files = files; // says its name, also of a file that was dropped
@@ -111,7 +124,7 @@ function open(files) {
 
 function drop({ items, files }) {
   const isFolder = [...items].some((item) => item.webkitGetAsEntry()?.isDirectory);
-  if (isFolder) session.report(new Error("This is a folder: this page takes one file at a time, such as a volume in NIfTI."));
+  if (isFolder) session.report(new Error(`This is a folder: ${ONE_FILE}.`));
   else open(files);
 }
 
@@ -119,10 +132,10 @@ function drop({ items, files }) {
 async function watchHealth() {
   try {
     const health = await api.health();
-    byId("server").textContent = `Version ${health.version}, ${health.device}`;
+    const state = { ok: "", loading: ", loading the model…" }[health.status] ?? `, not ready: ${health.detail}`;
+    byId("server").textContent = `Version ${health.version}, ${health.device}${state}`;
     settings.setModels(health);
     if (health.status === "ok") return;
-    byId("server").textContent += health.status === "loading" ? ", loading the model…" : `, not ready: ${health.detail}`;
   } catch (error) {
     byId("server").textContent = error.message;
   }
@@ -143,7 +156,7 @@ function connect() {
 
   listen(stage, {
     mode: () => document.querySelector("input[name=mode]:checked").value,
-    add: (prompt) => session.add(prompt),
+    add,
     undo: () => session.undo(),
     frame: (step) => settings.step(step),
     hasFrames: () => settings.hasFrames,

@@ -1,8 +1,8 @@
 /**
  * What the user wants, and the results that the server gave. Nothing here knows of the page.
  *
- * A change of what is wanted takes effect at once and never waits. One loop then asks the server, one request at a time,
- * until there is a result for what is wanted *now*: points set meanwhile go together in the next request, and an
+ * A change of what is wanted takes effect at once and never waits. One loop then asks the server, one request at a
+ * time, until there is a result for what is wanted *now*: points set meanwhile go together in the next request, and an
  * answer to what is no longer wanted is kept, as an undo may want it again, but not shown.
  *
  * A result is asked for by going on from the one that has the most of the wanted prompts, so that the image is sent

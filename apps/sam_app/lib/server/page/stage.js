@@ -4,23 +4,25 @@ import { drawMarks } from "./marks.js";
 import { contour, overlay, readMask } from "./mask.js";
 import { Zoom } from "./zoom.js";
 
-export class Stage extends EventTarget {
+export class Stage {
   #svg = document.getElementById("marks");
   #imageCanvas = document.getElementById("image");
   #maskCanvas = document.getElementById("mask");
   #palette;
-  #shownImage = null;
-  #shownMask = null;
+  #wantedImage = null;
+  #wantedMask = null;
+  #drawnMask = null;
   #mask = null;
   #view = "overlay";
   #prompts = [];
 
   /** @param {number[][]} palette RGB by object number. */
   constructor(palette) {
-    super();
     this.#palette = palette;
     this.element = document.getElementById("stage");
     this.size = { width: 0, height: 0 };
+    /** @type {Blob | null} The image that is seen. */
+    this.image = null;
     /** @type {{x: number, y: number}} */
     this.crosshair = { x: 0, y: 0 };
     this.isCrosshairSeen = false;
@@ -42,16 +44,18 @@ export class Stage extends EventTarget {
    * @param {Blob | null} mask PNG of object numbers.
    */
   async show(image, mask) {
-    const [isNewImage, isNewMask] = [image !== this.#shownImage, mask !== this.#shownMask];
-    this.#shownImage = image;
-    this.#shownMask = mask;
+    const [isNewImage, isNewMask] = [image !== this.image, mask !== this.#drawnMask];
+    this.#wantedImage = image;
+    this.#wantedMask = mask;
     const [bitmap, labels] = await Promise.all([
       isNewImage ? createImageBitmap(image) : null,
       isNewMask && mask ? readMask(mask) : null,
     ]);
-    if (image !== this.#shownImage || mask !== this.#shownMask) return;
+    if (image !== this.#wantedImage || mask !== this.#wantedMask) return;
     if (bitmap) this.#showImage(bitmap);
     if (isNewMask) this.#mask = labels;
+    this.image = image;
+    this.#drawnMask = mask;
     this.#drawMask();
     this.draw();
   }
@@ -82,7 +86,8 @@ export class Stage extends EventTarget {
   /** The image's pixel under a place on screen, the nearest one for places outside. */
   pixelAt({ clientX, clientY }) {
     const { left, top } = this.element.getBoundingClientRect();
-    return this.within({ x: Math.floor((clientX - left) / this.zoom.scale), y: Math.floor((clientY - top) / this.zoom.scale) });
+    const { scale } = this.zoom;
+    return this.within({ x: Math.floor((clientX - left) / scale), y: Math.floor((clientY - top) / scale) });
   }
 
   /** The nearest pixel that is one of the image. */

@@ -2,7 +2,7 @@
 
 const NUMBER = new Intl.NumberFormat("en");
 const SCORE = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
-const VALUE = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const VALUE = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
 
 export const number = (value) => NUMBER.format(value);
 
@@ -22,7 +22,7 @@ export function describePrompt({ kind, x, y, width, height }) {
 export function describeMask(areas, scores, ms) {
   const took = `${number(Math.round(ms))} ms`;
   if (areas.length > 1) {
-    const objects = areas.map((area, n) => `${n + 1}: ${number(area)} pixels, predicted IoU ${SCORE.format(scores[n])}`);
+    const objects = areas.map((area, n) => `${n + 1}: ${number(area)} pixels, IoU ${SCORE.format(scores[n])}`);
     return `${areas.length} masks in ${took}. ${objects.join("; ")}`;
   }
   if (!areas[0]) return `The mask is empty, ${took}`;
