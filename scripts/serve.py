@@ -133,13 +133,15 @@ def where_to_go_next(url: str, studies: str) -> str:
     """What a person can do with the server, now that it is there."""
     from sample_studies import HEAD_CT_RECTANGLE, example_image
 
+    is_dicomweb = studies.startswith(("http://", "https://"))
     return (
         f"\nThe server is ready. Ctrl-C stops it.\n\n"
         f"  Page           {url}/sam/\n"
         f"  API            {url}/docs\n"
         f"  Health         {url}/health_check/\n"
         f"  Studies        {studies}\n"
-        f"  OHIF, Slicer   give them {url}\n\n"
+        f"  OHIF           {f'{url}/ohif/' if is_dicomweb else 'needs a DICOMweb server: see scripts/pacs'}\n"
+        f"  3D Slicer      give it {url}\n\n"
         f"Segment an image and fetch the picture, segmented.png:\n\n"
         f"  {curl_line(url, example_image(Path(studies)), HEAD_CT_RECTANGLE)}\n"
     )

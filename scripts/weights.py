@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def list_models(store: CheckpointStore, specs: list[ModelSpec]) -> None:
     """Prints one line a model."""
-    row = "{:<14} {:<24} {:>12}  {:<64}  {}"
+    row = "{:<20} {:<24} {:>12}  {:<64}  {}"
     print(row.format("model", "state", "bytes", "SHA-256", "file"))
     for spec in specs:
         path, state, known = store.path(spec), store.state(spec), store.known(spec)

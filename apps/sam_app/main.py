@@ -5,18 +5,25 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
+from lib.activelearning.uncertainty import Uncertainty
 from lib.configs.sam import SamConfig
+from lib.imaging.image_cache import ImageCache
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
 from lib.server.folder_lock import FolderInUseError
+from lib.server.mends.dicomweb_datastore import AddressError, for_inference, open_dicomweb
+from lib.server.mends.saved_inference import infer_and_save
 from lib.server.mount import mount
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
@@ -50,6 +57,7 @@ class SamApp(MONAILabelApp):
             specs = _chosen_models(conf, self._model_dir)
         except (OptionError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
+        self.images = ImageCache()
         self.engine = Engine(specs, self._model_dir, device=conf.get("device"))
         super().__init__(
             app_dir=app_dir,
@@ -64,16 +72,33 @@ class SamApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks of every chosen model."""
         tasks: dict[str, InferTask] = {}
+        shared = {"limits": self.options.limits, "images": self.images}
         for name in self.engine.specs:
             config = SamConfig()
-            config.init(name, str(self._model_dir), self.conf, None, engine=self.engine, limits=self.options.limits)
+            config.init(name, str(self._model_dir), self.conf, None, engine=self.engine, **shared)
             tasks.update(config.infer())
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
 
+    def init_remote_datastore(self) -> Datastore:
+        """A DICOMweb server as it is mended here; MONAI Label's other kinds of servers as they are there."""
+        if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
+            remote: Datastore = super().init_remote_datastore()
+            return remote
+        try:
+            return open_dicomweb(self.studies)
+        except AddressError as error:
+            raise _refusal(error) from None
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a task, which reads a DICOMweb server's series as DICOM; keep its result if the request says so."""
+        store = datastore or self.datastore()
+        infer = super().infer
+        return infer_and_save(lambda asked: infer(asked, for_inference(store)), request, store)
+
     def init_strategies(self) -> dict[str, Strategy]:
         """Which image to label next."""
-        return {"first": First(), "random": Random()}
+        return {"first": First(), "random": Random(), "uncertainty": Uncertainty()}
 
     def on_init_complete(self) -> None:
         """The server is about to answer: add the routes to it and mend what needs mending."""

@@ -170,7 +170,9 @@ LABEL_FILE = {"files": {"label": ("a.nii.gz", IMAGE)}}
         ("POST", "/infer/sam_tiny", {"files": {"file": IMAGE, "label": ("a.bin", b"1")}}, 422, "raw label"),
         ("GET", "/proxy/dicom/qido/studies", {}, 404, "no DICOMweb server"),
         ("GET", "/logs/gpu", {}, 404, "not served"),
-        ("GET", "/batch/infer", {}, 404, "no batch inference"),
+        ("GET", "/batch/infer?check_if_running=true", {}, 404, "no batch"),
+        ("POST", "/batch/infer/none", {}, 404, "no model"),
+        ("POST", "/batch/infer/sam_tiny", {"json": {"label_tag": "final"}}, 422, "final"),
         ("POST", "/train/", {}, 404, "not trained"),
     ],
 )

@@ -49,7 +49,7 @@ def test_info_is_what_the_viewers_need(client):
 
 
 def test_models_without_their_checkpoint_are_not_offered(client):
-    assert list(client.info()["models"]) == ["sam_tiny"]
+    assert list(client.info()["models"]) == ["sam_tiny", "sam_tiny_3d"]
 
 
 def test_next_sample_and_infer_on_a_volume(client):

@@ -21,7 +21,7 @@ UPSTREAM = [
     if isinstance(context.original_route, APIRoute) and context.path not in ("/", "/favicon.ico")
     for method in sorted(context.methods or ())
 ]
-IS_FOR_NO_ONE = re.compile(r"/(batch|scoring|model|logs|reload|infer/wsi(_v2)?)\b")
+IS_FOR_NO_ONE = re.compile(r"/(scoring|model|logs|reload|infer/wsi(_v2)?)\b")
 
 
 @pytest.fixture(scope="module")

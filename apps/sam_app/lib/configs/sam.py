@@ -6,23 +6,28 @@ from typing import Any
 
 from monailabel.interfaces.config import TaskConfig
 
+from lib.imaging.image_cache import ImageCache
 from lib.infers.sam_2d import Sam2D
+from lib.infers.sam_3d import SUFFIX, Sam3D
+from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.transforms.limits import Limits
 
 
 class SamConfig(TaskConfig):
-    """Configuration of one model; ``init`` takes ``engine`` and ``limits`` besides what MONAI Label gives."""
+    """Configuration of one model; ``init`` takes the app's ``engine``, ``limits`` and ``images`` as well."""
 
     def init(self, name: str, model_dir: str, conf: dict[str, str], planner: Any, **kwargs: Any) -> None:
-        """Keep what MONAI Label gives and, from ``kwargs``, the app's ``engine`` and ``limits``."""
+        """Keep what MONAI Label gives and, from ``kwargs``, the app's ``engine``, ``limits`` and ``images``."""
         super().init(name, model_dir, conf, planner, **kwargs)
         self._engine: Engine = kwargs["engine"]
         self._limits: Limits = kwargs["limits"]
+        self._images: ImageCache | None = kwargs.get("images")
 
-    def infer(self) -> dict[str, Sam2D]:
-        """The model's inference tasks by the name that users see."""
-        return {self.name: Sam2D(self.name, self._engine, self._limits)}
+    def infer(self) -> dict[str, SamTask]:
+        """The model's inference tasks by the name that users see: on a slice, and through the volume."""
+        shared = (self._engine, self._limits, self._images)
+        return {self.name: Sam2D(self.name, *shared), self.name + SUFFIX: Sam3D(self.name, *shared)}
 
     def trainer(self) -> None:
         """SAM models are not trained here."""

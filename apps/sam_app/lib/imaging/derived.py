@@ -126,19 +126,19 @@ def set_instance_time(dataset: Dataset, instance_time: datetime) -> None:
         setattr(dataset, f"{what}Time", time)
 
 
-def source_reference(source: Dataset, frame: int) -> Dataset:
+def source_reference(source: Dataset, frame: int | None) -> Dataset:
     """Refer to the instance, and the frame if it has several, that an object was derived from.
 
     Args:
         source: A header.
-        frame: 0-based.
+        frame: 0-based; None for all of them.
 
     Returns:
         An item of Source Image Sequence (0008,2112), PS3.3 C.7.6.1: purpose "source image for image processing
         operation", spatial locations preserved.
     """
     item = instance_reference(source)
-    if int(value_of(source, "NumberOfFrames") or 1) > 1:
+    if frame is not None and int(value_of(source, "NumberOfFrames") or 1) > 1:
         item.ReferencedFrameNumber = frame + 1
     purpose = Dataset()
     purpose.CodeValue = "121322"

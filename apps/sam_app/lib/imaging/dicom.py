@@ -97,6 +97,26 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
         return _image(volume, headers, planes if len(planes) == len(headers) else None, middle=0)
 
 
+def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
+    """Read the headers of a DICOM image, nothing of it being decoded.
+
+    Args:
+        path: A file, or a folder that holds one series.
+
+    Returns:
+        What ``datasets`` of the image would be: one header an instance, in order of ``k``.
+
+    Raises:
+        UnsupportedImageError: No DICOM image, or more than one series.
+        CorruptImageError: A damaged file.
+    """
+    names = _series_file_names(os.fspath(path)) if os.path.isdir(path) else [os.fspath(path)]
+    headers = tuple(_header(name) for name in names)
+    for header in headers:
+        _image_shape(header)
+    return headers
+
+
 def _image(
     frames: np.ndarray, headers: Sequence[Dataset], planes: Sequence[Plane] | None, *, middle: int
 ) -> MedicalImage:

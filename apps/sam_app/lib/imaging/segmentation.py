@@ -1,38 +1,42 @@
-"""Objects found in one image as a DICOM Segmentation: PS3.3 A.51, by highdicom."""
+"""Objects found in images as a DICOM Segmentation: PS3.3 A.51, by highdicom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
-import highdicom
 import numpy as np
-from highdicom.seg import (
-    SegmentAlgorithmTypeValues,
-    Segmentation,
-    SegmentationTypeValues,
-    SegmentDescription,
-)
-from highdicom.sr import CodedConcept
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
-from lib.imaging.anatomy_codes import SegmentedProperty, property_of
 from lib.imaging.derived import (
     MANUFACTURER,
     MODEL_NAME,
     copy_lossy_compression,
     copy_patient_and_study,
-    instance_reference,
     is_referable,
     set_instance_time,
     source_reference,
 )
 from lib.imaging.dicom_values import functional_group, numbers, value_of
 from lib.imaging.geometry import Plane, frame_planes
-from lib.imaging.palette import PALETTE, dicom_cielab
+from lib.imaging.segments import check_segment_labels, segment_descriptions
 
-_ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
+
+class SourceFrame(NamedTuple):
+    """A frame that was segmented.
+
+    Args:
+        header: The instance's header.
+        frame: Which of its frames, 0-based.
+        plane: Where it lies; None if that is not known.
+    """
+
+    header: Dataset
+    frame: int
+    plane: Plane | None
 
 
 def segmentation(
@@ -81,30 +85,76 @@ def segmentation(
     """
     _check(labels, source, frame, segment_labels)
     planes = frame_planes(source, _frame_count(source))
-    objects = np.arange(1, len(segment_labels) + 1, dtype=np.uint8)
+    return compose_segmentation(
+        labels[np.newaxis],
+        frames=[SourceFrame(source, frame, planes[frame] if planes else None)],
+        source_references=[source_reference(source, frame)],
+        segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
+        software_version=algorithm_version,
+        instance_time=instance_time,
+        series_description=series_description,
+        series_number=series_number,
+        device_serial_number=device_serial_number,
+        omit_empty_frames=False,
+    )
+
+
+def compose_segmentation(
+    labels: np.ndarray,
+    *,
+    frames: Sequence[SourceFrame],
+    source_references: Sequence[Dataset],
+    segments: Sequence[SegmentDescription],
+    software_version: str,
+    instance_time: datetime,
+    series_description: str,
+    series_number: int,
+    device_serial_number: str,
+    omit_empty_frames: bool,
+) -> Dataset:
+    """Make a binary Segmentation of frames of one series; its callers check that the arguments fit each other.
+
+    Args:
+        labels: ``(N, rows, columns)`` uint8 segment numbers, 0 for background.
+        frames: The N frames that ``labels`` belong to. More than one need a place and a frame of reference.
+        source_references: Source Image Sequence (0008,2112) of the whole: an item an instance.
+        segments: The Segment Sequence.
+        software_version: Software Versions (0018,1020).
+        instance_time: When the segmentation was made.
+        series_description: Series Description (0008,103E).
+        series_number: Series Number (0020,0011).
+        device_serial_number: Device Serial Number (0018,1000).
+        omit_empty_frames: Leave out a segment's frames without pixels. At least one frame of all must have some.
+
+    Returns:
+        A complete data set (Explicit VR Little Endian, UTF-8).
+    """
+    stand_ins = [_stand_in(source) for source in frames]
+    source = frames[0].header
     result = Segmentation(
-        source_images=[_stand_in(source, frame, planes[frame] if planes else None)],
-        pixel_array=(labels[np.newaxis, :, :, np.newaxis] == objects),
+        source_images=stand_ins,
+        pixel_array=labels,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
+        segment_descriptions=segments,
         series_instance_uid=generate_uid(prefix=None),
         series_number=series_number,
         sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL_NAME,
-        software_versions=algorithm_version,
+        software_versions=software_version,
         device_serial_number=device_serial_number,
         content_label="SEGMENTATION",
         content_description=series_description[:64],
         content_creator_name=None,
         series_description=series_description,
-        omit_empty_frames=False,
+        omit_empty_frames=omit_empty_frames,
     )
     copy_patient_and_study(source, result)
     set_instance_time(result, instance_time)
     copy_lossy_compression(source, result)
-    _reference(result, source, frame)
+    by_stand_in = {header.SOPInstanceUID: frame for header, frame in zip(stand_ins, frames, strict=True)}
+    _reference(result, by_stand_in, source_references)
     if "FrameOfReferenceUID" not in result:
         result.PatientOrientation = ""
     return result
@@ -115,10 +165,9 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
     size = (int(source.Rows), int(source.Columns))
     if labels.dtype != np.uint8 or labels.shape != size:
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
-    if not 1 <= len(segment_labels) <= 255 or labels.max() > len(segment_labels):
+    check_segment_labels(segment_labels)
+    if labels.max() > len(segment_labels):
         raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
-    if not all(0 < len(label) <= 64 and label.isprintable() and "\\" not in label for label in segment_labels):
-        raise ValueError("a segment's label has 1 to 64 characters, no backslash and nothing that is not printed")
     if not 0 <= frame < _frame_count(source):
         raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
     if not is_referable(source):
@@ -130,78 +179,52 @@ def _frame_count(source: Dataset) -> int:
     return int(value_of(source, "NumberOfFrames") or 1)
 
 
-def _stand_in(source: Dataset, frame: int, plane: Plane | None) -> Dataset:
+def _stand_in(source: SourceFrame) -> Dataset:
     """A single-frame header at the place of the source's frame, for highdicom to derive geometry from.
 
     highdicom wants functional groups of every multi-frame source (classic ultrasound has none), takes one frame only
-    where there is no frame of reference, and refuses a CT that lacks one. The references are put right afterwards.
+    where there is no frame of reference, and refuses a CT that lacks one. The references are put right afterwards;
+    the SOP Instance UID is new, so that they can be told apart.
     """
+    original, frame, plane = source
     header = Dataset()
     copy_patient_and_study(None, header)  # the real ones are set on the result, beyond highdicom's own checks
+    header.StudyInstanceUID = str(original.StudyInstanceUID)
     header.SOPClassUID = SecondaryCaptureImageStorage
-    header.SOPInstanceUID = str(source.SOPInstanceUID)
-    header.SeriesInstanceUID = str(source.SeriesInstanceUID)
-    header.Modality = str(value_of(source, "Modality") or "OT")
-    header.Rows, header.Columns = int(source.Rows), int(source.Columns)
-    measures = functional_group(source, "PixelMeasuresSequence", frame)
+    header.SOPInstanceUID = generate_uid(prefix=None)
+    header.SeriesInstanceUID = str(original.SeriesInstanceUID)
+    header.Modality = str(value_of(original, "Modality") or "OT")
+    header.Rows, header.Columns = int(original.Rows), int(original.Columns)
+    measures = functional_group(original, "PixelMeasuresSequence", frame)
     spacing, thickness = numbers(measures, "PixelSpacing"), numbers(measures, "SliceThickness")
     if len(spacing) == 2 and min(spacing) > 0:
         header.PixelSpacing = list(spacing)
         header.SliceThickness = thickness[0] if thickness and thickness[0] > 0 else 1.0
-    frame_of_reference = value_of(source, "FrameOfReferenceUID")
+    frame_of_reference = value_of(original, "FrameOfReferenceUID")
     if plane is not None and frame_of_reference is not None:
         header.FrameOfReferenceUID = str(frame_of_reference)
-        header.PositionReferenceIndicator = value_of(source, "PositionReferenceIndicator") or ""
+        header.PositionReferenceIndicator = value_of(original, "PositionReferenceIndicator") or ""
         header.ImagePositionPatient = [float(value) for value in plane.position]
         header.ImageOrientationPatient = [float(value) for value in (*plane.row_direction, *plane.column_direction)]
     return header
 
 
-def _reference(result: Dataset, source: Dataset, frame: int) -> None:
-    """Let the Segmentation reference the source itself: its class and, of several, its frame."""
-    result.SourceImageSequence = [source_reference(source, frame)]
+def _reference(result: Dataset, by_stand_in: dict[str, SourceFrame], source_references: Sequence[Dataset]) -> None:
+    """Let the Segmentation reference the sources themselves: their classes and, of several, their frames."""
+    result.SourceImageSequence = list(source_references)
     series = Dataset()
-    series.SeriesInstanceUID = str(source.SeriesInstanceUID)
-    series.ReferencedInstanceSequence = [instance_reference(source)]
+    series.SeriesInstanceUID = str(next(iter(by_stand_in.values())).header.SeriesInstanceUID)
+    series.ReferencedInstanceSequence = [_without_purpose(item) for item in source_references]
     result.ReferencedSeriesSequence = [series]
     for groups in result.PerFrameFunctionalGroupsSequence:
         for derivation in groups.DerivationImageSequence:
-            derivation.SourceImageSequence = [source_reference(source, frame)]
+            source = by_stand_in[derivation.SourceImageSequence[0].ReferencedSOPInstanceUID]
+            derivation.SourceImageSequence = [source_reference(source.header, source.frame)]
 
 
-def _descriptions(
-    segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool
-) -> list[SegmentDescription]:
-    """One Segment Sequence item per object, in the colour of the views, coded by what its label names."""
-    kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
-    descriptions = []
-    for number, label in enumerate(segment_labels, start=1):
-        found = property_of(label)
-        description = SegmentDescription(
-            segment_number=number,
-            segment_label=label,
-            segmented_property_category=found.category,
-            segmented_property_type=found.kind,
-            algorithm_type=kind,
-            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-                name=algorithm_name,
-                family=CodedConcept(*_ARTIFICIAL_INTELLIGENCE),
-                version=algorithm_version,
-            ),
-            anatomic_regions=[found.region] if found.region else None,
-        )
-        _add_side(description, found)
-        description.RecommendedDisplayCIELabValue = dicom_cielab(PALETTE[number])
-        descriptions.append(description)
-    return descriptions
-
-
-def _add_side(description: Dataset, found: SegmentedProperty) -> None:
-    """State left or right of the anatomic region, else of the segmented property type itself: PS3.3 C.8.20.4."""
-    if found.side is None:
-        return
-    modifier = [CodedConcept.from_code(found.side)]
-    if found.region is not None:
-        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifier
-    else:
-        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
+def _without_purpose(reference: Dataset) -> Dataset:
+    """The class and the instance that an item of Source Image Sequence refers to."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.ReferencedSOPClassUID
+    item.ReferencedSOPInstanceUID = reference.ReferencedSOPInstanceUID
+    return item

@@ -288,7 +288,10 @@ _SPEAKING = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, Va
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a .pth file that holds nothing but a dictionary of tensors."""
+    """The tensors of a .safetensors file, or of a .pth or .pt file that holds nothing but a dictionary of tensors.
+
+    SAM 2's files have that dictionary under the key ``model``.
+    """
     name = path.name.removesuffix(".part")
     try:
         if name.endswith(".safetensors"):
@@ -301,6 +304,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         # On bytes that are no pickle torch's unpickler fails in any way: KeyError, IndexError, ...
         reason = str(error).strip().splitlines()[0] if isinstance(error, _SPEAKING) and str(error).strip() else ""
         raise CheckpointError(f"{name} is not a readable checkpoint: {reason or 'its content is another'}") from error
+    if isinstance(content, dict) and list(content) == ["model"] and isinstance(content["model"], dict):
+        content = content["model"]
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in content.items()
     ):

@@ -1,23 +1,14 @@
-"""Image embeddings and the cache that keeps them, so that an image is encoded once.
-
-Concurrency: one lock guards the table of entries and is never held while an embedding is computed. Requests for
-the same key at the same time wait for one computation; requests for other keys are not held up by it.
-"""
+"""Image embeddings and the cache that keeps them, so that an image is encoded once."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lib.sam.clock import TimeLimitError, current_clock
+from lib.sam.byte_cache import ByteBoundedCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +19,18 @@ class Embedding:
         features: ``(1, C, h, w)`` float32 on the model's device; never written to.
         image_size: ``(height, width)`` of the original image in pixels.
         key: The content's key, see :func:`embedding_key`.
+        finer: Features of higher resolution, the finest first, where the model's decoder takes some (SAM 2's).
     """
 
     features: torch.Tensor
     image_size: tuple[int, int]
     key: str
+    finer: tuple[torch.Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        """Size of the features in bytes."""
-        return self.features.numel() * self.features.element_size()
+        """Size of all features in bytes."""
+        return sum(level.numel() * level.element_size() for level in (self.features, *self.finer))
 
 
 def embedding_key(image: np.ndarray, model_key: str) -> str:
@@ -52,77 +45,12 @@ def embedding_key(image: np.ndarray, model_key: str) -> str:
     return digest.hexdigest()
 
 
-class EmbeddingCache:
-    """The least recently used embeddings go when the sum of their bytes passes the bound. Thread-safe.
+class EmbeddingCache(ByteBoundedCache[str, Embedding]):
+    """Embeddings by :func:`embedding_key`.
 
     Args:
         max_bytes: Bound on the bytes of the kept embeddings; 0 keeps none.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[str, Embedding] = OrderedDict()
-        self._running: dict[str, Future[Embedding]] = {}
-        self._bytes = 0
-        self._hits = 0
-        self._misses = 0
-
-    def get_or_compute(self, key: str, compute: Callable[[], Embedding]) -> Embedding:
-        """The embedding of that key; ``compute`` is called only if it is neither kept nor being computed.
-
-        Raises:
-            TimeLimitError: If the current clock's time is up while another request computes it.
-            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only the
-                time limit of another request is not passed on: the next one that waited computes it.
-        """
-        with self._lock:
-            kept = self._entries.get(key)
-            if kept is not None:
-                self._entries.move_to_end(key)
-                self._hits += 1
-                return kept
-            running = self._running.get(key)
-            if running is None:
-                mine: Future[Embedding] = Future()
-                self._running[key] = mine
-                self._misses += 1
-            else:
-                self._hits += 1
-        if running is not None:
-            try:
-                with current_clock().stage("wait"):
-                    return running.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
-            except (TimeLimitError, WaitedTooLong):
-                current_clock().check()
-                return self.get_or_compute(key, compute)
-
-        try:
-            embedding = compute()
-        except BaseException as error:
-            with self._lock:
-                del self._running[key]
-            mine.set_exception(error)
-            raise
-        with self._lock:
-            del self._running[key]
-            self._keep(key, embedding)
-        mine.set_result(embedding)
-        return embedding
-
-    def _keep(self, key: str, embedding: Embedding) -> None:
-        self._entries[key] = embedding
-        self._bytes += embedding.nbytes
-        while self._bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.nbytes
-
-    def stats(self) -> dict[str, int]:
-        """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
-        with self._lock:
-            return {
-                "hits": self._hits,
-                "misses": self._misses,
-                "entries": len(self._entries),
-                "bytes": self._bytes,
-            }
+        super().__init__(max_bytes, lambda embedding: embedding.nbytes)

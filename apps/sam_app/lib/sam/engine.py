@@ -19,6 +19,7 @@ from lib.sam.checkpoints import CheckpointStore
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.predictor import Predictor
 from lib.sam.registry import ModelSpec
+from lib.sam.sam2_predictor import Sam2Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Engine:
         started = time.monotonic()
         module = spec.build()
         sha256 = self._store.load_into(module, spec)
-        predictor = Predictor(
+        predictor = _predictor_class(spec)(
             spec,
             module,
             checkpoint_sha256=sha256,
@@ -94,3 +95,7 @@ class Engine:
         if name in self._predictors:
             return "ready"
         return "not loaded" if self._store.path(self.specs[name]).is_file() else "no checkpoint"
+
+
+def _predictor_class(spec: ModelSpec) -> type[Predictor]:
+    return Sam2Predictor if spec.is_sam2 else Predictor

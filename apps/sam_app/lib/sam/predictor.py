@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 
 from lib.sam.clock import TimeLimitError, current_clock
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
+from lib.sam.logits_grid import LogitsGrid
 from lib.sam.preprocessing import make_preprocessor
-from lib.sam.prompts import Prompts
+from lib.sam.prompts import MASK_LOGITS_SIZE, Prompts
 from lib.sam.registry import ModelSpec
 
 DECODE_BATCH = 16
@@ -75,7 +77,7 @@ class Predictor:
         self._device_lock = device_lock or threading.Lock()
         self._model_key = f"{spec.name}|{checkpoint_sha256}|torch {self.device.type} float32"
         with torch.inference_mode():
-            self._image_pe = self._module.prompt_encoder.get_dense_pe()
+            self._image_pe = self._prompt_encoder.get_dense_pe()
 
     def encode(self, image: np.ndarray) -> Embedding:
         """The image's embedding, from the cache if it is there.
@@ -93,18 +95,27 @@ class Predictor:
 
         def compute() -> Embedding:
             inputs = self._preprocessor.image(image).to(self.device)
-            clock = current_clock()
-            with clock.stage("wait"):
-                if not self._device_lock.acquire(timeout=min(clock.remaining, threading.TIMEOUT_MAX)):
-                    raise TimeLimitError("the device was not free within the time that this server allows")
-            try:
-                with clock.stage("encode"), torch.inference_mode():
-                    features = self._module.image_encoder(inputs)
-            finally:
-                self._device_lock.release()
-            return Embedding(features=features, image_size=(image.shape[0], image.shape[1]), key=key)
+            with self.whole_device(), current_clock().stage("encode"), torch.inference_mode():
+                features, *finer = self._run_encoder(inputs)
+            return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
         return self._cache.get_or_compute(key, compute)
+
+    @contextmanager
+    def whole_device(self) -> Iterator[None]:
+        """Held while something is computed that keeps all of the device busy, as encoding does.
+
+        Raises:
+            TimeLimitError: If the current clock's time is up before the device was free.
+        """
+        clock = current_clock()
+        with clock.stage("wait"):
+            if not self._device_lock.acquire(timeout=min(clock.remaining, threading.TIMEOUT_MAX)):
+                raise TimeLimitError("the device was not free within the time that this server allows")
+        try:
+            yield
+        finally:
+            self._device_lock.release()
 
     def decode(self, embedding: Embedding, objects: Sequence[Prompts], *, multimask: bool = False) -> list[Prediction]:
         """The masks for each object on an encoded image.
@@ -180,9 +191,26 @@ class Predictor:
         if batch[0].mask_logits is not None:
             stacked = np.stack([prompts.mask_logits for prompts in batch if prompts.mask_logits is not None])
             logits = self._tensor(stacked[:, None])
+        return self._run_decoder(embedding, points, boxes, logits, multimask)
+
+    @property
+    def _prompt_encoder(self) -> Any:
+        return self._module.prompt_encoder
+
+    def _run_encoder(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        """``(1, 3, S, S)`` to the features that prompts are decoded on, and any finer ones."""
+        return (self._module.image_encoder(inputs),)
+
+    def _run_decoder(
+        self,
+        embedding: Embedding,
+        points: tuple[torch.Tensor, torch.Tensor] | None,
+        boxes: torch.Tensor | None,
+        logits: torch.Tensor | None,
+        multimask: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of B objects: ``(B, N, 2)`` coordinates and ``(B, N)`` labels, ``(B, 4)``, ``(B, 1, 256, 256)``."""
         sparse, dense = self._module.prompt_encoder(points=points, boxes=boxes, masks=logits)
-        low_res: torch.Tensor
-        scores: torch.Tensor
         low_res, scores = self._module.mask_decoder(
             image_embeddings=embedding.features,
             image_pe=self._image_pe,
@@ -191,6 +219,14 @@ class Predictor:
             multimask_output=multimask,
         )
         return low_res, scores
+
+    def logits_grid(self, image_size: tuple[int, int]) -> LogitsGrid:
+        """How the low-resolution logits of an image of that ``(height, width)`` lie on it."""
+        height, width = image_size
+        corner = self._preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), image_size)[0]
+        side = self._preprocessor.input_size
+        cells_per_pixel = MASK_LOGITS_SIZE[0] / side * corner / (width, height)
+        return LogitsGrid(image_size, (float(cells_per_pixel[0]), float(cells_per_pixel[1])))
 
     def masks(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """``(B, C, 256, 256)`` logits to ``(B, C, H, W)`` bool masks of an image of that ``(height, width)``."""

@@ -16,7 +16,13 @@ ImageSize = tuple[int, int]
 
 
 class Preprocessor(Protocol):
-    """How one model sees images. Sizes are ``(height, width)``; coordinates are XY."""
+    """How one model sees images. Sizes are ``(height, width)``; coordinates are XY.
+
+    Attributes:
+        input_size: S, the side of the model's square input in pixels.
+    """
+
+    input_size: int
 
     def image(self, image: np.ndarray) -> torch.Tensor:
         """``(H, W, 3)`` uint8 RGB to ``(1, 3, S, S)`` float32."""
@@ -41,7 +47,7 @@ class SamPreprocessor:
     """
 
     def __init__(self, input_size: int, pixel_mean: torch.Tensor, pixel_std: torch.Tensor) -> None:
-        self._input_size = input_size
+        self.input_size = input_size
         self._mean = pixel_mean.detach().cpu()
         self._std = pixel_std.detach().cpu()
         self._resize = ResizeLongestSide(input_size)
@@ -52,7 +58,7 @@ class SamPreprocessor:
         tensor = torch.as_tensor(np.ascontiguousarray(resized)).permute(2, 0, 1)[None]
         tensor = (tensor - self._mean) / self._std
         height, width = tensor.shape[-2:]
-        return F.pad(tensor, (0, self._input_size - width, 0, self._input_size - height))
+        return F.pad(tensor, (0, self.input_size - width, 0, self.input_size - height))
 
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
@@ -61,7 +67,7 @@ class SamPreprocessor:
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
         """See :class:`Preprocessor`."""
-        side = self._input_size
+        side = self.input_size
         height, width = self._resize.get_preprocess_shape(*size, side)
         logits = F.interpolate(low_res_logits, (side, side), mode="bilinear", align_corners=False)
         logits = F.interpolate(logits[..., :height, :width], size, mode="bilinear", align_corners=False)
@@ -78,13 +84,13 @@ class MedSamPreprocessor:
     """
 
     def __init__(self, input_size: int) -> None:
-        self._input_size = input_size
+        self.input_size = input_size
 
     def image(self, image: np.ndarray) -> torch.Tensor:
         """See :class:`Preprocessor`."""
         from skimage.transform import resize
 
-        side = self._input_size
+        side = self.input_size
         stretched = resize(image, (side, side), order=3, preserve_range=True, anti_aliasing=True).astype(np.uint8)
         tensor = torch.as_tensor(stretched).permute(2, 0, 1)[None].float()
         low, high = tensor.min(), tensor.max()
@@ -93,7 +99,7 @@ class MedSamPreprocessor:
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
         height, width = size
-        scale: np.ndarray = np.array([self._input_size / width, self._input_size / height])
+        scale: np.ndarray = np.array([self.input_size / width, self.input_size / height])
         return xy * scale
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
@@ -102,8 +108,45 @@ class MedSamPreprocessor:
         return F.interpolate(probabilities, size, mode="bilinear", align_corners=False) > 0.5
 
 
+class Sam2Preprocessor:
+    """SAM 2's: the image stretched to the square input, normalised as for ImageNet.
+
+    The steps are those of ``sam2.utils.transforms.SAM2Transforms`` (Ravi et al. 2024, arXiv:2408.00714), so that the
+    numbers are the same; its optional filling of holes, off by default, is left out.
+
+    Args:
+        input_size: S, the side of the model's square input in pixels.
+    """
+
+    _MEAN = (0.485, 0.456, 0.406)
+    _STD = (0.229, 0.224, 0.225)
+
+    def __init__(self, input_size: int) -> None:
+        self.input_size = input_size
+
+    def image(self, image: np.ndarray) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        tensor = torch.as_tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        side = (self.input_size, self.input_size)
+        stretched = F.interpolate(tensor, side, mode="bilinear", align_corners=False, antialias=True)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self._MEAN, self._STD))
+        return (stretched - mean) / std
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """See :class:`Preprocessor`."""
+        height, width = size
+        scaled: np.ndarray = xy / np.array([width, height]) * self.input_size
+        return scaled
+
+    def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        return F.interpolate(low_res_logits, size, mode="bilinear", align_corners=False) > 0
+
+
 def make_preprocessor(kind: Preprocessing, module: Any) -> Preprocessor:
-    """The preprocessor of that kind for a SAM module (its input size, mean and standard deviation)."""
+    """The preprocessor of that kind for a SAM or SAM 2 module (its input size, mean and standard deviation)."""
+    if kind == "sam2":
+        return Sam2Preprocessor(int(module.image_size))
     input_size = int(module.image_encoder.img_size)
     if kind == "medsam":
         return MedSamPreprocessor(input_size)

@@ -102,6 +102,11 @@ class Prompts:
         box_array = None if box is None else _numbers(box, "box")
         return cls(points=[*foreground, *background], labels=labels, box=box_array)  # type: ignore[arg-type]
 
+    @property
+    def is_lone_point(self) -> bool:
+        """Whether a single point is all there is, which can mean a part or the whole."""
+        return len(self.points) == 1 and self.box is None and self.mask_logits is None
+
     def within(self, width: int, height: int) -> Prompts:
         """These prompts for an image of that size: points are checked, the box is clipped to the image.
 

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-Preprocessing = Literal["sam", "medsam"]
+Architecture = Literal[
+    "tiny", "vit_b", "vit_l", "vit_h", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l"
+]
+Preprocessing = Literal["sam", "medsam", "sam2"]
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
+_META_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 
 class UnknownModelError(ValueError):
@@ -25,11 +29,13 @@ class ModelSpec:
     Args:
         name: What users write and see, e.g. ``sam_vit_b``.
         description: One line for lists and clients.
-        architecture: The module's family: ``tiny``, or segment_anything's ``vit_b``, ``vit_l``, ``vit_h``.
+        architecture: The module's family: ``tiny``, segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, or the name of
+            one of the configurations of SAM 2.1 that the ``sam2`` package holds, see :mod:`lib.sam.sam2_model`.
         checkpoint: File name of the weights inside the model folder.
         preprocessing: ``sam`` (longest side to the input size, normalised by the module's mean and standard deviation,
-            zero padding; Kirillov et al. 2023, arXiv:2304.02643) or ``medsam`` (stretched to the input size, minimum
-            and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z).
+            zero padding; Kirillov et al. 2023, arXiv:2304.02643), ``medsam`` (stretched to the input size, minimum
+            and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z) or ``sam2`` (stretched to the
+            input size, normalised as for ImageNet; Ravi et al. 2024, arXiv:2408.00714).
         url: Where the publisher offers the file, or None if it cannot be downloaded by us.
         md5: The publisher's MD5 sum in hexadecimal, or None.
         bundled: Whether the checkpoint is shipped with the app.
@@ -42,7 +48,7 @@ class ModelSpec:
 
     name: str
     description: str
-    architecture: Literal["tiny", "vit_b", "vit_l", "vit_h"]
+    architecture: Architecture
     checkpoint: str
     preprocessing: Preprocessing = "sam"
     url: str | None = None
@@ -52,16 +58,45 @@ class ModelSpec:
     min_score: float = 0.88
     min_stability: float = 0.95
 
+    @property
+    def is_sam2(self) -> bool:
+        """Whether it is a SAM 2: a model with a memory, which follows objects through volumes by itself."""
+        return self.architecture.startswith("sam2")
+
     def build(self) -> nn.Module:
-        """The module without its weights: ``image_encoder``, ``prompt_encoder``, ``mask_decoder`` as in SAM."""
+        """The module without its weights.
+
+        It has ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` as in SAM, or is SAM 2's ``SAM2Base``.
+        """
         if self.architecture == "tiny":
             from lib.sam.tiny import SamTiny
 
             return SamTiny()
+        if self.is_sam2:
+            from lib.sam.sam2_model import build_sam2
+
+            return build_sam2(self.architecture)
         from segment_anything import sam_model_registry
 
         builder: Callable[[], nn.Module] = sam_model_registry[self.architecture]
         return builder()
+
+
+def _sam2(size: str, config: Architecture, megabytes: str) -> ModelSpec:
+    """A SAM 2.1 as Meta publishes it: names, files and addresses of facebookresearch/sam2's README.
+
+    No checksums are published there. ``min_score`` is that of its ``SAM2AutomaticMaskGenerator``.
+    """
+    file = f"sam2.1_hiera_{size}.pt"
+    return ModelSpec(
+        name=f"sam2_hiera_{size}",
+        description=f"Segment Anything 2.1, Hiera-{size.replace('_plus', '+').title()} (Meta, {megabytes})",
+        architecture=config,
+        checkpoint=file,
+        preprocessing="sam2",
+        url=_META_SAM2 + file,
+        min_score=0.8,
+    )
 
 
 _SPECS = (
@@ -106,6 +141,10 @@ _SPECS = (
         checkpoint="medsam_vit_b.pth",
         preprocessing="medsam",
     ),
+    _sam2("tiny", "sam2.1_hiera_t", "156 MB"),
+    _sam2("small", "sam2.1_hiera_s", "184 MB"),
+    _sam2("base_plus", "sam2.1_hiera_b+", "324 MB"),
+    _sam2("large", "sam2.1_hiera_l", "898 MB"),
 )
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}

@@ -16,6 +16,7 @@ from lib.sam.clock import TimeLimitError
 from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import BusyError
+from lib.server.mends.dicomweb_session import DicomWebError, DicomWebUnreachableError
 from lib.server.record import note
 from lib.server.refine import NotFinishedError, RefineError
 from lib.server.results import NoSpaceError, UnknownResultError
@@ -60,6 +61,8 @@ STATUS: dict[type[Exception], int] = {
     UnknownResultError: 404,
     BusyError: 429,
     GivenUpError: 500,
+    DicomWebError: 502,
+    DicomWebUnreachableError: 503,
     CheckpointError: 503,
     TimeLimitError: 503,
     NoSpaceError: 507,

@@ -10,6 +10,7 @@ from fastapi.middleware import Middleware
 from lib.server import routes
 from lib.server.admission import Admission
 from lib.server.auth.install import install as install_login
+from lib.server.batch import BatchInference
 from lib.server.body_limit import BodyLimit
 from lib.server.errors import add_error_handlers
 from lib.server.health import HealthReport
@@ -72,6 +73,7 @@ def mount(sam_app: SamApp) -> None:
     )
     app.state.admission = admission
     app.state.segmentation_service = service
+    app.state.batches = BatchInference(sam_app.infer, admission, max_seconds=options.max_seconds)
     app.state.health_report = HealthReport(sam_app.engine, service)
 
     replace_upstream_routes(app)

@@ -13,4 +13,12 @@ The keys that pass through the dictionary, in order:
 ``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
 ``pred``        ``(K, H, W)`` uint8: ``labels`` in its frame of the volume
 ==============  ========================================================================================
+
+Through a volume, instead of ``slice`` to ``labels``:
+
+=======================  ===============================================================================
+``volume_prompts``       :class:`~lib.sam.propagation.VolumePrompts`
+``propagation_options``  :class:`~lib.sam.propagation.PropagationOptions`
+``volume_result``        :class:`~lib.sam.volume_result.VolumeResult`
+=======================  ===============================================================================
 """

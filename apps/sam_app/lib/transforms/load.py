@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image_cache import ImageCache
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
 from lib.sam.clock import current_clock
 
@@ -21,11 +23,18 @@ class LoadMedicalImage(Transform):
     Args:
         max_pixels: Bound on frames x rows x columns.
         max_frames: Bound on frames, slices or pages.
+        images: Keeps what was read; by default nothing is kept.
     """
 
-    def __init__(self, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES) -> None:
+    def __init__(
+        self,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_frames: int = DEFAULT_MAX_FRAMES,
+        images: ImageCache | None = None,
+    ) -> None:
         self.max_pixels = max_pixels
         self.max_frames = max_frames
+        self.images = images or ImageCache(max_bytes=0)
 
     def __call__(self, source: str | os.PathLike[str] | np.ndarray | MedicalImage) -> MedicalImage:
         """Load it.
@@ -42,7 +51,7 @@ class LoadMedicalImage(Transform):
         if isinstance(source, (str, os.PathLike)):
             if not os.path.exists(source):
                 raise ImageError("there is no such image")
-            return read_image(source, max_pixels=self.max_pixels, max_frames=self.max_frames)
+            return self.images.get_or_read(Path(source), self._read)
         array = np.asarray(source)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
             array = array[None]
@@ -51,15 +60,22 @@ class LoadMedicalImage(Transform):
         except ValueError as error:
             raise ImageError(str(error)) from None
 
+    def _read(self, path: Path) -> MedicalImage:
+        return read_image(path, max_pixels=self.max_pixels, max_frames=self.max_frames)
+
 
 class LoadMedicalImaged(MapTransform):
     """Dictionary version of :class:`LoadMedicalImage`."""
 
     def __init__(
-        self, keys: KeysCollection, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES
+        self,
+        keys: KeysCollection,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_frames: int = DEFAULT_MAX_FRAMES,
+        images: ImageCache | None = None,
     ) -> None:
         super().__init__(keys)
-        self.load = LoadMedicalImage(max_pixels, max_frames)
+        self.load = LoadMedicalImage(max_pixels, max_frames, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each key's value by the loaded image."""

@@ -36,9 +36,9 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     Raises:
         PromptError: If the values are no points or region of this image, or nothing on the slice marks an object.
     """
-    foreground = _points(request.get("foreground"), "foreground", image)
-    background = _points(request.get("background"), "background", image)
-    region = _region(request.get("roi"), image)
+    foreground = voxel_points(request.get("foreground"), "foreground", image)
+    background = voxel_points(request.get("background"), "background", image)
+    region = voxel_region(request.get("roi"), image)
 
     points = [*background, *foreground]
     if points:
@@ -53,13 +53,13 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
         box = [region[0], region[2], region[1], region[3]]
     on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
     if box is None and request.get("box_from_points") and len(on_object) >= 2:
-        box, on_object = _box_between(*on_object[:2]), on_object[2:]
+        box, on_object = box_between(*on_object[:2]), on_object[2:]
     if box is None and not on_object:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
     return k, Prompts.from_clicks(on_object, beside_it, box=box)
 
 
-def _box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
+def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
     """XYXY of the box with these two corners.
 
     Raises:
@@ -71,7 +71,7 @@ def _box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
     return [left, top, right, bottom]
 
 
-def _points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
+def voxel_points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
     """``[i, j, k]`` points, checked against the image; ``[i, j]`` is enough for an image of one frame."""
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return []
@@ -95,7 +95,7 @@ def _points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, flo
     return [(float(i), float(j), round(float(k))) for i, j, k in array]
 
 
-def _region(value: Any, image: MedicalImage) -> tuple[float, float, float, float, int, int] | None:
+def voxel_region(value: Any, image: MedicalImage) -> tuple[float, float, float, float, int, int] | None:
     """``(i0, i1, j0, j1, k0, k1)`` with each pair in order and k within the volume, or None if there is none."""
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return None

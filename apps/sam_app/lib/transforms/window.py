@@ -145,14 +145,53 @@ def select_frame(image: MedicalImage, k: int) -> np.ndarray:
     return frame
 
 
-class WindowFramed(Transform):
-    """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as it was applied.
+def windowed_frame(image: MedicalImage, k: int, window: Window | None) -> np.ndarray:
+    """``(rows, columns, 3)`` uint8 of frame ``k``, as a SAM model sees it.
 
     Padding is black, also where the window or MONOCHROME1 would show it bright.
 
     Args:
-        window_key: Holds the request's window: a :class:`Window` or a preset's name. Anything else is no choice:
-            MONAI Label hands on the list of choices when the client made none.
+        image: Has the frame.
+        k: Its number.
+        window: See :func:`choose_window`.
+
+    Raises:
+        PromptError: If k is not a frame of the image.
+    """
+    values = frame = select_frame(image, k)
+    if window is not None:
+        frame = apply_window(frame, window)
+    if image.inverted:
+        frame = 255 - frame
+    if image.padding is not None:
+        low, high = image.padding
+        frame = np.where((values >= low) & (values <= high), np.uint8(0), frame)
+    if not image.is_colour:
+        frame = np.repeat(frame[..., None], 3, axis=2)
+    return np.ascontiguousarray(frame)
+
+
+def requested_window(image: MedicalImage, asked: Any) -> tuple[Window | None, AppliedWindow]:
+    """The window to use for what a client asked for.
+
+    Args:
+        image: To be windowed.
+        asked: A :class:`Window` or a preset's name. Anything else is no choice: MONAI Label hands on the list of
+            choices when the client made none.
+
+    Raises:
+        PromptError: As :func:`choose_window`.
+    """
+    requested = asked if isinstance(asked, Window) else None
+    preset = asked if isinstance(asked, str) and asked else AUTO
+    return choose_window(image, requested, preset)
+
+
+class WindowFramed(Transform):
+    """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as it was applied.
+
+    Args:
+        window_key: Holds what the request asked for, see :func:`requested_window`.
     """
 
     def __init__(self, window_key: str = "window") -> None:
@@ -166,20 +205,7 @@ class WindowFramed(Transform):
         """
         result = dict(data)
         image: MedicalImage = result["image"]
-        asked = result.get(self.window_key)
-        requested = asked if isinstance(asked, Window) else None
-        preset = asked if isinstance(asked, str) and asked else AUTO
-        values = frame = select_frame(image, result["slice"])
-        window, applied = choose_window(image, requested, preset)
-        if window is not None:
-            frame = apply_window(frame, window)
-        if image.inverted:
-            frame = 255 - frame
-        if image.padding is not None:
-            low, high = image.padding
-            frame = np.where((values >= low) & (values <= high), np.uint8(0), frame)
-        if not image.is_colour:
-            frame = np.repeat(frame[..., None], 3, axis=2)
-        result["frame"] = np.ascontiguousarray(frame)
+        window, applied = requested_window(image, result.get(self.window_key))
+        result["frame"] = windowed_frame(image, result["slice"], window)
         result[self.window_key] = applied
         return result

@@ -12,13 +12,11 @@ from typing import Any
 
 from fastapi import HTTPException, UploadFile
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.utils.app import app_instance
-from pydicom.uid import UID
 
 from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_uploads
+from lib.server.mends.dicomweb_datastore import DicomWebStore
 
 _MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -33,22 +31,14 @@ def known_image(image: str) -> str:
         UnknownImageError: For everything else, paths among it.
     """
     datastore = app_instance().datastore()
-    if isinstance(datastore, DICOMWebDatastore):
-        known = UID(image).is_valid and (_is_fetched(datastore, image) or _is_on_server(datastore, image))
+    if isinstance(datastore, DicomWebStore):
+        known = datastore.has_image(image)
     else:
         known = image in datastore.list_images()
     if not known:
         raise UnknownImageError(f"the datastore has no image {image!r}")
     note_datastore_image(image)
     return image
-
-
-def _is_fetched(datastore: DICOMWebDatastore, series: str) -> bool:
-    return series in LocalDatastore.list_images(datastore)
-
-
-def _is_on_server(datastore: DICOMWebDatastore, series: str) -> bool:
-    return bool(datastore._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
 
 
 def plain_name(name: str) -> str:
@@ -70,7 +60,7 @@ def new_image_id(image: str | None) -> str | None:
 
 def image_upload(file: UploadFile) -> UploadFile:
     """An image for a folder of images, under a plain name of a type that the folder may hold, or DICOM (Slicer)."""
-    if isinstance(app_instance().datastore(), DICOMWebDatastore):
+    if isinstance(app_instance().datastore(), DicomWebStore):
         raise HTTPException(422, "the images are on a DICOMweb server: store new ones there")
     file.filename = plain_name(_last_part(file.filename))
     _suffix(file.filename, (*_image_suffixes(), ".dcm"))

@@ -22,7 +22,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
-_writing = Lock()
+writing = Lock()
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
         raise LookupError(f"MONAI Label's {endpoint.__name__} has no argument {', '.join(sorted(unknown))}")
 
     def call(**arguments: Any) -> Any:
-        with _writing if writes else nullcontext():
+        with writing if writes else nullcontext():
             for name, check in guard.checks.items():
                 arguments[name] = check(arguments[name])
             try:

@@ -28,13 +28,15 @@ from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
 from lib.server.mends.arguments import known_image, label_tag, neutral_upload, parsed_object
 from lib.server.mends.arguments import session_id as checked_session_id
+from lib.server.mends.dicom_seg import answer_dicom_seg
+from lib.server.mends.dicomweb_datastore import for_inference
 from lib.server.record import note
 
 router = APIRouter(tags=["Infer"])
 
 _SERVER_KEYS = (
     *("image", "image_path", "model", "label", "session"),
-    *("sam_input", "earlier", "automatic", "client", "object_name", "skip_writer"),
+    *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "skip_writer"),
     "logging",  # would silence the server's log
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
@@ -70,6 +72,8 @@ def infer(
     given = "" if file or session_id else image
     if label and not given and str(label.filename).endswith(".bin"):  # upstream takes the shape from the datastore
         raise HTTPException(422, "a raw label needs an image of the datastore")
+    if output == ResultType.dicom_seg and not given and not session_id:
+        raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
     state = {
         "client": client_key(request, user.username, allowed.pop("client_id", None)),
@@ -80,7 +84,12 @@ def infer(
     admission: Admission = request.app.state.admission
     with admission.inside():
         params = json.dumps({**allowed, **state})
-        answer = run_inference(background_tasks, model, given, session_id, params, file, label, output)
+        asked = ResultType.image if output == ResultType.dicom_seg else output
+        answer = run_inference(background_tasks, model, given, session_id, params, file, label, asked)
+        if output == ResultType.dicom_seg:
+            series = session.image if session_id else for_inference(app.datastore()).get_image_uri(given)
+            label_info = allowed.get("label_info") or [{"name": state["object_name"]}]
+            answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     if given:  # a DICOMweb server's series is here only now
         note_datastore_image(given)

@@ -11,6 +11,7 @@ from monailabel.endpoints import activelearning, info, session, train
 from monailabel.endpoints import datastore as upstream_datastore
 
 from lib.server.mends import (
+    batch_infer,
     datastore,
     dicom_proxy,
     infer_route,
@@ -47,6 +48,7 @@ def replace_upstream_routes(app: FastAPI) -> None:
         guarded_router(session.router, sessions.GUARDS),
         guarded_router(train.router, {"GET /train/": _UNCHANGED, "DELETE /train/": _UNCHANGED}),
         infer_route.router,
+        batch_infer.router,
         viewer.router,
         dicom_proxy.router,
         without_function.router,

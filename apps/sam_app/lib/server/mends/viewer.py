@@ -1,7 +1,10 @@
-"""Mend: MONAI Label 0.8.5 answers every file in a subfolder of OHIF's with its start page.
+"""Mends of how MONAI Label 0.8.5 serves OHIF.
 
-It replaces ``/`` in a path by ``os.pathsep``, which is ``:``, where ``os.sep`` was meant; that would have let a path
-leave OHIF's folder. Here the join is Starlette's, which stays within.
+- It answers every file in a subfolder of OHIF's with OHIF's start page: it replaces ``/`` in a path by ``os.pathsep``,
+  which is ``:``, where ``os.sep`` was meant; that would have let a path leave OHIF's folder. Here the join is
+  Starlette's, which stays within.
+- OHIF's plugin looks for MONAI Label on port 8000 and without TLS, wherever OHIF came from. Here it is told the server
+  that it came from, in the cookie in which it remembers what its user enters.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse
@@ -35,7 +39,21 @@ def viewer(
     answer = FileResponse(file, media_type=get_mime_type(file))
     if file.endswith(".html"):
         give_cookie(request, answer)
+        _tell_server(request, answer)
+        answer.headers["Cache-Control"] = "private, no-cache"
     return answer
+
+
+def _tell_server(request: Request, page: FileResponse) -> None:
+    """The cookie's path is that which the plugin's own gets: the page's, up to its last part."""
+    server = f"{str(request.base_url).rstrip('/')}{settings.MONAI_LABEL_API_STR}/"
+    page.set_cookie(
+        "MONAILABEL_SERVER_URL",
+        quote(server, safe=""),
+        path=f"{settings.MONAI_LABEL_API_STR}/ohif",
+        secure=request.url.scheme == "https",
+        samesite="lax",
+    )
 
 
 def _find(path: str) -> str | None:

@@ -17,7 +17,6 @@ from monailabel.endpoints.user.auth import RBAC
 _ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _REFUSED = {
-    "/batch/{rest:path}": "there is no batch inference: the models are prompted image by image, with /infer",
     "/infer/wsi/{rest:path}": "there are no models for whole-slide images",
     "/infer/wsi_v2/{rest:path}": "there are no models for whole-slide images",
     "/logs/{rest:path}": "the log is not served: it is in the folder of the app, logs/app.log",

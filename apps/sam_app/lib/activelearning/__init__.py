@@ -1,0 +1,1 @@
+"""Strategies that say which image to label next."""

@@ -1,0 +1,78 @@
+"""The image that the model is least sure of, by the IoU that it predicts for its own masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.strategy import Strategy
+
+
+class Uncertainty(Strategy):
+    """Lowest predicted IoU first, among the images without a final label.
+
+    An image's score is that of its worst object, or of the worst slice of an object in a volume. It comes from the
+    labels that inference saved (``save_label`` of ``/infer``, or ``/batch/infer``): the datastore keeps their
+    ``params``. An image without any score comes before all others, as nothing is known of it; with none scored this is
+    the strategy ``first``. Ties go by id.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Get the sample that the model is least certain of, by predicted IoU of saved labels")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose.
+
+        Args:
+            request: With ``label_tag``, only scores of labels with this tag count.
+            datastore: The images and their labels.
+
+        Returns:
+            ``id`` and ``score`` (None without one) of the image; None if every image has a final label.
+        """
+        tag = request.get("label_tag")
+        scores = {image: image_score(datastore, image, tag) for image in datastore.get_unlabeled_images(tag)}
+        if not scores:
+            return None
+        image = min(scores, key=lambda one: (-math.inf if scores[one] is None else scores[one], one))
+        return {"id": image, "score": scores[image]}
+
+
+def image_score(datastore: Datastore, image: str, label_tag: str | None = None) -> float | None:
+    """The lowest predicted IoU of the objects in an image's newest scored label.
+
+    Args:
+        datastore: Has the labels.
+        image: The image's id.
+        label_tag: The tag of the labels that count; None for all.
+
+    Returns:
+        None if no label has a score, or the newest that could have one found no object.
+    """
+    newest: tuple[float, float | None] = (-math.inf, None)
+    for tag, label in datastore.get_labels_by_image_id(image).items():
+        if label_tag and tag != label_tag:
+            continue
+        info = datastore.get_label_info(label, tag)
+        scores = _scores(info.get("params"))
+        if scores is not None:
+            newest = max(
+                newest, (float(info.get("ts") or 0), min(map(float, scores), default=None)), key=lambda n: n[0]
+            )
+    return newest[1]
+
+
+def _scores(params: Any) -> list[float] | None:
+    """What a task said of its result: ``scores`` of objects on a slice, or ``found``, an object's slices in a volume.
+
+    None where there is neither: a label's info can be a client's.
+    """
+    if not isinstance(params, Mapping):
+        return None
+    scores = params.get("scores")
+    if scores is None and isinstance(params.get("found"), list):
+        scores = [mask.get("score") for mask in params["found"] if isinstance(mask, Mapping)]
+    is_valid = isinstance(scores, list) and all(isinstance(score, (int, float)) for score in scores)
+    return [float(score) for score in scores or ()] if is_valid else None

@@ -1,0 +1,62 @@
+"""Images that were read stay in memory, so that the next click on a volume does not read it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from lib.imaging.image import MedicalImage
+from lib.sam.byte_cache import ByteBoundedCache
+
+Identity = tuple[tuple[int, int, int, int], ...]
+"""Device, inode, size and time of change of the file, or of each file of a series."""
+
+DEFAULT_MAX_BYTES = 1 << 30
+
+
+def identity_of(path: Path) -> Identity:
+    """What tells a file's content without reading it; a second name of the same file has the same identity.
+
+    Args:
+        path: A file, or a folder with the files of a series.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [os.stat(file) for file in files]
+    return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+class ImageCache:
+    """The images that were read last, up to a number of bytes. Thread-safe; an image is read by one request at a time.
+
+    Args:
+        max_bytes: Bound on the pixels of the kept images; 0 keeps none, and a larger image is not kept.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._cache: ByteBoundedCache[Identity, MedicalImage] = ByteBoundedCache(
+            max_bytes, lambda image: image.frames.nbytes
+        )
+
+    def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage]) -> MedicalImage:
+        """The image, whose pixels nobody may write into; ``read`` is called only if the file is new or was changed.
+
+        Raises:
+            OSError: If the file is not there.
+            TimeLimitError: If the current clock's time is up while another request reads it.
+            Exception: What ``read`` raises, in every request that waited for it; nothing is kept then.
+        """
+
+        def read_only() -> MedicalImage:
+            image = read(path)
+            image.frames.flags.writeable = False
+            return image
+
+        return self._cache.get_or_compute(identity_of(path), read_only)
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
+        return self._cache.stats()

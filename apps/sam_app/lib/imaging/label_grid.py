@@ -1,0 +1,67 @@
+"""Labels that a client sends, brought onto the voxels of the image that they belong to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.imaging.image import CorruptImageError, MedicalImage
+
+_TOLERANCE = 0.25
+"""Voxels that a corner may lie off: programs write affines as float32 or quaternions."""
+
+
+def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray:
+    """Bring labels onto an image's voxels, without any of them being changed.
+
+    A program may have stored them with other axes first, or an axis the other way round: their affine says so.
+
+    Args:
+        labels: As they were read.
+        affine: ``(4, 4)`` of the image, voxel ``(i, j, k, 1)`` to RAS+ mm; None where it has no geometry.
+        shape: ``(K, rows, columns)`` of the image.
+
+    Returns:
+        ``shape`` numbers, voxel ``(i, j, k)`` at ``[k, j, i]``.
+
+    Raises:
+        CorruptImageError: If the voxels of the two are not the same in the patient: then a mask would lie elsewhere.
+    """
+    if labels.is_colour:
+        raise CorruptImageError("labels are numbers, not colours")
+    voxels: np.ndarray | None = labels.frames
+    if affine is not None and labels.is_geometric:
+        voxels = _reoriented(labels.frames, np.linalg.inv(affine) @ labels.affine, shape)
+    if voxels is None or voxels.shape != shape:
+        raise CorruptImageError(
+            f"the labels ({_size(labels.frames.shape)}) do not lie on the voxels of the image ({_size(shape)}): "
+            "their size or their place in the patient differs"
+        )
+    return voxels
+
+
+def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """``voxels`` with their axes as the image has them; None if no swap and flip of axes does it.
+
+    Args:
+        voxels: ``[k, j, i]``.
+        to_image: ``(4, 4)`` voxel ``(i, j, k, 1)`` of the labels to that of the image.
+        shape: Of the image, ``(K, rows, columns)``.
+    """
+    axes = np.abs(to_image[:3, :3]).argmax(axis=1)
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    last = np.array(voxels.shape[::-1]) - 1
+    corners = np.array(np.meshgrid(*([0, end] for end in last), indexing="ij")).reshape(3, -1)
+    found = to_image[:3, :3] @ corners + to_image[:3, 3:]
+    flipped = to_image[range(3), axes] < 0
+    straight = np.where(flipped[:, None], last[axes][:, None] - corners[axes], corners[axes])
+    if np.abs(found - straight).max() > _TOLERANCE:
+        return None
+    ijk = voxels.T.transpose(axes)
+    ijk = np.flip(ijk, axis=tuple(np.flatnonzero(flipped).tolist()))
+    return ijk.T if ijk.T.shape == shape else None
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """``columns x rows x slices``."""
+    return " x ".join(map(str, shape[::-1]))

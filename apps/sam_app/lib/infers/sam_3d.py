@@ -1,0 +1,140 @@
+"""SAM through a volume: a viewer's prompts on one or more slices in, the object on all its slices out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lib.imaging.image import MedicalImage
+from lib.imaging.image_cache import ImageCache
+from lib.infers.click_memory import ClickMemory
+from lib.infers.sam_task import SamTask
+from lib.sam.engine import Engine
+from lib.sam.propagation import propagate
+from lib.sam.sam2_video import propagate_by_memory
+from lib.sam.volume_result import VolumeResult
+from lib.transforms.limits import Limits
+from lib.transforms.load import LoadMedicalImaged
+from lib.transforms.prompt_sources import LabelClicksd, RestoreValuesd
+from lib.transforms.viewer_options import ViewerOptionsd
+from lib.transforms.viewer_prompts_3d import VolumePromptsd
+from lib.transforms.volume_labels import ResultToVolumed
+from lib.transforms.window import AUTO, PRESETS, AppliedWindow, requested_window, windowed_frame
+
+SUFFIX = "_3d"
+"""After a model's name it is the name of this task."""
+
+_MAX_REMEMBERED = 8
+"""Volumes; each has at most some 160 KiB a slice."""
+
+
+class Sam3D(SamTask):
+    """One SAM model as a MONAI Label task for an object in a volume; see :mod:`lib.sam.propagation`.
+
+    SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.sam2_video`.
+
+    Its prompts are those of viewers, :mod:`lib.transforms.viewer_prompts_3d`, or, with ``prompts``, of the label that
+    the image has, :mod:`lib.transforms.prompt_sources`. Prompts of one client (``client``, which
+    the server sets) that go on from its last ones on the same volume for the same object (``object_name``) take over
+    what they do not change. What viewers show as options: ``window``, ``max_slices``, ``box_from_points``.
+
+    Args:
+        model: The model's name in the engine.
+        engine: Shared by all tasks.
+        limits: Bounds on images and prompts.
+        images: Keeps the images that were read; shared by all tasks.
+    """
+
+    def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
+        super().__init__(
+            model,
+            engine,
+            limits,
+            images,
+            dimension=3,
+            description=f"{engine.specs[model].description}; through the whole volume",
+            config={"window": [AUTO, *PRESETS], "max_slices": 0, "box_from_points": False},
+        )
+        self._memory: ClickMemory[VolumeResult] = ClickMemory(_MAX_REMEMBERED)
+
+    def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+        """Load the image and map the prompts."""
+        limits = self._limits
+        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images)
+        source = [LabelClicksd(load.load)] if "prompts" in (data or {}) else []
+        return [load, *source, ViewerOptionsd(), VolumePromptsd(limits.max_prompts)]
+
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
+        """Window the slices that are reached, and follow the object through them."""
+        image: MedicalImage = data["image"]
+        predictor = self._engine.predictor(self._model)
+        window, applied = requested_window(image, data.get("window"))
+        key = None
+        if data.get("client"):
+            key = (str(data["client"]), _picture_key(image, applied), str(data.get("object_name") or ""))
+        follow: Callable[..., VolumeResult] = propagate_by_memory if predictor.spec.is_sam2 else propagate
+        result = follow(
+            predictor,
+            lambda k: windowed_frame(image, k, window),
+            data["volume_prompts"],
+            data["propagation_options"],
+            earlier=self._memory.recall(key) if key else None,
+        )
+        if key:
+            self._memory.remember(key, result)
+        data.update(volume_result=result, window=applied, checkpoint_sha256=predictor.checkpoint_sha256)
+        return data
+
+    def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+        """The volume of the masks."""
+        return [ResultToVolumed(), RestoreValuesd()]
+
+    def facts(self, data: dict[str, Any]) -> dict[str, Any]:
+        """See :func:`volume_facts`."""
+        return volume_facts(data, self._model)
+
+
+def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:
+    """Names the volume's content as the model sees it."""
+    about = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{image.padding}|{window}|"
+    digest = hashlib.sha256(about.encode())
+    digest.update(np.ascontiguousarray(image.frames).data)
+    return digest.hexdigest()
+
+
+def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
+    """What is known of a finished volume, for JSON.
+
+    Returns:
+        ``model``, ``checkpoint_sha256``, ``frames``, ``window``, ``slices`` (first and last with a mask, or None),
+        ``voxels``, ``prompted`` (slices), ``found`` (of each slice with a mask: ``k``, ``source``, ``score``,
+        ``overlap``, ``likeness``, see :class:`~lib.sam.volume_result.SliceMask`, and ``area`` in pixels) and ``stops``
+        (where following ended: ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
+    """
+    result: VolumeResult = data["volume_result"]
+    areas = np.count_nonzero(data["pred"], axis=(1, 2))
+    found = [
+        {
+            "k": k,
+            "source": mask.source,
+            "score": round(mask.score, 4),
+            "overlap": None if mask.overlap is None else round(mask.overlap, 4),
+            "likeness": None if mask.likeness is None else round(mask.likeness, 4),
+            "area": int(areas[k]),
+        }
+        for k, mask in result.found.items()
+    ]
+    return {
+        "model": model,
+        "checkpoint_sha256": data["checkpoint_sha256"],
+        "frames": data["image"].frame_count,
+        "window": data["window"].as_dict(),
+        "slices": [found[0]["k"], found[-1]["k"]] if found else None,
+        "voxels": int(areas.sum()),
+        "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
+        "found": found,
+        "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],
+    }

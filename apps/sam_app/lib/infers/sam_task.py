@@ -1,0 +1,115 @@
+"""What the inference tasks of SAM models have in common."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import abstractmethod
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferType
+from monailabel.tasks.infer.basic_infer import BasicInferTask
+
+from lib.imaging.image_cache import ImageCache
+from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
+from lib.sam.clock import current_clock
+from lib.sam.engine import Engine
+from lib.sam.prompts import PromptError
+from lib.transforms.limits import Limits
+
+
+class SamTask(BasicInferTask):
+    """One SAM model as a MONAI Label task.
+
+    It is registered as DEEPGROW without labels of its own, so that the point-prompt panels of OHIF and 3D Slicer
+    list it with the app's labels, and Slicer does not run it unasked. For a dimension of 2 both send the points of one
+    slice, for 3 those of all slices.
+
+    Args:
+        model: The model's name in the engine.
+        engine: Shared by all tasks.
+        limits: Bounds on images and prompts.
+        images: Keeps the images that were read; shared by all tasks.
+        dimension: Of what one call segments, 2 or 3.
+        description: One line for clients.
+        config: Options that viewers show, by name, with their defaults.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        limits: Limits,
+        images: ImageCache | None,
+        *,
+        dimension: int,
+        description: str,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__(
+            path=None,
+            network=None,
+            type=InferType.DEEPGROW,
+            labels=[],
+            dimension=dimension,
+            description=description,
+            config=config,
+        )
+        self._config.pop("device")  # the engine has one, and a client's choice would not change it
+        self._model = model
+        self._engine = engine
+        self._limits = limits
+        self._images = images or ImageCache()
+
+    @property
+    def engine_model(self) -> str:
+        """The name in the engine of the model that it runs."""
+        return self._model
+
+    def is_valid(self) -> bool:
+        """Whether the model can be used: clients are shown it only then."""
+        return self._engine.state(self._model) != "no checkpoint"
+
+    @abstractmethod
+    def facts(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a finished task's result, for JSON."""
+
+    def writer(
+        self, data: dict[str, Any], extension: str | None = None, dtype: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Write the volume of labels as the client asked; always a file, also when the mask is empty.
+
+        Args:
+            data: With ``pred``, ``image`` and, optionally, ``result_extension`` and ``result_dtype``.
+            extension: Instead of that of ``data``.
+            dtype: Instead of that of ``data``.
+
+        Returns:
+            The file's path, which the caller deletes, and what is known of the result, for JSON.
+
+        Raises:
+            PromptError: For a file type or a data type that cannot be written.
+        """
+        image = data["image"]
+        suffix = extension or data.get("result_extension") or (".nii.gz" if image.is_geometric else ".png")
+        if suffix not in LABEL_SUFFIXES:
+            raise PromptError(f"result_extension can be {', '.join(LABEL_SUFFIXES)}, not {suffix!r}")
+        if suffix == ".png" and image.frame_count > 1:
+            raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
+        label_dtype = _label_dtype(dtype or data.get("result_dtype"))
+        handle, path = tempfile.mkstemp(suffix=suffix)
+        os.close(handle)
+        try:
+            with current_clock().stage("write"):
+                write_label_volume(data["pred"], image.affine, path, dtype=label_dtype)
+        except BaseException:
+            os.unlink(path)
+            raise
+        return path, self.facts(data)
+
+
+def _label_dtype(name: Any) -> str:
+    dtype = "uint8" if name is None else str(name)
+    if dtype not in LABEL_DTYPES:
+        raise PromptError(f"result_dtype can be {', '.join(LABEL_DTYPES)}, not {dtype!r}")
+    return dtype

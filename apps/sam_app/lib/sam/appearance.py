@@ -1,0 +1,92 @@
+"""What an object looks like on the slices where it was marked: grey values, against those around it.
+
+It is taken from marked slices alone, so that a propagation that drifts does not come to believe in where it is.
+Prototypes of the embedding's features were measured, too: on slices 1 to 14 away they told object from surroundings
+less well (area under the ROC curve 0.70 to 0.99) than grey values (0.89 to 1.00), and together with them no better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from lib.sam.logits_grid import grown
+
+_BINS = 64
+_SMOOTHING = 1.5
+_UNSEEN = 0.02
+"""Weight of a uniform distribution: no grey value is impossible."""
+
+_DENOISING = 1.0
+"""Sigma in cells."""
+
+_BORDER = 2
+"""Cells to either side of the border that are left out, as they hold some of both."""
+
+_RING = 12
+"""Cells around the object that are its surroundings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """Distributions of grey values, of the object and of its surroundings.
+
+    Args:
+        inside: ``(64,)``, sums to 1.
+        outside: Likewise.
+        typical: The mean of :meth:`likelihood` over the object itself.
+        contrast: That less the mean over the surroundings: 0 if the two cannot be told apart, at most 1.
+    """
+
+    inside: np.ndarray
+    outside: np.ndarray
+    typical: float
+    contrast: float
+
+    @classmethod
+    def of(cls, grey: np.ndarray, mask: np.ndarray) -> Appearance:
+        """That of a mask that is not empty, on a slice's ``(rows, columns)`` grey values from 0 to 255."""
+        grey = _denoised(grey)
+        core = ~grown(~mask, _BORDER)
+        ring = grown(mask, _RING) & ~grown(mask, _BORDER)
+        inside = _distribution(grey, core if core.any() else mask)
+        outside = _distribution(grey, ring if ring.any() else np.ones_like(mask))
+        likely = cls(inside, outside, 0.0, 0.0)._likelihood(grey)
+        around = likely[ring].mean() if ring.any() else 0.5
+        typical = float(likely[mask].mean())
+        return cls(inside, outside, typical, contrast=max(0.0, typical - float(around)))
+
+    def merged(self, other: Appearance) -> Appearance:
+        """That of both slices together."""
+        return Appearance(
+            (self.inside + other.inside) / 2,
+            (self.outside + other.outside) / 2,
+            (self.typical + other.typical) / 2,
+            min(self.contrast, other.contrast),
+        )
+
+    def likelihood(self, grey: np.ndarray) -> np.ndarray:
+        """``(rows, columns)`` from 0 to 1: how much each cell looks like the object rather than what is around."""
+        return self._likelihood(_denoised(grey))
+
+    def _likelihood(self, denoised: np.ndarray) -> np.ndarray:
+        likely: np.ndarray = (self.inside / (self.inside + self.outside)).astype(np.float32)[_bins(denoised)]
+        return likely
+
+
+def _denoised(grey: np.ndarray) -> np.ndarray:
+    smooth: np.ndarray = ndimage.gaussian_filter(grey, _DENOISING)
+    return smooth
+
+
+def _bins(grey: np.ndarray) -> np.ndarray:
+    return np.clip(grey * (_BINS / 256), 0, _BINS - 1).astype(np.intp)
+
+
+def _distribution(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
+    counts = np.bincount(_bins(grey[where]), minlength=_BINS).astype(np.float64)
+    smooth = ndimage.gaussian_filter1d(counts / counts.sum(), _SMOOTHING, mode="nearest")
+    smooth = smooth / smooth.sum()
+    return (1 - _UNSEEN) * smooth + _UNSEEN / _BINS

@@ -1,0 +1,97 @@
+"""Values that are dear to make stay in memory up to a number of bytes, and each is made once however many ask at once.
+
+Concurrency: one lock guards the table of entries and is never held while a value is computed. Requests for the same key
+at the same time wait for one computation; requests for other keys are not held up by it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLong
+from typing import Generic, TypeVar
+
+from lib.sam.clock import TimeLimitError, current_clock
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class ByteBoundedCache(Generic[K, V]):
+    """The least recently used values go when the sum of their bytes passes the bound. Thread-safe.
+
+    Args:
+        max_bytes: Bound on the bytes of the kept values; 0 keeps none, and a larger value is not kept.
+        size_of: Tells a value's bytes.
+    """
+
+    def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._running: dict[K, Future[V]] = {}
+        self._bytes = 0
+        self._hits = 0
+        self._misses = 0
+
+    def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
+        """The value of that key; ``compute`` is called only if it is neither kept nor being computed.
+
+        Raises:
+            TimeLimitError: If the current clock's time is up while another request computes it.
+            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only the
+                time limit of another request is not passed on: the next one that waited computes it.
+        """
+        with self._lock:
+            kept = self._entries.get(key)
+            if kept is not None:
+                self._entries.move_to_end(key)
+                self._hits += 1
+                return kept
+            running = self._running.get(key)
+            if running is None:
+                mine: Future[V] = Future()
+                self._running[key] = mine
+                self._misses += 1
+            else:
+                self._hits += 1
+        if running is not None:
+            try:
+                with current_clock().stage("wait"):
+                    return running.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
+            except (TimeLimitError, WaitedTooLong):
+                current_clock().check()
+                return self.get_or_compute(key, compute)
+
+        try:
+            value = compute()
+        except BaseException as error:
+            with self._lock:
+                del self._running[key]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._running[key]
+            self._keep(key, value)
+        mine.set_result(value)
+        return value
+
+    def _keep(self, key: K, value: V) -> None:
+        self._entries[key] = value
+        self._bytes += self._size_of(value)
+        while self._bytes > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= self._size_of(oldest)
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
+        with self._lock:
+            return {
+                "hits": self._hits,
+                "misses": self._misses,
+                "entries": len(self._entries),
+                "bytes": self._bytes,
+            }

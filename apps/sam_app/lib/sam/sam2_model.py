@@ -1,0 +1,75 @@
+"""SAM 2's module, built from the configuration in the ``sam2`` package, offline and without Hydra's global state.
+
+Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/build_sam.py`` and
+``sam2/configs/sam2.1/*.yaml``. Upstream composes them through a Hydra that is initialised for the whole process when
+``sam2`` is imported; here the file is read by OmegaConf alone, and Hydra is left as it was found.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_AS_UPSTREAM = {
+    "sam_mask_decoder_extra_args": {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    },
+    "binarize_mask_from_pts_for_mem_enc": True,
+}
+"""What ``build_sam2_video_predictor`` sets beside the file: a single mask that is unstable gives way to the best of
+three, and the memory of a marked slice is that of the mask which the user saw. Upstream fills small holes, too, where
+its CUDA extension has been compiled; here that is left to the clean-up that a user can ask for."""
+
+_MAX_MARKED_SLICES = 8
+"""Of more marked slices the nearest are attended to, so that what a step takes is bounded; upstream has no bound."""
+
+
+def build_sam2(architecture: str) -> nn.Module:
+    """The module without its weights.
+
+    Args:
+        architecture: Name of a configuration of SAM 2.1 in the ``sam2`` package, e.g. ``sam2.1_hiera_t``.
+
+    Returns:
+        A ``sam2.modeling.sam2_base.SAM2Base``, on the CPU or, within ``torch.device("meta")``, without data.
+    """
+    file = resources.files(_sam2_package()) / "configs" / "sam2.1" / f"{architecture}.yaml"
+    config = OmegaConf.create(file.read_text(encoding="utf-8"))
+    extra = {**_AS_UPSTREAM, "max_cond_frames_in_attn": _MAX_MARKED_SLICES}
+    model = OmegaConf.merge(config.model, extra)
+    for position_encoding in (model.image_encoder.neck.position_encoding, model.memory_encoder.position_encoding):
+        position_encoding.warmup_cache = False  # it would fill a GPU with tables of other sizes than are used
+    with _BuildableWithoutData():
+        module: nn.Module = instantiate(model, _recursive_=True)
+    return module
+
+
+def _sam2_package() -> Any:
+    """The package; importing it initialises Hydra for the process, which is undone."""
+    was_initialised = GlobalHydra.instance().is_initialized()
+    import sam2
+
+    if not was_initialised:
+        GlobalHydra.instance().clear()
+    return sam2
+
+
+class _BuildableWithoutData(TorchFunctionMode):
+    """Lets constructors that read a number from a tensor, or move one to a GPU, run under ``torch.device("meta")``."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.linspace:  # Hiera reads its stochastic depths from one
+            kwargs = {**kwargs, "device": "cpu"}
+        elif func is torch.Tensor.to and args[0].is_meta:  # RoPEAttention moves its table to the GPU if there is one
+            return args[0]
+        return func(*args, **kwargs)

@@ -1,0 +1,106 @@
+"""Encode once, decode many, with SAM 2 on one image.
+
+Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/sam2_image_predictor.py``, whose masks,
+scores and logits these are for the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lib.sam.embeddings import Embedding
+from lib.sam.predictor import Predictor
+from lib.sam.prompts import Prompts
+
+_BOX_CORNERS = (2, 3)
+"""Labels of a box's top left and bottom right corner among points."""
+
+LOGITS_BOUND = 32.0
+"""Mask prompts are clipped to it, as upstream clips the logits that it gives out."""
+
+
+class Sam2Predictor(Predictor):
+    """One SAM 2 with its weights on one device; see :class:`~lib.sam.predictor.Predictor`.
+
+    An embedding's ``features`` are ``(1, 256, 64, 64)`` and have no memory in them, nor the vector that stands for
+    having none, so that one embedding serves a lone image as well as a slice of a volume; ``finer`` are
+    ``(1, 32, 256, 256)`` and ``(1, 64, 128, 128)``. Together they take 16 MiB.
+    """
+
+    @property
+    def module(self) -> Any:
+        """The ``SAM2Base``, for following an object through a volume."""
+        return self._module
+
+    def point_inputs(self, prompts: Prompts, image_size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
+        """Points and box of one object as ``SAM2Base.track_step`` takes them; None if there are none.
+
+        Args:
+            prompts: In pixels of the image.
+            image_size: ``(height, width)``.
+
+        Returns:
+            ``point_coords`` ``(1, N, 2)`` in pixels of the model's input and ``point_labels`` ``(1, N)``.
+        """
+        points = box = None
+        if len(prompts.points):
+            xy = self._preprocessor.coordinates(prompts.points, image_size)
+            labels = torch.tensor(prompts.labels.tolist(), dtype=torch.int, device=self.device)
+            points = (self._tensor(xy)[None], labels[None])
+        if prompts.box is not None:
+            box = self._tensor(self._preprocessor.coordinates(prompts.box.reshape(2, 2), image_size)).reshape(1, 4)
+        together = _as_points(points, box)
+        return None if together is None else {"point_coords": together[0], "point_labels": together[1]}
+
+    @property
+    def _prompt_encoder(self) -> Any:
+        return self._module.sam_prompt_encoder
+
+    def _run_encoder(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        *finer, features = self._module.forward_image(inputs)["backbone_fpn"]
+        return (features, *finer)
+
+    def _run_decoder(
+        self,
+        embedding: Embedding,
+        points: tuple[torch.Tensor, torch.Tensor] | None,
+        boxes: torch.Tensor | None,
+        logits: torch.Tensor | None,
+        multimask: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sparse, dense = self._prompt_encoder(
+            points=_as_points(points, boxes),
+            boxes=None,
+            masks=None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND),
+        )
+        low_res, scores, _, _ = self._module.sam_mask_decoder(
+            image_embeddings=embedding.features + self._module.no_mem_embed.view(1, -1, 1, 1),
+            image_pe=self._image_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+            repeat_image=len(sparse) > 1,
+            high_res_features=list(embedding.finer),
+        )
+        return low_res, scores
+
+
+def _as_points(
+    points: tuple[torch.Tensor, torch.Tensor] | None, boxes: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Points and boxes as SAM 2 was trained on them: a box is two points of their own kind, before the others.
+
+    Args:
+        points: ``(B, N, 2)`` XY and ``(B, N)`` int labels; or None.
+        boxes: ``(B, 4)`` XYXY; or None.
+    """
+    if boxes is None:
+        return points
+    corners = boxes.reshape(-1, 2, 2)
+    labels = torch.tensor(_BOX_CORNERS, dtype=torch.int, device=boxes.device).expand(len(corners), 2)
+    if points is None:
+        return corners, labels
+    return torch.cat([corners, points[0]], dim=1), torch.cat([labels, points[1]], dim=1)

@@ -1,0 +1,152 @@
+"""Inference on many images, one after the other, in a thread of its own.
+
+One batch runs at a time. Its images take their turn with what users ask for meanwhile: each counts among the
+segmentations that are worked on, but is never refused. The lock guards the list of batches and is never held while an
+image is segmented.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lib.sam.clock import Clock, use_clock
+from lib.server.admission import Admission, BusyError
+from lib.server.errors import failure_of
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["SUBMITTED", "RUNNING", "DONE", "ERROR", "STOPPED"]
+_KEPT = 20
+
+
+class BatchRunningError(BusyError):
+    """There is a batch already, and one runs at a time."""
+
+
+@dataclass
+class Batch:
+    """What is known of a batch; ``status`` has MONAI Label's words.
+
+    Args:
+        request: ``model`` and the options that every image gets.
+        images: The images' ids, in the order in which they are done.
+    """
+
+    request: dict[str, Any]
+    images: Sequence[str]
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    status: Status = "SUBMITTED"
+    start_ts: str = field(default_factory=lambda: _now())
+    end_ts: str | None = None
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, with MONAI Label's keys; ``details`` says in words how far it is."""
+        failed = sum("error" in result for result in self.results.values())
+        return {
+            "id": self.id,
+            "status": self.status,
+            "request": self.request,
+            "start_ts": self.start_ts,
+            **({"end_ts": self.end_ts} if self.end_ts else {}),
+            "details": [f"{len(self.results)} of {len(self.images)} images, {failed} of them failed"],
+            "results": dict(self.results),
+        }
+
+
+class BatchInference:
+    """Runs batches.
+
+    Args:
+        infer: The app's, which keeps the label and answers ``label``, ``tag``, ``params`` and ``file``.
+        admission: Where each image counts.
+        max_seconds: How long one image may take.
+    """
+
+    def __init__(
+        self, infer: Callable[[dict[str, Any]], dict[str, Any]], admission: Admission, *, max_seconds: float
+    ) -> None:
+        self._infer = infer
+        self._admission = admission
+        self._max_seconds = max_seconds
+        self._batches: list[Batch] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The last ones, oldest first."""
+        with self._lock:
+            return list(self._batches)
+
+    def running(self) -> Batch | None:
+        """The one that is not at its end; None if there is none."""
+        return next((batch for batch in self.batches if batch.end_ts is None), None)
+
+    def start(self, request: Mapping[str, Any], images: Sequence[str], *, wait: bool = False) -> Batch:
+        """Begin a batch.
+
+        Args:
+            request: What every image gets: ``model``, ``label_tag``, ``prompts`` and options of the model.
+            images: Ids of the datastore.
+            wait: Answer when it is at its end.
+
+        Raises:
+            BatchRunningError: If there is one already.
+        """
+        batch = Batch(dict(request), sorted(images))
+        with self._lock:
+            if any(other.end_ts is None for other in self._batches):
+                raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
+            self._batches[:] = [*self._batches, batch][-_KEPT:]
+            self._stop.clear()
+        worker = threading.Thread(target=self._run, args=(batch,), name=f"batch-{batch.id[:8]}", daemon=True)
+        worker.start()
+        if wait:
+            worker.join()
+        return batch
+
+    def stop(self) -> Batch | None:
+        """Stop the running batch after the image that it is at; None if none is running."""
+        batch = self.running()
+        if batch is not None:
+            self._stop.set()
+        return batch
+
+    def _run(self, batch: Batch) -> None:
+        batch.status = "RUNNING"
+        for image in batch.images:
+            if self._stop.is_set():
+                break
+            batch.results = {**batch.results, image: self._one(batch, image)}  # replaced: others read it meanwhile
+        failed = bool(batch.images) and all("error" in result for result in batch.results.values())
+        whole = len(batch.results) == len(batch.images)
+        batch.status = ("ERROR" if failed else "DONE") if whole else "STOPPED"
+        batch.end_ts = _now()
+
+    def _one(self, batch: Batch, image: str) -> dict[str, Any]:
+        self._admission.enter(unconditionally=True)
+        try:
+            with use_clock(Clock(self._max_seconds)):
+                result = self._infer({**batch.request, "image": image, "save_label": True})
+            if result.get("file"):
+                os.unlink(result["file"])
+            return {key: result[key] for key in ("label", "tag", "params")}
+        except Exception as error:  # one image's failure must not end the others
+            failure = failure_of(error)
+            if failure.status >= 500:
+                logger.error("An image of a batch failed", exc_info=error)
+            return {"error": failure.detail}
+        finally:
+            self._admission.leave()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,201 @@
+"""MONAI Label's datastore of a DICOMweb server, mended.
+
+Mends, besides those of :mod:`lib.server.mends.dicomweb_lists`, :mod:`~lib.server.mends.dicomweb_series` and
+:mod:`~lib.server.mends.dicomweb_session`, of MONAI Label 0.8.5:
+
+- The NIfTI file that it makes of a series loses modality, windows and padding, and a copy stays behind among the
+  temporary files. Here inference reads the DICOM files, in the same order of voxels; NIfTI is for who downloads it.
+- That file knows no tilted gantry's shear, so that voxels lie up to centimetres off. Here they lie where the slices do.
+- At start it downloads dcmqi's program unless that is on ``PATH``, where those of a virtual environment are only once
+  it is activated.
+- It logs the server's address with a login that is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore
+
+from lib.imaging.nifti_writer import write_nifti
+from lib.imaging.readers import read_image
+from lib.server.mends.dicomweb_labels import DicomWebLabels
+from lib.server.mends.dicomweb_lists import SeriesLists
+from lib.server.mends.dicomweb_series import SeriesFolders, is_uid
+from lib.server.mends.dicomweb_session import DicomWebSession
+
+_LISTS_S = 10.0
+
+
+class AddressError(ValueError):
+    """The DICOMweb server's address cannot be used; the message says why, and does not hold it."""
+
+
+class DicomWebStore(DicomWebLabels):
+    """The series of a DICOMweb server; an image's id is its Series Instance UID.
+
+    Args:
+        client: Knows the server.
+        search_filter: Which series are listed, by DICOM keyword; empty: all.
+        cache_path: Where to keep what was fetched; None: MONAI Label's place in the user's home.
+        lists_max_age: Seconds after which lists of series are asked for anew.
+        fetch_by_frame: As MONAI Label's setting; see :class:`SeriesFolders`.
+        convert_to_nifti: As MONAI Label's setting: whether an image that is downloaded is NIfTI.
+    """
+
+    def __init__(
+        self,
+        client: DICOMwebClientX,
+        search_filter: Mapping[str, Any],
+        cache_path: str | None,
+        *,
+        lists_max_age: float = _LISTS_S,
+        fetch_by_frame: bool = False,
+        convert_to_nifti: bool = True,
+    ) -> None:
+        super().__init__(client, dict(search_filter), cache_path, fetch_by_frame, convert_to_nifti)
+        root = Path(os.path.realpath(self._datastore.image_path()))
+        self._lists = SeriesLists(client, search_filter, lists_max_age)
+        self._folders = SeriesFolders(client, root, by_frame=fetch_by_frame)
+        self._converting = Lock()
+
+    @property
+    def session(self) -> requests.Session:
+        """What the server is asked with; it has the login."""
+        session: requests.Session = self._client._session
+        return session
+
+    def has_image(self, series: str) -> bool:
+        """Whether a series was fetched or is on the server.
+
+        Raises:
+            DicomWebError: If the server does not answer.
+        """
+        return is_uid(series) and (
+            self._folders.is_there(series)
+            or bool(self._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
+        )
+
+    def list_images(self) -> list[str]:
+        """The series that hold images; see :meth:`SeriesLists.images`."""
+        return self._lists.images()
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """The series that have a segmentation; see :meth:`SeriesLists.labelled`."""
+        return self._lists.labelled()
+
+    def save_label(self, *args: Any, **kwargs: Any) -> str:
+        """As MONAI Label's; the image counts as labelled from then on."""
+        label: str = super().save_label(*args, **kwargs)
+        self._lists.forget_labelled()
+        return label
+
+    def series_folder(self, series: str) -> str:
+        """A folder with the DICOM files of a series; see :meth:`SeriesFolders.get`."""
+        return str(self._folders.get(series))
+
+    def get_image_uri(self, image_id: str) -> str:
+        """What a client downloads: the series as NIfTI or, if MONAI Label's settings say so, its folder.
+
+        Raises:
+            DicomWebError: If the server does not hand it out.
+            ImageError: If it cannot be read.
+        """
+        folder = self.series_folder(image_id)
+        if not self._convert_to_nifti:
+            return folder
+        path = f"{folder}.nii.gz"
+        with self._converting:
+            if not os.path.exists(path):
+                self._convert(image_id, folder)
+        return path
+
+    def _convert(self, series: str, folder: str) -> None:
+        info = self._dicom_info(series)
+        with tempfile.TemporaryDirectory() as scratch:
+            converted = os.path.join(scratch, f"{series}.nii.gz")
+            write_nifti(read_image(folder), converted)
+            LocalDatastore.add_image(self, series, converted, info)
+
+
+class InferenceImages:
+    """A DICOMweb datastore as inference sees it: an image is a folder of DICOM files, all else is as it was.
+
+    Args:
+        store: The datastore.
+    """
+
+    def __init__(self, store: DicomWebStore) -> None:
+        self._store = store
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The folder of a series."""
+        return self._store.series_folder(image_id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def for_inference(datastore: Datastore) -> Any:
+    """What inference gets its images from: a DICOMweb datastore's DICOM files, every other datastore as it is."""
+    return InferenceImages(datastore) if isinstance(datastore, DicomWebStore) else datastore
+
+
+def open_dicomweb(url: str) -> DicomWebStore:
+    """The datastore of a DICOMweb server, by MONAI Label's settings.
+
+    Args:
+        url: Of the DICOMweb root, without a login.
+
+    Raises:
+        AddressError: If there is a login in the address.
+    """
+    address = urlsplit(url)
+    if address.username or address.password:
+        raise AddressError(
+            "the DICOMweb server's address holds a login: give it without, and set MONAI_LABEL_DICOMWEB_USERNAME and "
+            "MONAI_LABEL_DICOMWEB_PASSWORD"
+        )
+    # Where dcmqi's itkimage2segimage is, which MONAI Label starts by its name to make a label DICOM.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    client = DICOMwebClientX(
+        url=url,
+        session=_session(url),
+        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+    )
+    client.set_http_retry_params(retry=False)  # somebody is waiting, and can ask again
+    return DicomWebStore(
+        client,
+        _chosen("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {}),
+        settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
+        lists_max_age=_chosen("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", _LISTS_S),
+        fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+    )
+
+
+def _session(url: str) -> requests.Session:
+    if "googleapis.com" in url:
+        session: requests.Session = create_session_from_gcp_credentials()
+        return session
+    name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    return DicomWebSession((name, password) if name else None, settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT)
+
+
+def _chosen(setting: str, default: Any) -> Any:
+    """A setting's value if the operator gave one, never MONAI Label's default."""
+    return getattr(settings, setting) if setting in settings.model_fields_set else default

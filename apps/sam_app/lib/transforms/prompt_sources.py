@@ -1,0 +1,155 @@
+"""Prompts for images that nobody has clicked on: of the labels that they have, or none, for automatic segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.transforms import Transform
+from scipy import ndimage
+
+from lib.imaging.image import MedicalImage
+from lib.imaging.label_grid import labels_on_grid
+from lib.sam.prompts import PromptError, Prompts
+from lib.transforms.load import LoadMedicalImage
+
+LABELS = "labels"
+AUTOMATIC = "automatic"
+PROMPT_SOURCES = (LABELS, AUTOMATIC)
+_MAX_VALUE = 255
+
+
+def inner_points(mask: np.ndarray) -> list[tuple[float, float]]:
+    """One point in each connected piece of a mask: that which is farthest from its border.
+
+    Args:
+        mask: ``(rows, columns)`` bool; pixels are connected over edges and corners.
+
+    Returns:
+        XY pixels, that of the largest piece first.
+    """
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = ndimage.sum_labels(mask, pieces, range(1, count + 1))
+    found = []
+    for number in np.argsort(-sizes, kind="stable") + 1:
+        depth = ndimage.distance_transform_edt(np.pad(pieces == number, 1))[1:-1, 1:-1]
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        found.append((float(x), float(y)))
+    return found
+
+
+def label_prompts(labels: np.ndarray) -> tuple[int, dict[int, Prompts]]:
+    """Prompts on the slice where most is labelled: of each label the inner points of its pieces.
+
+    Args:
+        labels: ``(K, rows, columns)`` numbers, 0 for background.
+
+    Returns:
+        ``k``, and the prompts by label; the middle slice and none if nothing is labelled.
+
+    Raises:
+        PromptError: For a label that is no whole number from 1 to 255.
+    """
+    areas = np.count_nonzero(labels, axis=(1, 2))
+    if not areas.any():
+        return len(labels) // 2, {}
+    k = int(areas.argmax())
+    values = np.unique(labels[k][labels[k] != 0])
+    if (values != values.astype(np.uint8)).any():
+        raise PromptError(f"labels that prompt must be whole numbers from 1 to {_MAX_VALUE}")
+    return k, {int(value): Prompts.from_clicks(inner_points(labels[k] == value)) for value in values}
+
+
+def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> np.ndarray:
+    """The voxels of ``prompt_label``, a label's file, on those of ``image``.
+
+    Returns:
+        ``(K, rows, columns)`` numbers.
+
+    Raises:
+        PromptError: If the image has no label.
+        ImageError: If the label does not lie on the image.
+    """
+    if not data.get("prompt_label"):
+        raise PromptError("the image has no label that could prompt")
+    image: MedicalImage = data["image"]
+    affine = image.affine if image.is_geometric else None
+    return labels_on_grid(load(data["prompt_label"]), affine, (image.frame_count, *image.frame_size))
+
+
+class PromptSourced(Transform):
+    """Take ``image`` and ``prompts``, one of :data:`PROMPT_SOURCES`; give ``slice``, ``slice_source`` and ``objects``.
+
+    ``labels`` needs ``prompt_label``, the file of a label of the image; ``label_values`` are the numbers that the
+    objects had there. ``automatic`` segments every object of the middle slice.
+
+    Args:
+        load: Reads the label.
+    """
+
+    def __init__(self, load: LoadMedicalImage) -> None:
+        self._load = load
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Find them.
+
+        Raises:
+            PromptError: For another source, or an image that has no label.
+            ImageError: If the label does not lie on the image.
+        """
+        result = dict(data)
+        image: MedicalImage = result["image"]
+        source = result["prompts"]
+        objects: dict[int, Prompts] = {}
+        if source == AUTOMATIC:
+            k = image.frame_count // 2
+        elif source == LABELS:
+            k, objects = label_prompts(labels_that_prompt(result, self._load))
+        else:
+            raise PromptError(f"prompts can be {' or '.join(PROMPT_SOURCES)}, not {source!r}")
+        result.update(slice=k, slice_source=source, objects=list(objects.values()), earlier=[])
+        result.update(automatic=source == AUTOMATIC, label_values=list(objects))
+        return result
+
+
+class LabelClicksd(Transform):
+    """For a task of one object in a volume: take ``image`` and ``prompts`` (``labels``), give viewers' ``foreground``.
+
+    Args:
+        load: Reads the label.
+    """
+
+    def __init__(self, load: LoadMedicalImage) -> None:
+        self._load = load
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Find the points.
+
+        Raises:
+            PromptError: For another source, or unless the image has a label with exactly one object.
+            ImageError: If the label does not lie on the image.
+        """
+        result = dict(data)
+        if result["prompts"] != LABELS:
+            raise PromptError(f"through a volume prompts can only be {LABELS}")
+        k, objects = label_prompts(labels_that_prompt(result, self._load))
+        if len(objects) != 1:
+            raise PromptError(f"through a volume one object is followed; the label has {len(objects)} on slice {k}")
+        [(value, prompts)] = objects.items()
+        result.update(foreground=[[x, y, k] for x, y in prompts.points.tolist()], background=[], label_values=[value])
+        for key in ("slice", "roi"):
+            result.pop(key, None)
+        return result
+
+
+class RestoreValuesd(Transform):
+    """Take ``pred`` and, from labels that prompted, ``label_values``; give the objects the numbers they had there."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Renumber."""
+        result = dict(data)
+        values = result.get("label_values")
+        if values:
+            result["pred"] = np.array([0, *values], dtype=np.uint8)[result["pred"]]
+        return result

@@ -1,0 +1,116 @@
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image_cache import ImageCache
+
+
+def an_image(kilobytes: int = 1) -> MedicalImage:
+    return MedicalImage(frames=np.zeros((1, 1, kilobytes * 512), np.int16))
+
+
+class Reader:
+    """Counts how often it reads what."""
+
+    def __init__(self, kilobytes: int = 1) -> None:
+        self.read: list[str] = []
+        self.kilobytes = kilobytes
+
+    def __call__(self, path):
+        self.read.append(path.name)
+        return an_image(self.kilobytes)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "image.nii"
+    path.write_bytes(b"one")
+    return path
+
+
+def test_a_file_is_read_once_until_it_changes(file):
+    cache, reader = ImageCache(), Reader()
+    first = cache.get_or_read(file, reader)
+    assert cache.get_or_read(file, reader) is first and reader.read == ["image.nii"]
+    os.utime(file, (1, 1))
+    assert cache.get_or_read(file, reader) is not first
+    file.write_bytes(b"other length")
+    cache.get_or_read(file, reader)
+    assert len(reader.read) == 3
+
+
+def test_another_name_of_the_same_file_is_the_same_image(file, tmp_path):
+    cache, reader = ImageCache(), Reader()
+    os.link(file, tmp_path / "link")
+    assert cache.get_or_read(file, reader) is cache.get_or_read(tmp_path / "link", reader)
+
+
+def test_a_series_is_known_by_all_of_its_files(tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    (series / "1.dcm").write_bytes(b"a")
+    cache, reader = ImageCache(), Reader()
+    cache.get_or_read(series, reader)
+    cache.get_or_read(series, reader)
+    (series / "2.dcm").write_bytes(b"b")
+    cache.get_or_read(series, reader)
+    assert reader.read == ["series", "series"]
+
+
+def test_the_least_recently_used_go_first_and_what_is_too_large_is_not_kept(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    cache, reader = ImageCache(max_bytes=2048), Reader()
+    for index in (0, 1, 0, 2, 0, 2, 1):
+        cache.get_or_read(paths[index], reader)
+    assert reader.read == ["a", "b", "c", "b"] and cache.stats()["bytes"] == 2048
+    large = Reader(kilobytes=4)
+    paths[0].write_bytes(b"larger")
+    for _ in range(2):
+        cache.get_or_read(paths[0], large)
+    assert large.read == ["a", "a"] and cache.stats()["bytes"] == 0
+
+
+def test_nobody_can_write_into_what_others_get(file):
+    image = ImageCache().get_or_read(file, Reader())
+    with pytest.raises(ValueError, match="read-only"):
+        image.frames[0, 0, 0] = 1
+
+
+def test_what_cannot_be_read_is_not_kept(file, tmp_path):
+    cache = ImageCache()
+
+    def broken(path):
+        raise ImageError("broken")
+
+    for _ in range(2):
+        with pytest.raises(ImageError, match="broken"):
+            cache.get_or_read(file, broken)
+    assert cache.get_or_read(file, Reader())
+    with pytest.raises(FileNotFoundError):
+        cache.get_or_read(tmp_path / "nowhere", Reader())
+
+
+def test_requests_at_the_same_time_wait_for_one_reading(file):
+    cache, started, go_on = ImageCache(), threading.Event(), threading.Event()
+    read = []
+
+    def slow(path):
+        read.append(path)
+        started.set()
+        assert go_on.wait(30)
+        return an_image()
+
+    got: list[MedicalImage] = []
+    threads = [threading.Thread(target=lambda: got.append(cache.get_or_read(file, slow))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert started.wait(30)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(got) == 4 and len({id(image) for image in got}) == 1 and len(read) == 1

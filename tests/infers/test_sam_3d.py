@@ -1,0 +1,182 @@
+"""The task for volumes by itself, as MONAI Label calls it, without a server."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import nrrd
+import numpy as np
+import pytest
+
+from lib.configs.sam import SamConfig
+from lib.imaging.image import MedicalImage
+from lib.infers.sam_3d import Sam3D
+from lib.sam.checkpoints import MODEL_FOLDER
+from lib.sam.engine import Engine
+from lib.sam.prompts import PromptError
+from lib.sam.registry import MODELS
+from lib.transforms.limits import Limits
+from support.phantoms import BALL_AFFINE, BALL_CENTRE, ball_volume
+
+CLICK = {"foreground": [list(BALL_CENTRE)], "background": [], "result_extension": ".nrrd"}
+K = BALL_CENTRE[2]
+
+
+@pytest.fixture
+def task() -> Sam3D:
+    config = SamConfig()
+    engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
+    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
+    made = config.infer()["sam_tiny_3d"]
+    assert isinstance(made, Sam3D)
+    return made
+
+
+@pytest.fixture
+def ball(tmp_path) -> tuple[str, np.ndarray]:
+    """A NIfTI file, and the ball's mask in ``(i, j, k)`` order."""
+    values, mask = ball_volume()
+    nibabel.save(nibabel.Nifti1Image(values, BALL_AFFINE), tmp_path / "ball.nii.gz")
+    return str(tmp_path / "ball.nii.gz"), mask
+
+
+def ask(task: Sam3D, request: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    path, facts = task(request)
+    labels = nrrd.read(path)[0]
+    Path(path).unlink()
+    return labels, facts
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
+
+
+def decodes(task: Sam3D, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets an entry with each decode from now on."""
+    predictor = task._engine.predictor("sam_tiny")
+    decode, calls = predictor.decode, []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(predictor, "decode", counted)
+    return calls
+
+
+def test_a_click_as_viewers_send_it(task, ball):
+    path, truth = ball
+    labels, facts = ask(task, {"image": path, "label": "lesion", "client_id": "x", **CLICK})
+    assert labels.shape == truth.shape and labels.dtype == np.uint8 and set(np.unique(labels)) == {0, 1}
+    assert dice(labels > 0, truth) > 0.85
+    slices = np.flatnonzero(labels.any(axis=(0, 1)))
+    assert facts["slices"] == [slices[0], slices[-1]] and facts["prompted"] == [K]
+    assert facts["voxels"] == np.count_nonzero(labels) == sum(found["area"] for found in facts["found"])
+    assert [found["source"] for found in facts["found"] if found["k"] == K] == ["prompts"]
+    assert len(facts["stops"]) == 2 and facts["model"] == "sam_tiny" and facts["window"]["source"] == "percentiles"
+    assert facts["latencies"]["total"] > 0 and len(facts["checkpoint_sha256"]) == 64
+
+
+def test_points_on_several_slices_and_a_reversed_region(task, ball):
+    path, truth = ball
+    i, j, k = BALL_CENTRE
+    points = {"foreground": [[i, j, k - 3], [i, j, k + 3]], "background": [[2, 2, z] for z in (k - 3, k, k + 3)]}
+    labels, facts = ask(task, {"image": path, **CLICK, **points})
+    assert facts["prompted"] == [k - 3, k, k + 3] and dice(labels > 0, truth) > 0.85
+    assert {found["source"] for found in facts["found"] if k - 3 < found["k"] < k + 3 and found["k"] != k} == {
+        "blended"
+    }
+
+    region = {"foreground": [], "roi": [i + 12, i - 11, j + 12, j - 11, k + 3, k - 3]}
+    labels, facts = ask(task, {"image": path, **CLICK, **region})
+    assert facts["prompted"] == [k] and facts["slices"] == [k - 3, k + 3]
+    assert dice(labels[..., k - 3 : k + 4] > 0, truth[..., k - 3 : k + 4]) > 0.85
+
+
+def test_a_correction_of_the_same_client_takes_over_the_rest(task, ball, monkeypatch):
+    path, _ = ball
+    i, j, k = BALL_CENTRE
+    calls = decodes(task, monkeypatch)
+    request = {"image": path, **CLICK, "client": "a", "object_name": "lesion"}
+    first, _ = ask(task, request)
+    of_first = len(calls)
+    again, _ = ask(task, request)
+    assert len(calls) == of_first and np.array_equal(first, again)
+
+    corrected = {**request, "foreground": [[i, j, k], [i, j, k + 3]]}
+    ask(task, corrected)
+    of_correction = len(calls) - of_first
+    ask(task, {**corrected, "client": "b"})
+    of_other_client = len(calls) - of_first - of_correction
+    assert 0 < of_correction < of_other_client, "what another client did was taken over"
+
+    before = len(calls)
+    ask(task, {**corrected, "client": None})
+    ask(task, {**corrected, "client": None})
+    assert len(calls) - before == 2 * of_other_client, "without a client something was kept"
+    before = len(calls)
+    ask(task, {**corrected, "client": "a", "window": "bone"})
+    assert len(calls) > before, "another window's masks were taken over"
+
+
+@pytest.mark.parametrize("value", [1, "1"])
+def test_max_slices(task, ball, value):
+    _, facts = ask(task, {"image": ball[0], **CLICK, "max_slices": value})
+    assert facts["slices"] == [K - 1, K + 1] and {stop["reason"] for stop in facts["stops"]} == {"max_slices"}
+
+
+def test_one_slice(task, disc):
+    image, truth = disc
+    labels, facts = ask(task, {"image": image, "roi": [90, 170, 50, 130, 0, 0], "result_extension": ".nrrd"})
+    assert labels.shape == (240, 200, 1) and facts["slices"] == [0, 0]
+    assert dice(labels[..., 0].T > 0, truth) > 0.85
+
+
+def test_two_points_as_a_box(task, ball):
+    i, j, k = BALL_CENTRE
+    corners = {"foreground": [[i - 11, j - 11, k], [i + 12, j + 12, k]], "box_from_points": True}
+    labels, _ = ask(task, {"image": ball[0], **CLICK, **corners})
+    assert dice(labels > 0, ball[1]) > 0.85
+
+
+def test_an_empty_result_is_a_file_too(task, monkeypatch):
+    predictor = task._engine.predictor("sam_tiny")
+    decode = predictor.decode
+
+    def nothing(*args, **kwargs):
+        predictions = decode(*args, **kwargs)
+        predictions[0].low_res_logits[:] = -1
+        return predictions
+
+    monkeypatch.setattr(predictor, "decode", nothing)
+    image = MedicalImage(frames=np.zeros((3, 40, 50), np.int16), is_geometric=True)
+    labels, facts = ask(task, {"image": image, "foreground": [[5, 5, 1]], "result_extension": ".nrrd"})
+    assert labels.shape == (50, 40, 3) and not labels.any()
+    assert facts["slices"] is None and facts["voxels"] == 0 and facts["found"] == []
+
+
+def test_what_viewers_are_told(task):
+    info = task.info()
+    assert (info["type"].value, info["dimension"], info["labels"]) == ("deepgrow", 3, [])
+    presets = ["auto", "abdomen", "lung", "mediastinum", "bone", "brain", "liver"]
+    assert info["config"] == {"window": presets, "max_slices": 0, "box_from_points": False}
+    assert task.is_valid() and task.engine_model == "sam_tiny"
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({}, "nothing marks the object"),
+        ({"background": [[1, 1, 0]]}, "nothing marks the object"),
+        ({"foreground": [[1, 1, 99]]}, "outside the image"),
+        ({"foreground": [[1, 1, 0]], "max_slices": "many"}, "max_slices must be a whole number"),
+        ({"foreground": [[1, 1, 0]], "max_slices": -1}, "max_slices must be a whole number"),
+        ({"foreground": [[1, 1, 0]], "result_extension": ".png"}, "for 2D images"),
+    ],
+)
+def test_bad_requests_leave_no_file(task, ball, request_, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = list(tmp_path.iterdir())
+    with pytest.raises(PromptError, match=said):
+        task({"image": ball[0], **request_})
+    assert list(tmp_path.iterdir()) == before

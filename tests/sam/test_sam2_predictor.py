@@ -1,0 +1,132 @@
+"""SAM 2 in the engine against ``sam2.sam2_image_predictor.SAM2ImagePredictor``, the tiny Hiera with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hydra import initialize_config_module
+
+from lib.sam.automatic import GridOptions, segment_automatically
+from lib.sam.embeddings import EmbeddingCache
+from lib.sam.prompts import Prompts
+from lib.sam.sam2_predictor import Sam2Predictor
+from support.sam2_checkpoint import CONFIG, SPEC
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),  # upstream's transforms
+]
+
+SHAPES = {"square": (300, 300), "wide": (180, 400), "tall": (1500, 620)}
+
+
+def an_image(shape: tuple[int, int]) -> np.ndarray:
+    """Smooth blobs with some noise, ``(H, W, 3)`` uint8."""
+    rng = np.random.default_rng(shape[0])
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    waves = [np.sin(rows * rng.uniform(0.01, 0.06)) * np.cos(columns * rng.uniform(0.01, 0.06)) for _ in range(3)]
+    image = 127 + 100 * np.stack(waves, axis=-1)
+    return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def peer(sam2_checkpoint):
+    """As upstream builds and loads it, from the same file."""
+    from sam2.build_sam import build_sam2
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    with initialize_config_module("sam2", version_base="1.2"):
+        module = build_sam2(CONFIG, str(sam2_checkpoint), device="cpu")
+    return SAM2ImagePredictor(module)
+
+
+@pytest.fixture(scope="module", params=list(SHAPES))
+def pair(request, sam2, peer):
+    image = an_image(SHAPES[request.param])
+    peer.set_image(image)
+    return peer, sam2, sam2.encode(image), image.shape[:2]
+
+
+def test_embedding_is_the_peers(pair):
+    peer, ours, embedding, size = pair
+    without_memory = embedding.features + ours.module.no_mem_embed.view(1, -1, 1, 1)
+    torch.testing.assert_close(without_memory, peer.get_image_embedding(), atol=1e-5, rtol=1e-5)
+    for level, theirs in zip(embedding.finer, peer._features["high_res_feats"], strict=True):
+        torch.testing.assert_close(level, theirs, atol=1e-5, rtol=1e-5)
+    assert embedding.image_size == size
+    assert embedding.nbytes == 4 * (256 * 64 * 64 + 32 * 256 * 256 + 64 * 128 * 128)
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", ["point", "points", "box", "box and points", "logits and point", "logits and box"])
+def test_masks_scores_and_logits_are_the_peers(pair, kind, multimask):
+    peer, ours, embedding, (height, width) = pair
+    points = labels = box = logits = None
+    if "point" in kind:
+        points = np.array([[width * 0.4, height * 0.6], [width * 0.9 - 1, 3], [0, height - 1]])
+        labels = np.array([1, 0, 1])
+        if not kind.endswith("points"):
+            points, labels = points[:1], labels[:1]
+    if "box" in kind:
+        box = np.array([width * 0.2, height * 0.1, width * 0.7, height * 0.9])
+    if "logits" in kind:
+        logits = np.random.default_rng(1).normal(0, 3, (1, 256, 256)).astype(np.float32)
+
+    masks, scores, low_res = peer.predict(points, labels, box, logits, multimask_output=multimask)
+    prompts = Prompts(
+        points=() if points is None else points,
+        labels=() if labels is None else labels,
+        box=box,
+        mask_logits=None if logits is None else logits[0],
+    )
+    (prediction,) = ours.decode(embedding, [prompts], multimask=multimask)
+
+    best_first = np.argsort(-scores, kind="stable")
+    assert prediction.masks.shape == (3 if multimask else 1, height, width)
+    np.testing.assert_allclose(prediction.low_res_logits, low_res[best_first], atol=1e-4)
+    np.testing.assert_allclose(prediction.scores, scores[best_first], atol=1e-4)
+    theirs = masks[best_first].astype(bool)
+    assert (prediction.masks & theirs).sum() >= 0.999 * (prediction.masks | theirs).sum()
+    assert 0 < theirs.mean() < 1, "an empty or full mask would show nothing"
+
+
+def test_a_mask_alone_and_several_objects_at_once(pair):
+    """What upstream has no call for: answers together are those of each alone."""
+    _, ours, embedding, (height, width) = pair
+    logits = np.random.default_rng(2).normal(0, 3, (3, 256, 256)).astype(np.float32)
+    objects = [Prompts(mask_logits=one) for one in logits]
+    objects += [Prompts.from_clicks(box=[2, 3, width * share, height * share]) for share in (0.3, 0.6, 1.0)]
+    together = ours.decode(embedding, objects)
+    for prompts, prediction in zip(objects, together, strict=True):
+        (alone,) = ours.decode(embedding, [prompts])
+        np.testing.assert_allclose(prediction.low_res_logits, alone.low_res_logits, atol=1e-4)
+
+
+def test_a_kept_answer_is_restored_and_large_logits_are_clipped_as_prompts(pair):
+    _, ours, embedding, (height, width) = pair
+    point = [[width // 2, height // 2]]
+    (prediction,) = ours.decode(embedding, [Prompts.from_clicks(point)], multimask=True)
+    restored = ours.restore(embedding, prediction.scores, prediction.low_res_logits)
+    assert np.array_equal(restored.masks, prediction.masks)
+    beyond, bound = (np.full((256, 256), value, dtype=np.float32) for value in (1000.0, 32.0))
+    beyond, bound = ours.decode(embedding, [Prompts(mask_logits=beyond), Prompts(mask_logits=bound)])
+    np.testing.assert_allclose(beyond.low_res_logits, bound.low_res_logits, atol=1e-4)
+
+
+def test_the_logits_lie_on_the_whole_image(pair):
+    _, ours, embedding, (height, width) = pair
+    grid = ours.logits_grid(embedding.image_size)
+    assert grid.shape == (256, 256)
+    assert grid.cell((width - 1, height - 1)) == (255, 255)
+
+
+def test_automatic_segmentation_runs_on_it(sam2):
+    spec = replace(SPEC, min_score=0.0, min_stability=0.0)
+    lenient = Sam2Predictor(spec, sam2.module, checkpoint_sha256="random", cache=EmbeddingCache(0))
+    embedding = lenient.encode(an_image(SHAPES["square"]))
+    found = segment_automatically(lenient, embedding, GridOptions(points_per_side=2, max_area=1.0))
+    assert found
+    assert all(prediction.masks.shape == (1, 300, 300) for prediction in found)

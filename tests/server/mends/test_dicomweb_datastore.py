@@ -1,0 +1,54 @@
+"""How the datastore of a DICOMweb server is opened."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from monailabel.config import Settings
+
+from lib.server.mends import dicomweb_datastore
+from lib.server.mends.dicomweb_datastore import AddressError, open_dicomweb
+
+URL = "http://127.0.0.1:9/dicom-web"
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path) -> Settings:
+    """MONAI Label's settings with one variable set."""
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # to be as before at the end
+    chosen = Settings(_env_file=None)
+    monkeypatch.setattr(dicomweb_datastore, "settings", chosen)
+    return chosen
+
+
+@pytest.mark.parametrize("login", ["me:secret@", "me@"])
+def test_an_address_with_a_login_is_refused_without_repeating_it(login):
+    with pytest.raises(AddressError, match="MONAI_LABEL_DICOMWEB_PASSWORD") as raised:
+        open_dicomweb(f"http://{login}127.0.0.1:9/dicom-web")
+    assert "secret" not in str(raised.value)
+
+
+def test_upstream_s_defaults_do_not_hold_but_an_operator_s_settings_do(settings, monkeypatch):
+    store = open_dicomweb(URL)
+    assert (store._search_filter, store._lists._lists.ttl) == ({}, 10)
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", '{"Modality": "MR"}')
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", "3")
+    monkeypatch.setattr(dicomweb_datastore, "settings", Settings(_env_file=None))
+    store = open_dicomweb(URL)
+    assert (store._search_filter, store._lists._lists.ttl) == ({"Modality": "MR"}, 3)
+
+
+def test_opening_needs_neither_the_archive_nor_the_internet(settings, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    open_dicomweb(URL)
+    assert str(Path(sys.executable).parent) in os.environ["PATH"].split(os.pathsep)
+
+
+def test_ids_that_are_no_uids_are_not_looked_for(settings, tmp_path):
+    store = open_dicomweb(URL)
+    for image in ("../../secret", "labels", "", "1.2/../3"):
+        assert not store.has_image(image)
