@@ -6,6 +6,7 @@ The keys that pass through the dictionary, in order:
 ``image``       path, array or :class:`~lib.imaging.image.MedicalImage`; after loading always the latter
 ``slice``       k, the frame that was asked for; ``slice_source`` says by what
 ``objects``     list of :class:`~lib.sam.prompts.Prompts`, one an object; empty asks for automatic
+``prompts``     where they come from instead of the client, see :mod:`lib.transforms.prompt_sources`
 ``earlier``     list of :class:`~lib.sam.refinement.EarlierObject` that the objects may extend
 ``frame``       that frame: modality values, then ``(H, W, 3)`` uint8 after windowing
 ``window``      :class:`~lib.transforms.window.AppliedWindow`
