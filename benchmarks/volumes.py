@@ -85,7 +85,7 @@ def measured(
         "peer_dice": dice(peer, solid.truth),
         "slices": len(result.found),
         "true_slices": len(true),
-        "past_the_ends": sum(k < true[0] or k > true[-1] for k in result.found),
+        "past_the_ends": sum(bool(k < true[0] or k > true[-1]) for k in result.found),
         "seconds": clock.elapsed,
         "encode_seconds": clock.stages.get("encode", 0.0),
         "decode_seconds": clock.stages.get("decode", 0.0),

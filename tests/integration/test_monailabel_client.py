@@ -71,6 +71,17 @@ def test_next_sample_and_infer_on_a_volume(client):
     assert 0 <= facts["scores"][0] <= 1.1 and facts["latencies"]["total"] >= 0
 
 
+def test_a_click_fills_the_volume(client):
+    model = client.info()["models"]["sam_tiny_3d"]
+    assert (model["type"], model["labels"], model["dimension"]) == ("deepgrow", [], 3)
+    params = {"foreground": [POINT], "background": [], "label": "organ", "result_extension": ".nrrd", "client_id": "me"}
+    path, facts = client.infer("sam_tiny_3d", "ball", params | model["config"] | {"window": "auto"})
+    labels, _ = nrrd.read(path)
+    _, truth = ball_volume()
+    assert labels.shape == truth.shape and dice(labels == 1, truth) > 0.8
+    assert facts["voxels"] == np.count_nonzero(labels) and len(facts["stops"]) == 2
+
+
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz"])
 def test_the_label_lies_where_the_image_does(client, server, suffix):
     roi = [45, 18, 10, 38, 7, 7]  # a pair the wrong way round, as Slicer can send it

@@ -19,8 +19,8 @@ from lib.sam.registry import MODELS
 from lib.sam.volume_result import VolumeResult
 from support.solids import SolidVolume, ellipsoid, tube, union, volume
 
-
 CLICK = Prompts.from_clicks([[5, 5]])
+POINTS = np.array([[2.0, 3.0]])
 
 
 class Counter:
