@@ -13,8 +13,8 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
+from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
@@ -98,7 +98,7 @@ class SamApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Which image to label next."""
-        return {"first": First(), "random": Random(), "uncertainty": Uncertainty()}
+        return {"first": First(), "random": RandomSample(), "uncertainty": Uncertainty()}
 
     def on_init_complete(self) -> None:
         """The server is about to answer: add the routes to it and mend what needs mending."""

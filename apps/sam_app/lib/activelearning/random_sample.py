@@ -1,0 +1,41 @@
+"""A random image, more likely the longer ago it was offered.
+
+MONAI Label 0.8.5's own strategy ``random`` fails with a 500 when every image was offered within the same second, as all
+its weights are then 0. This one is in its place.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.strategy import Strategy
+
+
+class RandomSample(Strategy):
+    """Any image without a final label; an image's chance grows with the seconds since it was last offered."""
+
+    def __init__(self) -> None:
+        super().__init__("Get a random sample, rather one that was not offered lately")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose.
+
+        Args:
+            request: ``strategy``, the name under which the datastore notes when it offered an image; ``label_tag`` and
+                ``labels``, which images count as labelled.
+            datastore: The images.
+
+        Returns:
+            ``id`` and ``weight`` of the image; None if every image has a final label.
+        """
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        if not images:
+            return None
+        notes = [datastore.get_image_info(image).get("strategy", {}).get(request["strategy"], {}) for image in images]
+        weights = [max(0, int(time.time()) - note.get("ts", 0)) + 1 for note in notes]
+        [(image, weight)] = random.choices(list(zip(images, weights, strict=True)), weights=weights)
+        return {"id": image, "weight": weight}
