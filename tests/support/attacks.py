@@ -185,6 +185,13 @@ def _is_renamed(target: Target, _: requests.Response) -> bool:
     return "/" in target.send("GET", "/datastore/image/info?image=ball").json()["name"]
 
 
+def _next_sample(target: Target) -> requests.Response:
+    """With an image that nobody has labelled, whatever the attacks before did to the others."""
+    files = {"file": ("unlabelled.nii.gz", target.secret.read_bytes())}
+    target.send("PUT", "/datastore/?image=unlabelled", files=files).raise_for_status()
+    return target.send("POST", "/activelearning/random")
+
+
 ATTACKS = [
     Attack("infer reads a path", _infer("image={secret}"), _got_secret),
     Attack("infer reads a path in params", _infer("image=x", {"image": "{secret}"}), _got_secret),
@@ -217,7 +224,7 @@ ATTACKS = [
     Attack("training starts processes", _background("train"), _told_path),
     Attack("scoring starts processes", _background("scoring"), _told_path),
     Attack("logs tell paths", lambda t: t.send("GET", "/logs/?text=true&lines=1000"), _told_path),
-    Attack("next sample tells a path", lambda t: t.send("POST", "/activelearning/random"), _told_path, False),
+    Attack("next sample tells a path", _next_sample, _told_path, False),
     Attack("image info tells a path", lambda t: t.send("GET", "/datastore/image/info?image=ball"), _told_path, False),
     Attack("new session tells paths", _new_session, _told_path, False),
     Attack("session tells paths", _get_session, _told_path, False),
