@@ -86,7 +86,7 @@ def score_object(
     coords = torch.tensor([[[x, y]]], device=device) * scale
     points = (coords, torch.ones(1, 1, dtype=torch.long, device=device))
     sparse, dense = model.prompt_encoder(points, None, None)
-    masks, quality = model.mask_decoder.predict_all(embedding, pe, sparse, dense)
+    masks, quality = model.mask_decoder.predict_masks(embedding, pe, sparse, dense)
     answers = (restore(masks, model.img_size, size, original)[0] > 0).cpu().numpy()
     best = 1 + int(quality[0, 1:].argmax())
 
@@ -151,7 +151,7 @@ def score_scenes(model: sam_tiny.SamTiny, scenes: Scenes, *, count: int, prompts
         points = (coords, torch.ones(prompts, 1, dtype=torch.long, device=device))
         by_box, _ = model.mask_decoder(embedding, pe, *model.prompt_encoder(None, boxes, None), False)
         sparse, dense = model.prompt_encoder(points, None, None)
-        by_point, _ = model.mask_decoder.predict_all(embedding, pe, sparse, dense)
+        by_point, _ = model.mask_decoder.predict_masks(embedding, pe, sparse, dense)
         box_masks, point_masks = (by_box > 0).cpu().numpy(), (by_point > 0).cpu().numpy()
         for p, target in enumerate(targets):
             totals["box"].append(dice(box_masks[p, 0], target))

@@ -186,7 +186,7 @@ class Trainer:
         points = (batch.coords.flatten(0, 1), batch.labels.flatten(0, 1))
         logits = batch.logits.flatten(0, 1)[:, None]
         sparse, dense = model.prompt_encoder(points, batch.boxes.flatten(0, 1), logits)
-        return model.mask_decoder.predict_all(embeddings, model.prompt_encoder.get_dense_pe(), sparse, dense)
+        return model.mask_decoder.predict_masks(embeddings, model.prompt_encoder.get_dense_pe(), sparse, dense)
 
     @torch.no_grad()
     def update_average(self) -> None:

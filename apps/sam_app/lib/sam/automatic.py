@@ -16,7 +16,7 @@ from torchvision.ops import nms
 
 from lib.sam.clock import current_clock
 from lib.sam.embeddings import Embedding
-from lib.sam.predictor import DECODE_BATCH, Prediction, Predictor
+from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts
 
 
@@ -64,9 +64,10 @@ def segment_automatically(
 
     logits_kept: list[torch.Tensor] = []
     scores_kept: list[torch.Tensor] = []
-    for start in range(0, len(points), DECODE_BATCH):
+    together = predictor.runtime.decode_batch
+    for start in range(0, len(points), together):
         with current_clock().stage("decode"):
-            logits, scores = predictor.decode_logits(embedding, points[start : start + DECODE_BATCH], multimask=True)
+            logits, scores = predictor.decode_logits(embedding, points[start : start + together], multimask=True)
         logits, scores = logits.flatten(0, 1), scores.flatten()
         stability = calculate_stability_score(logits, 0.0, 1.0)
         good = (scores >= spec.min_score) & (stability >= spec.min_stability)

@@ -11,12 +11,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLong
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lib.sam.clock import TimeLimitError, current_clock
+from lib.sam.device_queue import PreemptedError
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+@dataclass
+class _Running(Generic[V]):
+    """A value that is being computed, and how many others wait for it."""
+
+    future: Future[V] = field(default_factory=Future)
+    waiting: int = 0
 
 
 class ByteBoundedCache(Generic[K, V]):
@@ -32,7 +42,7 @@ class ByteBoundedCache(Generic[K, V]):
         self._size_of = size_of
         self._lock = threading.Lock()
         self._entries: OrderedDict[K, V] = OrderedDict()
-        self._running: dict[K, Future[V]] = {}
+        self._running: dict[K, _Running[V]] = {}
         self._bytes = 0
         self._hits = 0
         self._misses = 0
@@ -42,8 +52,8 @@ class ByteBoundedCache(Generic[K, V]):
 
         Raises:
             TimeLimitError: If the current clock's time is up while another request computes it.
-            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only the
-                time limit of another request is not passed on: the next one that waited computes it.
+            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only that
+                another request's time was up, or that it gave way, is not passed on: the next one computes it.
         """
         with self._lock:
             kept = self._entries.get(key)
@@ -53,31 +63,64 @@ class ByteBoundedCache(Generic[K, V]):
                 return kept
             running = self._running.get(key)
             if running is None:
-                mine: Future[V] = Future()
-                self._running[key] = mine
-                self._misses += 1
+                mine = self._claim(key)
             else:
+                running.waiting += 1
                 self._hits += 1
-        if running is not None:
-            try:
-                with current_clock().stage("wait"):
-                    return running.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
-            except (TimeLimitError, WaitedTooLong):
-                current_clock().check()
-                return self.get_or_compute(key, compute)
-
+        if running is None:
+            return self._compute(key, compute, mine)
         try:
-            value = compute()
+            with current_clock().stage("wait"):
+                return running.future.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
+        except (TimeLimitError, PreemptedError, WaitedTooLong):
+            current_clock().check()
+            return self.get_or_compute(key, compute)
+        finally:
+            with self._lock:
+                running.waiting -= 1
+
+    def compute_ahead(self, key: K, compute: Callable[[], V]) -> None:
+        """Have that key's value before somebody asks; nothing is done if it is kept or being computed. Never waits.
+
+        Raises:
+            Exception: What ``compute`` raises.
+        """
+        with self._lock:
+            if key in self._entries or key in self._running:
+                return
+            mine = self._claim(key)
+        self._compute(key, compute, mine)
+
+    def is_awaited(self, key: K) -> bool:
+        """Whether somebody waits for that key's value, which another computes."""
+        with self._lock:
+            running = self._running.get(key)
+            return running is not None and running.waiting > 0
+
+    def _claim(self, key: K) -> _Running[V]:
+        """With the lock held: whoever asks for it from now on waits for this one."""
+        mine: _Running[V] = _Running()
+        self._running[key] = mine
+        self._misses += 1
+        return mine
+
+    def _compute(self, key: K, compute: Callable[[], V], mine: _Running[V]) -> V:
+        try:
+            value = self._make(key, compute)
         except BaseException as error:
             with self._lock:
                 del self._running[key]
-            mine.set_exception(error)
+            mine.future.set_exception(error)
             raise
         with self._lock:
             del self._running[key]
             self._keep(key, value)
-        mine.set_result(value)
+        mine.future.set_result(value)
         return value
+
+    def _make(self, key: K, compute: Callable[[], V]) -> V:
+        """The value of a key that is not in memory; for those who have it elsewhere to look there first."""
+        return compute()
 
     def _keep(self, key: K, value: V) -> None:
         self._entries[key] = value

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from lib.sam.file_lock import locked
 
 _BLOCK = 1 << 20
 
@@ -82,7 +81,7 @@ class ChecksumFile:
         """Replaces what is known of that file."""
         with self._lock:
             try:
-                with _locked(self._path.parent):
+                with locked(self._path.parent):
                     self._write({**self._read(), name: record})
             except OSError:
                 self._unwritten[name] = record
@@ -112,14 +111,3 @@ def _record(entry: dict[str, dict | None]) -> ChecksumRecord:
         verified=FileStamp(**verified) if verified else None,
         rejected=FileStamp(**rejected) if rejected else None,
     )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock against other processes that write records."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

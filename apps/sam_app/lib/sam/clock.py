@@ -62,7 +62,11 @@ class Clock:
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - started
+            self.add(name, time.monotonic() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a stage what was measured elsewhere."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
 
 
 _current: ContextVar[Clock | None] = ContextVar("clock", default=None)

@@ -16,9 +16,13 @@ from typing import Literal
 import torch
 
 from lib.sam.checkpoints import CheckpointStore
+from lib.sam.device_queue import DeviceQueue
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.predictor import Predictor
 from lib.sam.registry import ModelSpec
+from lib.sam.runtimes.choice import default_precision, on_cpu
+from lib.sam.runtimes.runtime import Precision, Runtime
+from lib.sam.runtimes.torch_runtime import TorchRuntime
 from lib.sam.sam2_predictor import Sam2Predictor
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,8 @@ class Engine:
         model_folder: Where their checkpoints are.
         device: Where to run; CUDA if there is a GPU, else the CPU, when None.
         cache_bytes: Bound on the embeddings kept in memory.
+        precision: Of the image encoders' arithmetic; what suits the device when None.
+        compiled: Whether PyTorch may compile the encoders, on a GPU.
     """
 
     def __init__(
@@ -45,13 +51,18 @@ class Engine:
         *,
         device: str | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        precision: Precision | None = None,
+        compiled: bool = False,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.specs = {spec.name: spec for spec in specs}
         self.cache = EmbeddingCache(cache_bytes)
         self._store = CheckpointStore(model_folder)
         self._loading = threading.Lock()
-        self._device_lock = threading.Lock()
+        self._folder = model_folder
+        self.queue = DeviceQueue()
+        self.precision: Precision = precision or default_precision(self.device)
+        self._compiled = compiled
         self._predictors: dict[str, Predictor] = {}
 
     @property
@@ -79,23 +90,35 @@ class Engine:
         started = time.monotonic()
         module = spec.build()
         sha256 = self._store.load_into(module, spec)
-        predictor = _predictor_class(spec)(
+        module = module.to(self.device).eval().requires_grad_(False)
+        kind = Sam2Predictor if spec.is_sam2 else Predictor
+        runtime: Runtime | None = None
+        if self.device.type == "cpu":
+            runtime = on_cpu(spec, module, sha256, self._folder, self.precision)
+        if runtime is None:
+            runtime = kind.torch_runtime(module, self.device, precision=self.precision, compiled=self._compiled)
+        predictor = kind(
             spec,
             module,
             checkpoint_sha256=sha256,
             cache=self.cache,
             device=self.device,
-            device_lock=self._device_lock,
+            queue=self.queue,
+            runtime=runtime,
         )
-        logger.info("Loaded %s on %s in %.1f s", spec.name, self.device, time.monotonic() - started)
+        if not isinstance(runtime, TorchRuntime):
+            module.image_encoder.to("meta")  # the weights are the runtime's now: one copy in memory
+            module.mask_decoder.to("meta")
+        logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, runtime.name)
         return predictor
+
+    def runtime_of(self, name: str) -> str | None:
+        """What runs that model, for people; None while it is not loaded."""
+        predictor = self._predictors.get(name)
+        return None if predictor is None else predictor.runtime.name
 
     def state(self, name: str) -> ModelState:
         """Whether that model is in memory, could be loaded, or lacks its checkpoint."""
         if name in self._predictors:
             return "ready"
         return "not loaded" if self._store.path(self.specs[name]).is_file() else "no checkpoint"
-
-
-def _predictor_class(spec: ModelSpec) -> type[Predictor]:
-    return Sam2Predictor if spec.is_sam2 else Predictor

@@ -1,31 +1,30 @@
 """Encode once, decode many: one SAM model ready to use.
 
-Concurrency: encoding takes the device's lock (one encode at a time uses all its cores); decoding takes none, as
-the modules keep no state between calls, and so never waits for another image's encode. No lock is taken while
-another is held, but for the cache's own short one. Waiting, encoding and decoding look at the current
+Concurrency: encodes take their turn in the device's queue, see :mod:`lib.sam.device_queue`; decoding does not, and so
+never waits for another image's encode. Waiting, encoding and decoding look at the current
 :class:`~lib.sam.clock.Clock` and end when its time is up.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from lib.sam.clock import TimeLimitError, current_clock
+from lib.sam.clock import current_clock
+from lib.sam.device_queue import DeviceQueue, ShouldStop, WorkAhead
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import MASK_LOGITS_SIZE, Prompts
 from lib.sam.registry import ModelSpec
+from lib.sam.runtimes.runtime import Runtime, never
+from lib.sam.runtimes.torch_runtime import TorchRuntime
 
-DECODE_BATCH = 16
-"""Objects decoded at once; bounds the memory that a request with many objects takes."""
+T = TypeVar("T")
 
 _DECODE_POINTS = 1024
 """Points decoded at once, of all the objects together: each attends to every place of the embedding."""
@@ -55,7 +54,8 @@ class Predictor:
         checkpoint_sha256: Of the file the weights came from, in hexadecimal; part of every embedding's key.
         cache: Keeps embeddings; may be shared among predictors.
         device: Where to run.
-        device_lock: Held while encoding; shared among the predictors of one device.
+        queue: Of the device; shared among its predictors.
+        runtime: Runs the encoder and the decoder, whose modules are not touched then; PyTorch in float32 when None.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class Predictor:
         checkpoint_sha256: str,
         cache: EmbeddingCache,
         device: torch.device | str = "cpu",
-        device_lock: threading.Lock | None = None,
+        queue: DeviceQueue | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.spec = spec
         self.checkpoint_sha256 = checkpoint_sha256
@@ -74,8 +75,9 @@ class Predictor:
         self._module = module.to(self.device).eval().requires_grad_(False)
         self._preprocessor = make_preprocessor(spec.preprocessing, module)
         self._cache = cache
-        self._device_lock = device_lock or threading.Lock()
-        self._model_key = f"{spec.name}|{checkpoint_sha256}|torch {self.device.type} float32"
+        self._queue = queue or DeviceQueue()
+        self.runtime = runtime or self.torch_runtime(self._module, self.device)
+        self._model_key = f"{spec.name}|{checkpoint_sha256}|{self.runtime.key}"
         with torch.inference_mode():
             self._image_pe = self._prompt_encoder.get_dense_pe()
 
@@ -89,33 +91,51 @@ class Predictor:
             ValueError: If the image has another shape or dtype.
             TimeLimitError: If the current clock's time is up before the encoder could start.
         """
+        key = self._key(image)
+        return self._cache.get_or_compute(key, lambda: self.on_device(lambda: self._encode(image, key)))
+
+    def encode_ahead(self, owner: str, frames: Sequence[Callable[[], np.ndarray]]) -> None:
+        """Have images encoded in the background before somebody clicks on them, in this order.
+
+        Nobody waits for that: it is done while the device is free, and given up and begun anew when a click needs it.
+
+        Args:
+            owner: For whom; what the same owner asked for before and is not done is left.
+            frames: Each gives an image as :meth:`encode` takes it.
+        """
+
+        def step(frame: Callable[[], np.ndarray]) -> WorkAhead:
+            def encode(should_stop: ShouldStop) -> None:
+                image = frame()
+                key = self._key(image)
+
+                def gives_way() -> bool:
+                    return should_stop() and not self._cache.is_awaited(key)
+
+                self._cache.compute_ahead(key, lambda: self._encode(image, key, gives_way))
+
+            return encode
+
+        self._queue.do_ahead(owner, [step(frame) for frame in frames])
+
+    def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        key = embedding_key(image, self._model_key)
+        return embedding_key(image, self._model_key)
 
-        def compute() -> Embedding:
-            inputs = self._preprocessor.image(image).to(self.device)
-            with self.whole_device(), current_clock().stage("encode"), torch.inference_mode():
-                features, *finer = self._run_encoder(inputs)
-            return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
+    def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
+        """In the queue's thread."""
+        with current_clock().stage("encode"):
+            features, *finer = self.runtime.encode(self._preprocessor.image(image), should_stop)
+        return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
-        return self._cache.get_or_compute(key, compute)
-
-    @contextmanager
-    def whole_device(self) -> Iterator[None]:
-        """Held while something is computed that keeps all of the device busy, as encoding does.
+    def on_device(self, work: Callable[[], T]) -> T:
+        """Do something that keeps all of the device busy, when its turn comes.
 
         Raises:
             TimeLimitError: If the current clock's time is up before the device was free.
         """
-        clock = current_clock()
-        with clock.stage("wait"):
-            if not self._device_lock.acquire(timeout=min(clock.remaining, threading.TIMEOUT_MAX)):
-                raise TimeLimitError("the device was not free within the time that this server allows")
-        try:
-            yield
-        finally:
-            self._device_lock.release()
+        return self._queue.run(work)
 
     def decode(self, embedding: Embedding, objects: Sequence[Prompts], *, multimask: bool = False) -> list[Prediction]:
         """The masks for each object on an encoded image.
@@ -136,8 +156,8 @@ class Predictor:
         inside = [prompts.within(width, height) for prompts in objects]
         predictions: list[Prediction] = []
         clock = current_clock()
-        for batch in _batches(inside):
-            with clock.stage("decode"):
+        for batch in _batches(inside, self.runtime.decode_batch):
+            with clock.stage("decode"), self._queue.attended():
                 predictions.extend(self._decode_batch(embedding, batch, multimask))
         return predictions
 
@@ -197,9 +217,10 @@ class Predictor:
     def _prompt_encoder(self) -> Any:
         return self._module.prompt_encoder
 
-    def _run_encoder(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
-        """``(1, 3, S, S)`` to the features that prompts are decoded on, and any finer ones."""
-        return (self._module.image_encoder(inputs),)
+    @staticmethod
+    def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
+        """PyTorch for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
+        return TorchRuntime(module.image_encoder, module.mask_decoder, device, **options)
 
     def _run_decoder(
         self,
@@ -211,14 +232,9 @@ class Predictor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of B objects: ``(B, N, 2)`` coordinates and ``(B, N)`` labels, ``(B, 4)``, ``(B, 1, 256, 256)``."""
         sparse, dense = self._module.prompt_encoder(points=points, boxes=boxes, masks=logits)
-        low_res, scores = self._module.mask_decoder(
-            image_embeddings=embedding.features,
-            image_pe=self._image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
-        return low_res, scores
+        masks, scores = self.runtime.decode(embedding.features, self._image_pe, sparse, dense)
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        return masks[:, chosen], scores[:, chosen]
 
     def logits_grid(self, image_size: tuple[int, int]) -> LogitsGrid:
         """How the low-resolution logits of an image of that ``(height, width)`` lie on it."""
@@ -236,7 +252,7 @@ class Predictor:
         return torch.as_tensor(array, dtype=torch.float, device=self.device)
 
 
-def _batches(objects: Sequence[Prompts]) -> Iterator[list[Prompts]]:
+def _batches(objects: Sequence[Prompts], most_objects: int) -> Iterator[list[Prompts]]:
     """Runs of consecutive objects of the same form, bounded in their objects and in their points."""
 
     def form(prompts: Prompts) -> tuple[int, bool, bool]:
@@ -244,7 +260,7 @@ def _batches(objects: Sequence[Prompts]) -> Iterator[list[Prompts]]:
 
     batch: list[Prompts] = []
     for prompts in objects:
-        most = min(DECODE_BATCH, max(1, _DECODE_POINTS // max(1, len(prompts.points))))
+        most = min(most_objects, max(1, _DECODE_POINTS // max(1, len(prompts.points))))
         if batch and (len(batch) >= most or form(prompts) != form(batch[0])):
             yield batch
             batch = []

@@ -6,14 +6,15 @@ scores and logits these are for the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from lib.sam.embeddings import Embedding
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
+from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 _BOX_CORNERS = (2, 3)
 """Labels of a box's top left and bottom right corner among points."""
@@ -59,9 +60,10 @@ class Sam2Predictor(Predictor):
     def _prompt_encoder(self) -> Any:
         return self._module.sam_prompt_encoder
 
-    def _run_encoder(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
-        *finer, features = self._module.forward_image(inputs)["backbone_fpn"]
-        return (features, *finer)
+    @staticmethod
+    def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
+        """See :class:`~lib.sam.predictor.Predictor`; SAM 2 is decoded here, with its finer features."""
+        return TorchRuntime(_Encoder(module), None, device, **options)
 
     def _run_decoder(
         self,
@@ -86,6 +88,19 @@ class Sam2Predictor(Predictor):
             high_res_features=list(embedding.finer),
         )
         return low_res, scores
+
+
+class _Encoder(nn.Module):
+    """SAM 2's image encoder: ``(1, 3, S, S)`` to the features that prompts are decoded on, then the finer ones."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.image_encoder = module.image_encoder  # so that its blocks are found
+        self._forward = module.forward_image
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        *finer, features = self._forward(pixels)["backbone_fpn"]
+        return (features, *finer)
 
 
 def _as_points(

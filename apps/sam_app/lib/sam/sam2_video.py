@@ -186,21 +186,26 @@ class _Tracker:
                     mask = (F.interpolate(logits, side, mode="bilinear", align_corners=False) > 0).float()
                 else:
                     earlier = logits.clamp(-LOGITS_BOUND, LOGITS_BOUND)
-        with self._predictor.whole_device(), current_clock().stage("decode"):
-            levels = (*embedding.finer, embedding.features)
-            output = module.track_step(
-                frame_idx=k,
-                is_init_cond_frame=is_first,
-                current_vision_feats=[_flat(level) for level in levels],
-                current_vision_pos_embeds=[_flat(module.image_encoder.neck.position_encoding(embedding.features))],
-                feat_sizes=[tuple(level.shape[-2:]) for level in levels],
-                point_inputs=points,
-                mask_inputs=mask,
-                output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._followed},
-                num_frames=self._slices,
-                track_in_reverse=in_reverse,
-                prev_sam_mask_logits=earlier,
-            )
+        levels = (*embedding.finer, embedding.features)
+
+        def track() -> dict[str, Any]:
+            with current_clock().stage("decode"), torch.inference_mode():
+                tracked: dict[str, Any] = module.track_step(
+                    frame_idx=k,
+                    is_init_cond_frame=is_first,
+                    current_vision_feats=[_flat(level) for level in levels],
+                    current_vision_pos_embeds=[_flat(module.image_encoder.neck.position_encoding(embedding.features))],
+                    feat_sizes=[tuple(level.shape[-2:]) for level in levels],
+                    point_inputs=points,
+                    mask_inputs=mask,
+                    output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._followed},
+                    num_frames=self._slices,
+                    track_in_reverse=in_reverse,
+                    prev_sam_mask_logits=earlier,
+                )
+            return tracked
+
+        output = self._predictor.on_device(track)
         if self._position is None:
             self._position = output["maskmem_pos_enc"]
         memory = self._followed if prompts is None else self._prompted

@@ -437,12 +437,21 @@ class MaskDecoder(nn.Module):
         Returns:
             Logits (B, 3 or 1, 256, 256), above 0 inside the object, and predicted IoU (B, 3 or 1).
         """
-        masks, quality = self.predict_all(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+        masks, quality = self.predict_masks(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
+        )
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         return masks[:, chosen], quality[:, chosen]
 
-    def predict_all(self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_masks(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Return all masks (B, 4, 256, 256) and IoU predictions (B, 4); arguments as for `forward`."""
+        image, sparse, dense = image_embeddings, sparse_prompt_embeddings, dense_prompt_embeddings
         batch = dense.shape[0]
         if batch % image.shape[0]:
             raise ValueError(f"{batch} prompts cannot be shared evenly by {image.shape[0]} image embeddings")

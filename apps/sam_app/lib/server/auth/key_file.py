@@ -6,7 +6,6 @@ its owner alone, is only ever replaced as a whole, and a key that is taken out o
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import json
 import logging
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lib.sam.file_lock import locked
 from lib.server.auth.api_keys import ApiKey, KeyFileError, digest
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class KeyFile:
         """The keys to change; they are written at the end, unless something is raised."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path.parent):
+            with locked(self.path.parent):
                 keys = list(self.read()) if self.path.exists() else []
                 yield keys
                 self._write(keys)
@@ -152,14 +152,3 @@ class KeyRing:
         except OSError:
             return None
         return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock against other processes that change the file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

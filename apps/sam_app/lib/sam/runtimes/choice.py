@@ -1,0 +1,58 @@
+"""Which runtime runs a model here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from lib.sam.registry import ModelSpec
+from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks
+from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
+from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError
+from lib.sam.runtimes.torch_runtime import best_gpu_precision
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+def default_precision(device: torch.device) -> Precision:
+    """What is used unless the operator chooses: float32 on a CPU; on a GPU what is fastest there."""
+    return best_gpu_precision() if device.type == "cuda" else "float32"
+
+
+def on_cpu(
+    spec: ModelSpec, module: Any, checkpoint_sha256: str, model_folder: Path, precision: Precision
+) -> Runtime | None:
+    """OpenVINO for a model on a CPU; None where PyTorch has to do, which is logged with the reason.
+
+    Args:
+        spec: The model; of a SAM 2 there is no OpenVINO form here.
+        module: On the CPU, in evaluation mode, with its weights.
+        checkpoint_sha256: Of the file that they came from.
+        model_folder: Where the checkpoints are, and the converted networks beside them.
+        precision: ``float32``; or ``int8``, once ``scripts/quantize`` has made the networks.
+
+    Raises:
+        RuntimeUnavailableError: For int8 without its networks, as float32 in its place would not be what was asked for.
+    """
+    if precision == "int8":
+        folder = None if spec.is_sam2 else find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))
+        if folder is None:
+            raise RuntimeUnavailableError(
+                f"there is no int8 form of {spec.name} here: make and check it with "
+                f"`scripts/quantize {spec.name} --images FOLDER`, or start without --conf precision int8"
+            )
+        return OpenVinoRuntime(folder, "int8")
+    if spec.is_sam2 or precision != "float32":
+        return None
+    try:
+        key = NetworkKey(spec.name, checkpoint_sha256)
+        side = int(module.image_encoder.img_size)
+        return OpenVinoRuntime(convert(model_folder, key, module.image_encoder, module.mask_decoder, side))
+    except RuntimeUnavailableError as error:
+        logger.warning("%s runs on PyTorch, which is slower on a CPU: %s", spec.name, error)
+        return None

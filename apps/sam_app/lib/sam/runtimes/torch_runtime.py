@@ -1,0 +1,105 @@
+"""PyTorch: on a GPU, with fused attention and reduced precision; on a CPU where OpenVINO cannot be used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib.sam.device_queue import PreemptedError
+from lib.sam.runtimes.fused_attention import fuse_attention
+from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchRuntime:
+    """A SAM's modules as they are, or SAM 2's through the functions that are given.
+
+    On a GPU the attention of SAM's ViT is fused (see :mod:`~lib.sam.runtimes.fused_attention`), so that nothing of the
+    size of the scores is written to its memory. On a CPU it is left as ``segment_anything`` has it: fused, ViT-B took
+    longer there.
+
+    Args:
+        encoder: ``(1, 3, S, S)`` to features, or to a sequence of them, the coarsest first.
+        decoder: With ``predict_masks`` as SAM's ``MaskDecoder``; None where the predictor decodes by itself.
+        device: Where both are.
+        precision: ``float32``; or ``bfloat16`` and ``float16`` by autocast.
+        compiled: Whether to let ``torch.compile`` work on the encoder: minutes once, then faster on a GPU.
+
+    Raises:
+        RuntimeUnavailableError: For a precision that PyTorch does not have.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: Any | None,
+        device: torch.device,
+        precision: Precision = "float32",
+        *,
+        compiled: bool = False,
+    ) -> None:
+        if precision not in ("float32", *_AUTOCAST):
+            raise RuntimeUnavailableError(f"PyTorch runs float32, {', '.join(_AUTOCAST)}; not {precision}")
+        is_gpu = device.type != "cpu"
+        self.name = f"torch {torch.__version__}, {_device_name(device)}, {precision}"
+        self.key = f"torch {device.type} {precision}{' fused' if is_gpu else ''}"
+        self.decode_batch = 64 if is_gpu else 4
+        self._device = device
+        self._autocast = _AUTOCAST.get(precision)
+        if is_gpu:
+            fuse_attention(encoder)
+        self._stop = threading.local()
+        for block in _blocks(encoder):
+            block.register_forward_pre_hook(self._give_way)
+        self._encoder: Callable[[torch.Tensor], Any] = torch.compile(encoder) if compiled else encoder
+        self._decoder = decoder
+
+    def _give_way(self, module: nn.Module, inputs: object) -> None:
+        if getattr(self._stop, "should_stop", never)():
+            raise PreemptedError("a click is waiting")
+
+    @torch.inference_mode()
+    def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
+        """See :class:`~lib.sam.runtimes.runtime.Runtime`; also for a batch ``(B, 3, S, S)``."""
+        self._stop.should_stop = should_stop
+        try:
+            with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
+                features = self._encoder(inputs.to(self._device))
+        finally:
+            del self._stop.should_stop
+        levels = (features,) if isinstance(features, torch.Tensor) else tuple(features)
+        return tuple(level.float() for level in levels)
+
+    @torch.inference_mode()
+    def decode(
+        self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
+        if self._decoder is None:
+            raise TypeError("this model is decoded by its predictor")
+        masks, scores = self._decoder.predict_masks(
+            image_embeddings=features,
+            image_pe=image_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+        return masks, scores
+
+
+def best_gpu_precision() -> Precision:
+    """What a GPU is used with unless the operator chooses: bfloat16 where its hardware has it, else float16."""
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def _blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The members of every list of modules in an encoder: between them it can be stopped."""
+    return [block for module in encoder.modules() if isinstance(module, nn.ModuleList) for block in module]
