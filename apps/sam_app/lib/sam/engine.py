@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from lib.sam.checkpoints import CheckpointStore
+from lib.sam.embedding_files import EmbeddingFiles
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.predictor import Predictor
 from lib.sam.registry import ModelSpec
@@ -36,6 +37,7 @@ class Engine:
         model_folder: Where their checkpoints are.
         device: Where to run; CUDA if there is a GPU, else the CPU, when None.
         cache_bytes: Bound on the embeddings kept in memory.
+        embedding_files: Keeps embeddings on disk as well; None: they are kept in memory alone.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Engine:
         *,
         device: str | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        embedding_files: EmbeddingFiles | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.specs = {spec.name: spec for spec in specs}
-        self.cache = EmbeddingCache(cache_bytes)
+        self.cache = EmbeddingCache(cache_bytes, embedding_files, self.device)
         self._store = CheckpointStore(model_folder)
         self._loading = threading.Lock()
         self._device_lock = threading.Lock()
