@@ -58,7 +58,9 @@ class SamApp(MONAILabelApp):
         except (OptionError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
         self.images = ImageCache()
-        self.engine = Engine(specs, self._model_dir, device=conf.get("device"))
+        self.engine = Engine(
+            specs, self._model_dir, device=conf.get("device"), embedding_files=self.options.embedding_files()
+        )
         super().__init__(
             app_dir=app_dir,
             studies=studies,

@@ -113,7 +113,8 @@ def running_server(
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
     }
     log = folder / "server.log"
-    places = ("results", str(folder / "results"), "audit_log", str(folder / "audit.jsonl"))
+    names = {"results": "results", "audit_log": "audit.jsonl", "embeddings": "embeddings"}
+    places = [word for key, name in names.items() for word in (key, str(folder / name))]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(studies, port, *places, *conf, app=app, flags=flags),

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from lib.sam.checkpoints import CheckpointStore
+from lib.sam.embedding_files import EmbeddingFiles
 from lib.sam.engine import Engine
 from lib.sam.registry import get_spec
 from lib.server.observe.install import observe
@@ -69,7 +70,25 @@ def test_the_cache_is_shown(engine, disc):
     found = samples(metrics.exposition())
     assert found["sam_embedding_cache_misses_total",] == 1 and found["sam_embedding_cache_hits_total",] == 2
     assert found["sam_embedding_cache_entries",] == 1
+    assert ("sam_embedding_disk_entries",) not in found
     assert found["sam_embedding_cache_bytes",] == engine.cache.stats()["bytes"] > 0
+
+
+def test_what_is_on_disk_is_shown(tmp_path, disc):
+    image, _ = disc
+    for restart in range(2):
+        files = EmbeddingFiles(tmp_path, 1 << 30)
+        engine = Engine([get_spec("sam_tiny")], CheckpointStore().folder, device="cpu", embedding_files=files)
+        engine.predictor("sam_tiny").encode(image)
+        files.flush()
+        metrics = Metrics()
+        metrics.watch(LiveState(engine, running=int, limit=1, results=no_results, lost_audit_lines=int))
+        found = samples(metrics.exposition())
+        assert found["sam_embedding_cache_misses_total",] == 1
+        assert found["sam_embedding_disk_hits_total",] == restart
+        assert found["sam_embedding_disk_entries",] == 1
+        assert found["sam_embedding_disk_bytes",] == sum(file.stat().st_size for file in tmp_path.iterdir())
+        assert found["sam_embedding_disk_evicted_total",] == found["sam_embedding_disk_lost_total",] == 0
 
 
 def no_results() -> dict[str, int]:

@@ -1,14 +1,19 @@
-"""Image embeddings and the cache that keeps them, so that an image is encoded once."""
+"""Image embeddings and the cache that keeps them, in memory and on disk, so that an image is encoded once."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lib.sam.byte_cache import ByteBoundedCache
+
+if TYPE_CHECKING:
+    from lib.sam.embedding_files import EmbeddingFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +51,38 @@ def embedding_key(image: np.ndarray, model_key: str) -> str:
 
 
 class EmbeddingCache(ByteBoundedCache[str, Embedding]):
-    """Embeddings by :func:`embedding_key`.
+    """Embeddings by :func:`embedding_key`: in memory and, with ``files``, on disk as well.
+
+    One that is not in memory is read from disk, else computed and written there; one request does so, the others for
+    the same key wait. From disk come values rounded to float16, each by at most 2^-11 of it, see
+    :func:`lib.sam.embedding_files.pack`: a mask of theirs can differ from the first one in a pixel on its border.
 
     Args:
-        max_bytes: Bound on the bytes of the kept embeddings; 0 keeps none.
+        max_bytes: Bound on the bytes of the embeddings kept in memory; 0 keeps none.
+        files: Keeps them on disk.
+        device: Where those from disk are put: the models' device.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, files: EmbeddingFiles | None = None, device: torch.device | str = "cpu") -> None:
         super().__init__(max_bytes, lambda embedding: embedding.nbytes)
+        self._files = files
+        self._device = device
+
+    def _make(self, key: str, compute: Callable[[], Embedding]) -> Embedding:
+        """From disk if it is there; else computed, and written there."""
+        files = self._files
+        kept = files.get(key, self._device) if files else None
+        if kept is not None:
+            return kept
+        computed = compute()
+        if files:
+            files.put(computed)
+        return computed
+
+    def stats(self) -> dict[str, int]:
+        """Of the memory, see :meth:`ByteBoundedCache.stats`; of the disk, if it is used, after ``disk_``.
+
+        A request is a hit in memory, a hit on disk, or computed: ``misses`` in memory are the latter two.
+        """
+        on_disk = self._files.stats() if self._files else {}
+        return {**super().stats(), **{f"disk_{name}": count for name, count in on_disk.items()}}

@@ -17,6 +17,7 @@ import torch
 
 from lib.sam.checkpoints import CheckpointStore
 from lib.sam.device_queue import DeviceQueue
+from lib.sam.embedding_files import EmbeddingFiles
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.predictor import Predictor
 from lib.sam.registry import ModelSpec
@@ -42,6 +43,7 @@ class Engine:
         cache_bytes: Bound on the embeddings kept in memory.
         precision: Of the image encoders' arithmetic; what suits the device when None.
         compiled: Whether PyTorch may compile the encoders, on a GPU.
+        embedding_files: Keeps embeddings on disk as well; None: they are kept in memory alone.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         precision: Precision | None = None,
         compiled: bool = False,
+        embedding_files: EmbeddingFiles | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.specs = {spec.name: spec for spec in specs}
-        self.cache = EmbeddingCache(cache_bytes)
+        self.cache = EmbeddingCache(cache_bytes, embedding_files, self.device)
         self._store = CheckpointStore(model_folder)
         self._loading = threading.Lock()
         self._folder = model_folder

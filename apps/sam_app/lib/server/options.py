@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
+from lib.sam.embedding_files import EmbeddingFiles
 from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
 from lib.transforms.limits import DEFAULT_MAX_PROMPTS, Limits
@@ -33,11 +34,14 @@ class ServerOptions:
         cors_origins: Origins of web pages that may call the server. With ``*`` no credentials are allowed.
         api_keys: File of the API keys, made by ``scripts/keys``; None: there are none.
         audit_log: File of the audit log.
+        embeddings: Folder of the embeddings that are kept on disk.
         audit_max_mb: Where it is put aside and a new one begun; 0 never does.
+        embeddings_max_mb: The embeddings that were not used for longest are deleted above this total; 0 keeps none.
     """
 
     results: Path
     audit_log: Path
+    embeddings: Path
     results_max_days: float = 30
     results_max_mb: float = 10_240
     max_upload_mb: float = 512
@@ -49,6 +53,7 @@ class ServerOptions:
     cors_origins: tuple[str, ...] = ("http://localhost", "http://localhost:3000")
     api_keys: Path | None = None
     audit_max_mb: float = 50
+    embeddings_max_mb: float = 8192
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str], app_dir: Path) -> ServerOptions:
@@ -61,6 +66,7 @@ class ServerOptions:
         return cls(
             results=Path(conf.get("results") or app_dir / "results").expanduser().resolve(),
             audit_log=Path(conf.get("audit_log") or app_dir / "logs" / "audit.jsonl").expanduser().resolve(),
+            embeddings=Path(conf.get("embeddings") or app_dir / "embeddings").expanduser().resolve(),
             results_max_days=_number(conf, "results_max_days", cls.results_max_days),
             results_max_mb=_number(conf, "results_max_mb", cls.results_max_mb),
             max_upload_mb=_number(conf, "max_upload_mb", cls.max_upload_mb),
@@ -74,7 +80,13 @@ class ServerOptions:
             else tuple(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip()),
             api_keys=_key_file(conf),
             audit_max_mb=_number(conf, "audit_max_mb", cls.audit_max_mb),
+            embeddings_max_mb=_number(conf, "embeddings_max_mb", cls.embeddings_max_mb),
         )
+
+    def embedding_files(self) -> EmbeddingFiles | None:
+        """The embeddings kept on disk; None if none are to be."""
+        max_bytes = int(self.embeddings_max_mb * 2**20)
+        return EmbeddingFiles(self.embeddings, max_bytes) if max_bytes else None
 
     @property
     def limits(self) -> Limits:

@@ -44,7 +44,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "sam_stage_seconds",
-            "Stages of the work on an image: read, encode, decode, write.",
+            "Stages of the work on an image: read, embedding (found on disk), encode, decode, write.",
             ("stage",),
             buckets=_STAGE_BUCKETS,
             registry=self.registry,
@@ -129,10 +129,23 @@ class LiveState(Collector):
 
     def _cache(self) -> Iterator[Metric]:
         stats = self._engine.cache.stats()
-        yield CounterMetricFamily("sam_embedding_cache_hits", "Embeddings found in the cache.", stats["hits"])
-        yield CounterMetricFamily("sam_embedding_cache_misses", "Embeddings computed.", stats["misses"])
-        yield GaugeMetricFamily("sam_embedding_cache_entries", "Embeddings kept.", stats["entries"])
+        yield CounterMetricFamily("sam_embedding_cache_hits", "Embeddings found in memory.", stats["hits"])
+        yield CounterMetricFamily(
+            "sam_embedding_cache_misses", "Embeddings not found in memory: found on disk or computed.", stats["misses"]
+        )
+        yield GaugeMetricFamily("sam_embedding_cache_entries", "Embeddings in memory.", stats["entries"])
         yield GaugeMetricFamily("sam_embedding_cache_bytes", "Their bytes.", stats["bytes"])
+        if "disk_hits" not in stats:
+            return
+        yield CounterMetricFamily("sam_embedding_disk_hits", "Embeddings found on disk.", stats["disk_hits"])
+        yield CounterMetricFamily(
+            "sam_embedding_disk_evicted", "Embeddings deleted to keep to the bound.", stats["disk_evicted"]
+        )
+        yield CounterMetricFamily(
+            "sam_embedding_disk_lost", "Embeddings that could not be written.", stats["disk_lost"]
+        )
+        yield GaugeMetricFamily("sam_embedding_disk_entries", "Embeddings on disk.", stats["disk_entries"])
+        yield GaugeMetricFamily("sam_embedding_disk_bytes", "Their bytes.", stats["disk_bytes"])
 
 
 router = APIRouter(tags=["Others"])
