@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
@@ -115,7 +116,8 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         (where following ended: ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
-    areas = np.count_nonzero(data["pred"], axis=(1, 2))
+    labels: SliceLabels = data["pred"]
+    areas = {k: int(np.count_nonzero(on_slice)) for k, on_slice in labels.slices.items()}
     found = [
         {
             "k": k,
@@ -123,7 +125,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
             "score": round(mask.score, 4),
             "overlap": None if mask.overlap is None else round(mask.overlap, 4),
             "likeness": None if mask.likeness is None else round(mask.likeness, 4),
-            "area": int(areas[k]),
+            "area": areas[k],
         }
         for k, mask in result.found.items()
     ]
@@ -133,7 +135,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "frames": data["image"].frame_count,
         "window": data["window"].as_dict(),
         "slices": [found[0]["k"], found[-1]["k"]] if found else None,
-        "voxels": int(areas.sum()),
+        "voxels": sum(areas.values()),
         "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
         "found": found,
         "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],
