@@ -13,6 +13,7 @@ from lib.imaging.image_cache import ImageCache
 from lib.imaging.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
+from lib.sam.clock import current_clock
 from lib.sam.engine import Engine
 from lib.sam.propagation import propagate
 from lib.sam.sam2_video import propagate_by_memory
@@ -72,14 +73,21 @@ class Sam3D(SamTask):
         """Window the slices that are reached, and follow the object through them."""
         image: MedicalImage = data["image"]
         predictor = self._engine.predictor(self._model)
-        window, applied = requested_window(image, data.get("window"))
+        clock = current_clock()
+        with clock.stage("window"):
+            window, applied = requested_window(image, data.get("window"))
+
+        def picture(k: int) -> np.ndarray:
+            with clock.stage("window"):
+                return windowed_frame(image, k, window)
+
         key = None
         if data.get("client"):
             key = (str(data["client"]), _picture_key(image, applied), str(data.get("object_name") or ""))
         follow: Callable[..., VolumeResult] = propagate_by_memory if predictor.spec.is_sam2 else propagate
         result = follow(
             predictor,
-            lambda k: windowed_frame(image, k, window),
+            picture,
             data["volume_prompts"],
             data["propagation_options"],
             earlier=self._memory.recall(key) if key else None,

@@ -44,7 +44,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "sam_stage_seconds",
-            "Stages of the work on an image: read, encode, decode, write.",
+            "Stages of the work on an image: read, window, encode, decode, write; and wait, for another's.",
             ("stage",),
             buckets=_STAGE_BUCKETS,
             registry=self.registry,
