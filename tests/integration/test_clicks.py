@@ -52,6 +52,19 @@ def test_a_click_goes_on_from_the_mask_of_the_one_before(server):
     assert click(server, CLICKS[1:2], "ann") == click(server, CLICKS[1:2], "fresh two"), "a point was taken away"
 
 
+def test_an_answer_says_what_it_waited_for(server):
+    def stages(x: int) -> dict[str, float]:
+        params = json.dumps({"foreground": [[x, Y, K + 1]], "background": [], "result_extension": ".nrrd"})
+        answer = server.post("/infer/sam_tiny?image=ball&output=image", files={"params": (None, params)})
+        timing = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
+        return {name: float(milliseconds) for name, milliseconds in timing}
+
+    first, warm = stages(X), stages(X + 1)  # no other test clicks on this slice
+    assert set(warm) == {"read", "window", "decode", "write", "total"}
+    assert set(first) - set(warm) >= {"encode"}
+    assert sum(first.values()) < 2 * first["total"] + 1, "a stage was counted twice"
+
+
 def test_a_client_that_cannot_be_told_from_others_starts_afresh_each_time(server):
     assert click(server, CLICKS[:1], None) != click(server, CLICKS[:2], None)
     assert click(server, CLICKS[:2], None) == click(server, CLICKS[:2], "fresh three")
