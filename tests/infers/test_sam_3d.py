@@ -12,6 +12,7 @@ from lib.configs.sam import SamConfig
 from lib.imaging.image import MedicalImage
 from lib.infers.sam_3d import Sam3D
 from lib.sam.checkpoints import MODEL_FOLDER
+from lib.sam.clock import Clock, use_clock
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.sam.registry import MODELS
@@ -66,7 +67,10 @@ def decodes(task: Sam3D, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_click_as_viewers_send_it(task, ball):
     path, truth = ball
-    labels, facts = ask(task, {"image": path, "label": "lesion", "client_id": "x", **CLICK})
+    with use_clock(Clock()) as clock:
+        labels, facts = ask(task, {"image": path, "label": "lesion", "client_id": "x", **CLICK})
+    assert set(clock.stages) >= {"read", "window", "encode", "decode", "write"}
+    assert sum(clock.stages.values()) < clock.elapsed, "a stage was counted twice"
     assert labels.shape == truth.shape and labels.dtype == np.uint8 and set(np.unique(labels)) == {0, 1}
     assert dice(labels > 0, truth) > 0.85
     slices = np.flatnonzero(labels.any(axis=(0, 1)))

@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nrrd
 import numpy as np
+import pydicom
 import pytest
 import requests
+from monailabel.utils.others.generic import md5_digest
 
+from support.dicomweb_stand_in import running_stand_in
 from support.phantoms import BALL_CENTRE
-from support.server_process import Server
+from support.series import ACQUISITIONS, write_series
+from support.server_process import Server, running_server
 
 pytestmark = pytest.mark.server
 
@@ -50,6 +54,36 @@ def test_a_click_goes_on_from_the_mask_of_the_one_before(server):
     assert click(server, CLICKS[:2], "ann") == refined, "the same click again changes nothing"
     assert click(server, CLICKS[:2], "ann", label="another") == at_once, "another label starts afresh"
     assert click(server, CLICKS[1:2], "ann") == click(server, CLICKS[1:2], "fresh two"), "a point was taken away"
+
+
+def test_an_answer_says_what_it_waited_for(server):
+    def stages(x: int) -> dict[str, float]:
+        params = json.dumps({"foreground": [[x, Y, K + 1]], "background": [], "result_extension": ".nrrd"})
+        answer = server.post("/infer/sam_tiny?image=ball&output=image", files={"params": (None, params)})
+        timing = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
+        return {name: float(milliseconds) for name, milliseconds in timing}
+
+    first, warm = stages(X), stages(X + 1)  # no other test clicks on this slice
+    assert set(warm) == {"read", "window", "decode", "write", "total"}
+    assert set(first) - set(warm) >= {"encode"}
+    assert sum(first.values()) < 2 * first["total"] + 1, "a stage was counted twice"
+
+
+def test_a_click_on_a_series_that_is_here_asks_the_archive_nothing(tmp_path):
+    """The archive can be slow, or away."""
+    with running_stand_in() as archive:
+        cache = tmp_path / "cache" / md5_digest(archive.url)
+        cache.mkdir(parents=True)
+        files = write_series(tmp_path / "series", ACQUISITIONS[0])
+        series = str(pydicom.dcmread(files[0], stop_before_pixels=True).SeriesInstanceUID)
+        (tmp_path / "series").rename(cache / series)
+        variables = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(cache.parent)}
+        with running_server(tmp_path / "server", studies=archive.url, variables=variables) as server:
+            archive.requests.clear()
+            params = json.dumps({"foreground": [[3, 3, 0]], "background": [], "result_extension": ".nrrd"})
+            answer = server.post(f"/infer/sam_tiny?image={series}&output=image", files={"params": (None, params)})
+            assert answer.status_code == 200, answer.text
+            assert archive.requests == []
 
 
 def test_a_client_that_cannot_be_told_from_others_starts_afresh_each_time(server):

@@ -227,6 +227,14 @@ def test_no_answer_tells_a_path_of_the_server(target, path):
     assert not target.tells_paths(answer), answer.text
 
 
+def test_a_file_that_is_sent_along_goes_however_inference_ends(target):
+    files = {"file": ("a.nii.gz", IMAGE), "label": ("b.nii.gz", IMAGE)}
+    fine = {"params": '{"foreground": [[1, 1, 1]]}'}
+    assert target.send("POST", "/infer/sam_tiny?output=image", files=files, data=fine).status_code == 200
+    refused = {"params": '{"foreground": [[1, 1, 99]]}'}
+    assert target.send("POST", "/infer/sam_tiny?output=image", files=files, data=refused).status_code == 422
+
+
 def test_no_temporary_file_stays(target):
     """The last test of this file: after all of the above."""
 

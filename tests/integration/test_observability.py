@@ -238,7 +238,8 @@ def test_metrics_tell_what_was_done_and_nobodys_name(server):
         for one in family.samples
     }
     assert found["sam_http_requests_total", "POST", "/infer/{model}", "200"] >= 1
-    assert {key[1] for key in found if key[0] == "sam_stage_seconds_count"} >= {"read", "encode", "decode", "write"}
+    stages = {key[1] for key in found if key[0] == "sam_stage_seconds_count"}
+    assert stages >= {"read", "window", "encode", "decode", "write"}
     assert found["sam_model_state", "sam_tiny", "ready"] == 1 and found["sam_results",] >= 1
     assert found["sam_embedding_cache_hits_total",] + found["sam_embedding_cache_misses_total",] >= 2
     assert found["sam_jobs_total", "ok"] >= 1 and found["sam_queue_limit",] == 16

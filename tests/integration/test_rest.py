@@ -288,6 +288,8 @@ def test_cors(server, origin, allowed):
         timeout=30,
     )
     assert preflight.status_code == (200 if allowed else 400)
+    assert "Server-Timing" in answer.headers["access-control-expose-headers"]  # of no use without the line above
+    assert "timing-allow-origin" not in answer.headers
 
 
 def test_concurrent_uploads_get_what_they_get_alone(server):

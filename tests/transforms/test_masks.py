@@ -30,7 +30,9 @@ def test_the_mask_lies_in_its_slice_in_the_images_order():
     image = MedicalImage(frames=np.zeros((5, 10, 12), np.int16))
     labels = np.zeros((10, 12), np.uint8)
     labels[7, 3] = 1  # j = 7, i = 3
-    volume = FrameToVolumed()({"image": image, "slice": 2, "labels": labels})["pred"]
+    pred = FrameToVolumed()({"image": image, "slice": 2, "labels": labels})["pred"]
+    assert list(pred.slices) == [2]
+    volume = np.asarray(pred)
     assert np.argwhere(volume).tolist() == [[2, 7, 3]]
     assert volume.T[3, 7, 2] == 1  # ijk
 

@@ -7,6 +7,7 @@ import pytest
 
 from lib.imaging.image import CorruptImageError, MedicalImage
 from lib.imaging.label_writers import write_label_volume
+from lib.imaging.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.prompt_sources import LabelClicksd, PromptSourced, RestoreValuesd, inner_points, label_prompts
@@ -73,8 +74,8 @@ def test_labels_of_a_file_become_objects_and_get_their_numbers_back(sourced, ima
     data = sourced({"image": image, "prompts": "labels", "prompt_label": str(tmp_path / "label.nii.gz")})
     assert data["slice"] == 2 and data["slice_source"] == "labels" and data["automatic"] is False
     assert len(data["objects"]) == 2
-    data["pred"] = np.array([[[0, 1, 2]]], np.uint8)
-    assert RestoreValuesd()(data)["pred"].tolist() == [[[0, 3, 7]]]
+    data["pred"] = SliceLabels((1, 1, 3), {0: np.array([[0, 1, 2]], np.uint8)})
+    assert RestoreValuesd()(data)["pred"].slices[0].tolist() == [[0, 3, 7]]
 
 
 def test_automatic_has_no_objects_and_the_middle_slice(sourced, image):

@@ -4,7 +4,9 @@ import pytest
 from pydicom.pixel_data_handlers.util import apply_voi_lut
 
 from lib.imaging.image import MedicalImage, Window
+from lib.sam.clock import Clock, use_clock
 from lib.sam.prompts import PromptError
+from lib.transforms import window as window_module
 from lib.transforms.window import PRESETS, WindowFramed, apply_window, choose_window
 
 
@@ -65,6 +67,36 @@ def test_a_uniform_image_is_windowed_without_a_fault():
     frames = np.full((1, 8, 8), 7, np.uint16)
     data = WindowFramed()({"image": MedicalImage(frames=frames), "slice": 0})
     assert data["frame"].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("source", ["percentiles", "CT preset abdomen"])
+def test_an_images_values_are_looked_through_once_and_forgotten_with_it(source, monkeypatch):
+    looked: list[int] = []
+    percentile = np.percentile
+
+    def counted(*args):
+        looked.append(1)
+        return percentile(*args)
+
+    monkeypatch.setattr(np, "percentile", counted)
+    before = len(window_module._of_values)
+    low = -1024 if source.startswith("CT") else 0
+    values = np.linspace(low, low + 2000, 2 * 40 * 50).reshape(2, 40, 50)
+    image = MedicalImage(frames=values, is_geometric=True)
+    first = choose_window(image)
+    of_first = len(looked)
+    assert first[1].source == source and of_first > 0
+    assert choose_window(image) == first and len(looked) == of_first
+    choose_window(MedicalImage(frames=values, is_geometric=True))
+    assert len(looked) == 2 * of_first, "another image got the window of this one"
+    del image
+    assert len(window_module._of_values) == before
+
+
+def test_windowing_is_a_stage_of_its_own():
+    with use_clock(Clock()) as clock:
+        WindowFramed()({"image": ct(), "slice": 0})
+    assert clock.stages["window"] > 0
 
 
 def test_8_bit_and_colour_stay_as_they_are():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request
@@ -88,6 +89,24 @@ def test_a_worker_threads_notes_and_stages_are_reported(app, audited):
     assert sample(app, "sam_http_requests_total", **labels) == 1
     assert sample(app, "sam_http_request_seconds_count", route="/infer/{model}") == 1
     assert sample(app, "sam_stage_seconds_count", stage="encode") == 1
+
+
+def test_an_answer_says_how_long_the_stages_of_its_work_took(app):
+    @app.post("/segment_input_image/")
+    def slow() -> None:
+        with current_clock().stage("read"):
+            time.sleep(0.02)
+        with current_clock().stage("decode"):
+            time.sleep(0.01)
+        raise HTTPException(422, "such an answer says it, too")
+
+    found = ask(app, "POST", "/segment_input_image/").headers["server-timing"]
+    timing = dict(part.split(";dur=") for part in found.split(", "))
+    assert list(timing) == ["read", "decode", "total"]
+    assert 20 <= float(timing["read"]) < 1000 and 10 <= float(timing["decode"]) < 1000
+    assert float(timing["read"]) + float(timing["decode"]) <= float(timing["total"]) + 0.2  # each is rounded
+    nothing_done = ask(app, "GET", "/info/").headers
+    assert "server-timing" not in nothing_done and "timing-allow-origin" not in nothing_done
 
 
 def test_what_the_app_refuses_is_reported_without_its_words(app, audited):

@@ -26,7 +26,8 @@ def image_sha256(path: Path) -> str:
     """
     if not path.is_dir():
         return _file_sha256(path)
-    return series_sha256(_file_sha256(file) for file in path.iterdir() if file.is_file())
+    with os.scandir(path) as entries:
+        return series_sha256([_file_sha256(entry) for entry in entries if entry.is_file()])
 
 
 def series_sha256(sums: Iterable[str]) -> str:
@@ -44,9 +45,9 @@ def stream_sha256(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
+def _file_sha256(path: os.PathLike[str]) -> str:
     status = os.stat(path)
-    return _remembered_sha256(str(path), status.st_size, status.st_mtime_ns)
+    return _remembered_sha256(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=16384)

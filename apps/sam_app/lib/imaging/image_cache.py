@@ -24,7 +24,10 @@ def identity_of(path: Path) -> Identity:
     Raises:
         OSError: If it is not there.
     """
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [os.fspath(path)]
+    if path.is_dir():
+        with os.scandir(path) as entries:  # of a series of hundreds, several times as fast as by Path objects
+            files = sorted(entry.path for entry in entries)
     stats = [os.stat(file) for file in files]
     return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import nibabel
@@ -12,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from lib.imaging.geometry import LPS_TO_RAS
+from lib.imaging.slice_labels import SliceLabels
+from lib.imaging.sparse_gzip import gzip_member
 
 LABEL_DTYPES = {
     "uint8": "uint8",
@@ -25,7 +28,7 @@ LABEL_DTYPES = {
 
 
 def write_label_volume(
-    labels_kji: np.ndarray,
+    labels_kji: np.ndarray | SliceLabels,
     affine_ras: np.ndarray,
     path: str | os.PathLike[str],
     *,
@@ -35,9 +38,9 @@ def write_label_volume(
 
     Args:
         labels_kji: ``(K, rows, columns)`` object numbers, voxel ``(i, j, k)`` at ``labels_kji[k, j, i]``, 0 for
-            background. C-contiguous is fastest: ``i`` then runs fastest in memory, as it does in the file.
+            background. Slices that a :class:`SliceLabels` does not hold cost next to nothing.
         affine_ras: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm.
-        path: ``.nrrd`` (gzip level 1), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey, for K = 1; no geometry).
+        path: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey, for K = 1; no geometry).
         dtype: One of :data:`LABEL_DTYPES`; PNG is always uint8.
 
     Raises:
@@ -51,9 +54,8 @@ def write_label_volume(
     target = "uint8" if suffix == ".png" else dtype
     if target not in LABEL_DTYPES:
         raise ValueError(f"labels are written as {', '.join(LABEL_DTYPES)}; not as {dtype}")
-    if labels_kji.ndim != 3 or 0 in labels_kji.shape:
-        raise ValueError(f"a label volume is (K, rows, columns), not {labels_kji.shape}")
-    labels = np.ascontiguousarray(_cast(labels_kji, np.dtype(target)))
+    labels = labels_kji if isinstance(labels_kji, SliceLabels) else SliceLabels.of(labels_kji)
+    labels = labels.cast(np.dtype(target).newbyteorder("<"))
     aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         _WRITERS[suffix](labels, np.asarray(affine_ras, dtype=np.float64), aside)
@@ -62,16 +64,7 @@ def write_label_volume(
         aside.unlink(missing_ok=True)
 
 
-def _cast(labels: np.ndarray, target: np.dtype) -> np.ndarray:
-    """To ``target`` without a change of value."""
-    if labels.dtype == target:
-        return labels
-    if not np.can_cast(labels.dtype, target) and not np.array_equal(labels, labels.astype(target)):
-        raise ValueError(f"the labels do not fit into {target}")
-    return labels.astype(target)
-
-
-def _write_nrrd(labels: np.ndarray, affine_ras: np.ndarray, path: Path) -> None:
+def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
     """NRRD 4 with ITK's space, fields and gzip encoding."""
     lps = LPS_TO_RAS @ affine_ras
     vectors = [f"({','.join(repr(float(value)) for value in lps[:3, column])})" for column in range(4)]
@@ -83,36 +76,54 @@ def _write_nrrd(labels: np.ndarray, affine_ras: np.ndarray, path: Path) -> None:
         f"sizes: {' '.join(map(str, labels.shape[::-1]))}",
         f"space directions: {' '.join(vectors[:3])}",
         "kinds: domain domain domain",
-        *(["endian: little"] if labels.itemsize > 1 else []),
+        *(["endian: little"] if labels.dtype.itemsize > 1 else []),
         "encoding: gzip",
         f"space origin: {vectors[3]}",
     ]
-    stored = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
-    packer = zlib.compressobj(level=1, wbits=31)
     with open(path, "wb") as file:
         file.write(("\n".join(header) + "\n\n").encode("ascii"))
-        for piece in stored:  # slice by slice: no second copy of the whole volume
-            file.write(packer.compress(piece))
-        file.write(packer.flush())
+        file.writelines(gzip_member(labels.pieces()))
 
 
-def _write_nifti(labels: np.ndarray, affine_ras: np.ndarray, path: Path) -> None:
-    """NIfTI-1 in millimetres, gzip level 1 where the suffix asks for it."""
-    image = nibabel.Nifti1Image(labels.T, affine_ras)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
+def _write_nifti(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+    """NIfTI-1 in millimetres."""
+    with open(path, "wb") as file:
+        file.write(_nifti_header(labels, affine_ras))
+        for piece in labels.pieces():
+            if isinstance(piece, int):
+                file.seek(piece, os.SEEK_CUR)
+            else:
+                file.write(piece)
+        file.truncate()  # to here, where nothing was written if the last slices are empty
 
 
-def _write_png(labels: np.ndarray, affine_ras: np.ndarray, path: Path) -> None:
+def _write_nifti_gzip(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+    """NIfTI-1 in millimetres, compressed."""
+    with open(path, "wb") as file:
+        file.writelines(gzip_member(chain([_nifti_header(labels, affine_ras)], labels.pieces())))
+
+
+def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
+    """All that comes before the voxels."""
+    without_memory = np.broadcast_to(np.zeros((), labels.dtype), labels.shape[::-1])
+    header = nibabel.Nifti1Image(without_memory, affine_ras).header
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    file = BytesIO()
+    header.as_byteswapped("<").write_to(file)
+    return file.getvalue()
+
+
+def _write_png(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
     """8-bit grey."""
-    if len(labels) != 1:
-        raise ValueError(f"a PNG holds one slice, not {len(labels)}")
-    Image.fromarray(labels[0]).save(path, format="PNG")
+    if labels.shape[0] != 1:
+        raise ValueError(f"a PNG holds one slice, not {labels.shape[0]}")
+    Image.fromarray(np.asarray(labels)[0]).save(path, format="PNG")
 
 
-_WRITERS: dict[str, Callable[[np.ndarray, np.ndarray, Path], None]] = {
+_WRITERS: dict[str, Callable[[SliceLabels, np.ndarray, Path], None]] = {
     ".nrrd": _write_nrrd,
-    ".nii.gz": _write_nifti,
+    ".nii.gz": _write_nifti_gzip,
     ".nii": _write_nifti,
     ".png": _write_png,
 }

@@ -150,7 +150,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """
     labels = data["labels"]
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
-    counts = np.bincount(labels.reshape(-1), minlength=len(data["predictions"]) + 1)
+    counts = np.bincount(labels[labels > 0], minlength=len(data["predictions"]) + 1)
     return {
         "model": model,
         "checkpoint_sha256": data["checkpoint_sha256"],

@@ -10,8 +10,10 @@ import numpy as np
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
+from lib.sam.clock import current_clock
 from lib.sam.engine import Engine
 from lib.sam.propagation import propagate
 from lib.sam.sam2_video import propagate_by_memory
@@ -71,14 +73,21 @@ class Sam3D(SamTask):
         """Window the slices that are reached, and follow the object through them."""
         image: MedicalImage = data["image"]
         predictor = self._engine.predictor(self._model)
-        window, applied = requested_window(image, data.get("window"))
+        clock = current_clock()
+        with clock.stage("window"):
+            window, applied = requested_window(image, data.get("window"))
+
+        def picture(k: int) -> np.ndarray:
+            with clock.stage("window"):
+                return windowed_frame(image, k, window)
+
         key = None
         if data.get("client"):
             key = (str(data["client"]), _picture_key(image, applied), str(data.get("object_name") or ""))
         follow: Callable[..., VolumeResult] = propagate_by_memory if predictor.spec.is_sam2 else propagate
         result = follow(
             predictor,
-            lambda k: windowed_frame(image, k, window),
+            picture,
             data["volume_prompts"],
             data["propagation_options"],
             earlier=self._memory.recall(key) if key else None,
@@ -115,7 +124,8 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         (where following ended: ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
-    areas = np.count_nonzero(data["pred"], axis=(1, 2))
+    labels: SliceLabels = data["pred"]
+    areas = {k: int(np.count_nonzero(on_slice)) for k, on_slice in labels.slices.items()}
     found = [
         {
             "k": k,
@@ -123,7 +133,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
             "score": round(mask.score, 4),
             "overlap": None if mask.overlap is None else round(mask.overlap, 4),
             "likeness": None if mask.likeness is None else round(mask.likeness, 4),
-            "area": int(areas[k]),
+            "area": areas[k],
         }
         for k, mask in result.found.items()
     ]
@@ -133,7 +143,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "frames": data["image"].frame_count,
         "window": data["window"].as_dict(),
         "slices": [found[0]["k"], found[-1]["k"]] if found else None,
-        "voxels": int(areas.sum()),
+        "voxels": sum(areas.values()),
         "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
         "found": found,
         "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],

@@ -12,7 +12,7 @@ The keys that pass through the dictionary, in order:
 ``window``      :class:`~lib.transforms.window.AppliedWindow`
 ``predictions`` list of :class:`~lib.sam.predictor.Prediction`, one an object
 ``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
-``pred``        ``(K, H, W)`` uint8: ``labels`` in its frame of the volume
+``pred``        :class:`~lib.imaging.slice_labels.SliceLabels`: ``labels`` in its frame of the volume
 ==============  ========================================================================================
 
 Through a volume, instead of ``slice`` to ``labels``:

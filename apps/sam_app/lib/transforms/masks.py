@@ -9,6 +9,7 @@ import numpy as np
 from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.slice_labels import SliceLabels
 from lib.sam.predictor import Prediction
 
 
@@ -30,17 +31,6 @@ def merge_objects(predictions: Sequence[Prediction], size: tuple[int, int], cand
     for index in sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n]))):
         labels[masks[index]] = index + 1
     return labels
-
-
-def frame_to_volume(labels: np.ndarray, image: MedicalImage, k: int) -> np.ndarray:
-    """A label map as frame ``k`` of an otherwise empty volume.
-
-    Returns:
-        ``(K, rows, columns)`` uint8, in the image's own voxel order.
-    """
-    volume = np.zeros((image.frame_count, *image.frame_size), dtype=np.uint8)
-    volume[k] = labels
-    return volume
 
 
 class MergeObjectsd(Transform):
@@ -73,10 +63,11 @@ class CleanLabelsd(Transform):
 
 
 class FrameToVolumed(Transform):
-    """Take ``labels``, ``image`` and ``slice``, give ``pred``; see :func:`frame_to_volume`."""
+    """Take ``labels``, ``image`` and ``slice``, give ``pred``: the label map in its slice of an empty volume."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Put the label map into its place."""
         result = dict(data)
-        result["pred"] = frame_to_volume(result["labels"], result["image"], result["slice"])
+        image: MedicalImage = result["image"]
+        result["pred"] = SliceLabels((image.frame_count, *image.frame_size), {result["slice"]: result["labels"]})
         return result

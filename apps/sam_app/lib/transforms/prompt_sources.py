@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.label_grid import labels_on_grid
+from lib.imaging.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError, Prompts
 from lib.transforms.load import LoadMedicalImage
 
@@ -151,5 +152,6 @@ class RestoreValuesd(Transform):
         result = dict(data)
         values = result.get("label_values")
         if values:
-            result["pred"] = np.array([0, *values], dtype=np.uint8)[result["pred"]]
+            pred: SliceLabels = result["pred"]
+            result["pred"] = pred.renumbered(values)
         return result

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.slice_labels import SliceLabels
 from lib.sam.volume_result import VolumeResult
 
 
 class ResultToVolumed(Transform):
-    """Take ``volume_result`` and ``image``, give ``pred``: ``(K, rows, columns)`` uint8, 1 on the object."""
+    """Take ``volume_result`` and ``image``, give ``pred``: 1 on the object, on the slices where it was found."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Put the masks into their places."""
         result = dict(data)
         image: MedicalImage = result["image"]
         found: VolumeResult = result["volume_result"]
-        result["pred"] = found.volume(image.frame_count, image.frame_size)
+        slices = {k: on_slice.mask.view(np.uint8) for k, on_slice in found.found.items()}
+        result["pred"] = SliceLabels((image.frame_count, *image.frame_size), slices)
         return result

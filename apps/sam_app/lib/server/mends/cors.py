@@ -23,6 +23,6 @@ def restrict_cors(app: FastAPI, origins: Sequence[str]) -> None:
         allow_credentials="*" not in origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "SAM-Result", "X-Request-ID"],
+        expose_headers=["Retry-After", "SAM-Result", "Server-Timing", "X-Request-ID"],
     )
     app.user_middleware = [cors, *others]

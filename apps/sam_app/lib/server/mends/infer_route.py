@@ -1,25 +1,32 @@
 """Mend: MONAI Label 0.8.5 runs inference on the event loop and lets a client name any file of the server.
 
 Its ``POST /infer/{model}`` is ``async def`` around blocking work, so that nothing else is answered meanwhile; and
-``image`` in the query or in ``params`` is opened as a path if there is such a file. This route stands in front of
-it, runs in a worker thread, takes images of the datastore, sessions and uploads only, and then calls the same
-``run_inference``.
+``image`` in the query or in ``params`` is opened as a path if there is such a file. Before each inference it asks the
+app what ``/info/`` says, and uses nothing of it: with a DICOMweb server that is a search for all its series, which a
+click waits for. Files that are sent along stay on the disk if inference fails. Of a session's id it makes a path, too;
+what is at the end of it says which file to open.
 
-Of a session's id upstream makes a path, too; what is at the end of it says which file to open.
+This route stands in its place, runs in a worker thread, takes images of the datastore, sessions and uploads only, and
+calls the app's ``infer`` itself.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
 from monailabel.config import settings
-from monailabel.endpoints.infer import ResultType, run_inference
+from monailabel.datastore.utils.convert import binary_to_image
+from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import remove_file
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
@@ -30,7 +37,7 @@ from lib.server.mends.arguments import known_image, label_tag, neutral_upload, p
 from lib.server.mends.arguments import session_id as checked_session_id
 from lib.server.mends.dicom_seg import answer_dicom_seg
 from lib.server.mends.dicomweb_datastore import for_inference
-from lib.server.record import note
+from lib.server.record import current_record, note
 
 router = APIRouter(tags=["Infer"])
 
@@ -59,6 +66,7 @@ def infer(
     app = app_instance()
     if model not in app._infers:
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
+    session = None
     if session_id:
         session = app.sessions().get_session(checked_session_id(session_id))
         if session is None:
@@ -72,28 +80,50 @@ def infer(
     given = "" if file or session_id else image
     if label and not given and str(label.filename).endswith(".bin"):  # upstream takes the shape from the datastore
         raise HTTPException(422, "a raw label needs an image of the datastore")
-    if output == ResultType.dicom_seg and not given and not session_id:
+    if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
-    state = {
-        "client": client_key(request, user.username, allowed.pop("client_id", None)),
+    client = client_key(request, user.username, allowed.pop("client_id", None))
+    asked = {
+        **allowed,
+        "model": model,
+        "image": given,
+        "client": client,
         "object_name": parsed_object(params).get("label"),  # upstream's own ``label`` is a file
     }
     note(model=model)
     note_viewer_prompts(allowed)
     admission: Admission = request.app.state.admission
-    with admission.inside():
-        params = json.dumps({**allowed, **state})
-        asked = ResultType.image if output == ResultType.dicom_seg else output
-        answer = run_inference(background_tasks, model, given, session_id, params, file, label, asked)
+    with admission.inside(), ExitStack() as uploads:
+        if session:
+            asked.update(image=session.image, session=session.to_json())
+        elif file:
+            asked["image"] = uploads.enter_context(_on_disk(file))
+        if label:
+            asked["label"] = uploads.enter_context(_on_disk(label))
+            if asked["label"].endswith(".bin"):
+                asked["label"] = binary_to_image(app.datastore().get_image_uri(given), asked["label"])
+                uploads.callback(remove_file, asked["label"])
+        as_file = ResultType.image if output == ResultType.dicom_seg else output
+        answer = send_response(app.datastore(), app.infer(asked), as_file, background_tasks)
         if output == ResultType.dicom_seg:
-            series = session.image if session_id else for_inference(app.datastore()).get_image_uri(given)
-            label_info = allowed.get("label_info") or [{"name": state["object_name"]}]
+            series = session.image if session else for_inference(app.datastore()).get_image_uri(given)
+            label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
             answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
-    if given:  # a DICOMweb server's series is here only now
+    record = current_record()
+    if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now
         note_datastore_image(given)
     return answer
+
+
+@contextmanager
+def _on_disk(upload: UploadFile) -> Iterator[str]:
+    """The path of an upload's content, under the suffixes of its name, within the ``with`` block."""
+    with tempfile.NamedTemporaryFile(suffix="".join(Path(upload.filename or "").suffixes)) as file:
+        shutil.copyfileobj(upload.file, file)
+        file.flush()
+        yield file.name
 
 
 def _allowed_params(params: str) -> dict[str, Any]:

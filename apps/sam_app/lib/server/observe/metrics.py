@@ -44,7 +44,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "sam_stage_seconds",
-            "Stages of the work on an image: read, embedding (found on disk), encode, decode, write.",
+            "Stages of the work on an image: read, window, embedding (from disk), encode, decode, write; and wait.",
             ("stage",),
             buckets=_STAGE_BUCKETS,
             registry=self.registry,

@@ -51,6 +51,12 @@ class Observer:
         self.audit.write(audit_entry(record, clock.elapsed, kind="job", method=None, status=status, outcome=outcome))
 
 
+def server_timing(clock: Clock) -> str:
+    """The value of the header ``Server-Timing`` (W3C): milliseconds of each stage, and in ``total`` of all so far."""
+    seconds = {**clock.stages, "total": clock.elapsed}
+    return ", ".join(f"{name};dur={duration * 1000:.1f}" for name, duration in seconds.items())
+
+
 class _Answer:
     """What the app has sent so far, and whether the client stayed to get it. Notes the route once it is known."""
 
@@ -85,8 +91,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.note_route()
-            request_id = (b"x-request-id", self._record.request_id.encode("ascii"))
-            message = {**message, "headers": [*message.get("headers", ()), request_id]}
+            headers = [*message.get("headers", ()), (b"x-request-id", self._record.request_id.encode("ascii"))]
+            if self._clock.stages:
+                headers.append((b"server-timing", server_timing(self._clock).encode("ascii")))
+            message = {**message, "headers": headers}
             self.status = message["status"]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.seconds = self._clock.elapsed
@@ -96,8 +104,11 @@ class _Answer:
 class ObservingMiddleware:
     """Makes a record and a clock current for each HTTP request, and reports what became of it. The outermost of all.
 
-    Every answer gets the request's id as header ``X-Request-ID``. What the app raises was logged, with that id, and
-    answered below; it goes on to the server only if the answer was not complete, so that the connection is closed.
+    Every answer gets the request's id as header ``X-Request-ID``, and one that an image was worked on for also
+    ``Server-Timing``: whoever waits can see what for, and whether a click had to ``encode``.
+
+    What the app raises was logged, with that id, and answered below; it goes on to the server only if the answer was
+    not complete, so that the connection is closed.
 
     Args:
         app: The app with all its other middleware.
