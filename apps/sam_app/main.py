@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
+from lib.infers.ahead import Ahead
+from lib.infers.sam_task import SamTask
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
@@ -59,8 +62,14 @@ class SamApp(MONAILabelApp):
             raise _refusal(error) from None
         self.images = ImageCache()
         self.engine = Engine(
-            specs, self._model_dir, device=conf.get("device"), embedding_files=self.options.embedding_files()
+            specs,
+            self._model_dir,
+            device=conf.get("device"),
+            precision=self.options.precision,
+            compiled=self.options.compile,
+            embedding_files=self.options.embedding_files(),
         )
+        self.ahead = Ahead(self.engine, self.options.ahead)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -74,7 +83,7 @@ class SamApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks of every chosen model."""
         tasks: dict[str, InferTask] = {}
-        shared = {"limits": self.options.limits, "images": self.images}
+        shared = {"limits": self.options.limits, "images": self.images, "ahead": self.ahead}
         for name in self.engine.specs:
             config = SamConfig()
             config.init(name, str(self._model_dir), self.conf, None, engine=self.engine, **shared)
@@ -97,6 +106,25 @@ class SamApp(MONAILabelApp):
         store = datastore or self.datastore()
         infer = super().infer
         return infer_and_save(lambda asked: infer(asked, for_inference(store)), request, store)
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The image to label next, which is then prepared for the first click."""
+        sample: dict[str, Any] = super().next_sample(request)
+        if sample:
+            store = for_inference(self.datastore())
+            self.prepare(lambda: store.get_image_uri(sample["id"]), str(request.get("client_id") or ""))
+        return sample
+
+    def prepare(self, path: str | Callable[[], str], user: str = "") -> None:
+        """Read an image and encode it from its middle on, in the background: somebody is about to see it.
+
+        Args:
+            path: A file or a folder of DICOM files, or what finds it.
+            user: For whom, if that is known.
+        """
+        model = self.engine.default_model
+        task: SamTask = self._infers[model]
+        self.ahead.opened(model, user, lambda: task.read(path if isinstance(path, str) else path()))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Which image to label next."""

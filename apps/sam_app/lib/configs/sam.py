@@ -7,6 +7,7 @@ from typing import Any
 from monailabel.interfaces.config import TaskConfig
 
 from lib.imaging.image_cache import ImageCache
+from lib.infers.ahead import Ahead
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import SUFFIX, Sam3D
 from lib.infers.sam_task import SamTask
@@ -15,19 +16,20 @@ from lib.transforms.limits import Limits
 
 
 class SamConfig(TaskConfig):
-    """Configuration of one model; ``init`` takes the app's ``engine``, ``limits`` and ``images`` as well."""
+    """Configuration of one model; ``init`` takes the app's ``engine``, ``limits``, ``images`` and ``ahead``, too."""
 
     def init(self, name: str, model_dir: str, conf: dict[str, str], planner: Any, **kwargs: Any) -> None:
-        """Keep what MONAI Label gives and, from ``kwargs``, the app's ``engine``, ``limits`` and ``images``."""
+        """Keep what MONAI Label gives and, from ``kwargs``, what the app's tasks share."""
         super().init(name, model_dir, conf, planner, **kwargs)
         self._engine: Engine = kwargs["engine"]
         self._limits: Limits = kwargs["limits"]
         self._images: ImageCache | None = kwargs.get("images")
+        self._ahead: Ahead | None = kwargs.get("ahead")
 
     def infer(self) -> dict[str, SamTask]:
         """The model's inference tasks by the name that users see: on a slice, and through the volume."""
         shared = (self._engine, self._limits, self._images)
-        return {self.name: Sam2D(self.name, *shared), self.name + SUFFIX: Sam3D(self.name, *shared)}
+        return {self.name: Sam2D(self.name, *shared, self._ahead), self.name + SUFFIX: Sam3D(self.name, *shared)}
 
     def trainer(self) -> None:
         """SAM models are not trained here."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.image_cache import ImageCache
+from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
@@ -45,9 +46,17 @@ class Sam2D(SamTask):
         engine: Shared by all tasks.
         limits: Bounds on images and prompts.
         images: Keeps the images that were read; shared by all tasks.
+        ahead: Told of each click of a viewer, to prepare for the next; shared by all tasks.
     """
 
-    def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        limits: Limits,
+        images: ImageCache | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         super().__init__(
             model,
             engine,
@@ -64,6 +73,7 @@ class Sam2D(SamTask):
             },
         )
         self._memory: ClickMemory[EarlierObject] = ClickMemory()
+        self._ahead = ahead
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
@@ -84,6 +94,9 @@ class Sam2D(SamTask):
         embedding = predictor.encode(data["frame"])
         if data["objects"] and "sam_input" not in data and "prompts" not in data:
             data["predictions"] = self._segment_click(predictor, embedding, data)
+            if self._ahead:
+                user = data.get("client") or ""
+                self._ahead.clicked(self._model, user, data["image"], data["slice"], data["frame_window"])
         elif data["objects"]:
             data["predictions"] = self._segment(predictor, embedding, data)
         elif data.get("automatic", True):

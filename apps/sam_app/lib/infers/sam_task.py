@@ -10,12 +10,14 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
+from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
 from lib.sam.clock import current_clock
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.transforms.limits import Limits
+from lib.transforms.load import LoadMedicalImage
 
 
 class SamTask(BasicInferTask):
@@ -69,6 +71,14 @@ class SamTask(BasicInferTask):
     def is_valid(self) -> bool:
         """Whether the model can be used: clients are shown it only then."""
         return self._engine.state(self._model) != "no checkpoint"
+
+    def read(self, path: str) -> MedicalImage:
+        """The image there, from memory if it was read before.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        return LoadMedicalImage(self._limits.max_pixels, self._limits.max_frames, self._images)(path)
 
     @abstractmethod
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:

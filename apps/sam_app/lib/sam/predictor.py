@@ -94,19 +94,21 @@ class Predictor:
         key = self._key(image)
         return self._cache.get_or_compute(key, lambda: self.on_device(lambda: self._encode(image, key)))
 
-    def encode_ahead(self, owner: str, frames: Sequence[Callable[[], np.ndarray]]) -> None:
+    def encode_ahead(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
         """Have images encoded in the background before somebody clicks on them, in this order.
 
         Nobody waits for that: it is done while the device is free, and given up and begun anew when a click needs it.
 
         Args:
             owner: For whom; what the same owner asked for before and is not done is left.
-            frames: Each gives an image as :meth:`encode` takes it.
+            frames: Each gives an image as :meth:`encode` takes it, or None if there is no need any more.
         """
 
-        def step(frame: Callable[[], np.ndarray]) -> WorkAhead:
+        def step(frame: Callable[[], np.ndarray | None]) -> WorkAhead:
             def encode(should_stop: ShouldStop) -> None:
                 image = frame()
+                if image is None:
+                    return
                 key = self._key(image)
 
                 def gives_way() -> bool:

@@ -15,6 +15,7 @@ from lib.sam.checkpoints import CheckpointError
 from lib.sam.clock import TimeLimitError
 from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
 from lib.server.mends.dicomweb_session import DicomWebError, DicomWebUnreachableError
 from lib.server.record import note
@@ -64,6 +65,7 @@ STATUS: dict[type[Exception], int] = {
     DicomWebError: 502,
     DicomWebUnreachableError: 503,
     CheckpointError: 503,
+    RuntimeUnavailableError: 503,
     TimeLimitError: 503,
     NoSpaceError: 507,
 }

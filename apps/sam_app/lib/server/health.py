@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 
-import torch
-
 from lib.sam.checkpoints import CheckpointError
 from lib.sam.engine import Engine
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.schemas import Health, Queue
 from lib.server.segmentation_service import SegmentationService
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+
+_SPEAKING = (CheckpointError, RuntimeUnavailableError)
+"""The errors of loading a model whose messages are for clients."""
 
 
 class HealthReport:
@@ -37,9 +40,7 @@ class HealthReport:
             self._engine.predictor(self._engine.default_model)
         except Exception as error:
             logger.exception("The default model could not be loaded")
-            self._failure = (
-                str(error) if isinstance(error, CheckpointError) else "the default model could not be loaded"
-            )
+            self._failure = str(error) if isinstance(error, _SPEAKING) else "the default model could not be loaded"
 
     def now(self) -> Health:
         """The state at this moment; takes no lock and reads no file but the checkpoints' names."""
@@ -53,7 +54,7 @@ class HealthReport:
             models=dict(models),
             default_model=engine.default_model,
             device=str(engine.device),
-            runtime=f"torch {torch.__version__}",
+            runtime=engine.runtime_of(engine.default_model) or "not loaded",
             uptime_seconds=round(time.monotonic() - self._started, 1),
             queue=Queue(running=self._service.admission.count, limit=self._service.admission.limit),
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
+from lib.infers.ahead import DEFAULT_SLICES
 from lib.sam.embedding_files import EmbeddingFiles
+from lib.sam.runtimes.choice import PRECISIONS
+from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
 from lib.transforms.limits import DEFAULT_MAX_PROMPTS, Limits
@@ -36,6 +40,9 @@ class ServerOptions:
         audit_log: File of the audit log.
         embeddings: Folder of the embeddings that are kept on disk.
         audit_max_mb: Where it is put aside and a new one begun; 0 never does.
+        ahead: Slices that are encoded for a user before they are asked for; 0: none.
+        precision: Of the image encoders' arithmetic; None: what suits the device.
+        compile: Whether PyTorch compiles the encoders, on a GPU: minutes at start, faster afterwards.
         embeddings_max_mb: The embeddings that were not used for longest are deleted above this total; 0 keeps none.
     """
 
@@ -54,6 +61,9 @@ class ServerOptions:
     api_keys: Path | None = None
     audit_max_mb: float = 50
     embeddings_max_mb: float = 8192
+    ahead: int = DEFAULT_SLICES
+    precision: Precision | None = None
+    compile: bool = False
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str], app_dir: Path) -> ServerOptions:
@@ -81,6 +91,9 @@ class ServerOptions:
             api_keys=_key_file(conf),
             audit_max_mb=_number(conf, "audit_max_mb", cls.audit_max_mb),
             embeddings_max_mb=_number(conf, "embeddings_max_mb", cls.embeddings_max_mb),
+            ahead=int(_number(conf, "ahead", cls.ahead)),
+            precision=cast("Precision | None", _choice(conf, "precision", PRECISIONS)),
+            compile=_choice(conf, "compile", ("true", "false")) == "true",
         )
 
     def embedding_files(self) -> EmbeddingFiles | None:
@@ -104,6 +117,13 @@ def _key_file(conf: Mapping[str, str]) -> Path | None:
     except KeyFileError as error:
         raise OptionError(f"--conf api_keys: {error}") from None
     return file.path
+
+
+def _choice(conf: Mapping[str, str], key: str, choices: Sequence[str]) -> str | None:
+    text = conf.get(key)
+    if text is not None and text.lower() not in choices:
+        raise OptionError(f"--conf {key} can be {', '.join(choices)}, not {text!r}")
+    return None if text is None else text.lower()
 
 
 def _number(conf: Mapping[str, str], key: str, default: float) -> float:

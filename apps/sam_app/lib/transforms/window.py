@@ -204,7 +204,9 @@ def requested_window(image: MedicalImage, asked: Any) -> tuple[Window | None, Ap
 
 
 class WindowFramed(Transform):
-    """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as it was applied.
+    """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8, and ``window`` as it was applied.
+
+    ``frame_window`` is the same as :func:`windowed_frame` takes it, for other frames of the image.
 
     Args:
         window_key: Holds what the request asked for, see :func:`requested_window`.
@@ -224,5 +226,6 @@ class WindowFramed(Transform):
         with current_clock().stage("window"):
             window, applied = requested_window(image, result.get(self.window_key))
             result["frame"] = windowed_frame(image, result["slice"], window)
+            result["frame_window"] = window
         result[self.window_key] = applied
         return result

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import HTTPException, UploadFile
 from fastapi.responses import FileResponse
+from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.image_facts import note_uploads
 from lib.server.mends.arguments import plain_name, session_id
@@ -45,6 +46,8 @@ def _without_paths(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _created(answer: dict[str, Any]) -> dict[str, Any]:
+    """What a client is told of its new session, whose image it is about to show."""
+    app_instance().prepare(answer["session_info"]["image"])
     return {**answer, "session_info": _without_paths(answer["session_info"])}
 
 
