@@ -120,6 +120,10 @@ class Predictor:
 
         self._queue.do_ahead(owner, [step(frame) for frame in frames])
 
+    def model_input(self, image: np.ndarray) -> torch.Tensor:
+        """``(H, W, 3)`` uint8 to the encoder's ``(1, 3, S, S)`` float32."""
+        return self._preprocessor.image(image)
+
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
@@ -128,7 +132,7 @@ class Predictor:
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """In the queue's thread."""
         with current_clock().stage("encode"):
-            features, *finer = self.runtime.encode(self._preprocessor.image(image), should_stop)
+            features, *finer = self.runtime.encode(self.model_input(image), should_stop)
         return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
     def on_device(self, work: Callable[[], T]) -> T:
