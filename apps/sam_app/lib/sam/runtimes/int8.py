@@ -1,4 +1,4 @@
-"""The int8 form of an image encoder: made from images of the user's own, and used only if its masks are right on others.
+"""The int8 form of an image encoder: made from the user's own images, kept only if its masks are right on others.
 
 Weights and activations of the linear layers and convolutions become 8-bit integers (NNCF's post-training quantization,
 https://github.com/openvinotoolkit/nncf); the products of attention stay float32, as OpenVINO fuses them into one kernel
