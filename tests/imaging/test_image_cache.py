@@ -1,11 +1,12 @@
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 from lib.imaging.image import ImageError, MedicalImage
-from lib.imaging.image_cache import ImageCache
+from lib.imaging.image_cache import ImageCache, once_per_image
 
 
 def an_image(kilobytes: int = 1) -> MedicalImage:
@@ -73,6 +74,28 @@ def test_the_least_recently_used_go_first_and_what_is_too_large_is_not_kept(tmp_
     for _ in range(2):
         cache.get_or_read(paths[0], large)
     assert large.read == ["a", "a"] and cache.stats()["bytes"] == 0
+
+
+def test_what_is_told_of_an_image_is_remembered_and_goes_with_it():
+    told: list[MedicalImage] = []
+
+    class Told:
+        pass
+
+    @once_per_image
+    def tell(image: MedicalImage) -> Told:
+        told.append(image)
+        return Told()
+
+    image, other = an_image(), an_image()
+    first = tell(image)
+    assert tell(image) is first and tell(other) is not first and told == [image, other]
+    left = weakref.ref(first)
+    told.clear()
+    del first
+    assert left() is not None
+    del image
+    assert left() is None
 
 
 def test_nobody_can_write_into_what_others_get(file):

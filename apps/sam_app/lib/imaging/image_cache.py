@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from lib.imaging.image import MedicalImage
 from lib.sam.byte_cache import ByteBoundedCache
@@ -13,6 +16,25 @@ Identity = tuple[tuple[int, int, int, int], ...]
 """Device, inode, size and time of change of the file, or of each file of a series."""
 
 DEFAULT_MAX_BYTES = 1 << 30
+
+T = TypeVar("T")
+
+
+def once_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalImage], T]:
+    """Have what a function tells of an image be remembered for as long as the image is kept.
+
+    Args:
+        function: Its result depends on nothing but the image, does not hold it, and is small.
+    """
+    known: WeakKeyDictionary[MedicalImage, T] = WeakKeyDictionary()
+
+    @wraps(function)
+    def remembered(image: MedicalImage) -> T:
+        if image not in known:
+            known[image] = function(image)
+        return known[image]
+
+    return remembered
 
 
 def identity_of(path: Path) -> Identity:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 _LEVEL = 1
-"""For what is not zero. Of a mask of 512 x 512 it makes 1 to 15 kB in 0.3 to 0.7 ms; level 6 two thirds of that in four
-times as long."""
+"""For what is not zero. Of a mask of 512 x 512 it makes 1 to 15 kB in 0.3 to 0.7 ms; level 6 about half of that in four
+to six times as long."""
 
 _BLOCK = 1 << 20
 """Zeros that are compressed as one: to 1 kB, the least that DEFLATE can (258 bytes in two bits)."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.image import MedicalImage
-from lib.imaging.image_cache import ImageCache
+from lib.imaging.image_cache import ImageCache, once_per_image
 from lib.imaging.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
@@ -109,9 +109,12 @@ class Sam3D(SamTask):
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:
     """Names the volume's content as the model sees it."""
     about = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{image.padding}|{window}|"
-    digest = hashlib.sha256(about.encode())
-    digest.update(np.ascontiguousarray(image.frames).data)
-    return digest.hexdigest()
+    return about + _frames_sha256(image)
+
+
+@once_per_image
+def _frames_sha256(image: MedicalImage) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image.frames).data).hexdigest()
 
 
 def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from monai.transforms import Transform
 from PIL import Image
 
 from lib.imaging.image import MedicalImage, Window
+from lib.imaging.image_cache import once_per_image
 from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
 
@@ -83,19 +83,12 @@ def choose_window(
     return used(*_window_of_values(image))
 
 
-_of_values: WeakKeyDictionary[MedicalImage, tuple[Window, str]] = WeakKeyDictionary()
-
-
+@once_per_image
 def _window_of_values(image: MedicalImage) -> tuple[Window, str]:
-    """The window, and its source, of an image that names none; remembered for as long as the image is."""
-    found = _of_values.get(image)
-    if found is None:
-        if image.modality == "CT" or (image.modality is None and _looks_like_ct(image)):
-            found = PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
-        else:
-            found = _percentile_window(image), "percentiles"
-        _of_values[image] = found
-    return found
+    """The window, and its source, of an image that names none."""
+    if image.modality == "CT" or (image.modality is None and _looks_like_ct(image)):
+        return PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
+    return _percentile_window(image), "percentiles"
 
 
 def _samples(image: MedicalImage) -> np.ndarray:
