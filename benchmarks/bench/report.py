@@ -49,7 +49,10 @@ def summary(results: Sequence[Result]) -> str:
         counts[result.status] = counts.get(result.status, 0) + 1
     lines = [", ".join(f"{count} {status}" for status, count in counts.items())]
     lines += [
-        f"missed: {result.row.id}: {_check(check)}" for result in results for check in result.checks if not check.is_met
+        f"missed: {result.row.id}: {_check(check)}"
+        for result in results
+        for check in result.checks
+        if result.status == "missed" and not check.is_met
     ]
     return "\n".join(lines)
 

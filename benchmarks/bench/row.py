@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.workplace import Workplace
 
 Status = Literal["met", "missed", "measured", "not available", "failed"]
-"""``measured``: there is no bar, or too little was measured for one. ``failed``: it could not be measured."""
+"""``measured``: there is no bar, or the run was a quick one. ``failed``: it could not be measured."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,22 @@ class Result:
     reason: str | None = None
 
     @classmethod
-    def measured(cls, row: Row, seconds: float, measurement: Measurement) -> Result:
+    def measured(cls, row: Row, seconds: float, measurement: Measurement, *, quick: bool = False) -> Result:
         """Of a row that was measured; each bar finds its value, or the measurement is wrong.
+
+        Args:
+            row: The row.
+            seconds: How long measuring took.
+            measurement: What came of it.
+            quick: Whether it was a quick run: its status then claims nothing.
 
         Raises:
             KeyError: If a bar's value was not measured.
         """
         checks = [bar.check(measurement.values[bar.value]) for bar in row.bars]
-        status: Status = "measured" if not checks else "met" if all(check.is_met for check in checks) else "missed"
+        status: Status = (
+            "measured" if quick or not checks else "met" if all(check.is_met for check in checks) else "missed"
+        )
         return cls(row, status, seconds, measurement, checks)
 
     @classmethod

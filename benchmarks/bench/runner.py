@@ -43,7 +43,7 @@ def run(row: Row, workplace: Workplace, clock: Callable[[], float] = time.monoto
     started = clock()
     try:
         measurement = row.measure(workplace)
-        return Result.measured(row, clock() - started, measurement)
+        return Result.measured(row, clock() - started, measurement, quick=workplace.quick)
     except NotAvailableError as error:
         return Result.not_available(row, clock() - started, error)
     except Exception as error:
@@ -57,7 +57,7 @@ def run_all(rows: Sequence[Row], *, quick: bool, json_file: Path) -> int:
     facts, packages = machine(), versions()
     print(report.head(facts, packages))
     if quick:
-        print("a quick run: it shows whether the rows work, its figures say little")
+        print("a quick run: it shows whether the rows work; its figures say little, and no bar counts")
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="sam-bench-") as folder:
         workplace = Workplace(Path(folder), quick=quick)

@@ -67,7 +67,7 @@ class Workplace:
     @property
     def large_model_notes(self) -> list[str]:
         """What has to be said of it."""
-        return ["quick run: sam_tiny stands for sam_vit_b, and the bar does not count"] if self.quick else []
+        return ["quick run: sam_tiny stands for sam_vit_b"] if self.quick else []
 
     @cached_property
     def app(self) -> Path:
