@@ -166,13 +166,14 @@ def soak(workplace: Workplace) -> Measurement:
     uploads = {2 * number + 1: png(image) for number, image in enumerate(pictures(images // 2, seed=12))}
     memory, files, times = [], [], []
     with workplace.server("sam_tiny", conf=["results_max_mb", "50"], studies=studies) as server:
+        before = set(server.temporary.rglob("*"))  # what the start itself left there
         for number in range(passes):
             times += _every_image_once(server, images, uploads, number)
             server.wait_until_idle()
             time.sleep(1)
             memory.append(server.resident_bytes() / 2**20)
             files.append(server.open_files())
-        left = [path for path in server.temporary.rglob("*") if path.is_file()]
+        left = [path for path in set(server.temporary.rglob("*")) - before if path.is_file()]
         pending = [path for path in server.results.iterdir() if path.name.startswith(".") and path.name != ".lock"]
         results_mb = sum(path.stat().st_size for path in server.results.rglob("*") if path.is_file()) / 1e6
     growth = 100 * (memory[-1] / memory[0] - 1)

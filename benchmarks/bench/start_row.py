@@ -21,7 +21,7 @@ _PHASES = {
 }
 """By name: what the log says at its end. Models load beside the start, so that phases may overlap."""
 
-_IMPORT = re.compile(r"import time:\s+\d+ \|\s+(\d+) \| (\S.*)")
+_IMPORT = re.compile(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\S.*)")
 _NAMED = 6
 
 
