@@ -37,14 +37,18 @@ def clicks(client: Client, model: str, volume: Volume, k: int, count: int, seed:
         yield client.click(model, volume.id, points)
 
 
-def next_prompt(workplace: Workplace, model: str, volume: Volume, count: int) -> list[Answer]:
-    """Clicks on a slice that was clicked on before, on a server of their own."""
+def next_prompts(workplace: Workplace, volume: Volume, count: int) -> dict[str, list[Answer]]:
+    """By model, clicks on a slice that was clicked on before: by the bundled model, and by the large one."""
     k = volume.slices // 2
-    with workplace.server(model) as server, server.client() as client:
+    models = list(dict.fromkeys(["sam_tiny", workplace.large_model]))
+    answers = {}
+    with workplace.server(*models) as server, server.client() as client:
         open_viewer(client)
-        list(clicks(client, model, volume, k, 3))
-        server.wait_until_idle()
-        return list(clicks(client, model, volume, k, count, seed=1))
+        for model in models:
+            list(clicks(client, model, volume, k, 3))
+            server.wait_until_idle()
+            answers[model] = list(clicks(client, model, volume, k, count, seed=1))
+    return answers
 
 
 def times(answers: Sequence[Answer]) -> list[float]:
@@ -98,8 +102,7 @@ def next_prompt_200(workplace: Workplace) -> Measurement:
     ours, table = [], {}
     values: dict[str, float] = {}
     answer_of_last: Answer | None = None
-    for model in dict.fromkeys(["sam_tiny", workplace.large_model]):
-        answers = next_prompt(workplace, model, volume, workplace.times(20, 5))
+    for model, answers in next_prompts(workplace, volume, workplace.times(20, 5)).items():
         ours.append(Sample.of(f"next prompt over HTTP, {model}, 200 slices", times(answers)))
         table.update({f"{model}: {name}": text for name, text in stage_table(answers).items()})
         answer_of_last = answers[-1]
@@ -187,8 +190,7 @@ def profile(workplace: Workplace) -> Measurement:
     volume = workplace.volume("next-prompt", 20)
     ours, table = [], {}
     stages_seen = False
-    for model in dict.fromkeys(["sam_tiny", workplace.large_model]):
-        answers = next_prompt(workplace, model, volume, workplace.times(30, 5))
+    for model, answers in next_prompts(workplace, volume, workplace.times(30, 5)).items():
         ours.append(Sample.of(f"warm click, {model}, as the client sees it", times(answers)))
         stages = stage_table(answers)
         stages_seen = stages_seen or bool(stages)

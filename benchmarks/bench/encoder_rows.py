@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,37 +38,79 @@ def int8_predictor(model_folder: Path) -> Predictor:
     Raises:
         NotAvailableError: If the engine knows no such precision.
     """
-    try:
-        engine = Engine([MODELS[MODEL]], model_folder, device="cpu", precision="int8")  # type: ignore[call-arg]
-    except TypeError as error:
-        raise NotAvailableError("the engine has no int8") from error
-    return engine.predictor(MODEL)
+    if "precision" not in inspect.signature(Engine).parameters:
+        raise NotAvailableError("the engine has no int8")
+    options: dict[str, Any] = {"precision": "int8"}
+    return Engine([MODELS[MODEL]], model_folder, device="cpu", **options).predictor(MODEL)
 
 
-def _first_prompts(workplace: Workplace, predictor: Predictor, name: str) -> Measurement:
-    """First prompts on new images, ours and the peer's in turns."""
+_PREDICTORS: dict[str, Callable[[Path], Predictor]] = {
+    "first-prompt": default_predictor,
+    "first-prompt-int8": int8_predictor,
+}
+"""By the id of the row that measures it."""
+
+
+@dataclass(frozen=True)
+class FirstPrompts:
+    """Seconds of first prompts on new images, all contenders in turns.
+
+    Args:
+        ours: By row.
+        peer: Of the peer.
+        errors: Why a row has no predictor.
+    """
+
+    ours: dict[str, list[float]]
+    peer: list[float]
+    errors: dict[str, Exception]
+
+
+def _first_prompts(workplace: Workplace) -> FirstPrompts:
+    """Of each row that is wanted, and of the peer, which is slow: it is measured once for both."""
+    folder = workplace.model_folder(MODEL)
+    predictors: dict[str, Predictor] = {}
+    errors: dict[str, Exception] = {}
+    for id, make in _PREDICTORS.items():
+        if id in workplace.wanted:
+            try:
+                predictors[id] = make(folder)
+            except Exception as error:  # the other row is measured all the same
+                errors[id] = error
+    if not predictors:
+        return FirstPrompts({}, [], errors)
     peer = SamPredictor(sam_model_registry["vit_b"](checkpoint=str(workplace.checkpoint(MODEL))).eval())
     prompts = [Prompts.from_clicks(POINT)]
 
-    def our_prompt(image: np.ndarray) -> None:
+    def our_prompt(predictor: Predictor, image: np.ndarray) -> None:
         predictor.decode(predictor.encode(image), prompts, multimask=True)
 
     def peer_prompt(image: np.ndarray) -> None:
         peer.set_image(image)
         peer.predict(np.array(POINT), np.array([1]))
 
+    result = FirstPrompts({id: [] for id in predictors}, [], errors)
     warm_up, *images = pictures(1 + workplace.times(3, 1), seed=1)
     if not workplace.quick:
-        our_prompt(warm_up)
+        for predictor in predictors.values():
+            our_prompt(predictor, warm_up)
         peer_prompt(warm_up)
-    ours, peers = [], []
     for image in images:
-        ours.append(seconds(lambda image=image: our_prompt(image)))  # type: ignore[misc]
-        peers.append(seconds(lambda image=image: peer_prompt(image)))  # type: ignore[misc]
-    ratio = pair_ratios(ours, peers)
+        for id, predictor in predictors.items():
+            result.ours[id].append(seconds(partial(our_prompt, predictor, image)))
+        result.peer.append(seconds(partial(peer_prompt, image)))
+    return result
+
+
+def _first_prompt(workplace: Workplace, id: str) -> Measurement:
+    """What one of the rows has of :func:`_first_prompts`."""
+    measured = workplace.once("first prompts", lambda: _first_prompts(workplace))
+    if id in measured.errors:
+        raise measured.errors[id]
+    ratio = pair_ratios(measured.ours[id], measured.peer)
     return Measurement(
-        ours=[Sample.of(name, ours, "s")],
-        peer=[Sample.of("SamPredictor, PyTorch fp32", peers, "s")],
+        ours=[Sample.of("our engine", measured.ours[id], "s")],
+        peer=[Sample.of("SamPredictor, PyTorch fp32", measured.peer, "s")],
         ratio=ratio,
         values={"ratio": ratio.median},
         notes=["quick run: nothing was warmed up"] if workplace.quick else [],
@@ -72,13 +119,12 @@ def _first_prompts(workplace: Workplace, predictor: Predictor, name: str) -> Mea
 
 def first_prompt(workplace: Workplace) -> Measurement:
     """See :data:`ROWS`."""
-    predictor = default_predictor(workplace.model_folder(MODEL))
-    return _first_prompts(workplace, predictor, "our engine, as by default")
+    return _first_prompt(workplace, "first-prompt")
 
 
 def first_prompt_int8(workplace: Workplace) -> Measurement:
     """See :data:`ROWS`."""
-    return _first_prompts(workplace, int8_predictor(workplace.model_folder(MODEL)), "our engine, int8")
+    return _first_prompt(workplace, "first-prompt-int8")
 
 
 def encoder_machine(workplace: Workplace) -> Measurement:
@@ -96,7 +142,7 @@ def encoder_machine(workplace: Workplace) -> Measurement:
         for name, rate in now.items():
             rates.setdefault(name, []).append(rate)
         ideals.append(flop / max(now.values()))
-        encodes.append(seconds(lambda image=image: predictor.encode(image)))  # type: ignore[misc]
+        encodes.append(seconds(partial(predictor.encode, image)))
     ratio = pair_ratios(encodes, ideals, "encode / ideal")
     return Measurement(
         ours=[Sample.of("encode, fp32", encodes, "s")],

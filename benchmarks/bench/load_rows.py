@@ -83,9 +83,9 @@ def light_routes(workplace: Workplace) -> Measurement:
     volume = workplace.volume("deep", 200)
     with workplace.server(model) as server:
         probe(server, 1)
-        idle = probe(server, workplace.times(15, 3))
+        idle = probe(server, workplace.times(10, 3))
         with load(server, model, volume, clients=2):
-            busy = probe(server, workplace.times(40, 5))
+            busy = probe(server, workplace.times(30, 5))
     ours = [Sample.of(f"{route} during encodes, {model}", busy[route]) for route in _LIGHT]
     peer = [Sample.of(f"{route} idle", idle[route]) for route in _LIGHT]
     p99 = {route: (percentile(busy[route], 99), percentile(idle[route], 99)) for route in _LIGHT}

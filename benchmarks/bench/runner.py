@@ -60,7 +60,7 @@ def run_all(rows: Sequence[Row], *, quick: bool, json_file: Path) -> int:
         print("a quick run: it shows whether the rows work; its figures say little, and no bar counts")
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="sam-bench-") as folder:
-        workplace = Workplace(Path(folder), quick=quick)
+        workplace = Workplace(Path(folder), quick=quick, wanted={row.id for row in rows})
         for row in rows:
             results.append(run(row, workplace))
             gc.collect()

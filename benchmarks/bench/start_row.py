@@ -29,7 +29,7 @@ def start(workplace: Workplace) -> Measurement:
     """See :data:`ROWS`."""
     ends: dict[str, list[float]] = {}
     healthy = []
-    for _ in range(workplace.times(4, 2)):
+    for _ in range(workplace.times(3, 2)):
         with workplace.server("sam_tiny") as server:
             healthy.append(server.healthy_s)
             for name, second in _phase_ends(server).items():

@@ -6,11 +6,12 @@ folder is removed at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
@@ -21,6 +22,8 @@ from bench.machine import ROOT
 from bench.server import Server, serving
 from lib.sam.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
 from lib.sam.registry import MODELS
+
+T = TypeVar("T")
 
 APP = ROOT / "apps" / "sam_app"
 SIZE = 512
@@ -48,16 +51,26 @@ class Workplace:
     Args:
         folder: Empty, for this run alone.
         quick: Whether few repetitions are wanted, and small models where a row allows it.
+        wanted: Ids of the rows that are to be measured.
     """
 
-    def __init__(self, folder: Path, *, quick: bool = False) -> None:
+    def __init__(self, folder: Path, *, quick: bool = False, wanted: Collection[str] = ()) -> None:
         self.folder = folder
         self.quick = quick
+        self.wanted = wanted
+        self._made: dict[str, Any] = {}
         self._servers = 0
 
     def times(self, full: int, quick: int) -> int:
         """How often to do something."""
         return quick if self.quick else full
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What rows share, made by the first that asks for it."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
     @property
     def large_model(self) -> str:
