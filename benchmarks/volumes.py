@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=", ".join(names))
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     arguments = parser.parse_args()
-    following = replace(FollowingOptions(), **{name: float(value) for name, value in arguments.set})
+    chosen: dict[str, Any] = {name: float(value) for name, value in arguments.set}
+    following = replace(FollowingOptions(), **chosen)
     options = PropagationOptions(following=following)
 
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.model}")
