@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.sam.device_queue import PreemptedError
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
 
 
@@ -79,3 +80,44 @@ def test_a_failure_reaches_the_caller_and_is_not_kept():
     with pytest.raises(RuntimeError, match="no memory"):
         cache.get_or_compute("a", fail)
     assert cache.get_or_compute("a", lambda: an_embedding("a")).key == "a"
+
+
+def test_computing_ahead_neither_waits_nor_computes_what_is_kept_or_being_computed():
+    cache = EmbeddingCache(max_bytes=1 << 20)
+    computed: list[str] = []
+    cache.compute_ahead("a", lambda: computed.append("a") or an_embedding("a"))
+    cache.compute_ahead("a", lambda: computed.append("again") or an_embedding("a"))
+
+    def inside() -> Embedding:
+        cache.compute_ahead("b", lambda: computed.append("within") or an_embedding("b"))
+        return an_embedding("b")
+
+    cache.get_or_compute("b", inside)
+    cache.get_or_compute("a", lambda: computed.append("once more") or an_embedding("a"))
+    assert computed == ["a"]
+
+
+def test_who_waits_for_what_gave_way_computes_it_themselves():
+    cache = EmbeddingCache(max_bytes=1 << 20)
+    begun = threading.Event()
+
+    def gives_way() -> Embedding:
+        begun.set()
+        deadline = time.monotonic() + 10
+        while not cache.is_awaited("a"):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        raise PreemptedError
+
+    def ahead() -> None:
+        with pytest.raises(PreemptedError):
+            cache.compute_ahead("a", gives_way)
+
+    thread = threading.Thread(target=ahead)
+    thread.start()
+    assert begun.wait(10)
+    assert not cache.is_awaited("a")
+    mine = an_embedding("a")
+    assert cache.get_or_compute("a", lambda: mine) is mine
+    thread.join(10)
+    assert not cache.is_awaited("a")

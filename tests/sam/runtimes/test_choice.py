@@ -1,0 +1,68 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.sam.engine import Engine
+from lib.sam.registry import MODELS
+from lib.sam.runtimes import choice
+from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.sam.runtimes.torch_runtime import TorchRuntime
+from lib.sam.sam2_predictor import Sam2Predictor
+from support.sam2_checkpoint import SPEC
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A folder with the bundled model alone, nothing converted."""
+    from lib.sam.checkpoints import MODEL_FOLDER
+
+    name = MODELS["sam_tiny"].checkpoint
+    (tmp_path / name).write_bytes((MODEL_FOLDER / name).read_bytes())
+    return tmp_path
+
+
+def test_openvino_is_what_runs_on_a_cpu_with_one_copy_of_the_weights(model_folder: Path):
+    predictor = Engine([MODELS["sam_tiny"]], model_folder, device="cpu").predictor("sam_tiny")
+    assert isinstance(predictor.runtime, OpenVinoRuntime)
+    assert all(values.is_meta for values in predictor._module.image_encoder.parameters())
+
+
+def test_without_openvino_pytorch_runs_and_the_log_says_why(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disc
+):
+    def refuses(*args: object) -> Path:
+        raise RuntimeUnavailableError("of the test")
+
+    monkeypatch.setattr(choice, "convert", refuses)
+    with caplog.at_level(logging.WARNING):
+        predictor = Engine([MODELS["sam_tiny"]], model_folder, device="cpu").predictor("sam_tiny")
+    assert isinstance(predictor.runtime, TorchRuntime)
+    assert "sam_tiny runs on PyTorch, which is slower on a CPU: of the test" in caplog.text
+    assert predictor.encode(disc[0]).features.shape == (1, 160, 64, 64)
+
+
+def test_int8_without_its_networks_is_refused_with_the_command_that_makes_them(model_folder: Path):
+    engine = Engine([MODELS["sam_tiny"]], model_folder, device="cpu", precision="int8")
+    with pytest.raises(RuntimeUnavailableError, match="scripts/quantize sam_tiny --images"):
+        engine.predictor("sam_tiny")
+
+
+def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
+    assert isinstance(sam2.runtime, TorchRuntime)
+    assert SPEC.is_sam2
+
+
+def test_other_precisions_on_a_cpu_run_on_pytorch_and_have_their_own_embeddings(model_folder: Path, disc):
+    image, _ = disc
+    exact, coarse = (
+        Engine([MODELS["sam_tiny"]], model_folder, device="cpu", precision=precision).predictor("sam_tiny")
+        for precision in (None, "bfloat16")
+    )
+    one, other = exact.encode(image), coarse.encode(image)
+    assert one.key != other.key
+    assert 1e-5 < float((one.features - other.features).norm() / one.features.norm()) < 0.05
+    assert np.isfinite(other.features.numpy()).all() and other.features.dtype == torch.float32

@@ -1,0 +1,190 @@
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from lib.sam.clock import Clock, TimeLimitError, use_clock
+from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue, PreemptedError
+
+
+@pytest.fixture
+def queue() -> DeviceQueue:
+    return DeviceQueue()
+
+
+class Occupied:
+    """Keeps the queue's thread busy until it is released."""
+
+    def __init__(self, queue: DeviceQueue) -> None:
+        self._release = threading.Event()
+        begun = threading.Event()
+
+        def work() -> None:
+            begun.set()
+            assert self._release.wait(10)
+
+        self._thread = threading.Thread(target=lambda: queue.run(work))
+        self._thread.start()
+        assert begun.wait(10)
+
+    def release(self) -> None:
+        self._release.set()
+        self._thread.join(10)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.002)
+
+
+def test_work_is_done_in_another_thread_which_is_less_urgent(queue: DeviceQueue):
+    def work() -> tuple[int, int]:
+        return threading.get_ident(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    thread, niceness = queue.run(work)
+    assert thread != threading.get_ident()
+    assert niceness == max(NICENESS, mine)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
+
+
+def test_an_error_is_the_caller_s_and_the_queue_goes_on(queue: DeviceQueue):
+    with pytest.raises(ZeroDivisionError):
+        queue.run(lambda: 1 / 0)
+    assert queue.run(lambda: "next") == "next"
+
+
+def test_work_that_asks_for_the_device_again_does_not_wait_for_itself(queue: DeviceQueue):
+    assert queue.run(lambda: queue.run(lambda: 7)) == 7
+
+
+def test_first_come_first_served(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    order: list[int] = []
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=lambda number=number: queue.run(lambda: order.append(number))))
+        threads[-1].start()
+        wait_for(lambda number=number: queue.stats()["waiting"] == number + 1)
+    occupied.release()
+    for thread in threads:
+        thread.join(10)
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_the_caller_s_clock_counts_the_wait_and_the_work(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    threading.Timer(0.2, occupied.release).start()
+    with use_clock(Clock()) as clock:
+
+        def work() -> None:
+            from lib.sam.clock import current_clock
+
+            with current_clock().stage("encode"):
+                time.sleep(0.1)
+
+        queue.run(work)
+    assert clock.stages["wait"] > 0.1
+    assert 0.09 < clock.stages["encode"] < 5
+
+
+def test_who_has_no_time_left_leaves_the_queue_and_their_work_is_not_done(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    done = []
+    with use_clock(Clock(0.1)), pytest.raises(TimeLimitError, match="not free"):
+        queue.run(lambda: done.append(1))
+    assert queue.stats()["waiting"] == 0
+    occupied.release()
+    queue.run(lambda: None)
+    assert not done
+
+
+def test_work_ahead_is_done_in_its_order_while_nobody_waits(queue: DeviceQueue):
+    order: list[str] = []
+    queue.do_ahead("a", [lambda stop, name=name: order.append(name) for name in "xyz"])
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    assert order == ["x", "y", "z"]
+
+
+def test_work_ahead_waits_for_those_who_wait_and_for_those_who_decode(queue: DeviceQueue):
+    order: list[str] = []
+    occupied = Occupied(queue)
+    queue.do_ahead("a", [lambda stop: order.append("ahead")])
+    click = threading.Thread(target=lambda: queue.run(lambda: order.append("click")))
+    click.start()
+    wait_for(lambda: queue.stats()["waiting"] == 1)
+    with queue.attended():
+        occupied.release()
+        click.join(10)
+        time.sleep(0.05)
+        assert order == ["click"]
+    wait_for(lambda: order == ["click", "ahead"])
+
+
+def test_work_ahead_gives_way_to_a_click_and_is_done_anew(queue: DeviceQueue):
+    tries: list[str] = []
+    begun = threading.Event()
+
+    def step(should_stop: Callable[[], bool]) -> None:
+        if not tries:
+            tries.append("given up")
+            begun.set()
+            wait_for(should_stop)
+            raise PreemptedError
+        tries.append("done")
+
+    queue.do_ahead("a", [step])
+    assert begun.wait(10)
+    assert queue.run(lambda: list(tries)) == ["given up"]
+    wait_for(lambda: tries == ["given up", "done"])
+
+
+def test_a_new_list_takes_the_place_of_the_old_one_at_once(queue: DeviceQueue):
+    done: list[str] = []
+    begun = threading.Event()
+
+    def old(should_stop: Callable[[], bool]) -> None:
+        begun.set()
+        wait_for(should_stop)
+        raise PreemptedError
+
+    queue.do_ahead("a", [old, lambda stop: done.append("old")])
+    assert begun.wait(10)
+    queue.do_ahead("a", [lambda stop: done.append("new")])
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    assert done == ["new"]
+
+
+def test_the_newest_user_s_list_comes_first_and_an_empty_one_ends_it(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    done: list[str] = []
+    for user in "abc":
+        queue.do_ahead(user, [lambda stop, user=user: done.append(user)])
+    queue.do_ahead("b", [])
+    occupied.release()
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    assert done == ["c", "a"]
+
+
+def test_the_users_whose_lists_are_kept_are_bounded(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    for number in range(MAX_OWNERS + 5):
+        queue.do_ahead(f"user {number}", [lambda stop: None])
+    assert queue.stats()["ahead"] == MAX_OWNERS
+    occupied.release()
+
+
+def test_what_fails_ahead_is_left_and_the_rest_is_done(queue: DeviceQueue, caplog: pytest.LogCaptureFixture):
+    done: list[str] = []
+
+    def fails(should_stop: Callable[[], bool]) -> None:
+        raise ValueError("of the test")
+
+    queue.do_ahead("a", [fails, lambda stop: done.append("next")])
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    assert done == ["next"]
+    assert "Work ahead of the user failed" in caplog.text
