@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nrrd
@@ -14,7 +15,7 @@ import requests
 from monailabel.utils.others.generic import md5_digest
 
 from support.dicomweb_stand_in import running_stand_in
-from support.phantoms import BALL_CENTRE
+from support.phantoms import BALL_CENTRE, ball_volume
 from support.series import ACQUISITIONS, write_series
 from support.server_process import Server, running_server
 
@@ -56,14 +57,37 @@ def test_a_click_goes_on_from_the_mask_of_the_one_before(server):
     assert click(server, CLICKS[1:2], "ann") == click(server, CLICKS[1:2], "fresh two"), "a point was taken away"
 
 
+def timed(server: Server, point: list, **params) -> dict[str, float]:
+    """Milliseconds by stage of a click, as the answer says."""
+    asked = json.dumps({"foreground": [point], "background": [], "result_extension": ".nrrd", **params})
+    answer = server.post("/infer/sam_tiny?image=ball&output=image", files={"params": (None, asked)})
+    assert answer.status_code == 200, answer.text
+    timing = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
+    return {name: float(milliseconds) for name, milliseconds in timing}
+
+
+def test_the_slices_beside_a_click_are_encoded_before_the_next_one(server):
+    assert "encode" in timed(server, [X, Y, K], window="lung", client_id="who goes through")
+    time.sleep(3)
+    for k in (K + 1, K - 1, K + 2):
+        stages = timed(server, [X, Y, k], window="lung", client_id="who goes through")
+        assert "encode" not in stages and "wait" not in stages
+
+
+def test_the_next_sample_is_encoded_before_the_first_click_on_it(tmp_path, server):
+    with running_server(tmp_path, studies=server.studies) as fresh:
+        sample = fresh.post("/activelearning/first", json={}).json()
+        assert sample["id"] == "ball"
+        time.sleep(3)
+        middle = ball_volume()[0].shape[2] // 2
+        assert "encode" not in timed(fresh, [X, Y, middle])
+
+
 def test_an_answer_says_what_it_waited_for(server):
     def stages(x: int) -> dict[str, float]:
-        params = json.dumps({"foreground": [[x, Y, K + 1]], "background": [], "result_extension": ".nrrd"})
-        answer = server.post("/infer/sam_tiny?image=ball&output=image", files={"params": (None, params)})
-        timing = [part.split(";dur=") for part in answer.headers["server-timing"].split(", ")]
-        return {name: float(milliseconds) for name, milliseconds in timing}
+        return timed(server, [x, Y, K + 1], window="bone")
 
-    first, warm = stages(X), stages(X + 1)  # no other test clicks on this slice
+    first, warm = stages(X), stages(X + 1)  # in this window no other test looks at the ball
     assert set(warm) == {"read", "window", "decode", "write", "total"}
     assert set(first) - set(warm) >= {"encode"}
     assert sum(first.values()) < 2 * first["total"] + 1, "a stage was counted twice"
