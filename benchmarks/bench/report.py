@@ -37,7 +37,7 @@ def shown(result: Result) -> str:
     if measurement.ratio:
         lines.append(f"    {'ratio':6s}{_sample(measurement.ratio)}")
     lines += [f"    {'bar':6s}{_check(check)}" for check in result.checks]
-    lines += [f"    {name:34s}{value}" for name, value in measurement.table.items()]
+    lines += [f"    {name:42s} {value}" for name, value in measurement.table.items()]
     lines += [f"    note  {note}" for note in measurement.notes]
     return "\n".join(lines)
 

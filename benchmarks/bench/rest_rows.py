@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.click_rows import clicks, open_viewer, stage_table, times
+from bench.click_rows import NOTHING_AHEAD, clicks, open_viewer, stage_table, times
 from bench.figures import Sample, pair_ratios
 from bench.peers import running_peer
 from bench.row import Bar, Measurement, NotAvailableError, Row
@@ -26,7 +26,7 @@ def rest_second(workplace: Workplace) -> Measurement:
     firsts, medians, peers = [], [], []
     ours: list[Answer] = []
     with (
-        workplace.server(model) as server,
+        workplace.server(model, conf=NOTHING_AHEAD) as server,
         server.client() as client,
         running_peer(peer_name, workplace.model_folder(model)) as peer,
     ):
@@ -67,7 +67,7 @@ def disk_hit(workplace: Workplace) -> Measurement:
     volume = workplace.volume("disk", 20)
     folder = workplace.folder / "kept-embeddings"
     folder.mkdir()
-    conf = ["embeddings", str(folder)]
+    conf = ["embeddings", str(folder), *NOTHING_AHEAD]
     slices = list(range(2, 20, 6))[: workplace.times(3, 2) + 1]
     with workplace.server(model, conf=conf) as server, server.client() as client:
         open_viewer(client)
