@@ -179,10 +179,21 @@ def test_a_full_disk(tmp_path, small_disk):
             if answer.status_code != 200:
                 break
             done.append(str(answer.json()["timestamp"]))
+            if number < 4:
+                assert_whole(server, done[-1])
         assert answer.status_code == 507 and "space" in answer.json()["detail"]
-        assert len(done) > 2
-        for timestamp in done:
+        assert len(done) > 6
+        for timestamp in done[:4]:
             assert_whole(server, timestamp)
+        for timestamp in done[4:]:
+            assert server.get(f"/get_segmented_image/{timestamp}?view=mask").status_code == 200
+        (small_disk / "filling").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+        before = {path.name: path.stat().st_size for path in (store / f"{float(done[-1]):.6f}").iterdir()}
+        for path in ("get_segmented_image", "get_dicom_image"):
+            unmade = server.get(f"/{path}/{done[-1]}")
+            assert unmade.status_code == 507 and "space" in unmade.json()["detail"]
+        assert {path.name: path.stat().st_size for path in (store / f"{float(done[-1]):.6f}").iterdir()} == before
+        (small_disk / "filling").unlink()
         assert not list(store.glob(".*.part"))
         assert server.get("/health_check/").status_code == 200
 
@@ -198,6 +209,7 @@ def test_a_full_disk(tmp_path, small_disk):
         assert_whole(server, str(again.json()["timestamp"]))
         assert server.get(f"/get_segmented_image/{done[0]}").status_code == 404
         assert_whole(server, done[-1])
+        assert_whole(server, done[3])
         assert "Traceback" not in server.log.read_text()
     if later.status_code == 202:
         subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
@@ -239,6 +251,8 @@ def test_damage_is_not_served_and_the_rest_is(tmp_path):
     store = tmp_path / "store"
     with running_server(tmp_path / "run 0", "results", str(store)) as server:
         stamps = [str(server.segment(picture(number), POINT).json()["timestamp"]) for number in range(8)]
+        for stamp in stamps[:7]:
+            assert_whole(server, stamp)
     folders = [store / f"{float(stamp):.6f}" for stamp in stamps]
     (folders[0] / "manifest.json").unlink()
     (folders[1] / "manifest.json").write_bytes(b"\xff garbage")

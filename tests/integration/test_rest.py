@@ -151,10 +151,26 @@ def test_the_result_says_what_made_it(server, disc):
     assert manifest["input"]["format"] == "PNG" and manifest["input"]["columns"] == 240
     assert manifest["user"] and "torch" in manifest["versions"]
     assert all(manifest["latency_ms"][stage] > 0 for stage in ("read", "decode", "write"))
-    assert {path.name for path in folder.iterdir()} == {
-        "input", "manifest.json", "image.png", "mask.png", "contour.png", "overlay.png", "source.dcm",
-        "secondary_capture.dcm", "segmentation.dcm", "logits.npz",
-    }  # fmt: skip
+
+
+def test_files_are_made_when_they_are_asked_for_and_kept(server, disc):
+    timestamp = server.segment(png(disc[0]), DISC).json()["timestamp"]
+    folder = server.results / f"{timestamp:.6f}"
+    at_once = {"input", "manifest.json", "frame.npy", "mask.png", "logits.npz"}
+    assert {path.name for path in folder.iterdir()} == at_once
+    tag = f'"{timestamp}-overlay.png"'
+    assert server.get(f"/get_segmented_image/{timestamp}", headers={"If-None-Match": tag}).status_code == 304
+    assert server.get(f"/get_segmented_image/{timestamp}?view=mask").status_code == 200
+    assert {path.name for path in folder.iterdir()} == at_once, "neither of the two needs another file"
+
+    head = requests.head(f"{server.url}/get_dicom_image/{timestamp}?type=seg", timeout=60)
+    made = {"segmentation.dcm", "source.dcm"}
+    assert {path.name for path in folder.iterdir()} == at_once | made, "what it references was made, too"
+    assert int(head.headers["content-length"]) == (folder / "segmentation.dcm").stat().st_size
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert listed == {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"}
+    again = server.get(f"/get_dicom_image/{timestamp}?type=seg")
+    assert again.content == (folder / "segmentation.dcm").read_bytes() and again.headers["etag"] == head.headers["etag"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from lib.imaging.derived import (
     source_reference,
 )
 from lib.imaging.dicom_values import functional_group, numbers, value_of
+from lib.imaging.image import ImageTooLargeError
 
 
 def secondary_capture(
@@ -59,9 +60,14 @@ def secondary_capture(
 
     Raises:
         ValueError: ``rgb`` is not such an array, or a text is too long.
+        ImageTooLargeError: A side is longer than Rows and Columns can say.
     """
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape or max(rgb.shape) > 65535:
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
         raise ValueError(f"the picture must be (rows, columns, 3) of uint8, not {rgb.shape} of {rgb.dtype}")
+    if max(rgb.shape) > 65535:
+        raise ImageTooLargeError(
+            f"a DICOM image has sides of at most 65535 pixels, not {rgb.shape[1]} x {rgb.shape[0]}"
+        )
     if len(series_description) > 64 or len(derivation) > 1024:
         raise ValueError("a series description has at most 64 characters, a derivation at most 1024")
     result = Dataset()

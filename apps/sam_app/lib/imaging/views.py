@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from lib.imaging.palette import PALETTE
 
@@ -76,6 +78,22 @@ def encode_png(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
+
+
+def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read back what :func:`encode_png` made, and this program wrote: Pillow's bound on foreign pictures does not hold.
+
+    Args:
+        path: The PNG file.
+
+    Returns:
+        ``(rows, columns)`` or ``(rows, columns, 3)`` uint8.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with PngImageFile(path) as picture:
+        return np.asarray(picture)
 
 
 def _boundary(labels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,11 @@ In the store's folder are::
 Every folder is filled under the name that ends in ``.part``, brought down to the disk, and renamed, so that no reader
 meets half of one, and no crash leaves one. A queued request outlives the server; it goes when its result has its name.
 
-Concurrency: one lock guards the table of results; no file is touched while it is held.
+The manifest lists every file with its size; what it does not list is not there. A finished result can be given more
+files: each is written aside as well, and there when the manifest that lists it has taken the place of the one before.
+
+Concurrency: one lock guards the table of results; no file is touched while it is held. Another one lets manifests of
+finished results be replaced one after the other. None of the two is taken while the other is held.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -36,10 +41,12 @@ from lib.server.timestamps import TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
 
+INPUT = "input"
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 
 _ATTEMPTS = "attempts"
+_SYNCED_AT_ONCE = 8
 
 _CHUNK = 1 << 20
 _NAME = re.compile(r"\d{1,12}\.\d{6}")
@@ -117,7 +124,7 @@ class PendingResult:
 
     def write_json(self, name: str, content: object) -> None:
         """Write one of the result's files as JSON."""
-        self.write(name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+        self.write(name, _json(content))
 
     def take_over(self, file: Path, name: str) -> None:
         """Have a file of another result, too: without a copy of its content where the disk can.
@@ -162,6 +169,8 @@ class ResultStore:
         self._max_age_seconds = max_age_seconds
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._manifests = threading.Lock()
+        self._to_disk = ThreadPoolExecutor(_SYNCED_AT_ONCE, thread_name_prefix="results-to-disk")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._in_use = FolderLock(folder)
         for leftover in folder.glob(".*.part"):
@@ -173,6 +182,7 @@ class ResultStore:
 
     def close(self) -> None:
         """Let another server use the folder."""
+        self._to_disk.shutdown()
         self._in_use.release()
 
     def _find_finished(self) -> dict[str, int]:
@@ -180,6 +190,8 @@ class ResultStore:
         sizes = {}
         for path in self._folder.iterdir():
             if _NAME.fullmatch(path.name):
+                for leftover in path.glob(".*.part"):
+                    leftover.unlink(missing_ok=True)
                 try:
                     manifest = _read_manifest(path, MANIFEST)
                 except (OSError, ValueError) as error:
@@ -255,13 +267,13 @@ class ResultStore:
                 raise RuntimeError("the pending result was neither finished nor queued")
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
             manifest = _read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
-            _to_disk(pending.folder)
+            list(self._to_disk.map(_sync, pending.folder.iterdir()))  # together they are one commit of the file system
+            _sync(pending.folder)
             os.rename(pending.folder, final)
             _sync(self._folder)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpaceError("there is no space left for results") from error
+            _raise_if_full(error)
             raise
         with self._lock:
             if pending.becomes == "finished":
@@ -269,6 +281,46 @@ class ResultStore:
             else:
                 self._queued.add(name)
         self.purge()
+
+    def add(self, result: StoredResult, name: str, content: bytes) -> StoredResult:
+        """Give a finished result one more file, wholly or not at all.
+
+        Args:
+            result: That is done.
+            name: A file that it does not have. Not to be added by two threads at once.
+            content: Of the file.
+
+        Returns:
+            The result, its manifest listing the file.
+
+        Raises:
+            UnknownResultError: If it was deleted meanwhile.
+            NoSpaceError: If the disk is full.
+        """
+        folder = result.folder
+        file, manifest_file = folder / f".{name}.part", folder / f".{MANIFEST}.part"
+        try:
+            _write_through(file, content)
+            with self._manifests:
+                manifest = _read_manifest(folder, MANIFEST)
+                manifest["files"][name] = len(content)
+                _write_through(manifest_file, _json(manifest))
+                os.rename(file, folder / name)
+                _sync(folder)  # a manifest must never be there before what it lists
+                os.rename(manifest_file, folder / MANIFEST)
+                _sync(folder)
+        except BaseException as error:
+            file.unlink(missing_ok=True)
+            manifest_file.unlink(missing_ok=True)
+            if isinstance(error, (FileNotFoundError, ValueError)):  # as in find
+                raise UnknownResultError(f"the result {print_timestamp(result.timestamp)} was deleted") from None
+            _raise_if_full(error)
+            raise
+        with self._lock:
+            if folder.name in self._sizes:
+                self._sizes[folder.name] += len(content)
+        self.purge()
+        return replace(result, manifest=manifest)
 
     def find(self, timestamp: Decimal) -> StoredResult:
         """What there is under that timestamp.
@@ -364,14 +416,29 @@ def _size(manifest: dict[str, Any]) -> int:
     return int(sum(manifest["files"].values()))
 
 
-def _to_disk(folder: Path) -> None:
-    """See to it that a folder's files outlive the machine's power."""
-    for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
+def _json(content: object) -> bytes:
+    """As JSON that people can read, too."""
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
+
+
+def _raise_if_full(error: BaseException) -> None:
+    """Say of an error that the disk is full, if it is that.
+
+    Raises:
+        NoSpaceError: If it is.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise NoSpaceError("there is no space left for results") from error
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Write a file that outlives the machine's power."""
+    path.write_bytes(content)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
+    """See to it that a file's content, or a folder's entries, outlive the machine's power."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -15,8 +15,9 @@ from pydantic import Json
 from lib.server.auth.users import CurrentUser, may_see
 from lib.server.errors import Failure, answer_failure
 from lib.server.health import HealthReport
-from lib.server.outputs import IMAGE, SOURCE, candidate_file
+from lib.server.outputs import MASK, candidate_file
 from lib.server.record import note
+from lib.server.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE
 from lib.server.results import StoredResult, UnknownResultError
 from lib.server.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
 from lib.server.segmentation_service import SegmentationService
@@ -128,7 +129,8 @@ _DICOM_TYPES = (
     "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
     "other two reference, if it was not DICOM itself"
 )
-_DICOM_FILES = {DicomType.sc: "secondary_capture.dcm", DicomType.seg: "segmentation.dcm"}
+_VIEW_FILES = {View.overlay: OVERLAY, View.contour: CONTOUR, View.mask: MASK}
+_DICOM_FILES = {DicomType.sc: SECONDARY_CAPTURE, DicomType.seg: SEGMENTATION}
 
 Timestamp = Annotated[
     str,
@@ -164,7 +166,7 @@ def get_segmented_image(
     candidate: Candidate = 0,
 ) -> Response:
     """The image with its objects overlaid, or another view of them, at the image's own size."""
-    name = IMAGE if view is View.image else candidate_file(f"{view.value}.png", candidate)
+    name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], candidate)
     return _answer(request, service, timestamp, user, name, candidate, "image/png")
 
 
@@ -222,7 +224,7 @@ def _answer(
     if candidate >= count:
         raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
     note(image_sha256=result.manifest["input"]["sha256"])
-    return answer_file(request, result, name, media_type, inline=media_type.startswith("image/"))
+    return answer_file(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
 
 
 @router.get(

@@ -20,12 +20,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO
 
 import numpy as np
 from monailabel.interfaces.app import MONAILabelApp
 
+from lib.imaging.derived import is_referable
 from lib.imaging.image import MedicalImage
 from lib.infers.sam_2d import result_facts
 from lib.sam.clock import Clock, current_clock, use_clock
@@ -43,7 +45,8 @@ from lib.server.refine import (
     merge_request,
     starts_from_masks,
 )
-from lib.server.results import REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
+from lib.server.renderings import Renderings
+from lib.server.results import INPUT, REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
 from lib.server.schemas import SAMInput
 from lib.server.timestamps import print_timestamp
 from lib.transforms.sam_input_prompts import EarlierAnswer, prompt_counts
@@ -52,7 +55,6 @@ from lib.version import VERSION
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ALIAS = "sam"
-INPUT = "input"
 _MAX_ATTEMPTS = 3
 
 JobObserver = Callable[[RequestRecord, Clock, int], None]
@@ -97,6 +99,7 @@ class SegmentationService:
         self._without_space: set[Decimal] = set()
         self._last_job_seconds = 1.0
         self.store = store
+        self.renderings = Renderings(store)
         self.admission = admission
 
     def start(self) -> None:
@@ -240,7 +243,7 @@ class SegmentationService:
         note(checkpoint_sha256=facts["checkpoint_sha256"])
         clock = current_clock()
         with clock.stage("write"):
-            write_outputs(pending, data, facts, effective.get("label"))
+            write_outputs(pending, data, facts["candidates"])
         (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
         pending.finish(
             {
@@ -355,9 +358,11 @@ def _describe(image: MedicalImage) -> dict[str, Any]:
         "frames": image.frame_count,
         "rows": rows,
         "columns": columns,
+        "referable": bool(image.datasets) and is_referable(image.datasets[0]),
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     packages = ("monailabel", "monai", "segment-anything", "torch", "pydicom", "highdicom")
     return {"sam_app": VERSION, "python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,4 +1,4 @@
-"""A file of a stored result as an HTTP answer: conditional, and with a name to save it under."""
+"""A file of a stored result as an HTTP answer: made if need be, conditional, and with a name to save it under."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from lib.server.errors import Failure, answer_failure
+from lib.server.renderings import Renderings, check_file
 from lib.server.results import StoredResult, UnknownResultError
 from lib.server.schemas import NotFinished
 from lib.server.timestamps import print_timestamp
 
 
-def answer_file(request: Request, result: StoredResult, name: str, media_type: str, *, inline: bool) -> Response:
+def answer_file(
+    request: Request, renderings: Renderings, result: StoredResult, name: str, media_type: str, *, inline: bool
+) -> Response:
     """The file's content; 304 if the client has it, and for HEAD the headers alone.
 
-    A result never changes, so that its timestamp and the file's name are a strong validator (RFC 9110, 8.8.3). A cache
-    must ask before each use, as not everybody may see every result.
+    A result's files never change, so that its timestamp and the file's name are a strong validator (RFC 9110, 8.8.3),
+    also before the file is made: 304 needs none. A cache must ask before each use, as not everybody may see every
+    result.
 
     Args:
         request: Its ``If-None-Match`` or ``If-Modified-Since`` is honoured (RFC 9110, 13.1), its method GET or HEAD.
+        renderings: Makes the file if nobody has asked for it yet.
         result: That is done.
         name: Of the file in it.
         media_type: Of the file.
@@ -30,8 +35,9 @@ def answer_file(request: Request, result: StoredResult, name: str, media_type: s
 
     Raises:
         UnknownResultError: If it has no such file, or was deleted meanwhile.
+        ImageError, NoSpaceError, TimeLimitError: If the file cannot be made, as their messages say.
     """
-    path = result.path(name)
+    check_file(result, name)
     timestamp = print_timestamp(result.timestamp)
     made = datetime.fromtimestamp(int(result.timestamp), timezone.utc)
     etag = f'"{timestamp}-{name}"'
@@ -44,13 +50,14 @@ def answer_file(request: Request, result: StoredResult, name: str, media_type: s
     }
     if _has_it(request, etag, made):
         return Response(status_code=304, headers=headers)
+    result = renderings.with_file(result, name)
     disposition = "inline" if inline else "attachment"
     headers["Content-Disposition"] = f'{disposition}; filename="segmentation-{timestamp}-{name}"'
     if request.method == "HEAD":
         headers["Content-Length"] = str(result.manifest["files"][name])
         return Response(media_type=media_type, headers=headers)
     try:
-        content = path.read_bytes()
+        content = result.path(name).read_bytes()
     except FileNotFoundError:
         raise UnknownResultError(f"the result {timestamp} was deleted") from None
     return Response(content, media_type=media_type, headers=headers)
