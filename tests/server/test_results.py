@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -222,6 +223,45 @@ def test_a_full_disk_is_said_so_and_leaves_the_others(store, monkeypatch):
     assert folders(store) == [f".{queued:.6f}.queued", f"{kept:.6f}"]
     assert store.find(kept).state == "done" and store.find(queued).state == "queued"
     assert store.find(a_result(store)).state == "done"
+
+
+def test_files_that_are_added_at_once_are_all_listed_and_counted(store):
+    result = store.find(a_result(store))
+    names = [f"view-{number}.png" for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        added = list(pool.map(lambda name: store.add(result, name, name.encode()), names))
+    assert all(after.path(name).read_bytes() == name.encode() for name, after in zip(names, added, strict=True))
+    assert sorted(store.find(result.timestamp).manifest["files"]) == sorted([*names, "mask.png"])
+    assert store.stats()["bytes"] == 1 + sum(map(len, names))
+    assert not list(result.folder.glob(".*"))
+    store._delete(result.folder.name)
+    with pytest.raises(UnknownResultError, match="was deleted"):
+        store.add(result, "late.png", b"late")
+
+
+def test_what_is_added_is_on_the_disk_before_it_is_listed(store, monkeypatch):
+    result, synced = store.find(a_result(store)), []
+    real = {"fsync": results._sync, "rename": os.rename}
+
+    def sync(path: Path) -> None:
+        synced.append(path.name)
+        real["fsync"](path)
+
+    def rename(source: Path, target: Path) -> None:
+        synced.append(f"{source.name} is {target.name}")
+        real["rename"](source, target)
+
+    monkeypatch.setattr(results, "_sync", sync)
+    monkeypatch.setattr(results.os, "rename", rename)
+    store.add(result, "view.png", b"view")
+    assert synced == [
+        ".view.png.part",
+        ".manifest.json.part",
+        ".view.png.part is view.png",
+        result.folder.name,
+        ".manifest.json.part is manifest.json",
+        result.folder.name,
+    ]
 
 
 def test_a_file_is_taken_over_from_another_result_also_where_links_are_not_possible(store, monkeypatch):

@@ -39,7 +39,7 @@ def test_int8_is_kept_only_if_its_masks_agree(model_folder: Path):
     assert float32 is not None
     images = discs(8)
 
-    with pytest.raises(Int8RefusedError, match=r"less than 1\.1") as refused:
+    with pytest.raises(Int8RefusedError, match=r"not 1\.1") as refused:
         make_int8(predictor, float32, model_folder, key, images[:4], images[4:6], min_iou=1.1)
     assert refused.value.check.masks > 50
     assert [path.name for path in (model_folder / FOLDER).iterdir()] == [float32.name], "nothing is left of it"

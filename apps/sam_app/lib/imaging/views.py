@@ -92,7 +92,7 @@ def encode_png(array: np.ndarray) -> bytes:
     if is_rgb:
         filtered[:, 4:] -= array[:, :-1].reshape(rows, -1)
     header = struct.pack(">IIBBBBB", columns, rows, 8, _RGB if is_rgb else _GREY, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered, _LEVEL)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.data, _LEVEL)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, content) for kind, content in chunks)
 
 

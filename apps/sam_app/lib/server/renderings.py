@@ -9,7 +9,7 @@ that reference it.
 What only the writers of DICOM refuse is answered by the GET route that asks for the object, not before: the picture can
 be segmented and seen all the same, and to find it out takes as long as making the object. It is 422 for a header whose
 damage reading the image could do without, and 413 for a picture with a side of more than 65535 pixels, of which DICOM
-knows no more. Nothing of the kind was ever refused with a 4xx when the image was sent.
+knows no more. No such image was ever answered with a 4xx when it was sent, so that none has to be refused earlier.
 
 Concurrency: requests for the same file at the same time wait for one rendering (:class:`ByteBoundedCache`). As many are
 made at once as there are cores, so that memory is bounded, too; a place among them is taken last, and given back before

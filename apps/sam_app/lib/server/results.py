@@ -14,7 +14,7 @@ The manifest lists every file with its size; what it does not list is not there.
 files: each is written aside as well, and there when the manifest that lists it has taken the place of the one before.
 
 Concurrency: one lock guards the table of results; no file is touched while it is held. Another one lets manifests of
-finished results be replaced one after the other. None of the two is taken while the other is held.
+finished results be replaced one after the other. Neither is taken while the other is held.
 """
 
 from __future__ import annotations
