@@ -77,6 +77,19 @@ def test_two_at_the_same_time_fetch_it_once(stand_in, folders, instances):
     assert sum("SeriesInstanceUID=" not in path for _, path, _ in stand_in.requests) == 1
 
 
+def test_what_another_process_fetched_meanwhile_stays(stand_in, folders, instances, tmp_path):
+    def answer(path: str) -> Answer:
+        if "SeriesInstanceUID=" in path:
+            return Answer()
+        (tmp_path / SERIES).mkdir()
+        (tmp_path / SERIES / "theirs.dcm").touch()
+        return series_answer([(0, b"".join(instances)), (0, b"--parts--")])
+
+    stand_in.answer = answer
+    assert [path.name for path in folders.get(SERIES).iterdir()] == ["theirs.dcm"]
+    assert [path.name for path in tmp_path.iterdir()] == [SERIES]
+
+
 def test_part_of_a_series_does_not_stay(stand_in, folders, instances, tmp_path):
     length = str(len(b"".join(instances)) + 9)
     serve(stand_in, series_answer([(0, instances[0])], **{"Content-Length": length}))  # and breaks off

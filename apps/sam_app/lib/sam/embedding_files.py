@@ -192,6 +192,11 @@ class EmbeddingFiles:
         """Wait until all that was put is on disk or lost."""
         self._writer.submit(int).result()
 
+    def size(self, key: str) -> int | None:
+        """Bytes of the file of that key, as far as this process knows; None if it is not there."""
+        with self._lock:
+            return self._sizes.get(key)
+
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``evicted`` (removed for the bound), ``lost`` (not written).
 

@@ -153,11 +153,12 @@ def for_inference(datastore: Datastore) -> Any:
     return InferenceImages(datastore) if isinstance(datastore, DicomWebStore) else datastore
 
 
-def open_dicomweb(url: str) -> DicomWebStore:
+def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> DicomWebStore:
     """The datastore of a DICOMweb server, by MONAI Label's settings.
 
     Args:
         url: Of the DICOMweb root, without a login.
+        search_filter: Which series are listed, by DICOM keyword, besides the settings' own filter.
 
     Raises:
         AddressError: If there is a login in the address.
@@ -180,7 +181,7 @@ def open_dicomweb(url: str) -> DicomWebStore:
     client.set_http_retry_params(retry=False)  # somebody is waiting, and can ask again
     return DicomWebStore(
         client,
-        _chosen("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {}),
+        {**_chosen("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {}), **(search_filter or {})},
         settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
         lists_max_age=_chosen("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", _LISTS_S),
         fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,

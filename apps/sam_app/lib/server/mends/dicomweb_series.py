@@ -88,8 +88,9 @@ class SeriesFolders:
                 raise DicomWebError("the DICOMweb server's answer is no series of DICOM instances") from error
             if not any(part.iterdir()):
                 raise DicomWebError("the DICOMweb server has no instance of the series")
-            shutil.rmtree(self.path(series), ignore_errors=True)
-            part.rename(self.path(series))
+            if not self.is_there(series):  # another process may have been faster
+                shutil.rmtree(self.path(series), ignore_errors=True)
+                part.rename(self.path(series))
 
     def _fetch_instances(self, series: str, folder: Path) -> None:
         found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series})
