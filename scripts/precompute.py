@@ -30,6 +30,8 @@ from lib.sam.embedding_files import EmbeddingFiles  # noqa: E402
 from lib.sam.engine import Engine  # noqa: E402
 from lib.sam.predictor import Predictor  # noqa: E402
 from lib.sam.registry import DEFAULT_MODEL, UnknownModelError, get_spec  # noqa: E402
+from lib.sam.runtimes.choice import PRECISIONS  # noqa: E402
+from lib.sam.runtimes.runtime import RuntimeUnavailableError  # noqa: E402
 from lib.server.mends.dicomweb_datastore import AddressError, open_dicomweb  # noqa: E402
 from lib.server.mends.dicomweb_session import DicomWebError  # noqa: E402
 from lib.server.observe.log_hygiene import clean_logs  # noqa: E402
@@ -99,6 +101,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model-dir", metavar="DIR", type=Path, default=MODEL_FOLDER, help="the checkpoints' folder")
     parser.add_argument("--device", help="cpu or cuda: the server's; embeddings of one are not used on the other")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="the server's --conf precision: embeddings of another are not used"
+    )
     parser.add_argument("--json", action="store_true", help="the summary as JSON")
     return parser
 
@@ -280,7 +285,7 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     """Does what the command line says.
 
     Raises:
-        UsageError, AddressError, CheckpointError, UnknownModelError: If it cannot be done as asked.
+        UsageError, AddressError, CheckpointError, RuntimeUnavailableError, UnknownModelError: If it cannot be done as asked.
         DicomWebError: If the DICOMweb server does not list its series.
     """
     names = [name.strip() for name in arguments.models.split(",") if name.strip()]
@@ -290,7 +295,14 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     query = _query(arguments.query)
     specs = [get_spec(name) for name in names]
     files = EmbeddingFiles(arguments.embeddings.expanduser().resolve(), max_bytes)
-    engine = Engine(specs, arguments.model_dir, device=arguments.device, cache_bytes=0, embedding_files=files)
+    engine = Engine(
+        specs,
+        arguments.model_dir,
+        device=arguments.device,
+        cache_bytes=0,
+        precision=arguments.precision,
+        embedding_files=files,
+    )
     predictors = [engine.predictor(name) for name in engine.specs]
     images = find_images(arguments.studies, arguments.series, query)
     images = dict(islice(images.items(), arguments.limit))
@@ -321,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         summary = precompute(arguments)
-    except (UsageError, AddressError, CheckpointError, UnknownModelError) as error:
+    except (UsageError, AddressError, CheckpointError, RuntimeUnavailableError, UnknownModelError) as error:
         print(f"scripts/precompute: {error}", file=sys.stderr)
         return 2
     except DicomWebError as error:
