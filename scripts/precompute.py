@@ -285,7 +285,8 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     """Does what the command line says.
 
     Raises:
-        UsageError, AddressError, CheckpointError, RuntimeUnavailableError, UnknownModelError: If it cannot be done as asked.
+        UsageError, AddressError, UnknownModelError: If it cannot be done as asked.
+        CheckpointError, RuntimeUnavailableError: If a model cannot be used.
         DicomWebError: If the DICOMweb server does not list its series.
     """
     names = [name.strip() for name in arguments.models.split(",") if name.strip()]
