@@ -40,3 +40,10 @@ def test_the_limit_holds(tmp_path):
     with pytest.raises(ImageTooLargeError):
         LoadMedicalImage(max_pixels=1499)(tmp_path / "picture.png")
     assert LoadMedicalImage(max_pixels=1500)(tmp_path / "picture.png").frame_size == (30, 50)
+
+
+@pytest.mark.parametrize("size", [(3, 900), (900, 3)])
+def test_an_image_that_is_all_but_a_line_is_refused(tmp_path, size):
+    Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / "line.png")
+    with pytest.raises(ImageError, match="at most 256 times the other"):
+        LoadMedicalImage()(tmp_path / "line.png")

@@ -17,6 +17,10 @@ from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_ima
 from lib.sam.clock import current_clock
 
 
+_MAX_ASPECT = 256
+"""Of a longer and thinner image nothing is left at the size at which the smallest model sees it."""
+
+
 class LoadMedicalImage(Transform):
     """A path, an array or a loaded image to a :class:`MedicalImage`.
 
@@ -61,7 +65,13 @@ class LoadMedicalImage(Transform):
             raise ImageError(str(error)) from None
 
     def _read(self, path: Path) -> MedicalImage:
-        return read_image(path, max_pixels=self.max_pixels, max_frames=self.max_frames)
+        image = read_image(path, max_pixels=self.max_pixels, max_frames=self.max_frames)
+        rows, columns = image.frame_size
+        if max(rows, columns) > _MAX_ASPECT * min(rows, columns):
+            raise ImageError(
+                f"the image has {columns} columns and {rows} rows: a side can be at most {_MAX_ASPECT} times the other"
+            )
+        return image
 
 
 class LoadMedicalImaged(MapTransform):
