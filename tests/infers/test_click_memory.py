@@ -25,17 +25,32 @@ def test_the_last_answer_of_each_client_picture_and_label_is_kept():
     assert memory.recall(keys[0]) is newer and memory.recall(keys[1]) is answers[1]
 
 
-def test_the_least_recently_used_are_forgotten():
-    memory = ClickMemory(max_entries=2)
-    for client in ("a", "b"):
+def test_a_client_s_least_recently_used_are_forgotten():
+    memory = ClickMemory(per_client=2)
+    for picture in ("a", "b"):
+        memory.remember(("ann", picture, ""), an_answer())
+    memory.recall(("ann", "a", ""))
+    memory.remember(("ann", "c", ""), an_answer())
+    assert [memory.recall(("ann", picture, "")) is not None for picture in "abc"] == [True, False, True]
+
+
+def test_what_one_client_remembers_makes_no_other_forget():
+    memory = ClickMemory(per_client=2)
+    memory.remember(("bob", "a", ""), an_answer())
+    for number in range(20):
+        memory.remember(("ann", str(number), ""), an_answer())
+    assert memory.recall(("bob", "a", "")) is not None
+
+
+def test_the_clients_who_have_not_clicked_for_longest_are_forgotten():
+    memory = ClickMemory(clients=2)
+    for client in ("a", "b", "a", "c"):
         memory.remember((client, "", ""), an_answer())
-    memory.recall(("a", "", ""))
-    memory.remember(("c", "", ""), an_answer())
     assert [memory.recall((client, "", "")) is not None for client in "abc"] == [True, False, True]
 
 
 def test_threads_do_not_lose_each_others_answers():
-    memory = ClickMemory(max_entries=10_000)
+    memory = ClickMemory(per_client=100)
 
     def click(client: str) -> None:
         for number in range(50):

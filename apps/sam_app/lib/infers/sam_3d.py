@@ -29,7 +29,7 @@ from lib.transforms.window import AUTO, PRESETS, AppliedWindow, requested_window
 SUFFIX = "_3d"
 """After a model's name it is the name of this task."""
 
-_MAX_REMEMBERED = 8
+_REMEMBERED = {"per_client": 2, "clients": 8}
 """Volumes; each has at most some 160 KiB a slice."""
 
 
@@ -60,7 +60,7 @@ class Sam3D(SamTask):
             description=f"{engine.specs[model].description}; through the whole volume",
             config={"window": [AUTO, *PRESETS], "max_slices": 0, "box_from_points": False},
         )
-        self._memory: ClickMemory[VolumeResult] = ClickMemory(_MAX_REMEMBERED)
+        self._memory: ClickMemory[VolumeResult] = ClickMemory(**_REMEMBERED)
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Load the image and map the prompts."""

@@ -16,7 +16,6 @@ from lib.imaging.image_cache import ImageCache
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
 from lib.sam.clock import current_clock
 
-
 _MAX_ASPECT = 256
 """Of a longer and thinner image nothing is left at the size at which the smallest model sees it."""
 
