@@ -137,3 +137,13 @@ def test_requests_at_the_same_time_wait_for_one_reading(file):
     for thread in threads:
         thread.join(30)
     assert len(got) == 4 and len({id(image) for image in got}) == 1 and len(read) == 1
+
+
+def test_a_file_of_known_content_is_read_once_whatever_its_name(tmp_path):
+    cache, read = ImageCache(), Reader()
+    for name in ("first upload", "second upload"):
+        (tmp_path / name).write_bytes(b"the same")
+    first = cache.get_or_read(tmp_path / "first upload", read, "a" * 64)
+    assert cache.get_or_read(tmp_path / "second upload", read, "a" * 64) is first
+    assert cache.get_or_read(tmp_path / "second upload", read, "b" * 64) is not first
+    assert cache.stats()["entries"] == 2

@@ -62,12 +62,17 @@ class ImageCache:
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._cache: ByteBoundedCache[Identity, MedicalImage] = ByteBoundedCache(
+        self._cache: ByteBoundedCache[Identity | str, MedicalImage] = ByteBoundedCache(
             max_bytes, lambda image: image.frames.nbytes
         )
 
-    def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage]) -> MedicalImage:
+    def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], sha256: str | None = None) -> MedicalImage:
         """The image, whose pixels nobody may write into; ``read`` is called only if the file is new or was changed.
+
+        Args:
+            path: A file, or a folder with the files of a series.
+            read: Reads it.
+            sha256: Of the file's content, if that is known: an upload that comes again is another file each time.
 
         Raises:
             OSError: If the file is not there.
@@ -80,7 +85,7 @@ class ImageCache:
             image.frames.flags.writeable = False
             return image
 
-        return self._cache.get_or_compute(identity_of(path), read_only)
+        return self._cache.get_or_compute(sha256 or identity_of(path), read_only)
 
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""

@@ -78,7 +78,8 @@ class Sam2D(SamTask):
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
         limits, is_rest = self._limits, "sam_input" in (data or {})
-        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images)
+        sha256 = (data or {}).get("image_sha256") if is_rest else None  # what is uploaded is a new file each time
+        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images, sha256)
         prompts: list[Callable]
         if is_rest:
             prompts = [SamInputPromptsd(limits.max_prompts)]

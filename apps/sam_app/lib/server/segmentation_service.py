@@ -264,6 +264,7 @@ class SegmentationService:
             {
                 "model": effective.model,
                 "image": str(pending.folder / INPUT),
+                "image_sha256": request["input"]["sha256"],
                 "sam_input": effective.model_dump(),
                 "earlier": self._earlier_answer(pending, request),
                 "window": effective.window.as_window() if effective.window else None,

@@ -39,12 +39,15 @@ class LoadMedicalImage(Transform):
         self.max_frames = max_frames
         self.images = images or ImageCache(max_bytes=0)
 
-    def __call__(self, source: str | os.PathLike[str] | np.ndarray | MedicalImage) -> MedicalImage:
+    def __call__(
+        self, source: str | os.PathLike[str] | np.ndarray | MedicalImage, sha256: str | None = None
+    ) -> MedicalImage:
         """Load it.
 
         Args:
             source: A file (NIfTI, NRRD, DICOM, PNG, JPEG, TIFF, BMP) or a folder with one DICOM series; or an array
                 ``(H, W)``, ``(H, W, 3)`` uint8 or ``(K, H, W)``.
+            sha256: Of the file's content, if that is known; see :meth:`ImageCache.get_or_read`.
 
         Raises:
             ImageError: If it cannot be read; the message says why and names no path.
@@ -54,7 +57,7 @@ class LoadMedicalImage(Transform):
         if isinstance(source, (str, os.PathLike)):
             if not os.path.exists(source):
                 raise ImageError("there is no such image")
-            return self.images.get_or_read(Path(source), self._read)
+            return self.images.get_or_read(Path(source), self._read, sha256)
         array = np.asarray(source)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
             array = array[None]
@@ -74,7 +77,15 @@ class LoadMedicalImage(Transform):
 
 
 class LoadMedicalImaged(MapTransform):
-    """Dictionary version of :class:`LoadMedicalImage`."""
+    """Dictionary version of :class:`LoadMedicalImage`.
+
+    Args:
+        keys: Of the images.
+        max_pixels: As there.
+        max_frames: As there.
+        images: As there.
+        sha256: Of the content of the one image's file, if that is known.
+    """
 
     def __init__(
         self,
@@ -82,8 +93,10 @@ class LoadMedicalImaged(MapTransform):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         max_frames: int = DEFAULT_MAX_FRAMES,
         images: ImageCache | None = None,
+        sha256: str | None = None,
     ) -> None:
         super().__init__(keys)
+        self.sha256 = sha256
         self.load = LoadMedicalImage(max_pixels, max_frames, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -91,5 +104,5 @@ class LoadMedicalImaged(MapTransform):
         result = dict(data)
         with current_clock().stage("read"):
             for key in self.key_iterator(result):
-                result[key] = self.load(result[key])
+                result[key] = self.load(result[key], self.sha256)
         return result
