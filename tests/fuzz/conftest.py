@@ -108,9 +108,9 @@ class Target:
             assert secret not in content
 
     def files(self) -> set[str]:
-        """All files and folders but the results', by their place below the server's own folder."""
+        """All files and folders but those in which the server keeps its work, by their place below its own folder."""
         found = {path.relative_to(self.folder) for path in self.folder.rglob("*")}
-        return {str(path) for path in found if path.parts[0] != "results" or len(path.parts) == 1}
+        return {str(path) for path in found if path.parts[0] not in ("results", "embeddings")}
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +149,13 @@ def unharmed(target: Target) -> Iterator[None]:
         assert b"Traceback" not in file.read()
     assert target.files() == files
     assert all(path.name == ".lock" or path.name[0].isdigit() for path in target.server.results.iterdir())
+    _all_are_embeddings(target.folder / "embeddings")
     assert process.num_fds() <= descriptors + 8
     kept = min(KEPT_FOR_EACH * (target.segmented - segmented), KEPT_AT_MOST)
     assert process.memory_info().rss <= memory + kept + 256 * 2**20
+
+
+def _all_are_embeddings(folder: Path) -> None:
+    """Nothing else lies there, but for the one that is being written."""
+    for path in folder.glob("*"):
+        assert path.suffix in (".embedding", ".part"), path.name
