@@ -42,9 +42,8 @@ def precompute(studies: Path | str, embeddings: Path, *arguments: str, variables
 
 @contextmanager
 def server_of(folder: Path, studies: Path | str, embeddings: Path, variables: dict[str, str]) -> Iterator[Server]:
-    with running_server(
-        folder, "embeddings", str(embeddings), "models", "sam_tiny", studies=studies, variables=variables
-    ) as server:
+    conf = ("embeddings", str(embeddings), "models", "sam_tiny", "ahead", "0")  # all that is found was asked for
+    with running_server(folder, *conf, studies=studies, variables=variables) as server:
         yield server
 
 
