@@ -6,7 +6,8 @@ decodes, and looks every few milliseconds whether it has to give way. How many w
 admission; what is ahead, by :data:`MAX_OWNERS` and by what each owner hands in.
 
 The thread has a lower priority than all others (its niceness), so that the kernel prefers decoding and light routes
-whenever they have something to do. It is started at the first work.
+whenever they have something to do. It is started at the first work, and the interpreter waits at its end for the piece
+of work that is being done: native code must not lose its thread.
 
 Lock order: the queue's one lock guards its tables and is held for no work at all. Work that runs here may take the
 caches' locks; nothing that holds one of them may call :meth:`DeviceQueue.run`.
@@ -14,6 +15,7 @@ caches' locks; nothing that holds one of them may call :meth:`DeviceQueue.run`.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import logging
 import os
@@ -41,6 +43,9 @@ MAX_OWNERS = 32
 """Whose work ahead is kept; the longest unheard of is forgotten first."""
 
 NICENESS = 10
+
+_END_S = 60.0
+"""How long the interpreter waits, at its end, for the work that is being done."""
 
 
 class PreemptedError(RuntimeError):
@@ -84,6 +89,7 @@ class DeviceQueue:
         self._ahead: OrderedDict[str, deque[WorkAhead]] = OrderedDict()
         self._attended = 0
         self._thread: threading.Thread | None = None
+        self._ending = False
 
     def run(self, work: Callable[[], T]) -> T:
         """Do it when its turn comes, and wait for that. Its stages and the wait are counted on the caller's clock.
@@ -145,17 +151,28 @@ class DeviceQueue:
     def _wake(self) -> None:
         """With the lock held."""
         if self._thread is None:
+            atexit.register(self._end)
             self._thread = threading.Thread(target=self._work, name="device", daemon=True)
             self._thread.start()
         self._changed.notify()
+
+    def _end(self) -> None:
+        """At the interpreter's end."""
+        with self._lock:
+            self._ending = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(_END_S)
 
     def _work(self) -> None:
         with suppress(OSError):  # of this thread alone: Linux counts niceness by thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while True:
             with self._lock:
-                while not self._jobs and (self._attended or not self._ahead):
+                while not self._ending and not self._jobs and (self._attended or not self._ahead):
                     self._changed.wait()
+                if self._ending:
+                    return
                 job = self._jobs.popleft() if self._jobs else None
                 if job is None:
                     owner, steps = next(reversed(self._ahead.items()))
@@ -169,7 +186,7 @@ class DeviceQueue:
         """One step; it stays the first of its list if it gave way."""
 
         def should_stop() -> bool:
-            return bool(self._jobs) or self._ahead.get(owner) is not steps
+            return self._ending or bool(self._jobs) or self._ahead.get(owner) is not steps
 
         try:
             step(should_stop)
