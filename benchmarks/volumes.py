@@ -33,6 +33,7 @@ from lib.sam.prompts import Prompts  # noqa: E402
 from lib.sam.propagation import PropagationOptions, VolumePrompts, propagate  # noqa: E402
 from lib.sam.registry import MODELS  # noqa: E402
 from lib.sam.slice_following import FollowingOptions  # noqa: E402
+from lib.transforms.volume_labels import ResultToVolumed  # noqa: E402
 from lib.transforms.window import choose_window, windowed_frame  # noqa: E402
 from support.solids import SolidVolume, solid_volumes  # noqa: E402
 
@@ -65,7 +66,6 @@ def measured(
     """Both ways on one volume: Dice, and of the propagation its slices, seconds by stage and slices past the ends."""
     image = MedicalImage(frames=solid.frames)
     window, _ = choose_window(image)
-    size = image.frame_size
 
     def frame(k: int) -> np.ndarray:
         return windowed_frame(image, k, window)
@@ -73,7 +73,7 @@ def measured(
     prompts = VolumePrompts({solid.middle: prompter(solid.truth[solid.middle])}, {}, range(image.frame_count))
     with use_clock(Clock()) as clock:
         result = propagate(predictor, frame, prompts, options)
-    followed = result.volume(image.frame_count, size) > 0
+    followed = np.asarray(ResultToVolumed()({"volume_result": result, "image": image})["pred"]) > 0
 
     peer = np.zeros_like(followed)
     true = np.flatnonzero(solid.truth.any(axis=(1, 2)))

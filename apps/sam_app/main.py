@@ -112,19 +112,19 @@ class SamApp(MONAILabelApp):
         sample: dict[str, Any] = super().next_sample(request)
         if sample:
             store = for_inference(self.datastore())
-            self.prepare(lambda: store.get_image_uri(sample["id"]), str(request.get("client_id") or ""))
+            self.prepare(lambda: str(store.get_image_uri(sample["id"])), str(request.get("client_id") or ""))
         return sample
 
-    def prepare(self, path: str | Callable[[], str], user: str = "") -> None:
+    def prepare(self, find: Callable[[], str], user: str = "") -> None:
         """Read an image and encode it from its middle on, in the background: somebody is about to see it.
 
         Args:
-            path: A file or a folder of DICOM files, or what finds it.
+            find: Tells where it is: a file, or a folder of DICOM files.
             user: For whom, if that is known.
         """
         model = self.engine.default_model
         task: SamTask = self._infers[model]
-        self.ahead.opened(model, user, lambda: task.read(path if isinstance(path, str) else path()))
+        self.ahead.opened(model, user, lambda: task.read(find()))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Which image to label next."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from lib.imaging.image import MedicalImage
 from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.clock import Clock, TimeLimitError, use_clock
 from lib.sam.engine import Engine
@@ -17,6 +18,7 @@ from lib.sam.prompts import PromptError, Prompts
 from lib.sam.propagation import PropagationOptions, VolumePrompts, propagate
 from lib.sam.registry import MODELS
 from lib.sam.volume_result import VolumeResult
+from lib.transforms.volume_labels import ResultToVolumed
 from support.solids import SolidVolume, ellipsoid, tube, union, volume
 
 CLICK = Prompts.from_clicks([[5, 5]])
@@ -97,7 +99,8 @@ def tight_box(solid: SolidVolume, k: int) -> Prompts:
 
 
 def labels(result: VolumeResult, solid: SolidVolume) -> np.ndarray:
-    return result.volume(len(solid.frames), solid.frames.shape[1:]) > 0
+    data = {"volume_result": result, "image": MedicalImage(frames=solid.frames)}
+    return np.asarray(ResultToVolumed()(data)["pred"]) > 0
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

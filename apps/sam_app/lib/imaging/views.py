@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from lib.imaging.palette import PALETTE
@@ -110,6 +111,11 @@ def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with PngImageFile(path) as picture:
         return np.asarray(picture)
+
+
+def grey_to_rgb(grey: np.ndarray) -> np.ndarray:
+    """``(rows, columns)`` uint8 to ``(rows, columns, 3)``, a new array. Pillow is several times as fast as NumPy."""
+    return np.array(Image.fromarray(grey).convert("RGB"))
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:

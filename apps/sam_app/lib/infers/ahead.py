@@ -8,19 +8,17 @@ image, replaces it. How the device is shared with clicks is said in :mod:`lib.sa
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from lib.imaging.image import ImageError, MedicalImage, Window
-from lib.sam.device_queue import MAX_OWNERS, NICENESS
+from lib.sam.device_queue import MAX_OWNERS, be_nice
 from lib.sam.engine import Engine
 from lib.transforms.window import choose_window, windowed_frame
 
@@ -71,7 +69,7 @@ class Ahead:
         self._slices = slices
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._lock = threading.Lock()
-        self._reader = ThreadPoolExecutor(1, "ahead", initializer=_be_nice)
+        self._reader = ThreadPoolExecutor(1, "ahead", initializer=be_nice)
         self._is_reading = threading.Semaphore()
 
     def clicked(self, model: str, user: str, image: MedicalImage, k: int, window: Window | None) -> None:
@@ -124,9 +122,3 @@ class Ahead:
             return windowed
 
         self._engine.predictor(model).encode_ahead(user, [frame(k) for k in order])
-
-
-def _be_nice() -> None:
-    """Linux counts niceness by thread."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -39,11 +39,22 @@ class Digests:
     def of(cls, path: Path) -> Digests:
         """Reads the whole file once."""
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                sha256.update(block)
-                md5.update(block)
+        _feed(path, sha256, md5)
         return cls(sha256.hexdigest(), md5.hexdigest())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    _feed(path, sha256)
+    return sha256.hexdigest()
+
+
+def _feed(path: Path, *sums: hashlib._Hash) -> None:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            for checksum in sums:
+                checksum.update(block)
 
 
 @dataclass(frozen=True)

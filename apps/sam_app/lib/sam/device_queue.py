@@ -48,6 +48,12 @@ _END_S = 60.0
 """How long the interpreter waits, at its end, for the work that is being done."""
 
 
+def be_nice(niceness: int = NICENESS) -> None:
+    """Have the calling thread, and no other, go last: Linux counts niceness (0 to 19) by thread."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 class PreemptedError(RuntimeError):
     """Work ahead gave way to a click; nothing of it is kept."""
 
@@ -165,8 +171,7 @@ class DeviceQueue:
             self._thread.join(_END_S)
 
     def _work(self) -> None:
-        with suppress(OSError):  # of this thread alone: Linux counts niceness by thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        be_nice(self._niceness)
         while True:
             with self._lock:
                 while not self._ending and not self._jobs and (self._attended or not self._ahead):

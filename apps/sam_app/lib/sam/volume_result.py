@@ -109,10 +109,3 @@ class VolumeResult:
     anchors: Mapping[str, Anchor]
     spans: Mapping[SpanKey, Span]
     rules: Hashable
-
-    def volume(self, slices: int, size: tuple[int, int]) -> np.ndarray:
-        """``(slices, height, width)`` uint8: 1 on the object, 0 elsewhere."""
-        volume = np.zeros((slices, *size), dtype=np.uint8)
-        for k, found in self.found.items():
-            volume[k] = found.mask
-        return volume

@@ -32,7 +32,7 @@ from lib.imaging.dicom_io import read_dataset, to_bytes
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.secondary_capture import secondary_capture
 from lib.imaging.segmentation import segmentation
-from lib.imaging.views import contour, decode_png, encode_png, overlay
+from lib.imaging.views import contour, decode_png, encode_png, grey_to_rgb, overlay
 from lib.sam.byte_cache import ByteBoundedCache
 from lib.sam.clock import TimeLimitError, current_clock
 from lib.server.outputs import FRAME, MASK, candidate_file
@@ -216,7 +216,7 @@ _OF_A_CANDIDATE: dict[str, Maker] = {
 def _frame(result: StoredResult) -> np.ndarray:
     """``(rows, columns, 3)`` uint8: the windowed frame."""
     frame: np.ndarray = np.load(result.path(FRAME), allow_pickle=False)
-    return np.repeat(frame[..., np.newaxis], 3, axis=2) if frame.ndim == 2 else frame
+    return grey_to_rgb(frame) if frame.ndim == 2 else frame
 
 
 def _labels(result: StoredResult, candidate: int) -> np.ndarray:

@@ -365,5 +365,5 @@ def _describe(image: MedicalImage) -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
-    packages = ("monailabel", "monai", "segment-anything", "torch", "pydicom", "highdicom")
+    packages = ("monailabel", "monai", "segment-anything", "torch", "openvino", "pydicom", "highdicom")
     return {"sam_app": VERSION, "python": platform.python_version(), **{name: version(name) for name in packages}}

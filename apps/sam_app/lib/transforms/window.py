@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
-from PIL import Image
 
 from lib.imaging.image import MedicalImage, Window
 from lib.imaging.image_cache import once_per_image
+from lib.imaging.views import grey_to_rgb
 from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
 
@@ -177,7 +177,7 @@ def windowed_frame(image: MedicalImage, k: int, window: Window | None) -> np.nda
         frame = np.where((values >= low) & (values <= high), np.uint8(0), frame)
     if image.is_colour:
         return np.ascontiguousarray(frame)
-    return np.array(Image.fromarray(frame).convert("RGB"))  # several times as fast as NumPy's repeat
+    return grey_to_rgb(frame)
 
 
 def requested_window(image: MedicalImage, asked: Any) -> tuple[Window | None, AppliedWindow]:

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.sam.checksums import Digests
+from lib.sam.checksums import sha256_of
 from lib.sam.file_lock import locked
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
     folder = model_folder / FOLDER / key.folder_name
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        whole = all(Digests.of(folder / name).sha256 == sha256 for name, sha256 in manifest["files"].items())
+        whole = all(sha256_of(folder / name) == sha256 for name, sha256 in manifest["files"].items())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
@@ -124,7 +124,7 @@ def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], di
             aside = Path(tempfile.mkdtemp(prefix=f".{prefix}", suffix=".part", dir=parent))
             try:
                 facts = make(aside)
-                files = {file.name: Digests.of(file).sha256 for file in sorted(aside.iterdir())}
+                files = {file.name: sha256_of(file) for file in sorted(aside.iterdir())}
                 (aside / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
                 aside.chmod(0o755)
                 return aside.rename(parent / key.folder_name)
@@ -168,7 +168,7 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
 
 
 class _AllMasks(nn.Module):
-    """SAM's mask decoder with its tensors in a fixed order."""
+    """:func:`all_masks` as a module, to be converted."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -177,13 +177,7 @@ class _AllMasks(nn.Module):
     def forward(
         self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        masks, scores = self.decoder.predict_masks(
-            image_embeddings=features,
-            image_pe=image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-        )
-        return masks, scores
+        return all_masks(self.decoder, features, image_pe, sparse, dense)
 
 
 def _convert_into(folder: Path, encoder: nn.Module, decoder: nn.Module, side: int) -> dict[str, float]:
@@ -202,7 +196,7 @@ def _convert_into(folder: Path, encoder: nn.Module, decoder: nn.Module, side: in
         objects, tokens = torch.export.Dim("objects", max=1024), torch.export.Dim("tokens", max=8192)
         shapes = (None, None, {0: objects, 1: tokens}, {0: objects})
         _save(folder / DECODER, _AllMasks(decoder), (features, image_pe, sparse, dense), dynamic=shapes)
-        masks, scores = _AllMasks(decoder)(features, image_pe, sparse, dense)
+        masks, scores = all_masks(decoder, features, image_pe, sparse, dense)
     core = openvino().Core()
     [converted] = compiled(core, folder / ENCODER)([pixels.numpy()]).values()
     decoded = compiled(core, folder / DECODER)([x.numpy() for x in (features, image_pe, sparse, dense)]).values()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,17 +52,11 @@ class OpenVinoRuntime:
         while not request.wait_for(_LOOK_MS):
             if should_stop():
                 request.cancel()
-                self._await_cancelled(request)
+                with suppress(RuntimeError):  # OpenVINO's word for having been cancelled
+                    request.wait()
                 raise PreemptedError("a click is waiting")
         request.wait()
         return (torch.from_numpy(request.get_output_tensor(0).data.copy()),)
-
-    @staticmethod
-    def _await_cancelled(request: Any) -> None:
-        try:
-            request.wait()
-        except RuntimeError:  # OpenVINO's word for having been cancelled
-            return
 
     def decode(
         self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -18,6 +18,19 @@ class RuntimeUnavailableError(RuntimeError):
 def never() -> bool:
     """Never stop."""
     return False
+
+
+def all_masks(
+    decoder: Any, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All masks of a PyTorch decoder with SAM's ``predict_masks``; otherwise as :meth:`Runtime.decode`."""
+    masks, scores = decoder.predict_masks(
+        image_embeddings=features,
+        image_pe=image_pe,
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+    )
+    return masks, scores
 
 
 class Runtime(Protocol):

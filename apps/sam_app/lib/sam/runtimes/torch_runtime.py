@@ -11,7 +11,7 @@ from torch import nn
 
 from lib.sam.device_queue import PreemptedError
 from lib.sam.runtimes.fused_attention import fuse_attention
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
+from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks, never
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -20,8 +20,8 @@ class TorchRuntime:
     """A SAM's modules as they are, or SAM 2's through the functions that are given.
 
     On a GPU the attention of SAM's ViT is fused (see :mod:`~lib.sam.runtimes.fused_attention`), so that nothing of the
-    size of the scores is written to its memory. On a CPU it is left as ``segment_anything`` has it: fused, ViT-B took
-    longer there.
+    size of the scores is written to its memory. On a CPU it is left as ``segment_anything`` has it, so that masks are
+    ``SamPredictor``'s pixel for pixel.
 
     Args:
         encoder: ``(1, 3, S, S)`` to features, or to a sequence of them, the coarsest first.
@@ -82,13 +82,7 @@ class TorchRuntime:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
         if self._decoder is None:
             raise TypeError("this model is decoded by its predictor")
-        masks, scores = self._decoder.predict_masks(
-            image_embeddings=features,
-            image_pe=image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-        )
-        return masks, scores
+        return all_masks(self._decoder, features, image_pe, sparse, dense)
 
 
 def best_gpu_precision() -> Precision:

@@ -47,7 +47,7 @@ def _without_paths(info: dict[str, Any]) -> dict[str, Any]:
 
 def _created(answer: dict[str, Any]) -> dict[str, Any]:
     """What a client is told of its new session, whose image it is about to show."""
-    app_instance().prepare(answer["session_info"]["image"])
+    app_instance().prepare(lambda: answer["session_info"]["image"])
     return {**answer, "session_info": _without_paths(answer["session_info"])}
 
 
