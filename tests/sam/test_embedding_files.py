@@ -346,9 +346,9 @@ import logging, resource, signal, sys
 sys.path[:0] = {sys.path!r}
 logging.basicConfig(format="%(message)s")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
 from pathlib import Path
-from sam.test_embedding_files import *
+from sam.test_embedding_files import *  # before the limit, which would cut off the modules' compiled files, too
+resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
 files = EmbeddingFiles(Path({str(tmp_path)!r}), MEGABYTE)
 keep(files, "a", "b")
 print(files.stats()["lost"])
