@@ -18,7 +18,7 @@ from tqdm import tqdm
 from evaluation.cases import Case, CaseError, find_cases
 from evaluation.figures import compare
 from evaluation.protocols import PROTOCOLS, chances
-from evaluation.report import Result, as_text, by_label, clicks_needed, save_pictures, summary
+from evaluation.report import Result, as_text, by_label, calibration, clicks_needed, save_pictures, summary
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
 from lib.imaging.digest import image_sha256
 from lib.imaging.image import ImageError
@@ -111,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         (arguments.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         figures = {
             "summary": summary(results),
+            "calibration": calibration(results),
             "clicks_needed": clicks_needed(results),
             "by_label": by_label(results),
             "answers": [result.as_dict() for result in results],

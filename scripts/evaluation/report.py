@@ -75,6 +75,19 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     return lines
 
 
+def calibration(results: Sequence[Result]) -> dict[str, Any] | None:
+    """How well the model knows its IoU over the answers of all shown rows: correlation and mean absolute error.
+
+    None without predicted IoUs, or if they do not vary.
+    """
+    scored = [(r.score, r.figures.iou) for r in results if r.score is not None and is_shown(r.row)]
+    known = correlation(*zip(*scored, strict=True)) if scored else None
+    if known is None:
+        return None
+    errors = [abs(predicted - true) for predicted, true in scored]
+    return {"answers": len(scored), "correlation": round(known, 3), "mean_error": round(float(np.mean(errors)), 3)}
+
+
 def clicks_needed(results: Sequence[Result]) -> list[dict[str, Any]]:
     """NoC: the mean number of clicks until the IoU is reached, at most eight, and in how many objects it never is."""
     lines = []
@@ -114,12 +127,16 @@ def as_text(results: Sequence[Result], tolerance: str) -> str:
     """The tables as a person reads them."""
     lines = [f"{'':28} {'Dice (95 %)':>22} {'IoU':>7} {'NSD ' + tolerance:>12} {'r(IoU)':>7}"]
     for line in summary(results):
-        dice, known = line["dice"], line["score_correlation"]
+        dice, r = line["dice"], line["score_correlation"]
         interval = f"{dice['mean']:.3f} ({dice['low']:.3f}-{dice['high']:.3f})"
         lines.append(
             f"{line['row']:28} {interval:>22} {line['iou']['mean']:7.3f} {line['nsd']['mean']:12.3f} "
-            f"{'' if known is None else format(known, '.2f'):>7}"
+            f"{'' if r is None else format(r, '.2f'):>7}"
         )
+    known = calibration(results)
+    if known is not None:
+        stated = f"r(IoU) {known['correlation']:.2f}, mean error {known['mean_error']:.3f}"
+        lines.append(f"{'predicted IoU, all answers':28} {stated}; {known['answers']} answers")
     for line in clicks_needed(results):
         lines.append(f"{line['row']:28} {line['mean']:.2f} clicks; never in {line['never']} of {line['objects']}")
     rows = [row for row in rows_of(results) if is_shown(row) and ":" not in row]

@@ -151,6 +151,20 @@ def test_automatic_takes_the_best_match():
     assert row == "automatic, best match" and np.array_equal(mask, truth) and score is None
 
 
+def test_calibration_is_that_of_all_answers_of_the_model():
+    truth = square()
+    answers = [("tight box", 0.9, 0.8), ("tight box", 0.5, 0.4), ("centre point", 0.1, 0.3), ("clicks 2", 0.0, 1.0)]
+    results = [Result(a_case(truth), row, Figures(0, iou, 0), truth, score) for row, iou, score in answers] + [
+        Result(a_case(truth), "tight box: filled", Figures(0, 0.7, 0), truth, None)
+    ]
+    known = report.calibration(results)
+    assert known["answers"] == 3, "neither what needs no model nor the counts that are not shown"
+    assert known["correlation"] == pytest.approx(np.corrcoef([0.8, 0.4, 0.3], [0.9, 0.5, 0.1])[0, 1], abs=1e-3)
+    assert known["mean_error"] == pytest.approx(0.4 / 3, abs=1e-3)
+    assert "r(IoU) " in report.as_text(results, "2 px")
+    assert report.calibration(results[-1:]) is None
+
+
 def test_every_model_meets_the_same_chances():
     case, other = a_case(square()), a_case(square(), "other")
     draws = [
