@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
-from tiny.prompts import centre_point, tight_box
+from tiny.prompts import centre_point, largest_error, tight_box
 
 Click = tuple[float, float, int]
 """x, y, and 1 on the object or 0 beside it."""
@@ -44,14 +43,5 @@ def corrective_click(answer: np.ndarray, truth: np.ndarray) -> Click | None:
     The rule of interactive segmentation's NoC protocol (Sofiiuk et al. 2021, arXiv:2102.06583, section 4). None if
     nothing is wrong.
     """
-    best: tuple[int, np.ndarray, int] | None = None
-    for wrong, label in ((truth & ~answer, 1), (answer & ~truth, 0)):
-        regions, count = ndimage.label(wrong)
-        if count:
-            sizes = np.bincount(regions.ravel())[1:]
-            largest = int(sizes.argmax())
-            if best is None or sizes[largest] > best[0]:
-                best = int(sizes[largest]), regions == largest + 1, label
-    if best is None:
-        return None
-    return (*centre_point(best[1]), best[2])
+    error = largest_error(truth, answer)
+    return None if error is None else (*centre_point(error[0]), error[1])

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .anatomy import split
-from .canvas import Canvas
+from .canvas import MIN_AREA, Canvas
 from .shapes import Rng, grid, smooth_noise, star, tube
 
 
@@ -36,9 +36,10 @@ def noise_labels(rng: Rng, size: int) -> Canvas:
     value = rng.uniform(0, 1)
     for k in range(count):
         value = near(rng, value)
-        for part in range(1, ndimage.label(winner == k)[1] + 1):
-            region = ndimage.label(winner == k)[0] == part
-            if region.sum() > 30:
+        parts, found = ndimage.label(winner == k)
+        for part in range(1, found + 1):
+            region = parts == part
+            if region.sum() > MIN_AREA:
                 decorate(rng, canvas, canvas.paint(region, value))
             else:
                 canvas.values[region] = value
@@ -92,7 +93,14 @@ def shapes(rng: Rng, size: int) -> Canvas:
             mask = tube(rng, size, centre, length=length, width=width, bend=rng.uniform(0.1, 0.6))
         else:
             radii = (radius, radius * rng.uniform(0.4, 1.0))
+            if kind > 0.9:  # a crescent
+                away = rng.uniform(0, 2 * np.pi)
+                bite = radius * rng.uniform(0.4, 0.9)
+                place = (centre[0] + bite * np.cos(away), centre[1] + bite * np.sin(away))
+                radii = (radius, radius * rng.uniform(0.7, 1.0))
             mask = star(rng, size, centre, radii, angle=rng.uniform(0, np.pi), wobble=rng.choice([0.02, 0.15, 0.35]))
+            if kind > 0.9:
+                mask &= ~star(rng, size, place, (bite, bite), wobble=0.1)
         label = canvas.paint(mask, own, parent=parent)
         decorate(rng, canvas, label)
         if 0.3 < kind < 0.55:
@@ -132,7 +140,7 @@ def xray(rng: Rng, size: int) -> Canvas:
         radii = (rng.uniform(0.06, 0.5), rng.uniform(0.06, 0.6))
         mask = star(rng, size, centre, radii, angle=rng.uniform(0, np.pi), wobble=0.12)
         canvas.paint(mask, 0.0)
-        profile = np.sqrt(np.minimum(ndimage.distance_transform_edt(mask), rng.uniform(4, 40)))
+        profile = np.sqrt(np.minimum(ndimage.distance_transform_edt(mask), rng.uniform(4, 40) * size / 256))
         total = total + rng.choice([-1, 1, 1]) * rng.uniform(0.15, 0.6) * profile / max(float(profile.max()), 1e-3)
     span = float(total.max() - total.min())
     canvas.values = ((total - total.min()) / max(span, 1e-3)).astype(np.float32)

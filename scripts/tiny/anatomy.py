@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas
+from .canvas import MIN_AREA, Canvas
 from .shapes import Mask, Rng, grid, polyline, smooth_noise, star, tube
 
 AIR, LUNG, FAT = -1000.0, -820.0, -100.0
@@ -24,7 +24,7 @@ def split(rng: Rng, canvas: Canvas, label: int, *, line: float | None = None) ->
         line: Value to draw the cut with (a fissure or a fat plane); None leaves the border invisible.
     """
     region = canvas.labels == label
-    if region.sum() < 150:
+    if region.sum() < 4 * MIN_AREA:
         return label
     x, y = grid(canvas.size)
     angle = rng.uniform(0, np.pi)
@@ -38,7 +38,7 @@ def split(rng: Rng, canvas: Canvas, label: int, *, line: float | None = None) ->
     canvas.parents.append(canvas.parents[label])
     canvas.labels[region & (position > cut)] = new
     if line is not None:
-        width = rng.uniform(0.3, 1.2) * 2 / canvas.size
+        width = rng.uniform(0.002, 0.009)
         canvas.values[region & (np.abs(position - cut) < width)] = line
     return new
 
@@ -48,13 +48,46 @@ def bone(rng: Rng, canvas: Canvas, mask: Mask, parent: int) -> int:
     cortex = rng.uniform(300, 1100)
     label = canvas.paint(mask, cortex, parent=parent)
     inner = canvas.labels == label
-    shell = rng.integers(1, 4)
+    shell = rng.uniform(1, 4) * canvas.size / 256
     for _ in range(int(shell)):
         inner = inner & np.roll(inner, 1, 0) & np.roll(inner, -1, 0) & np.roll(inner, 1, 1) & np.roll(inner, -1, 1)
     if inner.any():
         canvas.values[inner] = rng.uniform(60, 0.8 * cortex)
         canvas.texture(rng, inner, rng.uniform(0, 80), rng.uniform(20, 60))
     return label
+
+
+def marble(rng: Rng, canvas: Canvas, region: Mask) -> None:
+    """Draw thin streaks of fat into the values of a muscle."""
+    streaks = np.abs(smooth_noise(rng, canvas.size, rng.uniform(8, 50))) < rng.uniform(0.03, 0.15)
+    canvas.values[region & streaks] -= rng.uniform(20, 130)
+
+
+def implant(rng: Rng, canvas: Canvas, bones: list[int]) -> None:
+    """Put metal into bones, which still hold it as targets, with streaks from it and dark bands between."""
+    x, y = grid(canvas.size)
+    centres = []
+    for label in bones:
+        place = canvas.labels == label
+        if place.sum() < MIN_AREA:
+            continue
+        centre = (float(x[place].mean()), float(y[place].mean()))
+        radius = float(np.sqrt(place.mean() * 4 / np.pi)) * rng.uniform(0.4, 1.1)
+        mask = star(rng, canvas.size, centre, (radius, radius * rng.uniform(0.7, 1)), wobble=0.08)
+        canvas.paint(mask & canvas.whole(canvas.parents[label]), rng.uniform(2500, 6000), parent=label, clip=False)
+        centres.append((centre, radius))
+    metal = canvas.values > 2400
+    for (a, b), radius in centres:
+        angle, distance = np.arctan2(y - b, x - a), np.hypot(x - a, y - b)
+        waves = sum(
+            np.cos(k * angle + rng.uniform(0, 2 * np.pi)) * rng.normal() for k in rng.integers(2, 40, 10).tolist()
+        )
+        fading = np.exp(-distance / rng.uniform(0.1, 0.5)) / (1 + distance / radius)
+        canvas.values[~metal] += (rng.uniform(30, 300) * waves * fading)[~metal]
+    if len(centres) == 2 and rng.random() < 0.7:
+        level = (centres[0][0][1] + centres[1][0][1]) / 2
+        band = np.exp(-(((y - level) / rng.uniform(0.02, 0.12)) ** 2)) * (1 + 0.4 * smooth_noise(rng, canvas.size, 6))
+        canvas.values[~metal] -= (band * rng.uniform(0, 400))[~metal]
 
 
 def vessels(rng: Rng, canvas: Canvas, region: Mask, count: int, value: float, width: float) -> None:
@@ -126,7 +159,7 @@ def spine(rng: Rng, canvas: Canvas, parent: int, centre: tuple[float, float], sc
     wings = star(rng, size, (x, back), (scale * rng.uniform(0.8, 1.4), scale * 0.18), wobble=0.1)
     label = bone(rng, canvas, vertebra | arch | process | wings, parent)
     canal = star(rng, size, (x, back), (scale * 0.32, scale * 0.28), wobble=0.05)
-    canvas.paint(canal, rng.uniform(10, 50), parent=label if rng.random() < 0.5 else parent, clip=False)
+    canvas.paint(canal, rng.uniform(10, 50), parent=label if rng.random() < 0.25 else parent, clip=False)
 
 
 def ribs(rng: Rng, canvas: Canvas, parent: int, cavity: tuple[float, float, float, float]) -> None:
@@ -180,9 +213,12 @@ def heart(rng: Rng, canvas: Canvas, parent: int, centre: tuple[float, float], ra
     muscle = blob(
         rng, canvas, parent, place, radius * rng.uniform(0.4, 0.6), blood + rng.choice([-60, -30, -10, 10]), wobble=0.06
     )
-    inner = (place[0] + rng.normal(0, 0.05) * radius, place[1] + rng.normal(0, 0.05) * radius)
-    chamber = star(rng, canvas.size, inner, (radius * rng.uniform(0.2, 0.4),) * 2, wobble=0.08)
-    canvas.paint(chamber, blood + rng.normal(0, 8), parent=muscle)
+    size = radius * rng.uniform(0.2, 0.45)
+    away, shift = rng.uniform(0, 2 * np.pi), size * rng.choice([0.1, 0.3, 0.7])
+    inner = (place[0] + shift * np.cos(away), place[1] + shift * np.sin(away))
+    chamber = star(rng, canvas.size, inner, (size, size * rng.uniform(0.6, 1)), angle=away, wobble=0.08)
+    owner = muscle if rng.random() < 0.25 else whole
+    canvas.paint(chamber & canvas.whole(whole), blood + rng.normal(0, 8), parent=owner, clip=False)
 
 
 def tubes(rng: Rng, canvas: Canvas, parent: int, centre: tuple[float, float], scale: float) -> None:
@@ -257,26 +293,25 @@ def pelvis(rng: Rng, size: int) -> Canvas:
     canvas = Canvas(size, AIR)
     whole, cavity, (cx, cy, rx, ry) = body(rng, canvas)
     base = rng.uniform(40, 70)
-    for _ in range(int(rng.integers(2, 7))):
+    for _ in range(int(rng.integers(2, 8))):
         x, y = abs(rng.normal(0, 0.6)) * rx, rng.normal(0, 0.5) * ry
-        radii = (rx * rng.uniform(0.08, 0.4), ry * rng.uniform(0.1, 0.35))
+        radii = (rx * rng.uniform(0.08, 0.45), ry * rng.uniform(0.1, 0.35))
         angle, value = rng.uniform(0, np.pi), base + rng.normal(0, 10)
-        paired(rng, canvas, whole, (cx, cy), (x, y), radii, angle, value, is_bone=False)
+        for muscle in paired(rng, canvas, whole, (cx, cy), (x, y), radii, angle, value, is_bone=False):
+            if rng.random() < 0.3:
+                marble(rng, canvas, canvas.labels == muscle)
+            for _ in range(int(rng.integers(0, 3))):
+                split(rng, canvas, muscle, line=rng.choice([FAT, 0.0]) if rng.random() < 0.7 else None)
+    bones = []
     for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(0.05, 0.85) * rx, rng.normal(0, 0.4) * ry
         radii = (rx * rng.uniform(0.05, 0.16), rx * rng.uniform(0.06, 0.2))
-        paired(rng, canvas, whole, (cx, cy), (x, y), radii, rng.uniform(0, np.pi), 0.0, is_bone=True)
+        bones.append(paired(rng, canvas, whole, (cx, cy), (x, y), radii, rng.uniform(0, np.pi), 0.0, is_bone=True))
     for _ in range(int(rng.integers(0, 4))):
         place = (cx + rng.normal(0, 0.15) * rx, cy + rng.normal(0, 0.4) * ry)
         blob(rng, canvas, cavity, place, rx * rng.uniform(0.06, 0.25), rng.choice([0.0, 40.0, 90.0, -600.0]))
     if rng.random() < 0.35:
-        x, y = rng.uniform(0.2, 0.9) * rx, rng.normal(0, 0.3) * ry
-        for side in (-1, 1):
-            mask = star(rng, size, (cx + side * x, cy + y), (rx * rng.uniform(0.03, 0.08),) * 2, wobble=0.1)
-            canvas.paint(mask, rng.uniform(2500, 6000), parent=whole)
-        _, yy = grid(size)
-        streak = np.exp(-(((yy - cy - y) / rng.uniform(0.02, 0.1)) ** 2)) * smooth_noise(rng, size, 6)
-        canvas.values += (streak * rng.uniform(0, 300)).astype(np.float32)
+        implant(rng, canvas, bones[int(rng.integers(len(bones)))][: int(rng.integers(1, 3))])
     table(rng, canvas)
     return canvas
 
@@ -292,16 +327,19 @@ def paired(
     value: float,
     *,
     is_bone: bool,
-) -> None:
-    """Paint a structure and its mirror image, each with its own small variations."""
+) -> list[int]:
+    """Paint a structure and its mirror image, each with its own small variations; return their labels."""
+    labels = []
     for side in (-1, 1):
         place = (centre[0] + side * offset[0], centre[1] + offset[1])
         jittered = (radii[0] * rng.uniform(0.9, 1.1), radii[1] * rng.uniform(0.9, 1.1))
         mask = star(rng, canvas.size, place, jittered, angle=side * angle, wobble=0.15)
         if is_bone:
-            bone(rng, canvas, mask, parent)
+            labels.append(bone(rng, canvas, mask, parent))
             continue
         gap = star(rng, canvas.size, place, (jittered[0] + 0.02, jittered[1] + 0.02), angle=side * angle, wobble=0.05)
         canvas.values[gap & canvas.whole(parent)] = FAT
         label = canvas.paint(mask, value + rng.normal(0, 3), parent=parent)
         canvas.texture(rng, canvas.labels == label, rng.choice([0, 5, 15]), rng.uniform(10, 60))
+        labels.append(label)
+    return labels

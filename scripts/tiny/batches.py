@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from .canvas import MIN_AREA
 from .prompts import MAX_POINTS, Prompt, correct, first_prompt
 from .scenes import Scenes
 from .shapes import Rng
@@ -20,7 +22,7 @@ class Batch:
 
     Attributes:
         images: float32 (I, 3, S, S), normalised.
-        targets: bool (I, P, S, S).
+        targets: float32 (I, P, 256, 256), the part of each pixel that is the object's.
         coords: float32 (I, P, K, 2).
         labels: int64 (I, P, K).
         boxes: float32 (I, P, 4), NaN without a box.
@@ -88,6 +90,60 @@ def augment(
     return np.clip(colour, 0, 255).astype(np.float32), (height, width), masks
 
 
+def zoom(
+    rng: Rng, image: NDArray[np.uint8], size: tuple[int, int], masks: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], tuple[int, int], NDArray[np.bool_], float]:
+    """Take a part of a scene, as an image of a coarser resolution may show it, and enlarge it to the scene's size.
+
+    Objects of which too little is left are replaced by others.
+
+    Args:
+        rng: Source of randomness.
+        image: (S, S).
+        size: Valid height and width.
+        masks: (P, S, S).
+
+    Returns:
+        Image, valid size, masks, and the side of a pixel of the coarser image.
+    """
+    side = image.shape[0]
+    part = rng.uniform(0.45, 1) if rng.random() < 0.5 else 1.0
+    height, width = (max(int(extent * part), 8) for extent in size)
+    top, left = (int(rng.integers(extent - kept + 1)) for extent, kept in zip(size, (height, width), strict=True))
+    coarse = int(side * np.exp(rng.uniform(np.log(0.27), 0))) if rng.random() < 0.6 else side
+    if part == 1 and coarse == side:
+        return image, size, masks, 1.0
+    pixel = side / coarse
+
+    def resampled(planes: Tensor, mode: str, longest: int) -> Tensor:
+        scale = longest / max(planes.shape[-2:])
+        shape = [max(round(extent * scale), 1) for extent in planes.shape[-2:]]
+        options = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
+        return F.interpolate(planes, size=shape, mode=mode, **options)
+
+    kept = (slice(top, top + height), slice(left, left + width))
+    planes = torch.from_numpy(masks[:, kept[0], kept[1]].astype(np.float32))[None]
+    planes = resampled(planes, "bilinear", coarse) > 0.5
+    enough = planes[0].sum((1, 2)) * pixel**2 >= MIN_AREA
+    if not enough.any():
+        return image, size, masks, 1.0
+    order = torch.cat([torch.nonzero(enough)[:, 0], torch.nonzero(~enough)[:, 0]])
+    places = torch.arange(len(order)) % int(enough.sum())
+    planes = resampled(planes[:, order[places]].float(), "nearest", side) > 0.5
+    picture = torch.from_numpy(image[kept].astype(np.float32))[None, None]
+    picture = resampled(resampled(picture, "bilinear", coarse), "bilinear", side).round().clamp(0, 255)
+    height, width = planes.shape[-2:]
+    result, moved = np.zeros_like(image), np.zeros_like(masks)
+    result[:height, :width] = picture[0, 0].numpy()
+    moved[:, :height, :width] = planes[0].numpy()
+    return result, (height, width), moved, pixel
+
+
+def shrunk(masks: NDArray[np.bool_]) -> Tensor:
+    """Return masks (P, S, S) as the part that is covered of each of 256 x 256 pixels, float32 (P, 256, 256)."""
+    return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32))[None], masks.shape[-1] // 256)[0]
+
+
 def draw_batch(
     rng: Rng, scenes: Scenes, *, images: int, prompts: int, mean: float, std: float, augmented: bool = True
 ) -> Batch:
@@ -104,7 +160,7 @@ def draw_batch(
     """
     side = scenes.images.shape[-1]
     pictures = np.zeros((images, 3, side, side), np.float32)
-    targets = np.zeros((images, prompts, side, side), bool)
+    targets = torch.zeros(images, prompts, 256, 256)
     made: list[Prompt] = []
     for i, scene in enumerate(rng.integers(len(scenes), size=images)):
         count = int(scenes.starts[scene + 1] - scenes.starts[scene])
@@ -113,15 +169,17 @@ def draw_batch(
         masks = scenes.object_masks(int(scene), which)
         size = (int(scenes.sizes[scene, 0]), int(scenes.sizes[scene, 1]))
         picture = np.repeat(scenes.images[scene][None].astype(np.float32), 3, 0)
+        pixel = 1.0
         if augmented:
-            picture, size, masks = augment(rng, scenes.images[scene], size, masks)
+            image, size, masks, pixel = zoom(rng, scenes.images[scene], size, masks)
+            picture, size, masks = augment(rng, image, size, masks)
         height, width = size
         pictures[i, :, :height, :width] = (picture[:, :height, :width] - mean) / std
-        targets[i] = masks
-        made += [first_prompt(rng, mask) for mask in masks]
+        targets[i] = shrunk(masks)
+        made += [first_prompt(rng, mask, pixel) for mask in masks]
     return Batch(
         torch.from_numpy(pictures),
-        torch.from_numpy(targets),
+        targets,
         torch.from_numpy(np.stack([p.coords for p in made])).view(images, prompts, MAX_POINTS, 2),
         torch.from_numpy(np.stack([p.labels for p in made])).view(images, prompts, MAX_POINTS),
         torch.from_numpy(np.stack([p.box for p in made])).view(images, prompts, 4),
@@ -137,12 +195,11 @@ def next_round(rng: Rng, batch: Batch, logits: Tensor) -> Batch:
         batch: The batch that was answered, on the CPU.
         logits: float (I, P, 256, 256), the answers.
     """
-    side = batch.targets.shape[-1]
-    full = torch.nn.functional.interpolate(logits, size=(side, side), mode="bilinear") if side != 256 else logits
+    scale = batch.images.shape[-1] / 256
     coords, labels = batch.coords.clone(), batch.labels.clone()
     for i in range(batch.images.shape[0]):
         for p in range(batch.targets.shape[1]):
             old = Prompt(batch.coords[i, p].numpy(), batch.labels[i, p].numpy(), batch.boxes[i, p].numpy())
-            new = correct(rng, old, batch.targets[i, p].numpy(), (full[i, p] > 0).numpy())
+            new = correct(rng, old, (batch.targets[i, p] > 0.5).numpy(), (logits[i, p] > 0).numpy(), scale)
             coords[i, p], labels[i, p] = torch.from_numpy(new.coords), torch.from_numpy(new.labels)
     return Batch(batch.images, batch.targets, coords, labels, batch.boxes, logits)

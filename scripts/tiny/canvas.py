@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from .shapes import Field, Mask, Rng, smooth_noise
 
-MIN_AREA = 36
+MIN_AREA = 60
 """Smallest object, in pixels of the scene, that is offered as a target."""
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from .evaluate import ObjectScore, summary
-
 CARD = """# sam_tiny
 
 A small model for interactive segmentation with the pattern and the interfaces of the Segment Anything Model
@@ -35,61 +33,63 @@ other clinical use; measurements; a comparison with models that have seen medica
 
 `{command}`
 
-{scenes} scenes of {img_size}x{img_size} pixels with up to 20 objects each, made by `scripts/tiny` from random
-numbers (seed {seed}): CT-like bodies and limbs with random organs, random label maps, cells, overlapping shapes and
-tubes, ultrasound-like and X-ray-like scenes; random windows, blur, bias fields and noise. {steps} steps with
-{images} scenes and {prompts} prompts each per step, {seen} prompts in all, {minutes:.0f} minutes of training on
-{machine}. Prompts: tight and careless boxes, one or several clicks, both, and corrective clicks on an earlier answer.
+{scenes} scenes of {img_size}x{img_size} pixels with up to 20 objects each, made by `scripts/tiny` from random numbers
+(seed {seed}): CT-like bodies and limbs with random organs, vessels, bones and metal, random label maps, cells,
+overlapping shapes, crescents and tubes, ultrasound-like and X-ray-like scenes; random windows, blur, bias fields,
+noise, zoom and resolution. {steps} steps with {images} scenes and {prompts} prompts each per step, {seen} prompts in
+all, {minutes:.0f} minutes of training on {machine}. {begun}
+
+Prompts: tight, shifted and careless boxes, one or several clicks, both, and corrective clicks on an earlier answer.
 Loss: cross-entropy and Dice, the best of three candidates, and the error of the predicted IoU. The weights are an
 exponential average over the steps. {remark}
 
+![Loss, and Dice on held-out scenes and on the measured images, over the run]({curves})
+
 ## What it reaches
 
-Mean Dice; the point is the centre of the largest circle inside the object.
+{held_out}
 
-| | Objects | Box | Point | Point, best-rated of 3 | Filled box | Ellipse in the box |
-|---|---|---|---|---|---|---|
-{rows}
-
-{details}
+{results}
 
 ## Limits
 
-Details finer than 1/256 of the longer side are lost. One point is often ambiguous: the answer may be a part of the
-object meant or the whole that it belongs to; a box or more points settle it. Objects that are bounded by knowledge of
-anatomy rather than by a visible border are answered with a smooth shape that fits the prompt. The predicted IoU tells
-kinds of prompts apart better than good answers from bad ones. The synthetic bodies were designed with an eye on CT
-slices, those measured here among them: the figures are not those of an untouched test set.
+Masks are made at 256x256: details finer than 1/256 of the longer side are lost. One point is often ambiguous: the
+answer may be a part of the object meant or the whole that it belongs to; a box or more points settle it. Objects that
+are bounded by knowledge of anatomy rather than by a visible border are answered with a smooth shape that fits the
+prompt. The synthetic bodies were designed with an eye on CT slices, those measured here among them, and these helped
+to choose among versions: the figures are not those of an untouched test set.
 """
 
 
 def write_card(
-    path: Path, *, facts: dict[str, Any], held_out: dict[str, Any] | None, scores: list[ObjectScore], name: str
+    path: Path, *, facts: dict[str, Any], held_out: dict[str, float], results: list[dict[str, Any]], name: str
 ) -> None:
     """Write the model card.
 
     Args:
         path: File to write.
-        facts: Values for the card's text.
-        held_out: Means on held-out scenes, from the log.
-        scores: Scores of the objects of an evaluation folder; empty without one.
-        name: What the evaluation folder holds, for the table.
+        facts: Values for the card's text; `curves` is the path of the picture from there.
+        held_out: `evaluate.summary` of held-out scenes.
+        results: The summary in `results.json` of ``scripts/evaluate``; empty if nothing was measured.
+        name: What was measured there.
     """
-    rows, details = [], ""
-    if held_out:
-        values = f"{held_out['box']:.3f} | {held_out['point']:.3f}"
-        rows.append(f"| Held-out synthetic scenes | {held_out['objects']} | {values} | | | |")
-    if scores:
-        mean = summary(scores)
-        values = " | ".join(f"{mean[key]:.3f}" for key in ("box", "point", "point_best", "full_box", "ellipse"))
-        rows.append(f"| {name} | {mean['objects']} | {values} |")
-        details = f"{mean['holds_point']} of the {mean['objects']} answers to a point hold the point. By object:\n\n"
-        details += "| Object | Pixels | Box | Point | Ellipse in the box |\n|---|---|---|---|---|\n"
-        details += "\n".join(
-            f"| {score.name} | {score.area} | {score.box:.2f} | {score.point:.2f} | {score.ellipse:.2f} |"
-            for score in scores
+    scenes = (
+        f"On {held_out['objects']} objects of held-out synthetic scenes, mean Dice: {held_out['box']:.3f} from a "
+        f"tight box, {held_out['jitter']:.3f} from one shifted by up to 5 pixels, {held_out['point']:.3f} from a "
+        f"point at the centre, {held_out['clicks']:.3f} with two corrective clicks more, {held_out['box_clicks']:.3f} "
+        f"from a box and five clicks; predicted and true IoU correlate with r = {held_out['rating']:.2f}."
+    )
+    table = ""
+    if results:
+        table = (
+            f"{name} (`scripts/evaluate`):\n\n| Prompt | Dice (95 %) | IoU | r of predicted IoU |\n|---|---|---|---|\n"
         )
-    text = CARD.format(rows="\n".join(rows), details=details, **facts)
+        for line in results:
+            dice, known = line["dice"], line["score_correlation"]
+            interval = f"{dice['mean']:.3f} ({dice['low']:.3f}-{dice['high']:.3f})"
+            rating = "" if known is None else f"{known:.2f}"
+            table += f"| {line['row']} | {interval} | {line['iou']['mean']:.3f} | {rating} |\n"
+    text = CARD.format(held_out=scenes, results=table, **facts)
     blocks = [block.strip("\n") for block in text.split("\n\n")]
     text = "\n\n".join(fill(block) for block in blocks if block)
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
@@ -106,31 +106,36 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss and Dice over the prompts seen, one panel each, into a PNG of 900x400 pixels."""
+    """Draw loss, Dice and rating over the prompts seen into a PNG, one panel of 450x440 pixels for each."""
     from PIL import Image, ImageDraw
 
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": defaultdict(list), "Dice": defaultdict(list)}
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": defaultdict(list)}
+    for group in ("held_out", "folder"):
+        if any(group in line for line in lines):
+            curves[group] = defaultdict(list)
     for line in lines:
-        for key in ("single", "candidates"):
+        for key in ("single", "candidates", "quality"):
             if key in line:
                 curves["loss"][key].append((line["prompts"], line[key]))
-        for group in ("held_out", "folder"):
-            for key in ("box", "point"):
-                if group in line:
-                    curves["Dice"][f"{group} {key}"].append((line["prompts"], line[group][key]))
-    picture = Image.new("RGB", (900, 400), "white")
+        for group in curves.keys() - {"loss"}:
+            for key, value in line.get(group, {}).items():
+                if key != "objects":
+                    curves[group][key].append((line["prompts"], value))
+    picture = Image.new("RGB", (450 * len(curves), 440), "white")
     draw = ImageDraw.Draw(picture)
-    colours = ["#1b6ca8", "#d1495b", "#2e933c", "#8d6a9f"]
+    colours = ["#1b6ca8", "#d1495b", "#2e933c", "#8d6a9f", "#c98a1b", "#555555"]
     for panel, (title, series) in enumerate(curves.items()):
         left, top, width, height = 50 + 450 * panel, 30, 380, 320
         points = np.array([point for values in series.values() for point in values] or [(0, 0)], float)
         right = max(points[:, 0].max(), 1)
-        low, high = (0.0, 1.0) if title == "Dice" else (0.0, max(points[:, 1].max(), 1e-3))
+        low, high = (0.0, max(points[:, 1].max(), 1e-3)) if title == "loss" else (0.0, 1.0)
         draw.rectangle((left, top, left + width, top + height), outline="black")
-        draw.text((left, 10), f"{title} over prompts (to {right:,.0f}); {low:g} to {high:.2f}", fill="black")
+        what = title if title == "loss" else f"{title}: Dice, and r of the predicted IoU"
+        draw.text((left, 10), f"{what}, over prompts (to {right:,.0f}); {low:g} to {high:.2f}", fill="black")
         for index, (name, values) in enumerate(series.items()):
             colour = colours[index % len(colours)]
-            draw.text((left + 10, top + height + 5 + 10 * index), name, fill=colour)
+            last = f"{name} {values[-1][1]:.3f}"
+            draw.text((left + 10 + 190 * (index // 3), top + height + 8 + 14 * (index % 3)), last, fill=colour)
             path_points = [
                 (left + x / right * width, top + height - (min(max(y, low), high) - low) / (high - low) * height)
                 for x, y in values

@@ -1,10 +1,13 @@
 """Measure a model: on held-out scenes, and on a folder of images with masks.
 
 A folder holds ``images/<name>.png`` and ``masks/<name>_<object>_<number>.png``; non-zero pixels are the object.
+This serves to watch a run; what the finished model reaches is measured with ``scripts/evaluate``.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import draw_batch
 from .model import sam_tiny
-from .prompts import centre_point, tight_box
+from .prompts import centre_point, largest_error, shifted_box, tight_box
 from .scenes import Scenes
 from .shapes import Mask
+
+JITTER = 5.0
+"""Pixels by which the jittered box is shifted at most."""
 
 
 def dice(a: Mask, b: Mask) -> float:
@@ -26,29 +31,32 @@ def dice(a: Mask, b: Mask) -> float:
     return float(2 * (a & b).sum() / max(int(a.sum() + b.sum()), 1))
 
 
+def iou(a: Mask, b: Mask) -> float:
+    """Return the intersection over union of two masks."""
+    return float((a & b).sum() / max(int((a | b).sum()), 1))
+
+
 @dataclass(frozen=True)
 class ObjectScore:
-    """Dice of one object, and baselines that know the box alone.
+    """Dice of mask 0 for one object and several prompts.
 
     Attributes:
-        name: File name of the mask without its ending.
-        area: Pixels of the mask.
-        box: Dice of mask 0 for the tight box.
-        point: Dice of mask 0 for the centre of the largest inscribed circle.
-        point_best: Dice of the candidate with the highest predicted IoU for that point.
-        holds: Mask 0 for the point holds the point.
-        full_box: Dice of the filled box.
-        ellipse: Dice of the ellipse inscribed in the box.
+        name: Of the object.
+        box: For the tight box.
+        jitter: For the box, shifted by up to JITTER pixels.
+        point: For the centre of the largest inscribed circle.
+        clicks: For that point and two corrective clicks.
+        box_clicks: For the tight box and five.
+        rated: Predicted and true IoU of each of these answers.
     """
 
     name: str
-    area: int
     box: float
+    jitter: float
     point: float
-    point_best: float
-    holds: bool
-    full_box: float
-    ellipse: float
+    clicks: float
+    box_clicks: float
+    rated: tuple[tuple[float, float], ...]
 
 
 def prepare(model: sam_tiny.SamTiny, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
@@ -68,45 +76,91 @@ def restore(logits: Tensor, side: int, size: tuple[int, int], original: tuple[in
     return F.interpolate(logits[..., : size[0], : size[1]], original, mode="bilinear", align_corners=False)
 
 
-@torch.no_grad()
+class Dialogue:
+    """One object of an encoded image being segmented: the prompts so far, and the last answer.
+
+    Args:
+        model: In evaluation mode.
+        embedding: (1, C, 64, 64).
+        size: Height and width of the scaled image.
+        mask: (H, W), the object, at the original size.
+        box: XYXY, to begin with.
+        click: XY on the object, to begin with.
+    """
+
+    def __init__(
+        self,
+        model: sam_tiny.SamTiny,
+        embedding: Tensor,
+        size: tuple[int, int],
+        mask: Mask,
+        *,
+        box: NDArray[np.float32] | None = None,
+        click: tuple[float, float] | None = None,
+    ) -> None:
+        self.model, self.embedding, self.size, self.mask, self.box = model, embedding, size, mask, box
+        self.clicks: list[tuple[float, float, int]] = [] if click is None else [(*click, 1)]
+        self.logits: Tensor | None = None
+        self.ask()
+
+    @torch.no_grad()
+    def ask(self) -> None:
+        """Set `answer`, its `predicted` IoU, and `logits`."""
+        original = (self.mask.shape[0], self.mask.shape[1])
+        device = self.embedding.device
+        scale = torch.tensor([self.size[1] / original[1], self.size[0] / original[0]], device=device)
+        boxes = None if self.box is None else torch.from_numpy(self.box).to(device)[None] * scale.repeat(2)
+        points = None
+        if self.clicks:
+            clicks = torch.tensor(self.clicks, device=device)[None]
+            points = ((clicks[..., :2] + 0.5) * scale - 0.5, clicks[..., 2].long())
+        encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        sparse, dense = encoder(points, boxes, self.logits)
+        self.logits, quality = decoder(self.embedding, encoder.get_dense_pe(), sparse, dense, False)
+        masks = restore(self.logits, self.model.img_size, self.size, original)
+        self.answer: Mask = (masks[0, 0] > 0).cpu().numpy()
+        self.predicted = float(quality[0, 0])
+
+    def correct(self, times: int) -> None:
+        """Click so often at the centre of the largest region that is wrong."""
+        for _ in range(times):
+            error = largest_error(self.mask, self.answer)
+            if error is None:
+                return
+            self.clicks.append((*centre_point(error[0]), error[1]))
+            self.ask()
+
+
 def score_object(
     model: sam_tiny.SamTiny, embedding: Tensor, size: tuple[int, int], mask: Mask, name: str
 ) -> ObjectScore:
     """Prompt a model for one object of an encoded image and compare its answers with the mask."""
-    original = (mask.shape[0], mask.shape[1])
-    device = embedding.device
-    scale = torch.tensor([size[1] / original[1], size[0] / original[0]], device=device)
-    pe = model.prompt_encoder.get_dense_pe()
-    box = tight_box(mask)
-    boxes = torch.from_numpy(box).to(device)[None] * scale.repeat(2)
-    masks, _ = model.mask_decoder(embedding, pe, *model.prompt_encoder(None, boxes, None), False)
-    by_box = (restore(masks, model.img_size, size, original)[0, 0] > 0).cpu().numpy()
-
-    x, y = centre_point(mask)
-    coords = torch.tensor([[[x, y]]], device=device) * scale
-    points = (coords, torch.ones(1, 1, dtype=torch.long, device=device))
-    sparse, dense = model.prompt_encoder(points, None, None)
-    masks, quality = model.mask_decoder.predict_masks(embedding, pe, sparse, dense)
-    answers = (restore(masks, model.img_size, size, original)[0] > 0).cpu().numpy()
-    best = 1 + int(quality[0, 1:].argmax())
-
-    rows, columns = np.mgrid[0 : original[0], 0 : original[1]] + 0.5
-    filled = (columns > box[0]) & (columns < box[2]) & (rows > box[1]) & (rows < box[3])
-    u = (columns - (box[0] + box[2]) / 2) / ((box[2] - box[0]) / 2)
-    v = (rows - (box[1] + box[3]) / 2) / ((box[3] - box[1]) / 2)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    point = Dialogue(model, embedding, size, mask, click=centre_point(mask))
+    box = Dialogue(model, embedding, size, mask, box=tight_box(mask))
+    jitter = Dialogue(model, embedding, size, mask, box=shifted_box(rng, mask, JITTER))
+    first = {"box": box.answer, "jitter": jitter.answer, "point": point.answer}
+    rated = [(dialogue.predicted, iou(dialogue.answer, mask)) for dialogue in (box, jitter, point)]
+    point.correct(2)
+    box.correct(5)
+    rated += [(dialogue.predicted, iou(dialogue.answer, mask)) for dialogue in (point, box)]
     return ObjectScore(
         name=name,
-        area=int(mask.sum()),
-        box=dice(by_box, mask),
-        point=dice(answers[0], mask),
-        point_best=dice(answers[best], mask),
-        holds=bool(answers[0][int(y), int(x)]),
-        full_box=dice(filled, mask),
-        ellipse=dice(u * u + v * v <= 1, mask),
+        **{key: dice(answer, mask) for key, answer in first.items()},
+        clicks=dice(point.answer, mask),
+        box_clicks=dice(box.answer, mask),
+        rated=tuple(rated),
     )
 
 
-@torch.no_grad()
+def score_image(model: sam_tiny.SamTiny, image: NDArray[np.uint8], objects: dict[str, Mask]) -> list[ObjectScore]:
+    """Score objects by name, each (H, W), of an image (H, W)."""
+    x, size = prepare(model, image)
+    with torch.no_grad():
+        embedding = model.image_encoder(x)
+    return [score_object(model, embedding, size, mask, name) for name, mask in objects.items()]
+
+
 def score_folder(model: sam_tiny.SamTiny, folder: Path) -> list[ObjectScore]:
     """Score every mask of a folder at the images' own resolution."""
     from PIL import Image
@@ -115,46 +169,34 @@ def score_folder(model: sam_tiny.SamTiny, folder: Path) -> list[ObjectScore]:
     for path in sorted((folder / "images").iterdir()):
         with Image.open(path) as picture:
             image = np.asarray(picture.convert("L"))
-        x, size = prepare(model, image)
-        embedding = model.image_encoder(x)
+        objects = {}
         for mask_path in sorted((folder / "masks").glob(f"{path.stem}_*.png")):
             with Image.open(mask_path) as picture:
                 mask = np.asarray(picture.convert("L")) > 0
             if mask.any():
-                scores.append(score_object(model, embedding, size, mask, mask_path.stem))
+                objects[mask_path.stem] = mask
+        scores += score_image(model, image, objects)
     return scores
 
 
-def summary(scores: list[ObjectScore]) -> dict[str, float]:
-    """Return the means of the scores, and how many answers to a point hold the point."""
-    result = {
-        name: round(float(np.mean([getattr(score, name) for score in scores])), 4)
-        for name in ("box", "point", "point_best", "full_box", "ellipse")
-    }
-    return {"objects": len(scores), **result, "holds_point": sum(score.holds for score in scores)}
+def score_scenes(model: sam_tiny.SamTiny, scenes: Scenes, *, count: int, objects: int = 2) -> list[ObjectScore]:
+    """Score the first `objects` objects of the first `count` scenes."""
+    scores = []
+    for scene in range(min(count, len(scenes))):
+        height, width = (int(extent) for extent in scenes.sizes[scene])
+        number = min(objects, int(scenes.starts[scene + 1] - scenes.starts[scene]))
+        masks = scenes.object_masks(scene, np.arange(number))[:, :height, :width]
+        named = {f"scene {scene} object {index}": mask for index, mask in enumerate(masks)}
+        scores += score_image(model, scenes.images[scene, :height, :width], named)
+    return scores
 
 
-@torch.no_grad()
-def score_scenes(model: sam_tiny.SamTiny, scenes: Scenes, *, count: int, prompts: int = 6) -> dict[str, float]:
-    """Return mean Dice on held-out scenes for tight boxes and for centre points, always the same ones."""
-    rng = np.random.default_rng(12345)
-    device = model.pixel_mean.device
-    pe = model.prompt_encoder.get_dense_pe()
-    totals: dict[str, list[float]] = {"box": [], "point": [], "point_oracle": []}
-    mean, std = float(model.pixel_mean[0]), float(model.pixel_std[0])
-    for _ in range(count):
-        batch = draw_batch(rng, scenes, images=1, prompts=prompts, mean=mean, std=std, augmented=False)
-        embedding = model.image_encoder(batch.images.to(device))
-        targets = batch.targets[0].numpy()
-        boxes = torch.from_numpy(np.stack([tight_box(mask) for mask in targets])).to(device)
-        coords = torch.tensor([[centre_point(mask)] for mask in targets], device=device)
-        points = (coords, torch.ones(prompts, 1, dtype=torch.long, device=device))
-        by_box, _ = model.mask_decoder(embedding, pe, *model.prompt_encoder(None, boxes, None), False)
-        sparse, dense = model.prompt_encoder(points, None, None)
-        by_point, _ = model.mask_decoder.predict_masks(embedding, pe, sparse, dense)
-        box_masks, point_masks = (by_box > 0).cpu().numpy(), (by_point > 0).cpu().numpy()
-        for p, target in enumerate(targets):
-            totals["box"].append(dice(box_masks[p, 0], target))
-            totals["point"].append(dice(point_masks[p, 0], target))
-            totals["point_oracle"].append(max(dice(candidate, target) for candidate in point_masks[p, 1:]))
-    return {name: round(float(np.mean(values)), 4) for name, values in totals.items()}
+def summary(scores: Sequence[ObjectScore]) -> dict[str, float]:
+    """Return the means of the scores, and the correlation of predicted with true IoU over all answers."""
+    result: dict[str, float] = {"objects": len(scores)}
+    for name in ("box", "jitter", "point", "clicks", "box_clicks"):
+        result[name] = round(float(np.mean([getattr(score, name) for score in scores])), 4)
+    predicted, true = np.array([pair for score in scores for pair in score.rated]).T
+    varied = np.ptp(predicted) > 0 and np.ptp(true) > 0
+    result["rating"] = round(float(np.corrcoef(predicted, true)[0, 1]), 4) if varied else 0.0
+    return result

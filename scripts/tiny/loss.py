@@ -43,7 +43,7 @@ def mask_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor,
 
     Args:
         logits: float32 (B, n, H, W).
-        targets: float32 (B, 1, H, W), 0 or 1.
+        targets: float32 (B, 1, H, W), the part of each pixel that is the object's.
         weights: float32 (B, 1, H, W), from `near_weights`.
 
     Returns:
@@ -56,8 +56,9 @@ def mask_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor,
     dice = 1 - (2 * overlap + 1) / (probability.sum((-2, -1)) + area + 1)
     with torch.no_grad():
         answer = (logits > 0).float()
-        shared = (answer * targets).sum((-2, -1))
-        iou = shared / (answer.sum((-2, -1)) + area - shared).clamp_min(1)
+        whole = (targets > 0.5).float()
+        shared = (answer * whole).sum((-2, -1))
+        iou = shared / (answer.sum((-2, -1)) + whole.sum((-2, -1)) - shared).clamp_min(1)
     return entropy + dice, iou
 
 
@@ -70,9 +71,9 @@ def total_loss(masks: Tensor, quality: Tensor, targets: Tensor) -> tuple[Tensor,
     Args:
         masks: Logits (B, 4, H, W).
         quality: Predicted IoU (B, 4).
-        targets: bool (B, H, W).
+        targets: float32 (B, H, W), the part of each pixel that is the object's.
     """
-    losses, iou = mask_loss(masks.float(), targets.float()[:, None], near_weights(targets)[:, None])
+    losses, iou = mask_loss(masks.float(), targets[:, None], near_weights(targets > 0)[:, None])
     single, several = losses[:, 0], losses[:, 1:]
     best = several.amin(1)
     candidates = best + IDLE_WEIGHT * several.mean(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import platform
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .card import plot, read_log, write_card
-from .evaluate import score_folder, score_scenes, summary
+from .evaluate import score_scenes, summary
 from .export import export
 from .model import REPOSITORY, sam_tiny
 from .scenes import load_scenes, make_scenes
@@ -32,10 +34,19 @@ def parser() -> argparse.ArgumentParser:
         default=REPOSITORY / "apps" / "sam_app" / "model" / "sam_tiny.safetensors",
         help="checkpoint to write at the end; the model card goes beside it (default: the app's model)",
     )
-    result.add_argument("--scenes", type=int, default=6000, help="training scenes (default: %(default)s)")
+    result.add_argument(
+        "--start-from", type=Path, default=None, metavar="FILE", help="checkpoint whose weights the run begins with"
+    )
+    result.add_argument("--scenes", type=int, default=4000, help="training scenes (default: %(default)s)")
     result.add_argument("--workers", type=int, default=2, help="processes that make scenes (default: %(default)s)")
     result.add_argument("--threads", type=int, default=2, help="CPU threads for training (default: %(default)s)")
     result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    result.add_argument(
+        "--bfloat16",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cuda.is_available(),
+        help="compute in bfloat16: faster on GPUs and on CPUs with AVX-512 BF16 or AMX, far slower on other CPUs",
+    )
     length = result.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=None, help="length of the run in training time")
     length.add_argument("--steps", type=int, default=3000, help="length of the run in steps (default: %(default)s)")
@@ -53,9 +64,12 @@ def parser() -> argparse.ArgumentParser:
         "--check", type=int, default=defaults.check, help="steps between checkpoints (default: %(default)s)"
     )
     result.add_argument(
-        "--evaluate", type=Path, default=None, metavar="FOLDER", help="also measure on FOLDER/images and FOLDER/masks"
+        "--evaluate", type=Path, default=None, metavar="FOLDER", help="also watch FOLDER/images and FOLDER/masks"
     )
-    result.add_argument("--evaluation-name", default="Evaluation folder", help="what the folder holds, for the card")
+    result.add_argument(
+        "--results", type=Path, default=None, metavar="FILE", help="results.json of scripts/evaluate, for the card"
+    )
+    result.add_argument("--results-name", default="Evaluation folder", help="what was measured there, for the card")
     result.add_argument("--machine", default=None, help="the machine in words, for the card (default: found out)")
     result.add_argument("--remark", default="", help="a sentence on how the run went, for the card")
     result.add_argument("--card-only", action="store_true", help="write checkpoint and card of the run as it stands")
@@ -73,10 +87,11 @@ def main() -> None:
         steps=options.steps,
         minutes=options.minutes,
         images=options.images,
-        carried=options.images // 4,
+        carried=3 * options.images // 8,
         prompts=options.prompts,
         rate=options.rate,
         check=options.check,
+        bfloat16=options.bfloat16,
     )
     cache = options.work / "cache"
     size = sam_tiny.TinyConfig().img_size
@@ -89,6 +104,7 @@ def main() -> None:
         load_scenes(held_out),
         device=torch.device(options.device),
         evaluation=options.evaluate,
+        start_from=options.start_from,
     )
     if not options.card_only:
         trainer.run()
@@ -110,7 +126,7 @@ def finish(trainer: Trainer, options: argparse.Namespace) -> None:
         "bytes": options.output.stat().st_size / 2**20,
         "img_size": config.img_size,
         "embed_dim": config.embed_dim,
-        "command": f"scripts/train_tiny --work WORK --scenes {options.scenes} {length_option(options)}",
+        "command": command(options),
         "scenes": options.scenes,
         "seed": options.seed,
         "steps": trainer.step,
@@ -119,17 +135,16 @@ def finish(trainer: Trainer, options: argparse.Namespace) -> None:
         "seen": f"{trainer.prompts_seen:,}",
         "minutes": trainer.elapsed / 60,
         "remark": options.remark,
+        "begun": beginning(options),
+        "curves": options.output.with_suffix(".png").name,
         "machine": options.machine or machine(trainer.device),
     }
-    held_out = {
-        "objects": 6 * len(trainer.held_out),
-        **score_scenes(model, trainer.held_out, count=len(trainer.held_out)),
-    }
-    scores = score_folder(model, options.evaluate) if options.evaluate else []
-    plot(read_log(options.work / "log.jsonl"), options.work / "curves.png")
-    name = options.evaluation_name
-    write_card(options.output.with_suffix(".md"), facts=facts, held_out=held_out, scores=scores, name=name)
-    trainer.log(final={"held_out": held_out, "folder": summary(scores) if scores else None})
+    held_out = summary(score_scenes(model, trainer.held_out, count=len(trainer.held_out)))
+    plot(read_log(options.work / "log.jsonl"), options.output.with_suffix(".png"))
+    results = json.loads(options.results.read_text())["summary"] if options.results else []
+    card = options.output.with_suffix(".md")
+    write_card(card, facts=facts, held_out=held_out, results=results, name=options.results_name)
+    trainer.log(final=held_out)
 
 
 def as_stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -137,9 +152,21 @@ def as_stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.half().float() if tensor.is_floating_point() else tensor
 
 
-def length_option(options: argparse.Namespace) -> str:
-    """Return the option that set the length of the run."""
-    return f"--minutes {options.minutes:g}" if options.minutes is not None else f"--steps {options.steps}"
+def command(options: argparse.Namespace) -> str:
+    """Return the command of the run, without what names this machine's files."""
+    length = f"--minutes {options.minutes:g}" if options.minutes is not None else f"--steps {options.steps}"
+    begin = " --start-from EARLIER" if options.start_from else ""
+    precision = " --bfloat16" if options.bfloat16 else ""
+    size = f"--scenes {options.scenes} --images {options.images} --prompts {options.prompts} --rate {options.rate:g}"
+    return f"scripts/train_tiny --work WORK{begin} {size} {length}{precision}"
+
+
+def beginning(options: argparse.Namespace) -> str:
+    """Return what weights the run began with, in words."""
+    if options.start_from is None:
+        return "The run began with random weights."
+    digest = hashlib.sha256(options.start_from.read_bytes()).hexdigest()
+    return f"The run began with the weights of an earlier checkpoint (SHA-256 {digest})."
 
 
 def machine(device: torch.device) -> str:

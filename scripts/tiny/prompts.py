@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from .shapes import Mask, Rng
 
-MAX_POINTS = 4
+MAX_POINTS = 8
 """Point slots per prompt; unused ones are padding with label -1."""
 
 
@@ -87,25 +87,40 @@ def outside_point(rng: Rng, mask: Mask) -> tuple[float, float]:
     return random_point(rng, ~mask, 0.0)
 
 
-def loose_box(rng: Rng, mask: Mask) -> NDArray[np.float32]:
-    """Return a box that is tight within half a pixel or, as often, drawn by a less careful hand."""
+def shifted_box(rng: Rng, mask: Mask, most: float) -> NDArray[np.float32]:
+    """Return the tight box, shifted as a whole in x and in y by up to `most` pixels or half its shorter side."""
     box = tight_box(mask)
-    if rng.random() < 0.6:
-        return (box + rng.uniform(-0.5, 0.5, 4)).astype(np.float32)
+    most = min(most, float((box[2:] - box[:2]).min()) / 2)
+    return (box + np.tile(rng.uniform(-most, most, 2), 2)).astype(np.float32)
+
+
+def loose_box(rng: Rng, mask: Mask, pixel: float) -> NDArray[np.float32]:
+    """Return a box that is tight within half a pixel, shifted, or drawn by a less careful hand.
+
+    `pixel` is the side of a pixel of the original image, which may have been coarser than the scene.
+    """
+    kind = rng.random()
+    if kind < 0.3:
+        return shifted_box(rng, mask, 5 * pixel)
+    box = tight_box(mask)
+    if kind < 0.5:
+        return shifted_box(rng, mask, 0.4 * float((box[2:] - box[:2]).min()))
+    if kind < 0.88:
+        return (box + rng.uniform(-0.5, 0.5, 4) * pixel).astype(np.float32)
     sides = np.tile(box[2:] - box[:2], 2)
-    moved = box + rng.normal(0, 0.05, 4) * sides + rng.normal(0, 1, 4)
+    moved = box + rng.normal(0, 0.05, 4) * sides + rng.normal(0, 1, 4) * pixel
     if rng.random() < 0.3:
         moved += np.array([-1, -1, 1, 1]) * rng.uniform(0, 0.15) * sides
     low, high = np.minimum(moved[:2], moved[2:] - 2), np.maximum(moved[2:], moved[:2] + 2)
     return np.clip(np.concatenate([low, high]), 0, mask.shape[0]).astype(np.float32)
 
 
-def first_prompt(rng: Rng, mask: Mask) -> Prompt:
+def first_prompt(rng: Rng, mask: Mask, pixel: float = 1.0) -> Prompt:
     """Return a first prompt for an object: a box, a point, several points, or a box with points."""
     prompt = Prompt.empty()
-    kind = rng.choice(["box", "point", "points", "both"], p=[0.38, 0.38, 0.12, 0.12])
+    kind = rng.choice(["box", "point", "points", "both"], p=[0.5, 0.28, 0.09, 0.13])
     if kind in ("box", "both"):
-        prompt.box = loose_box(rng, mask)
+        prompt.box = loose_box(rng, mask, pixel)
     if kind == "point":
         prompt.add(
             random_point(rng, mask, 0.9) if rng.random() < 0.5 else random_point(rng, mask, rng.uniform(0, 0.7)), 1
@@ -118,12 +133,36 @@ def first_prompt(rng: Rng, mask: Mask) -> Prompt:
     return prompt
 
 
-def correct(rng: Rng, prompt: Prompt, mask: Mask, answer: Mask) -> Prompt:
-    """Return the prompt with one more click in the larger part that the answer missed or added."""
+def largest_error(mask: Mask, answer: Mask) -> tuple[Mask, int] | None:
+    """Return the largest connected region that is wrong, and 1 if it was missed or 0 if it is too much.
+
+    None if nothing is wrong.
+    """
+    best: tuple[int, Mask, int] | None = None
+    for wrong, label in ((mask & ~answer, 1), (answer & ~mask, 0)):
+        regions, count = ndimage.label(wrong)
+        if count:
+            sizes = np.bincount(regions.ravel())[1:]
+            largest = int(sizes.argmax())
+            if best is None or sizes[largest] > best[0]:
+                best = int(sizes[largest]), regions == largest + 1, label
+    return None if best is None else best[1:]
+
+
+def correct(rng: Rng, prompt: Prompt, mask: Mask, answer: Mask, scale: float) -> Prompt:
+    """Return the prompt with one more click in the largest region that is wrong, mostly at its centre.
+
+    Args:
+        rng: Source of randomness.
+        prompt: What was asked, in pixels of the scene.
+        mask: The object.
+        answer: What was answered, of the same shape.
+        scale: Pixels of the scene per pixel of these two.
+    """
     corrected = Prompt(prompt.coords.copy(), prompt.labels.copy(), prompt.box.copy())
-    missed, added = mask & ~answer, answer & ~mask
-    label = int(missed.sum() >= added.sum())
-    error = missed if label else added
-    if error.any():
-        corrected.add(random_point(rng, error, 0.6), label)
+    error = largest_error(mask, answer)
+    if error is not None:
+        region, label = error
+        x, y = centre_point(region) if rng.random() < 0.6 else random_point(rng, region, 0.4)
+        corrected.add(((x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5), label)
     return corrected

@@ -61,7 +61,7 @@ def build(rng: Rng, size: int) -> tuple[Canvas, bool]:
     return makers[str(kind)](rng, size), False
 
 
-PROBABILITIES = (0.36, 0.16, 0.08, 0.06, 0.24, 0.05, 0.05)
+PROBABILITIES = (0.34, 0.2, 0.08, 0.06, 0.22, 0.05, 0.05)
 
 
 def window(rng: Rng, values: Field) -> Field:
@@ -84,13 +84,14 @@ def window(rng: Rng, values: Field) -> Field:
 def render(rng: Rng, values: Field) -> NDArray[np.uint8]:
     """Turn noise-free values in 0..1 into an 8-bit image: blur, bias field, noise, gamma, inversion."""
     size = values.shape[0]
-    image = ndimage.gaussian_filter(values, rng.choice([0.4, 0.6, 0.8, 1.1, 1.6]))
+    pixel = size / 512
+    image = ndimage.gaussian_filter(values, rng.choice([0.6, 1.0, 1.4, 2.0, 3.0]) * pixel)
     if rng.random() < 0.3:
         image = image * np.exp(rng.uniform(0, 0.35) * smooth_noise(rng, size, rng.uniform(1, 3)))
     sigma = rng.choice([0.0, 0.004, 0.015, 0.04, 0.09], p=[0.15, 0.3, 0.3, 0.17, 0.08])
     if sigma:
         noise = rng.standard_normal((2, size, size)).astype(np.float32) * sigma
-        grain = rng.choice([0.0, 0.5, 0.9])
+        grain = rng.choice([0.0, 0.6, 1.0, 1.8]) * pixel
         if grain:
             noise = ndimage.gaussian_filter(noise, (0, grain, grain)) * (1 + 2.2 * grain)
         kind = rng.random()

@@ -29,12 +29,22 @@ def smooth_noise(rng: Rng, size: int, cells: float) -> Field:
     """Return smooth noise of zero mean and unit standard deviation with about `cells` bumps per side."""
     coarse = max(int(round(cells)) + 3, 4)
     small = rng.standard_normal((coarse, coarse)).astype(np.float32)
-    scale = (coarse - 3) / (size - 1)
-    start = rng.uniform(0.5, 1.5, 2)
-    matrix = np.array([scale, scale])
-    field = ndimage.affine_transform(small, matrix, offset=start, output_shape=(size, size), order=3, mode="reflect")
+    rows, columns = (spline(start, (coarse - 3) / (size - 1), size, coarse) for start in rng.uniform(0.5, 1.5, 2))
+    field = rows @ small @ columns.T
     field = field - field.mean()
     return (field / max(float(field.std()), 1e-6)).astype(np.float32)
+
+
+def spline(start: float, step: float, size: int, coarse: int) -> Field:
+    """Return the cubic B-spline weights (size, coarse) of `size` places, `step` apart, among `coarse` knots."""
+    place = start + step * np.arange(size)
+    knot = np.floor(place).astype(int)
+    t = place - knot
+    parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    weights = np.zeros((size, coarse), np.float32)
+    for offset, part in zip((-1, 0, 1, 2), parts, strict=True):
+        np.add.at(weights, (np.arange(size), np.clip(knot + offset, 0, coarse - 1)), part / 6)
+    return weights
 
 
 def star(
@@ -58,8 +68,13 @@ def star(
         wobble: Relative amplitude of the harmonics; 0 gives the plain superellipse.
         power: Exponent of the superellipse; 2 is an ellipse, larger values are boxier.
     """
+    result = np.zeros((size, size), bool)
+    reach = 1.6 * max(*radii, 1e-3) * np.sqrt(2)
+    low = [max(int((place - reach + 1) / 2 * size) - 1, 0) for place in centre]
+    high = [min(int((place + reach + 1) / 2 * size) + 2, size) for place in centre]
+    near = (slice(low[1], max(high[1], 0)), slice(low[0], max(high[0], 0)))
     x, y = grid(size)
-    dx, dy = x - centre[0], y - centre[1]
+    dx, dy = x[near] - centre[0], y[near] - centre[1]
     c, s = np.cos(angle), np.sin(angle)
     u = (c * dx + s * dy) / max(radii[0], 1e-3)
     v = (c * dy - s * dx) / max(radii[1], 1e-3)
@@ -70,8 +85,7 @@ def star(
         theta = np.arctan2(v[mask], u[mask])
         for k in range(2, 7):
             limit += (rng.normal(0, wobble) / (k - 0.5)) * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
-    result = np.zeros((size, size), bool)
-    result[mask] = rho[mask] < np.clip(limit, 0.25, 1.6)
+    result[near][mask] = rho[mask] < np.clip(limit, 0.25, 1.6)
     return result
 
 
@@ -87,14 +101,20 @@ def tube(rng: Rng, size: int, start: tuple[float, float], *, length: float, widt
 
 def polyline(size: int, xs: NDArray[np.floating], ys: NDArray[np.floating], width: float) -> Mask:
     """Return the pixels within width / 2 (unit coordinates) of the points of a densely sampled path."""
-    canvas = np.ones((size, size), bool)
+    result = np.zeros((size, size), bool)
     columns = np.round((np.asarray(xs) + 1) / 2 * size - 0.5).astype(int)
     rows = np.round((np.asarray(ys) + 1) / 2 * size - 0.5).astype(int)
     keep = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
     if not keep.any():
-        return ~canvas
-    canvas[rows[keep], columns[keep]] = False
-    return np.asarray(ndimage.distance_transform_edt(canvas) <= max(width * size / 4, 0.8))
+        return result
+    columns, rows = columns[keep], rows[keep]
+    reach = max(width * size / 4, 0.8)
+    top, left = max(int(rows.min() - reach) - 1, 0), max(int(columns.min() - reach) - 1, 0)
+    near = (slice(top, int(rows.max() + reach) + 2), slice(left, int(columns.max() + reach) + 2))
+    path = np.ones(result[near].shape, bool)
+    path[rows - top, columns - left] = False
+    result[near] = ndimage.distance_transform_edt(path) <= reach
+    return result
 
 
 def warp(

@@ -15,6 +15,7 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder
 from lib.sam import tiny
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "apps" / "sam_app" / "model" / "sam_tiny.safetensors"
+SIDE = tiny.TinyConfig().img_size
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def shipped() -> tiny.SamTiny:
 def embedding(shipped: tiny.SamTiny) -> torch.Tensor:
     torch.manual_seed(0)
     with torch.inference_mode():
-        return shipped.image_encoder(torch.randn(1, 3, 256, 256))
+        return shipped.image_encoder(torch.randn(1, 3, SIDE, SIDE))
 
 
 def decode(model, embedding, *, points=None, boxes=None, masks=None, multimask=False):
@@ -45,7 +46,7 @@ def some_points(batch: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]
     generator = torch.Generator().manual_seed(3)
     labels = torch.ones(batch, count, dtype=torch.int)
     labels[:, 1:] = 0
-    return torch.rand(batch, count, 2, generator=generator) * 255, labels
+    return torch.rand(batch, count, 2, generator=generator) * (SIDE - 1), labels
 
 
 def test_interfaces_take_the_arguments_of_segment_anything():
@@ -55,7 +56,7 @@ def test_interfaces_take_the_arguments_of_segment_anything():
 
 def test_shapes(shipped, embedding):
     channels = shipped.config.embed_dim
-    assert shipped.img_size == shipped.image_encoder.img_size == 256
+    assert shipped.img_size == shipped.image_encoder.img_size == SIDE == 512
     assert embedding.shape == (1, channels, 64, 64)
     assert shipped.prompt_encoder.get_dense_pe().shape == (1, channels, 64, 64)
     assert shipped.prompt_encoder.mask_input_size == (256, 256)
@@ -65,6 +66,7 @@ def test_shapes(shipped, embedding):
     for multimask, count in ((False, 1), (True, 3)):
         masks, quality = decode(shipped, embedding, points=some_points(3), boxes=boxes, multimask=multimask)
         assert masks.shape == (3, count, 256, 256) and quality.shape == (3, count)
+        assert ((quality >= 0) & (quality <= 1)).all()
 
 
 def test_a_batch_of_prompts_is_answered_as_one_by_one(shipped, embedding):
@@ -83,7 +85,7 @@ def test_a_batch_of_prompts_is_answered_as_one_by_one(shipped, embedding):
 def test_embeddings_of_several_images_take_their_share_of_the_prompts(shipped):
     torch.manual_seed(1)
     with torch.inference_mode():
-        embeddings = shipped.image_encoder(torch.randn(2, 3, 256, 256))
+        embeddings = shipped.image_encoder(torch.randn(2, 3, SIDE, SIDE))
     boxes = torch.tensor([[10.0, 20, 90, 80], [100, 30, 120, 60], [30, 30, 99, 99], [1, 2, 30, 40]])
     together, _ = decode(shipped, embeddings, boxes=boxes)
     second, _ = decode(shipped, embeddings[1:], boxes=boxes[2:])
@@ -124,12 +126,12 @@ def test_prompts_that_do_not_fit_are_refused(shipped):
     with pytest.raises(ValueError, match="points must be"):
         encoder((torch.zeros(1, 2, 2), torch.zeros(1, 3)), None, None)
     with pytest.raises(ValueError, match="expected images"):
-        shipped.image_encoder(torch.zeros(1, 3, 128, 256))
+        shipped.image_encoder(torch.zeros(1, 3, 256, SIDE))
 
 
 def test_preprocessing_pads_right_and_bottom_with_zeros(shipped):
-    x = shipped.preprocess(torch.full((3, 100, 256), 200.0))
-    assert x.shape == (3, 256, 256)
+    x = shipped.preprocess(torch.full((3, 100, SIDE), 200.0))
+    assert x.shape == (3, SIDE, SIDE)
     assert (x[:, 100:] == 0).all() and (x[:, :100] > 0).all()
 
 
@@ -158,7 +160,7 @@ def test_wrong_checkpoints_are_refused(tmp_path, fault):
     elif fault == "shape":
         tensors[name] = tensors[name][:1].clone()
     elif fault == "config":
-        metadata = tiny.config_metadata(tiny.TinyConfig(img_size=512))
+        metadata = tiny.config_metadata(tiny.TinyConfig(img_size=256))
     if fault == "garbage":
         path.write_bytes(b"no checkpoint at all")
     elif fault != "absent":
@@ -167,19 +169,36 @@ def test_wrong_checkpoints_are_refused(tmp_path, fault):
         tiny.build_sam_tiny(path)
 
 
-def test_a_larger_input_has_the_same_embedding_size():
-    model = tiny.SamTiny(tiny.TinyConfig(img_size=512)).eval()
+@pytest.mark.parametrize("side", [256, 768])
+def test_another_input_has_the_same_embedding_size(side):
+    model = tiny.SamTiny(tiny.TinyConfig(img_size=side)).eval()
     with torch.inference_mode():
-        assert model.image_encoder(torch.zeros(1, 3, 512, 512)).shape == (1, model.config.embed_dim, 64, 64)
-    with pytest.raises(ValueError, match="power of two"):
+        assert model.image_encoder(torch.zeros(1, 3, side, side)).shape == (1, model.config.embed_dim, 64, 64)
+    with pytest.raises(ValueError, match="multiple of 256"):
         tiny.SamTiny(tiny.TinyConfig(img_size=300))
 
 
-@pytest.fixture(scope="module", params=[(128.0, 128.0, 40.0), (60.0, 170.0, 22.0)])
+def test_the_rating_looks_at_the_mask_and_does_not_bend_it():
+    torch.manual_seed(0)
+    head = tiny.QualityHead(channels=8, dim=16)
+    masks = torch.randn(2, 4, 256, 256, requires_grad=True)
+    features = torch.randn(2, 8, 64, 64, requires_grad=True)
+    tokens = torch.randn(2, 5, 16, requires_grad=True)
+    rating = head(masks, features, tokens)
+    assert rating.shape == (2, 4)
+    rating.sum().backward()
+    assert masks.grad is None and features.grad is None and tokens.grad is None
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    changed = head(torch.cat([-masks[:, :1], masks[:, 1:]], 1), features, tokens)
+    assert not torch.allclose(changed[:, 0], rating[:, 0])
+    assert not torch.allclose(changed[:, 1:], rating[:, 1:]), "the others no longer agree with it as before"
+
+
+@pytest.fixture(scope="module", params=[(256.0, 256.0, 80.0), (120.0, 340.0, 44.0)])
 def phantom(request) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """A grey disc on a darker, noisy ground, its mask, and its centre (x, y) and radius."""
     x, y, radius = request.param
-    rows, columns = np.mgrid[0:256, 0:256]
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
     mask = np.hypot(columns - x, rows - y) <= radius
     image = np.where(mask, 150.0, 80.0) + np.random.default_rng(0).normal(0, 6, mask.shape)
     return np.clip(image, 0, 255).astype(np.float32), mask, (x, y, radius)
@@ -190,9 +209,14 @@ def test_shipped_model_segments_a_disc(shipped, phantom):
     with torch.inference_mode():
         embedding = shipped.image_encoder(shipped.preprocess(torch.from_numpy(image).expand(1, 3, -1, -1)))
     box = torch.tensor([[x - radius, y - radius, x + radius + 1, y + radius + 1]])
-    answer = (decode(shipped, embedding, boxes=box)[0][0, 0] > 0).numpy()
+    answer = whole(decode(shipped, embedding, boxes=box)[0])
     assert 2 * (answer & mask).sum() / (answer.sum() + mask.sum()) >= 0.9
     point = (torch.tensor([[[x, y]]]), torch.ones(1, 1, dtype=torch.int))
-    answer = (decode(shipped, embedding, points=point)[0][0, 0] > 0).numpy()
+    answer = whole(decode(shipped, embedding, points=point)[0])
     assert answer[int(y), int(x)]
     assert 2 * (answer & mask).sum() / (answer.sum() + mask.sum()) >= 0.5
+
+
+def whole(logits: torch.Tensor) -> np.ndarray:
+    """The first mask at the size of the input, (SIDE, SIDE) bool."""
+    return (torch.nn.functional.interpolate(logits, (SIDE, SIDE), mode="bilinear")[0, 0] > 0).numpy()

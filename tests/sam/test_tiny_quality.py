@@ -56,5 +56,6 @@ def test_box_and_point_prompts(organs):
         held += bool(by_point.masks[0][y, x])
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     print("mean Dice:", ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()), f"; point held {held}/30")
-    assert means["box"] >= 0.806 and means["box"] > means["ellipse"] > means["full box"]
+    assert means["box"] >= 0.85 and means["box"] > means["ellipse"] > means["full box"]
+    assert means["centre point"] >= 0.72
     assert held == 30

@@ -107,7 +107,7 @@ _SPECS = (
         checkpoint="sam_tiny.safetensors",
         bundled=True,
         point_candidates=False,  # its single mask was measured to be the better answer
-        min_score=0.2,  # its predicted IoU tells little yet; how sharp a mask's border is tells more
+        min_score=0.2,  # it rates answers to a lone point low; how sharp a mask's border is tells more
         min_stability=0.85,
     ),
     ModelSpec(

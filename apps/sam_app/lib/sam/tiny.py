@@ -27,6 +27,9 @@ from torch.nn import functional as F
 
 EMBEDDING_SIZE = 64
 MASK_SIZE = 256
+STEM_SIZE = 128
+"""Cells per side of the encoder's finest features."""
+
 NUM_MASKS = 4
 """Masks made internally, as in SAM: mask 0 for clear prompts, 1 to 3 as candidates for ambiguous ones."""
 
@@ -36,16 +39,16 @@ class TinyConfig:
     """Sizes of the network; written to and compared with the checkpoint's metadata.
 
     Attributes:
-        img_size: Side S of the input square in pixels: 256, or 256 times a power of two.
-        widths: Channels at 2, 4, 8, 16 and 32 pixels per cell (for `img_size` 256).
+        img_size: Side S of the input square in pixels, a multiple of 256.
+        widths: Channels of the encoder at 128, 64, 32, 16 and 8 cells per side.
         semantic: Channels of the embedding that come from the feature pyramid.
-        fine: Channels at half resolution that are folded, 2x2 to one cell, into the embedding.
+        fine: Channels at 128 cells per side that are folded, 2x2 to one cell, into the embedding.
         token_dim: Width of the decoder's tokens.
         decoder_widths: Channels of the decoder at 64, 32 and 16 cells per side.
         upscaled: Channels of the decoder at 128 cells per side, from which the masks are made.
     """
 
-    img_size: int = 256
+    img_size: int = 512
     widths: tuple[int, int, int, int, int] = (32, 64, 128, 192, 256)
     semantic: int = 96
     fine: int = 12
@@ -55,7 +58,7 @@ class TinyConfig:
 
     @property
     def embed_dim(self) -> int:
-        """Channels C of the image embedding: the pyramid's, the half-resolution ones, 16 of the image itself."""
+        """Channels C of the image embedding: the pyramid's, the fine ones, 16 of the image itself."""
         return self.semantic + 4 * self.fine + 16
 
 
@@ -129,16 +132,11 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
         self.img_size = config.img_size
-        extra = int(math.log2(config.img_size // MASK_SIZE))
-        if MASK_SIZE << extra != config.img_size:
-            raise ValueError(f"img_size must be {MASK_SIZE} times a power of two, got {config.img_size}")
+        if config.img_size % MASK_SIZE:
+            raise ValueError(f"img_size must be a multiple of {MASK_SIZE}, got {config.img_size}")
+        self.patch = config.img_size // STEM_SIZE
         w2, w4, w8, w16, w32 = config.widths
-        reduce: list[nn.Module] = []
-        channels = 24
-        for _ in range(extra):
-            reduce += [ConvNorm(channels, w2), ConvNorm(w2, 24, stride=2)]
-        self.reduce = nn.Sequential(*reduce)
-        self.stem = nn.Sequential(ConvNorm(channels, w2), Residual(w2))
+        self.stem = nn.Sequential(ConvNorm(6 * self.patch**2, w2), Residual(w2))
         self.stage4 = nn.Sequential(ConvNorm(w2, w4, stride=2), Residual(w4), Residual(w4))
         self.stage8 = nn.Sequential(ConvNorm(w4, w8, stride=2), Residual(w8), Residual(w8))
         self.stage16 = nn.Sequential(
@@ -164,15 +162,13 @@ class ImageEncoder(nn.Module):
 
         Returns:
             float (B, C, 64, 64). The last channels are finer features, folded: `fine` channels of 2x2 positions
-            and one (the locally normalised brightness) of 4x4 positions per cell.
+            and one (the locally normalised brightness at 256 x 256) of 4x4 positions per cell.
         """
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2:] != (self.img_size, self.img_size):
             raise ValueError(f"expected images of shape (B, 3, {self.img_size}, {self.img_size}), got {tuple(x.shape)}")
         rich = local_contrast(x)
-        detail = rich[:, 3:4]
-        if self.img_size > MASK_SIZE:
-            detail = F.interpolate(detail, size=(MASK_SIZE, MASK_SIZE), mode="area")
-        s2 = self.stem(self.reduce(F.pixel_unshuffle(rich, 2)))
+        detail = F.avg_pool2d(rich[:, 3:4], self.img_size // MASK_SIZE)
+        s2 = self.stem(F.pixel_unshuffle(rich, self.patch))
         s4 = self.stage4(s2)
         s8 = self.stage8(s4)
         s16 = self.stage16(s8)
@@ -384,6 +380,64 @@ class TokenBlock(nn.Module):
         return tokens + self.mlp(tokens)
 
 
+class QualityHead(nn.Module):
+    """Rates masks from what lies in them: estimates the IoU of each mask with the object that was meant.
+
+    SAM's head sees a token alone, which knows the prompt better than the answer. This one looks at the mask too: at
+    the features inside it and along its border, at how sure its pixels are, at how far the masks agree, and at its
+    size. No gradient flows from it into the rest of the network, so that it judges the masks and does not bend them.
+    """
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        seen = 2 * channels + 2 * dim
+        self.norm = nn.LayerNorm(seen)
+        self.net = nn.Sequential(
+            nn.Linear(seen + NUM_MASKS + 3, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1)
+        )
+
+    def forward(self, masks: Tensor, features: Tensor, tokens: Tensor) -> Tensor:
+        """Rate the masks of B objects.
+
+        Args:
+            masks: Logits (B, n, 256, 256).
+            features: (B, D, 64, 64), the decoder's.
+            tokens: (B, 1 + n, T): one of the whole answer, and those that made the masks.
+
+        Returns:
+            (B, n), 0 to 1.
+        """
+        probability = masks.detach().float().sigmoid()
+        chosen = (masks.detach() > 0).to(probability.dtype)
+        unsure = probability * (1 - probability)
+        cell = MASK_SIZE // EMBEDDING_SIZE
+        inside = F.avg_pool2d(probability, cell).flatten(2)
+        border = F.avg_pool2d(unsure, cell).flatten(2)
+        area, length = inside.sum(-1, keepdim=True), border.sum(-1, keepdim=True)
+        overlap = (probability * chosen).mean((2, 3))[..., None] * EMBEDDING_SIZE**2
+        chosen_area = chosen.mean((2, 3))[..., None] * EMBEDDING_SIZE**2
+        expected = overlap / (area + chosen_area - overlap + 1e-3)
+        shared = torch.matmul(inside, inside.transpose(1, 2))
+        own = inside.square().sum(-1, keepdim=True)
+        agreement = shared / (own + own.transpose(1, 2) - shared + 1e-3)
+        flat = features.detach().float().flatten(2).transpose(1, 2)
+        tokens = tokens.detach().float()
+        seen = [
+            torch.matmul(inside, flat) / (area + 1e-3),
+            torch.matmul(border, flat) / (length + 1e-3),
+            tokens[:, :1].expand(-1, masks.shape[1], -1),
+            tokens[:, 1:],
+        ]
+        stated = [
+            4 * agreement - 2,
+            4 * expected - 2,
+            (area + 0.1).log() / 2 - 1,
+            length / (area + 0.1).sqrt(),
+        ]
+        quality: Tensor = self.net(torch.cat([self.norm(torch.cat(seen, -1)), *stated], -1))[..., 0].sigmoid()
+        return quality
+
+
 class MaskDecoder(nn.Module):
     """A small U-Net over image and dense prompt embedding whose last layer is written by tokens."""
 
@@ -415,7 +469,7 @@ class MaskDecoder(nn.Module):
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 4 * (config.upscaled + 1)))
             for _ in range(NUM_MASKS)
         )
-        self.iou_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, NUM_MASKS))
+        self.iou_head = QualityHead(d64, dim)
 
     def forward(
         self,
@@ -482,9 +536,11 @@ class MaskDecoder(nn.Module):
         # Each mask token writes a 1x1 convolution to four subpixels, which makes 256 x 256 out of 128 x 128.
         weights = torch.stack([net(tokens[:, 1 + i]) for i, net in enumerate(self.hyper)], 1)
         weights = weights.reshape(batch, NUM_MASKS * 4, -1)
-        flat = torch.bmm(weights[..., 1:], x128.flatten(2)) + weights[..., :1]
+        # Pixels come first, as they lie in memory: that spares training a change of layout.
+        pixels = x128.permute(0, 2, 3, 1).flatten(1, 2)
+        flat = (torch.bmm(pixels, weights[..., 1:].transpose(1, 2))).transpose(1, 2) + weights[..., :1]
         masks = F.pixel_shuffle(flat.reshape(batch, NUM_MASKS * 4, *x128.shape[-2:]), 2)
-        return masks, self.iou_head(tokens[:, 0])
+        return masks, self.iou_head(masks, x64, tokens[:, : 1 + NUM_MASKS])
 
 
 def repeat(x: Tensor, times: int) -> Tensor:
