@@ -27,6 +27,7 @@ from evaluation.users import (
     jittered_box,
     random_click,
 )
+from tiny.evaluate import iou
 
 CLICK_COUNTS = (1, 3, 5, 8)
 """After how many clicks the answer is measured."""
@@ -107,11 +108,7 @@ def automatic(case: Case, dialogue: Dialogue, rng: np.random.Generator) -> Itera
     """No prompt: the found object that is most like the truth."""
     found = dialogue.ask_nothing()
     nothing = np.zeros_like(case.truth)
-    yield "automatic, best match", max(found, key=lambda mask: _iou(mask, case.truth), default=nothing), None
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b)))
+    yield "automatic, best match", max(found, key=lambda mask: iou(mask, case.truth), default=nothing), None
 
 
 PROTOCOLS: dict[str, Protocol] = {

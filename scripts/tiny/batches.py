@@ -95,13 +95,7 @@ def zoom(
 ) -> tuple[NDArray[np.uint8], tuple[int, int], NDArray[np.bool_], float]:
     """Take a part of a scene, as an image of a coarser resolution may show it, and enlarge it to the scene's size.
 
-    Objects of which too little is left are replaced by others.
-
-    Args:
-        rng: Source of randomness.
-        image: (S, S).
-        size: Valid height and width.
-        masks: (P, S, S).
+    Objects of which too little is left are replaced by others. Arguments as for `augment`.
 
     Returns:
         Image, valid size, masks, and the side of a pixel of the coarser image.
@@ -144,9 +138,7 @@ def shrunk(masks: NDArray[np.bool_]) -> Tensor:
     return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32))[None], masks.shape[-1] // 256)[0]
 
 
-def draw_batch(
-    rng: Rng, scenes: Scenes, *, images: int, prompts: int, mean: float, std: float, augmented: bool = True
-) -> Batch:
+def draw_batch(rng: Rng, scenes: Scenes, *, images: int, prompts: int, mean: float, std: float) -> Batch:
     """Return a batch of random scenes with first prompts for random objects.
 
     Args:
@@ -156,7 +148,6 @@ def draw_batch(
         prompts: Objects P per scene, with repetition in scenes that have fewer.
         mean: Subtracted from the intensities.
         std: Divides them then.
-        augmented: Vary the scenes.
     """
     side = scenes.images.shape[-1]
     pictures = np.zeros((images, 3, side, side), np.float32)
@@ -168,12 +159,8 @@ def draw_batch(
         which = np.concatenate([which, rng.integers(count, size=prompts - len(which))])
         masks = scenes.object_masks(int(scene), which)
         size = (int(scenes.sizes[scene, 0]), int(scenes.sizes[scene, 1]))
-        picture = np.repeat(scenes.images[scene][None].astype(np.float32), 3, 0)
-        pixel = 1.0
-        if augmented:
-            image, size, masks, pixel = zoom(rng, scenes.images[scene], size, masks)
-            picture, size, masks = augment(rng, image, size, masks)
-        height, width = size
+        image, size, masks, pixel = zoom(rng, scenes.images[scene], size, masks)
+        picture, (height, width), masks = augment(rng, image, size, masks)
         pictures[i, :, :height, :width] = (picture[:, :height, :width] - mean) / std
         targets[i] = shrunk(masks)
         made += [first_prompt(rng, mask, pixel) for mask in masks]

@@ -155,7 +155,7 @@ def test_a_batch_with_the_labels_that_there_are(server, tmp_path):
     assert set(np.unique(refined)) <= {0, 4, 9} and not np.delete(refined, 7, axis=2).any()
     found = refined[..., 7] == 4
     truth = mask[..., 7]
-    assert 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)) > 0.65
+    assert 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)) > 0.68
     assert np.array_equal(label_of(server, "clear", "final"), coarse)
 
 
