@@ -57,7 +57,7 @@ PROMPTERS: dict[str, Prompter] = {"click": click, "box": tight_box}
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Of two bool volumes."""
-    return float(2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b)))
+    return float(2 * np.count_nonzero(a & b) / max(1, int(np.count_nonzero(a)) + int(np.count_nonzero(b))))
 
 
 def measured(
@@ -79,7 +79,7 @@ def measured(
     true = np.flatnonzero(solid.truth.any(axis=(1, 2)))
     for k in true:
         truth = solid.truth[k]
-        peer[k] = predictor.decode(predictor.encode(frame(k)), [prompter(truth)])[0].masks[0]
+        peer[k] = predictor.decode(predictor.encode(frame(int(k))), [prompter(truth)])[0].masks[0]
     return {
         "dice": dice(followed, solid.truth),
         "peer_dice": dice(peer, solid.truth),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def list_keys(keys: tuple[ApiKey, ...]) -> None:
     """Prints one line a key."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     row = "{:<24} {:<30} {:<12} {}"
     print(row.format("name", "roles", "created", "expires"))
     for key in keys:

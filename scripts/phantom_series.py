@@ -159,9 +159,8 @@ class Series:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.is_little_endian, dataset.is_implicit_VR = True, False
         path = folder / f"{self.modality.lower()}_{k:03}.dcm"
-        pydicom.dcmwrite(path, dataset, write_like_original=False)
+        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
         return path
 
     def _header(self) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import socket
 import sys
@@ -167,8 +166,6 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from monailabel.main import Main
 
-    # monailabel looks for itkimage2segimage, which is installed beside Python, on PATH.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     sys.argv = ["monailabel", "start_server", "--app", str(APP_FOLDER), "--studies", studies]
     sys.argv += ["--host", arguments.host, "--port", str(port)]
     for key, value in conf.items():

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             "protocols": protocols,
             "tolerance": {"value": arguments.tolerance, "unit": unit},
             "seed": arguments.seed,
-            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - started, 1),
             "machine": {"system": platform.platform(), "processor": platform.machine()},
             "versions": {"sam_app": VERSION, **{name: version(name) for name in ("torch", "monai", "numpy")}},

@@ -58,7 +58,6 @@ def make_ct() -> Callable[..., Dataset]:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.is_little_endian, dataset.is_implicit_VR = True, False
         return dataset
 
     return make
@@ -71,7 +70,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     def save_as(dataset: Dataset, name: str = "upload") -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        pydicom.dcmwrite(path, dataset, write_like_original=False)
+        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
         return path
 
     return save_as

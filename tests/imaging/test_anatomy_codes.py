@@ -8,7 +8,7 @@ from pydicom.sr.codedict import codes
 
 from lib.imaging.anatomy_codes import _ALIASES, _TERMS, TISSUE, SegmentedProperty, property_of
 
-ANATOMY = ("123037004", "SCT")
+ANATOMY = ("91723000", "SCT")
 ALTERED = ("49755003", "SCT")
 LEFT, RIGHT = "7771000", "24028007"
 

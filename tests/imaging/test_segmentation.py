@@ -180,7 +180,7 @@ def test_segments_are_coded_by_what_their_labels_name(make_ct, gradient, dciodvf
         (concept,) = item[keyword].value
         return concept.CodeValue, concept.CodingSchemeDesignator
 
-    assert code(kidney, "SegmentedPropertyCategoryCodeSequence") == ("123037004", "SCT")
+    assert code(kidney, "SegmentedPropertyCategoryCodeSequence") == ("91723000", "SCT")
     assert code(kidney, "SegmentedPropertyTypeCodeSequence") == ("64033007", "SCT")
     (kind,) = kidney.SegmentedPropertyTypeCodeSequence
     assert code(kind, "SegmentedPropertyTypeModifierCodeSequence") == ("7771000", "SCT")

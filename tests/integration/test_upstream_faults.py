@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -80,10 +78,7 @@ def serve_dicomweb(tmp_path_factory, orthanc) -> Callable[[Path | None], Abstrac
     @contextmanager
     def start(app: Path | None) -> Iterator[Target]:
         folder = tmp_path_factory.mktemp("dicomweb")
-        variables = {
-            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where dcmqi's programs are
-        }
+        variables = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache")}
         (folder / "secret").mkdir()
         (folder / "secret" / "file").touch()
         app = app or write_bare_app(folder / "app")

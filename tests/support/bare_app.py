@@ -38,6 +38,9 @@ class BareApp(MONAILabelApp):
         self.checkpoint = os.path.join(app_dir, "checkpoint.pt")
         super().__init__(app_dir, studies, conf, name="bare")
 
+    def _download_dcmqi_tools(self):
+        """Not here: nothing is downloaded in a test."""
+
     def init_infers(self):
         return {"sam_tiny": Copy(self.checkpoint)}
 '''

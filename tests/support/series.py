@@ -143,9 +143,8 @@ def write_series(folder: Path, acquisition: Acquisition) -> list[Path]:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.is_little_endian, dataset.is_implicit_VR = True, False
         files.append(folder / f"{number:03}.dcm")
-        pydicom.dcmwrite(files[-1], dataset, write_like_original=False)
+        pydicom.dcmwrite(files[-1], dataset, enforce_file_format=True)
     return files
 
 

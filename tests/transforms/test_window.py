@@ -1,7 +1,7 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixel_data_handlers.util import apply_voi_lut
+from pydicom.pixels import apply_voi_lut
 
 from lib.imaging.image import MedicalImage, Window
 from lib.sam.clock import Clock, use_clock

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lib.server.auth.api_keys import ApiKey, KeyFileError, digest, make_key
 
-NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_keys_are_long_random_and_kept_as_their_digest_alone():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -147,7 +147,7 @@ def test_headers_that_are_refused(app, key, header, caplog):
 @pytest.mark.parametrize(("seconds", "status"), [(60, 200), (0, 401), (-1, 401)])
 def test_a_key_ends_when_it_expires(app, tmp_path, login, seconds, status):
     key, entry = make_key("guest", ["user"], 1)
-    expires = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    expires = datetime.now(UTC) + timedelta(seconds=seconds)
     KeyFile(tmp_path / "keys.json").add(replace(entry, expires=expires))
     answer = ask(app, "GET", "/info/", headers=login(key))
     assert answer.status_code == status

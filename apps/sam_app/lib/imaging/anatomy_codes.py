@@ -38,7 +38,6 @@ _ALIASES = {
     "small bowel": "small intestine",
     "large bowel": "large intestine",
     "brainstem": "brain stem",
-    "fat": "body fat",
     "gall bladder": "gallbladder",
     "hepatic": "liver",
     "pancreatic": "pancreas",
@@ -162,7 +161,7 @@ def _terms() -> Iterator[tuple[tuple[str, ...], tuple[Code, Code]]]:
             if code.scheme_designator == "SCT" and name not in _NO_SEGMENT:
                 yield _key(_words(code.meaning)), (category, code)
     yield _key(_words("lesion")), (_ABNORMAL, codes.SCT.Lesion)
-    for code in (codes.cid4.DescendingAorta, codes.cid4.PulmonaryVein):
+    for code in (codes.SCT.AorticValve, codes.SCT.DescendingAorta, codes.SCT.PulmonaryVein):
         yield _key(_words(code.meaning)), (_CATEGORIES.AnatomicalStructure, code)
 
 

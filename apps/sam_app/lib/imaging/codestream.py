@@ -1,30 +1,39 @@
-"""Sizes stated inside compressed frames, read before a decoder allocates memory for them."""
+"""What compressed frames say of themselves, read before a decoder allocates memory for them."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # T.81 table B.1; F7: JPEG-LS, T.87
+_LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))  # T.81 table B.1
+_JPEG_LS = 0xF7  # T.87
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {_JPEG_LS}
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _ADOBE, _START_OF_SCAN = 0xEE, 0xDA
+_JPEG_2000 = b"\xff\x4f\xff\x51"  # SOC, SIZ
+_JPEG_XL = b"\xff\x0a"
+_JPEG_XL_FILE = b"\x00\x00\x00\x0cJXL "
 
 
 class Codestream(NamedTuple):
-    """What the header of a JPEG, JPEG-LS or JPEG 2000 frame says.
+    """What the header of a compressed frame says.
 
     Args:
         rows: Height in pixels.
         columns: Width in pixels.
-        components: Samples per pixel.
-        precision: Bits per sample.
+        components: Samples per pixel; None for JPEG XL, whose header is not read as far.
+        precision: Bits per sample; likewise.
+        start: Offset of the codestream in the frame; other than 0 if it is wrapped into a file's boxes.
+        is_lossless: A JPEG of a lossless process, which knows no colour transform.
         is_subsampled: A JPEG whose components have different resolutions, as only those of YCbCr have.
         has_adobe_marker: A JPEG that itself tells (ITU-T T.872, 6.5.3) whether it is RGB or YCbCr.
     """
 
     rows: int
     columns: int
-    components: int
-    precision: int
+    components: int | None = None
+    precision: int | None = None
+    start: int = 0
+    is_lossless: bool = False
     is_subsampled: bool = False
     has_adobe_marker: bool = False
 
@@ -33,14 +42,17 @@ def read_codestream(frame: bytes) -> Codestream | None:
     """Read the size of a compressed frame.
 
     Args:
-        frame: One frame's bytes: JPEG (ITU-T T.81), JPEG-LS (T.87), JPEG 2000 codestream (T.800) or JP2 file.
+        frame: One frame's bytes: JPEG (ITU-T T.81), JPEG-LS (T.87), JPEG 2000 (T.800, T.814) or JPEG XL
+            (ISO/IEC 18181), bare or in a file's boxes.
 
     Returns:
         None if no size is found.
     """
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)
-    at = frame.find(b"\xff\x4f\xff\x51")  # SOC, SIZ: at the start, or inside a JP2 file's boxes
+    if frame[:2] == _JPEG_XL or frame[:8] == _JPEG_XL_FILE:
+        return _read_jpeg_xl(frame)
+    at = frame.find(_JPEG_2000)  # at the start, or inside a JP2 file's boxes
     if at < 0 or len(frame) < at + 43:
         return None
 
@@ -48,7 +60,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
         return int.from_bytes(frame[at + offset : at + offset + length], "big")
 
     columns, rows = number(8) - number(16), number(12) - number(20)
-    return Codestream(rows, columns, number(40, 2), (frame[at + 42] & 0x7F) + 1)
+    return Codestream(rows, columns, number(40, 2), (frame[at + 42] & 0x7F) + 1, start=at)
 
 
 def _read_jpeg(frame: bytes) -> Codestream | None:
@@ -71,8 +83,37 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
         if marker == _ADOBE and body[:5] == b"Adobe" and len(body) >= 12:  # decoders ignore a shorter one
             has_adobe_marker = True
         if marker in _START_OF_FRAME and len(body) >= 6:
-            rows, columns = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            is_subsampled = len(set(body[7 : 6 + 3 * body[5] : 3])) > 1
-            return Codestream(rows, columns, body[5], body[0], is_subsampled, has_adobe_marker)
+            return Codestream(
+                rows=int.from_bytes(body[1:3], "big"),
+                columns=int.from_bytes(body[3:5], "big"),
+                components=body[5],
+                precision=body[0],
+                is_lossless=marker in _LOSSLESS,
+                is_subsampled=len(set(body[7 : 6 + 3 * body[5] : 3])) > 1,
+                has_adobe_marker=has_adobe_marker,
+            )
         at += 2 + length
     return None
+
+
+def _read_jpeg_xl(frame: bytes) -> Codestream | None:
+    """The SizeHeader of ISO/IEC 18181-1, a bundle of bit fields, lowest bit first, behind the signature."""
+    at = 0 if frame[:2] == _JPEG_XL else frame.find(_JPEG_XL, len(_JPEG_XL_FILE))
+    if at < 0 or len(frame) < at + 12:
+        return None
+    bits, taken = int.from_bytes(frame[at + 2 : at + 12], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal taken
+        taken += count
+        return bits >> (taken - count) & ((1 << count) - 1)
+
+    is_multiple_of_8 = take(1) == 1
+
+    def size() -> int:
+        return (take(5) + 1) * 8 if is_multiple_of_8 else take((9, 13, 18, 30)[take(2)]) + 1
+
+    rows = size()
+    ratio = take(3)
+    across, down = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    return Codestream(rows, rows * across // down if ratio else size())

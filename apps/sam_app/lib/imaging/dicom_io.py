@@ -48,7 +48,7 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
         if not hasattr(dataset, "file_meta"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset()
         if "TransferSyntaxUID" not in dataset.file_meta:
-            little, implicit = dataset.is_little_endian, dataset.is_implicit_VR
+            implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
         _drop_undecodable(dataset)
@@ -68,7 +68,7 @@ def to_bytes(dataset: Dataset) -> bytes:
         The file's bytes.
     """
     buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, write_like_original=False)
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 
 

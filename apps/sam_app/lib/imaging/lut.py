@@ -33,7 +33,7 @@ def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> 
         raise CorruptImageError("a lookup table of the DICOM image is damaged")
     count = int(description[0]) or 65536
     if isinstance(values, bytes):
-        order = "<" if getattr(dataset, "is_little_endian", True) else ">"
+        order = ">" if dataset.original_encoding[1] is False else "<"
         words = description[2] > 8 or len(values) >= 2 * count
         usable = values[: count * 2] if words else values[:count]
         table = np.frombuffer(usable[: len(usable) // 2 * 2 if words else None], f"{order}u2" if words else np.uint8)

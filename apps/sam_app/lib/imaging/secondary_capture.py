@@ -116,7 +116,6 @@ def secondary_capture(
     result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     result.file_meta.MediaStorageSOPClassUID = result.SOPClassUID
     result.file_meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
-    result.is_little_endian, result.is_implicit_VR = True, False
     return result
 
 

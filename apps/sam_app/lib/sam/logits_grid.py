@@ -65,8 +65,8 @@ class LogitsGrid:
 
     def box(self, mask: np.ndarray, margin: float) -> np.ndarray:
         """The XYXY box in pixels around a mask that is not empty, widened by a share of its sides at each."""
-        top, bottom = _extent(mask.any(axis=1))
-        left, right = _extent(mask.any(axis=0))
+        top, bottom = _extent(np.any(mask, axis=1))
+        left, right = _extent(np.any(mask, axis=0))
         dx, dy = margin * (right - left), margin * (bottom - top)
         scale = np.array([*self.scale, *self.scale])
         box: np.ndarray = np.array([left - dx, top - dy, right + dx, bottom + dy]) / scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, HTTPException, Path, Query, Request, Response, UploadFile
@@ -108,7 +108,7 @@ def _prefers_async(prefer: str | None) -> bool:
     return "respond-async" in preferences
 
 
-class View(str, Enum):
+class View(StrEnum):
     """What `GET /get_segmented_image/` shows."""
 
     overlay = "overlay"
@@ -117,7 +117,7 @@ class View(str, Enum):
     image = "image"
 
 
-class DicomType(str, Enum):
+class DicomType(StrEnum):
     """What `GET /get_dicom_image/` answers."""
 
     sc = "sc"

@@ -18,7 +18,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
@@ -176,7 +176,7 @@ class SegmentationService:
         """Bring the image into the pending result's folder; answers what is to be done, fit for JSON."""
         request: dict[str, Any] = {
             "user": user,
-            "created": datetime.fromtimestamp(float(pending.timestamp), timezone.utc).isoformat(),
+            "created": datetime.fromtimestamp(float(pending.timestamp), UTC).isoformat(),
             "request": asked.model_dump(mode="json", exclude_none=True),
         }
         note(timestamp=f"{pending.timestamp:.6f}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from fastapi import Request, Response
@@ -39,7 +39,7 @@ def answer_file(
     """
     check_file(result, name)
     timestamp = print_timestamp(result.timestamp)
-    made = datetime.fromtimestamp(int(result.timestamp), timezone.utc)
+    made = datetime.fromtimestamp(int(result.timestamp), UTC)
     etag = f'"{timestamp}-{name}"'
     headers = {
         "ETag": etag,
@@ -73,7 +73,7 @@ def _has_it(request: Request, etag: str, made: datetime) -> bool:
     if since is None:
         return False
     try:
-        return made <= datetime.strptime(since, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=timezone.utc)
+        return made <= datetime.strptime(since, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
     except ValueError:
         return False
 

@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 ROLES = ("user", "annotator", "reviewer", "admin")
@@ -110,7 +110,7 @@ def make_key(name: str, roles: Iterable[str], days: float | None) -> tuple[str, 
     Raises:
         KeyFileError: If one of them cannot be.
     """
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     try:
         expires = None if days is None else now + timedelta(days=days)
     except (OverflowError, ValueError):

@@ -8,7 +8,7 @@ plugin knows no login, gets one all the same.
 from __future__ import annotations
 
 import base64
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User
@@ -102,7 +102,7 @@ def _user(key: ApiKey) -> User:
     Raises:
         InvalidLoginError: If the key has expired.
     """
-    if key.has_expired(datetime.now(timezone.utc)):
+    if key.has_expired(datetime.now(UTC)):
         raise InvalidLoginError(f"the API key {key.name!r} has expired")
     roles = [getattr(settings, f"MONAI_LABEL_AUTH_ROLE_{role.upper()}") for role in key.roles]
     return User(username=f"key:{key.name}", name=key.name, roles=roles)

@@ -6,15 +6,13 @@ Mends, besides those of :mod:`lib.server.mends.dicomweb_lists`, :mod:`~lib.serve
 - The NIfTI file that it makes of a series loses modality, windows and padding, and a copy stays behind among the
   temporary files. Here inference reads the DICOM files, in the same order of voxels; NIfTI is for who downloads it.
 - That file knows no tilted gantry's shear, so that voxels lie up to centimetres off. Here they lie where the slices do.
-- At start it downloads dcmqi's program unless that is on ``PATH``, where those of a virtual environment are only once
-  it is activated.
+- At start it downloads dcmqi's program, by which it makes labels DICOM.
 - It logs the server's address with a login that is in it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,8 +167,6 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
             "the DICOMweb server's address holds a login: give it without, and set MONAI_LABEL_DICOMWEB_USERNAME and "
             "MONAI_LABEL_DICOMWEB_PASSWORD"
         )
-    # Where dcmqi's itkimage2segimage is, which MONAI Label starts by its name to make a label DICOM.
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     client = DICOMwebClientX(
         url=url,
         session=_session(url),

@@ -22,11 +22,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
 from monailabel.config import settings
-from monailabel.datastore.utils.convert import binary_to_image
 from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
-from monailabel.utils.others.generic import remove_file
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
@@ -101,9 +99,6 @@ def infer(
             asked["image"] = uploads.enter_context(_on_disk(file))
         if label:
             asked["label"] = uploads.enter_context(_on_disk(label))
-            if asked["label"].endswith(".bin"):
-                asked["label"] = binary_to_image(app.datastore().get_image_uri(given), asked["label"])
-                uploads.callback(remove_file, asked["label"])
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         answer = send_response(app.datastore(), app.infer(asked), as_file, background_tasks)
         if output == ResultType.dicom_seg:

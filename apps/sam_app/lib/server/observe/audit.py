@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -88,7 +88,7 @@ def audit_entry(
         ``timestamp`` of the result; ``image_sha256``; ``model``; ``checkpoint_sha256``; ``prompts``, counted by kind.
     """
     return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": record.request_id,
         "kind": kind,
         "user": record.user,
