@@ -19,6 +19,7 @@ from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.isolation import start_workers
 from lib.infers.ahead import Ahead
 from lib.infers.sam_task import SamTask
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
@@ -54,6 +55,7 @@ class SamApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         clean_logs()
+        start_workers()
         self._model_dir = Path(app_dir) / "model"
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))

@@ -23,6 +23,8 @@ from lib.imaging.image import CorruptImageError, ImageTooLargeError
 _DAMAGED = "the DICOM file is truncated or damaged"
 _MAX_INFLATED_BYTES = 2 * 1024**3
 _CHUNK = 1024 * 1024
+_PIXEL_DATA = 0x7FE00010
+_SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
 def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) -> Dataset:
@@ -43,7 +45,7 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with corrupt_on_failure(_DAMAGED):
         _check_inflated_size(stream)
-        dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
+        dataset = _parse(stream, stop_before_pixels)
         dataset.filename = ""  # a header travels further than the path it came from
         if not hasattr(dataset, "file_meta"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -86,6 +88,17 @@ def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
+    """Parse a file whose compressed pixel data may lack the delimiter at their end (PS3.5 A.4), and nothing else."""
+    dataset: Dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
+    if dataset:
+        return dataset
+    stream.seek(0)  # of a file that ends too early pydicom returns nothing
+    completed = pydicom.dcmread(io.BytesIO(stream.read() + _SEQUENCE_DELIMITER), force=True)
+    is_whole = completed and max(completed.keys()) == _PIXEL_DATA and completed["PixelData"].is_undefined_length
+    return completed if is_whole else dataset
 
 
 def _check_inflated_size(stream: BinaryIO) -> None:

@@ -5,6 +5,7 @@ pydicom reads uncompressed and RLE pixel data; :mod:`lib.imaging.frame_decoders`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,10 @@ from pydicom.uid import (
 
 from lib.imaging.codestream import Codestream, read_codestream
 from lib.imaging.dicom_values import integer, numbers, value_of
-from lib.imaging.frame_decoders import FRAME_DECODERS, FrameDecoder
+from lib.imaging.frame_decoders import FRAME_DECODERS, FrameDecoder, decode_frame
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, UnsupportedImageError
+from lib.imaging.isolation import isolated
 from lib.imaging.lut import apply_lut, read_lut
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -40,6 +42,9 @@ _BY_PYDICOM = (
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_DECODER_BYTES_A_SAMPLE = 64
+_DECODER_SECONDS, _DECODER_SECONDS_A_SAMPLE = 20.0, 4e-6
+"""What a decoder may take: OpenJPEG needs some 12 bytes a sample, libjxl 40; a busy core some 0.1 s a megapixel."""
 _UNDECODABLE = "the DICOM image's pixel data are truncated, damaged or contradict its header"
 
 
@@ -72,7 +77,7 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
     shape = (frame_count, integer(dataset, "Rows"), integer(dataset, "Columns"))
     with corrupt_on_failure(_UNDECODABLE):
         if decoder is not None:
-            values = _decode_compressed(dataset, decoder, shape, samples)
+            values = _decode_compressed(dataset, shape, samples)
         else:
             values = _decode_by_pydicom(dataset, syntax)
         values = values.reshape(*shape, *([3] if samples == 3 else []))
@@ -95,27 +100,36 @@ def _decode_by_pydicom(dataset: Dataset, syntax: UID) -> np.ndarray:
     return get_decoder(syntax).as_array(dataset, **options)[0]
 
 
-def _decode_compressed(
-    dataset: Dataset, decoder: FrameDecoder, shape: tuple[int, int, int], samples: int
-) -> np.ndarray:
+def _decode_compressed(dataset: Dataset, shape: tuple[int, int, int], samples: int) -> np.ndarray:
     """All frames, each checked against the header before it is decoded; held once."""
     is_rgb = value_of(dataset, "PhotometricInterpretation") == "RGB"
+    syntax, size = str(dataset.file_meta.TransferSyntaxUID), (*shape[1:], *([samples] if samples > 1 else []))
+    bounds: dict[str, Any] = {
+        "memory": _DECODER_BYTES_A_SAMPLE * math.prod(size),
+        "seconds": _DECODER_SECONDS + math.prod(size) * _DECODER_SECONDS_A_SAMPLE,
+    }
     stacked = np.empty(0)
     for index, (frame, header) in enumerate(_checked_frames(dataset, shape, samples)):
-        decoded = decoder.decode(frame, header, is_rgb)
+        decoded = isolated(decode_frame, syntax, frame, header, is_rgb, **bounds)
         if index == 0:
-            stacked = np.empty((*shape, *([samples] if samples > 1 else [])), decoded.dtype)
+            stacked = np.empty((shape[0], *size), decoded.dtype)
+        if decoded.shape != size:
+            raise CorruptImageError("the size of a compressed frame contradicts the DICOM header")
         stacked[index] = decoded
     return stacked
 
 
 def _checked_frames(dataset: Dataset, shape: tuple[int, int, int], samples: int) -> Iterator[tuple[bytes, Codestream]]:
     """The compressed frames, as many as the header states, each of the header's size."""
-    count = 0
+    count, allocated = 0, integer(dataset, "BitsAllocated", minimum=1)
     for frame in generate_frames(dataset.PixelData, number_of_frames=shape[0]):
         header = read_codestream(frame)
         if header is None or (header.rows, header.columns) != shape[1:] or header.components not in (None, samples):
             raise CorruptImageError("the size of a compressed frame contradicts the DICOM header")
+        if (header.precision or 0) > allocated:
+            raise CorruptImageError(
+                f"the samples of a compressed frame have {header.precision} bits, Bits Allocated is {allocated}"
+            )
         count += 1
         if count > shape[0]:
             break
@@ -127,7 +141,8 @@ def _checked_frames(dataset: Dataset, shape: tuple[int, int, int], samples: int)
 def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder | None) -> np.ndarray:
     """Cut to Bits Stored below High Bit (overlays can lie above) and extend the sign: PS3.5 8.1.1.
 
-    A codestream that says itself whether it is signed is believed where the header differs.
+    A codestream that says itself whether it is signed is believed where the header differs, and nothing is cut off what
+    a decoder made of unsigned samples: there are no overlays in it.
     """
     if values.dtype.kind == "i" and decoder is not None and decoder.tells_sign:
         return values
@@ -139,6 +154,8 @@ def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder |
     if integer(dataset, "BitsAllocated") < 8 or not stored - 1 <= high_bit < width:
         return values
     signed = integer(dataset, "PixelRepresentation", default=0) == 1
+    if decoder is not None and not signed:
+        return values
     unsigned_type = values.dtype.str.replace("i", "u")
     target = unsigned_type.replace("u", "i") if signed else unsigned_type
     if stored == width:

@@ -7,7 +7,7 @@ installed never changes the result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -29,6 +29,9 @@ from pydicom.uid import (
 )
 
 from lib.imaging.codestream import Codestream
+
+_END = b"\xff\xd9"
+_FILLER = b"\x55\xa3" * 32
 
 JPEGXLLossless = UID("1.2.840.10008.1.2.4.110")
 JPEGXLJPEGRecompression = UID("1.2.840.10008.1.2.4.111")
@@ -57,32 +60,61 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     is in the Photometric Interpretation (PS3.5 8.2.1). A frame with subsampled components is YCbCr whatever the DICOM
     header says; a lossless frame is as it is.
     """
-    if header.components != 3 or header.is_lossless:
-        return imagecodecs.jpeg8_decode(frame)
-    stored = None
-    if not header.has_adobe_marker:
+    colours: dict[str, Any] = {}
+    if header.components == 3 and not header.is_lossless:
         stored = "RGB" if is_rgb and not header.is_subsampled else "YCBCR"
-    return imagecodecs.jpeg8_decode(frame, colorspace=stored, outcolorspace="RGB")
+        colours = {"colorspace": None if header.has_adobe_marker else stored, "outcolorspace": "RGB"}
+    if _is_terminated(frame):
+        return imagecodecs.jpeg8_decode(frame, **colours)
+    # libjpeg fills what is missing without a word: of a truncated frame, but not of one that lacks nothing but its end,
+    # it takes what is put behind it for pixels.
+    decoded = imagecodecs.jpeg8_decode(frame + _END, **colours)
+    if not np.array_equal(decoded, imagecodecs.jpeg8_decode(frame + _FILLER + _END, **colours)):
+        raise ValueError("the JPEG frame is truncated")
+    return decoded
 
 
 def _decode_jpeg_2000(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """The codestream, taken out of a JP2 file's boxes; its own multiple component transform is undone."""
-    return imagecodecs.jpeg2k_decode(frame[header.start :])
+    return imagecodecs.jpeg2k_decode(_complete_jpeg_2000(frame[header.start :]))
 
 
 def _decode_htj2k(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """High-Throughput JPEG 2000 (ITU-T T.814), likewise."""
-    return imagecodecs.htj2k_decode(frame[header.start :])
+    return imagecodecs.htj2k_decode(_complete_jpeg_2000(frame[header.start :]))
 
 
 def _decode_jpeg_ls(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """JPEG-LS (ITU-T T.87), components interleaved in any way."""
-    return imagecodecs.jpegls_decode(frame)
+    return imagecodecs.jpegls_decode(frame if _is_terminated(frame) else frame + _END)
 
 
 def _decode_jpeg_xl(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """JPEG XL (ISO/IEC 18181), its own colour transform undone."""
     return imagecodecs.jpegxl_decode(frame)
+
+
+def _is_terminated(frame: bytes) -> bool:
+    """Whether an end marker is there; one byte of padding may follow it (PS3.5 A.4)."""
+    return frame.rstrip(b"\x00").endswith(_END)
+
+
+def _complete_jpeg_2000(codestream: bytes) -> bytes:
+    """The codestream with its end marker, which some writers leave out.
+
+    Raises:
+        ValueError: If a tile-part (ITU-T T.800, A.4.2) is cut off; OpenJPH would fill it without a word.
+    """
+    at = codestream.find(b"\xff\x90")
+    while codestream[at : at + 2] == b"\xff\x90" and at >= 0:
+        length = int.from_bytes(codestream[at + 6 : at + 10], "big")
+        if length == 0:  # up to the end marker
+            at = len(codestream) if _is_terminated(codestream) else len(codestream) + 1
+        else:
+            at += length
+    if not 0 <= at <= len(codestream):
+        raise ValueError("the JPEG 2000 frame is truncated")
+    return codestream if _is_terminated(codestream) else codestream[:at] + _END
 
 
 _JPEG = FrameDecoder(_decode_jpeg, is_ycbcr_undone=True)
@@ -109,3 +141,21 @@ FRAME_DECODERS: dict[UID, FrameDecoder] = {
     JPEGXLJPEGRecompression: _JPEG_XL,
     JPEGXL: _JPEG_XL,
 }
+
+
+def decode_frame(syntax: str, frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
+    """Decode one frame.
+
+    Args:
+        syntax: Its Transfer Syntax UID, one of :data:`FRAME_DECODERS`.
+        frame: Its bytes. An end marker may be missing.
+        header: What :func:`~lib.imaging.codestream.read_codestream` says of it.
+        is_rgb: Whether the Photometric Interpretation is RGB.
+
+    Returns:
+        ``(rows, columns)`` or ``(rows, columns, samples)``, uint8, uint16 or int16.
+
+    Raises:
+        Exception: If it is truncated or damaged; of any kind.
+    """
+    return FRAME_DECODERS[UID(syntax)].decode(frame, header, is_rgb)
