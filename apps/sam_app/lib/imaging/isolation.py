@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
+_APP_FOLDER = str(Path(__file__).resolve().parents[2])
+"""Where the worker finds this package: MONAI Label has the folder on the path only while it loads the app."""
 _WORKER = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -109,7 +111,7 @@ class _Worker:
         with theirs:
             passed = [theirs.fileno(), self._results]
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, json.dumps(sys.path), *map(str, passed)],
+                [sys.executable, "-c", _WORKER, json.dumps([_APP_FOLDER, *sys.path]), *map(str, passed)],
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
