@@ -61,6 +61,7 @@ def test_no_request_fails_while_decoders_are_killed(tmp_path: Path, kills: int) 
             healthy = 0
             for number in range(kills):
                 while not (alive := decoders(server.process.pid)):  # one that is idle is replaced when it is needed
+                    assert not any(each.done() for each in uploads), [each.result() for each in uploads if each.done()]
                     time.sleep(0.05)
                 os.kill(alive[number % len(alive)], signal.SIGKILL)
                 time.sleep(0.3)
