@@ -12,6 +12,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from support.items import NO_PLACE, item
+
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -81,17 +83,6 @@ def gradient() -> np.ndarray:
     """``(5, 7)`` int16 in which each value says its own place: 100 x row + column."""
     return (np.arange(5)[:, None] * 100 + np.arange(7)).astype(np.int16)
 
-
-def item(**attributes: Any) -> Dataset:
-    """A sequence's item."""
-    made = Dataset()
-    for keyword, value in attributes.items():
-        setattr(made, keyword, value)
-    return made
-
-
-NO_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-"""What multi-frame objects do not have at the root."""
 
 MULTI_FRAME_CLASSES = {
     "enhanced CT": ("1.2.840.10008.5.1.4.1.1.2.1", "CT"),

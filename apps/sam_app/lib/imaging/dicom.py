@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
-import SimpleITK
 from pydicom import Dataset
 from pydicom.uid import UID
 
 from lib.imaging.dicom_io import read_dataset
 from lib.imaging.dicom_pixels import PIXEL_KEYWORDS, decode_pixels
+from lib.imaging.dicom_series import find_series
 from lib.imaging.dicom_values import integer, value_of
-from lib.imaging.geometry import Plane, affine_of, frame_planes
+from lib.imaging.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
-from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError, place_tolerance
 from lib.imaging.modality import padding_of, to_modality_values, windows_of
+from lib.imaging.one_volume import PlacedFrame, why_no_volume
+from lib.imaging.pixel_spacing import pixel_spacing
 
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
@@ -44,16 +46,16 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     frames = _modality_frames(dataset)
     header = _without_pixels(dataset)
     with corrupt_on_failure(_BAD_HEADER):
-        planes = frame_planes(header, len(frames))
-        return _image(frames, [header], planes, middle=len(frames) // 2)
+        return _image(frames, [header], middle=len(frames) // 2)
 
 
 def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
     """Read the one series of single-frame images that a folder (without its subfolders) holds.
 
-    The slices come in GDCM's order, asked through SimpleITK, so that ``(i, j, k)`` is the same voxel as in ITK, 3D
-    Slicer and the NIfTI that MONAI Label makes of a series. The affine runs from the first to the last slice, so a
-    gantry tilt shears it; slices that are missing or unevenly spaced are spread evenly.
+    The slices come in the order of :func:`lib.imaging.dicom_series.find_series`, so that ``(i, j, k)`` is the same
+    voxel as in ITK, 3D Slicer and the NIfTI that MONAI Label makes of a series. The affine runs from the first to the
+    last slice, so a gantry tilt shears it; for slices that are missing or unevenly spaced see ``positions`` of the
+    image.
 
     Args:
         folder: The folder. Files that are not DICOM images are ignored.
@@ -65,36 +67,33 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
     Raises:
         UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
         CorruptImageError: A damaged file, or slices of different size or kind.
+        NotOneVolumeError: Images that are not one volume; the message says what was found.
         ImageTooLargeError: Larger than ``limits``.
     """
-    names = _series_file_names(os.fspath(folder))
-    if len(names) == 1:
-        with open(names[0], "rb") as file:
-            return read_dicom_file(file, limits=limits)
-    shapes = {_image_shape(_header(name)) for name in names}
-    if any(shape[0] > 1 for shape in shapes):
-        raise UnsupportedImageError("the series has several multi-frame images; send one of them")
-    if len(shapes) > 1:
-        raise CorruptImageError("the slices of the DICOM series differ in size")
-    rows, columns = next(iter(shapes))[1:]
-    limits.check(len(names), rows, columns)
+    files, notes = find_series(folder)
+    if len(files) == 1:
+        with open(files[0].path, "rb") as file:
+            image = read_dicom_file(file, limits=limits)
+        return replace(image, notes=(*notes, *image.notes))
+    _, rows, columns = _image_shape(files[0].header)
+    limits.check(len(files), rows, columns)
 
     headers: list[Dataset] = []
     volume = np.empty(0)
-    for k, name in enumerate(names):
-        with open(name, "rb") as file:
+    for k, found in enumerate(files):
+        with open(found.path, "rb") as file:
             dataset = read_dataset(file)
         frame = _modality_frames(dataset)[0]
         headers.append(_without_pixels(dataset))
         if k == 0:
-            volume = np.empty((len(names), *frame.shape), frame.dtype)
+            volume = np.empty((len(files), *frame.shape), frame.dtype)
         if frame.shape != volume.shape[1:]:
             raise CorruptImageError("the slices of the DICOM series differ in size or are grey and colour")
         volume = volume.astype(np.result_type(volume, frame), copy=False)
         volume[k] = frame
     with corrupt_on_failure(_BAD_HEADER):
-        planes = [found[0] for header in headers if (found := frame_planes(header, 1))]
-        return _image(volume, headers, planes if len(planes) == len(headers) else None, middle=0)
+        image = _image(volume, headers, middle=0)
+    return replace(image, notes=(*notes, *image.notes))
 
 
 def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
@@ -109,31 +108,91 @@ def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
     Raises:
         UnsupportedImageError: No DICOM image, or more than one series.
         CorruptImageError: A damaged file.
+        NotOneVolumeError: Images that are not one volume.
     """
-    names = _series_file_names(os.fspath(path)) if os.path.isdir(path) else [os.fspath(path)]
-    headers = tuple(_header(name) for name in names)
+    if os.path.isdir(path):
+        headers = tuple(found.header for found in find_series(path)[0])
+    else:
+        with open(path, "rb") as file:
+            headers = (read_dataset(file, stop_before_pixels=True),)
     for header in headers:
         _image_shape(header)
     return headers
 
 
-def _image(
-    frames: np.ndarray, headers: Sequence[Dataset], planes: Sequence[Plane] | None, *, middle: int
-) -> MedicalImage:
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the frames of a DICOM image lie; see :class:`lib.imaging.image.MedicalImage` for what these are.
+
+    Args:
+        affine: ``(4, 4)``.
+        is_geometric: Whether it lies in the patient.
+        positions: ``(K, 3)`` or None.
+        volume_fault: Text.
+    """
+
+    affine: np.ndarray
+    is_geometric: bool
+    positions: np.ndarray | None = None
+    volume_fault: str = ""
+
+
+def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
+    """Where a DICOM image lies, by its headers.
+
+    Args:
+        headers: One an instance, in order of ``k``.
+        frame_count: Of all of them together.
+    """
+    counts = [frame_count] if len(headers) == 1 else [1] * len(headers)
+    frames = [
+        PlacedFrame(header, number, plane)
+        for header, count in zip(headers, counts, strict=True)
+        for number, plane in enumerate(frame_planes(header, count, default_spacing=UNKNOWN_SPACING) or ())
+    ]
+    if len(frames) < frame_count:
+        return Place(affine_without_place(headers[0]), is_geometric=False)
+    is_geometric = all(pixel_spacing(frame.header, frame.number) is not None for frame in frames)
+    if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):  # a series was refused when put in order
+        return Place(place_of([frames[0].plane])[0], is_geometric, volume_fault=fault)
+    affine, positions = place_of([frame.plane for frame in frames])
+    return Place(affine, is_geometric, positions)
+
+
+def _image(frames: np.ndarray, headers: Sequence[Dataset], *, middle: int) -> MedicalImage:
     """Put the parts together; the windows are of the middle header, and of its frame ``middle``."""
     header = headers[len(headers) // 2]
-    affine, is_geometric = affine_of(planes)
+    place = place_of_image(headers, len(frames))
     colour = frames.ndim == 4
     return MedicalImage(
         frames=frames,
-        affine=affine,
+        affine=place.affine,
         file_format="DICOM",
         modality=str(value_of(header, "Modality") or "") or None,
         windows=() if colour else windows_of(header, middle),
         inverted=value_of(header, "PhotometricInterpretation") == "MONOCHROME1",
         padding=None if colour else padding_of(header),
-        is_geometric=is_geometric,
+        is_geometric=place.is_geometric,
         datasets=tuple(headers),
+        positions=place.positions,
+        volume_fault=place.volume_fault,
+        notes=_notes(place),
+    )
+
+
+def _notes(place: Place) -> tuple[str, ...]:
+    """What a person should know of where the frames lie."""
+    if place.volume_fault:
+        return (place.volume_fault,)
+    if place.positions is None:
+        return ()
+    step, tolerance = np.linalg.norm(place.affine[:3, 2]), place_tolerance(place.affine[:3, 2])
+    gaps = np.linalg.norm(np.diff(place.positions, axis=0), axis=1)
+    odd = np.flatnonzero(np.abs(gaps - step) > tolerance)
+    where = f" {gaps[odd[0]]:.4g} mm between slices {odd[0] + 1} and {odd[0] + 2}" if len(odd) else ""
+    return (
+        f"slices are missing or unevenly spaced:{where} at a usual step of {step:.4g} mm ({len(odd)} of {len(gaps)} "
+        "steps differ); a label lies right on the slices that it marks",
     )
 
 
@@ -167,27 +226,3 @@ def _without_pixels(dataset: Dataset) -> Dataset:
         if keyword in dataset:
             delattr(dataset, keyword)
     return dataset
-
-
-def _header(name: str) -> Dataset:
-    """A file's data set up to the pixel data."""
-    with open(name, "rb") as file:
-        return read_dataset(file, stop_before_pixels=True)
-
-
-def _series_file_names(folder: str) -> Sequence[str]:
-    """The files of the folder's one image series, in GDCM's order."""
-    series = []
-    if any(entry.is_file() for entry in Path(folder).iterdir()):
-        with corrupt_on_failure("a DICOM file of the folder is damaged"):
-            reader = SimpleITK.ImageSeriesReader
-            found = [reader.GetGDCMSeriesFileNames(folder, number) for number in reader.GetGDCMSeriesIDs(folder)]
-        for names in found:
-            images = [name for name in names if "Rows" in _header(name)]
-            if images:
-                series.append(images)
-    if not series:
-        raise UnsupportedImageError("the folder holds no DICOM image")
-    if len(series) > 1:
-        raise UnsupportedImageError(f"the folder holds {len(series)} DICOM series; one is read at a time")
-    return series[0]

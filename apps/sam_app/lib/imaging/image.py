@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 VoiLutFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count millimetres to the patient's left and back, NIfTI and MONAI to the right and front."""
+
+
+def place_tolerance(step: np.ndarray) -> float:
+    """How far in mm a slice may lie from where an affine puts it, since positions are rounded and tables move roughly.
+
+    Args:
+        step: ``(3,)`` mm from slice to slice.
+
+    Returns:
+        0.1 mm, but at least a tenth and at most a fifth of the step.
+    """
+    length = float(np.linalg.norm(step))
+    return float(np.clip(0.1, 0.1 * length, 0.2 * length)) + 1e-6
 
 
 class ImageError(ValueError):
@@ -20,6 +37,10 @@ class UnsupportedImageError(ImageError):
 
 class CorruptImageError(ImageError):
     """A known format whose content is truncated, contradictory or undecodable."""
+
+
+class NotOneVolumeError(ImageError):
+    """Images or frames that cannot be laid into one volume, or not where they lie; the message says what was found."""
 
 
 class ImageTooLargeError(ImageError):
@@ -59,20 +80,24 @@ class MedicalImage:
     Args:
         frames: ``(K, rows, columns)`` of any integer or float dtype: modality values, that is after the Modality
             LUT (PS3.3 C.11.1), so Hounsfield units for CT; or ``(K, rows, columns, 3)`` uint8 RGB. Read-only use.
-        affine: ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+ (NIfTI, MONAI). Identity when the
-            source has no geometry.
+        affine: ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+ (NIfTI, MONAI). What the source
+            does not state is as in ITK: origin 0, identity directions in LPS, 1 mm.
         file_format: "PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", "NRRD" or "array".
         modality: DICOM Modality (0008,0060), else None.
         windows: The source's own VOI windows, in its order; the first is the one to show.
         inverted: True for MONOCHROME1: low values are shown bright.
         padding: Inclusive range of modality values that are padding (0028,0120/0121), else None.
-        is_geometric: True if ``affine`` came from the source.
+        is_geometric: True if ``affine`` lies in the patient; otherwise only the spacing can be the source's.
         datasets: For DICOM: the source's header(s), Pixel Data removed, one per instance in order of ``k`` (a
             multi-frame instance has one for all its frames). Empty otherwise.
+        positions: ``(K, 3)`` RAS+ mm, the centre of each frame's first pixel, where no affine reaches them all: slices
+            are missing or unevenly spaced. ``affine`` then has the usual step, from the first frame on. Else None.
+        volume_fault: Why the frames, each in its own place, are no volume; empty if they are one.
+        notes: What a person should know of how the image was read.
     """
 
     frames: np.ndarray
-    affine: np.ndarray = field(default_factory=lambda: np.eye(4))
+    affine: np.ndarray = field(default_factory=LPS_TO_RAS.copy)
     file_format: str = "array"
     modality: str | None = None
     windows: tuple[Window, ...] = ()
@@ -80,6 +105,9 @@ class MedicalImage:
     padding: tuple[float, float] | None = None
     is_geometric: bool = False
     datasets: tuple[Any, ...] = ()
+    positions: np.ndarray | None = None
+    volume_fault: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         frames = self.frames
@@ -113,3 +141,33 @@ class MedicalImage:
         """``(columns, rows, frames)``: the volume's shape in the order of voxel indices."""
         rows, columns = self.frame_size
         return columns, rows, self.frame_count
+
+    def affine_for(self, slices: Iterable[int]) -> np.ndarray:
+        """The affine by which these slices lie where they lie in the patient, as far as one can say so.
+
+        Args:
+            slices: Those that have content, by ``k``; the others may be put anywhere.
+
+        Returns:
+            ``(4, 4)``, as ``affine``, which it is unless slices are missing or unevenly spaced.
+
+        Raises:
+            NotOneVolumeError: If the frames are no volume, or one of the slices would lie elsewhere.
+        """
+        if self.volume_fault:
+            raise NotOneVolumeError(self.volume_fault)
+        used = np.array(sorted(slices), dtype=int)
+        if self.positions is None or not used.size:
+            return self.affine
+        affine, places = self.affine.copy(), self.positions[used]
+        if len(used) > 1:
+            affine[:3, 2] = (places[-1] - places[0]) / (used[-1] - used[0])
+        affine[:3, 3] = places[0] - used[0] * affine[:3, 2]
+        off = np.linalg.norm(used[:, None] * affine[:3, 2] + affine[:3, 3] - places, axis=1).max()
+        if off > place_tolerance(self.affine[:3, 2]):
+            raise NotOneVolumeError(
+                f"slices are missing or unevenly spaced between slices {used[0] + 1} and {used[-1] + 1}, so that in a "
+                f"volume of even steps they would lie up to {off:.3g} mm from their place: complete the series, "
+                "segment one slice at a time, or ask for DICOM SEG (output=dicom_seg), in which each has its own place"
+            )
+        return affine

@@ -9,9 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import SimpleITK
 
-from lib.imaging.geometry import LPS_TO_RAS
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
-from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.image import LPS_TO_RAS, CorruptImageError, MedicalImage, UnsupportedImageError
 from lib.imaging.raster import finite
 
 _HEADER_LIMIT = 1024 * 1024

@@ -23,8 +23,9 @@ from lib.imaging.derived import (
     set_instance_time,
     source_reference,
 )
-from lib.imaging.dicom_values import functional_group, numbers, value_of
+from lib.imaging.dicom_values import value_of
 from lib.imaging.image import ImageTooLargeError
+from lib.imaging.pixel_spacing import pixel_spacing
 
 
 def secondary_capture(
@@ -130,8 +131,8 @@ def _describe_source(result: Dataset, source: Dataset, frame: int) -> None:
     orientation = value_of(source, "PatientOrientation")
     if orientation is not None and len(orientation) == 2:
         result.PatientOrientation = [str(axis) for axis in orientation]
-    spacing = numbers(functional_group(source, "PixelMeasuresSequence", frame), "PixelSpacing")
-    if len(spacing) == 2 and min(spacing) > 0:
+    spacing = pixel_spacing(source, frame)
+    if spacing:
         result.PixelSpacing = [f"{value:.10g}" for value in spacing]
     if is_referable(source):
         result.SourceImageSequence = [source_reference(source, frame)]

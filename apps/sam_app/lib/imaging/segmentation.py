@@ -22,6 +22,7 @@ from lib.imaging.derived import (
 )
 from lib.imaging.dicom_values import functional_group, numbers, value_of
 from lib.imaging.geometry import Plane, frame_planes
+from lib.imaging.pixel_spacing import pixel_spacing
 from lib.imaging.segments import check_segment_labels, segment_descriptions
 
 
@@ -59,7 +60,7 @@ def segmentation(
     reference; each frame references the source instance and, of a multi-frame source, the frame. A source without
     position, orientation, spacing or Frame of Reference UID (ultrasound, projection X-ray, Secondary Capture) gives
     a Segmentation without them, aligned with the source pixel by pixel. Where only the Slice Thickness is unknown,
-    it is 1 mm, as in :func:`lib.imaging.geometry.affine_of`. An object without pixels is kept as an empty frame, so
+    it is 1 mm. An object without pixels is kept as an empty frame, so
     that segment numbers are always the object numbers.
 
     Args:
@@ -195,9 +196,9 @@ def _stand_in(source: SourceFrame) -> Dataset:
     header.SeriesInstanceUID = str(original.SeriesInstanceUID)
     header.Modality = str(value_of(original, "Modality") or "OT")
     header.Rows, header.Columns = int(original.Rows), int(original.Columns)
-    measures = functional_group(original, "PixelMeasuresSequence", frame)
-    spacing, thickness = numbers(measures, "PixelSpacing"), numbers(measures, "SliceThickness")
-    if len(spacing) == 2 and min(spacing) > 0:
+    thickness = numbers(functional_group(original, "PixelMeasuresSequence", frame), "SliceThickness")
+    spacing = pixel_spacing(original, frame)
+    if spacing:
         header.PixelSpacing = list(spacing)
         header.SliceThickness = thickness[0] if thickness and thickness[0] > 0 else 1.0
     frame_of_reference = value_of(original, "FrameOfReferenceUID")

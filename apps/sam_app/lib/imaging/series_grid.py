@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 
-from lib.imaging.dicom import read_dicom_headers
+from lib.imaging.dicom import place_of_image, read_dicom_headers
 from lib.imaging.dicom_values import integer
-from lib.imaging.geometry import affine_of, frame_planes
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +19,15 @@ class SeriesGrid:
     Args:
         sources: The headers, one an instance, in order of ``k``.
         shape: ``(K, rows, columns)``.
-        affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None where the series has no geometry.
+        affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None where none holds for all of them: the
+            series has no geometry, slices are missing or unevenly spaced, or its frames are no volume.
+        file_affine: What a file of all its voxels states: ``affine``, else what is known of their size.
     """
 
     sources: tuple[Dataset, ...]
     shape: tuple[int, int, int]
     affine: np.ndarray | None
+    file_affine: np.ndarray
 
 
 def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
@@ -37,11 +39,11 @@ def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
     Raises:
         UnsupportedImageError: No DICOM image, or more than one series.
         CorruptImageError: A damaged file.
+        NotOneVolumeError: Images that are not one volume.
     """
     sources = read_dicom_headers(path)
-    counts = [integer(source, "NumberOfFrames", default=1, minimum=1) for source in sources]
-    planes = [frame_planes(source, count) for source, count in zip(sources, counts, strict=True)]
-    known = [plane for found in planes for plane in found or ()]
-    affine, is_geometric = affine_of(known if len(known) == sum(counts) else None)
-    shape = (sum(counts), integer(sources[0], "Rows"), integer(sources[0], "Columns"))
-    return SeriesGrid(sources, shape, affine if is_geometric else None)
+    count = sum(integer(source, "NumberOfFrames", default=1, minimum=1) for source in sources)
+    place = place_of_image(sources, count)
+    is_grid = place.is_geometric and place.positions is None and not place.volume_fault
+    shape = (count, integer(sources[0], "Rows"), integer(sources[0], "Columns"))
+    return SeriesGrid(sources, shape, place.affine if is_grid else None, place.affine)

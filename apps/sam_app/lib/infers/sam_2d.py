@@ -159,8 +159,9 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
 
     Returns:
         ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
-        ``window``, ``scores`` (predicted IoU, one an object), ``areas`` (pixels, one an object), ``candidates`` (how
-        many masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
+        ``image_notes`` (what a person should know of how it was read), ``window``, ``scores`` (predicted IoU, one an
+        object), ``areas`` (pixels, one an object), ``candidates`` (how many masks there are of each object, at most)
+        and ``candidate_scores`` (of each object, best first).
     """
     labels = data["labels"]
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
@@ -171,6 +172,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "slice": data["slice"],
         "slice_source": data["slice_source"],
         "frames": data["image"].frame_count,
+        "image_notes": list(data["image"].notes),
         "window": data["window"].as_dict(),
         "scores": [scores[0] for scores in candidate_scores],
         "areas": counts[1:].tolist(),

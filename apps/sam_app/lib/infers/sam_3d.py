@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.imaging.image import MedicalImage
+from lib.imaging.image import MedicalImage, NotOneVolumeError
 from lib.imaging.image_cache import ImageCache, once_per_image
 from lib.imaging.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
@@ -70,8 +70,14 @@ class Sam3D(SamTask):
         return [load, *source, ViewerOptionsd(), VolumePromptsd(limits.max_prompts)]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
-        """Window the slices that are reached, and follow the object through them."""
+        """Window the slices that are reached, and follow the object through them.
+
+        Raises:
+            NotOneVolumeError: If the frames are no volume.
+        """
         image: MedicalImage = data["image"]
+        if image.volume_fault:
+            raise NotOneVolumeError(image.volume_fault)
         predictor = self._engine.predictor(self._model)
         clock = current_clock()
         with clock.stage("window"):
@@ -121,10 +127,11 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """What is known of a finished volume, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``frames``, ``window``, ``slices`` (first and last with a mask, or None),
-        ``voxels``, ``prompted`` (slices), ``found`` (of each slice with a mask: ``k``, ``source``, ``score``,
-        ``overlap``, ``likeness``, see :class:`~lib.sam.volume_result.SliceMask`, and ``area`` in pixels) and ``stops``
-        (where following ended: ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
+        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what a person should know of how it was read),
+        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (of
+        each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
+        :class:`~lib.sam.volume_result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
+        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
     labels: SliceLabels = data["pred"]
@@ -144,6 +151,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "model": model,
         "checkpoint_sha256": data["checkpoint_sha256"],
         "frames": data["image"].frame_count,
+        "image_notes": list(data["image"].notes),
         "window": data["window"].as_dict(),
         "slices": [found[0]["k"], found[-1]["k"]] if found else None,
         "voxels": sum(areas.values()),

@@ -90,7 +90,8 @@ class SamTask(BasicInferTask):
         """Write the volume of labels as the client asked; always a file, also when the mask is empty.
 
         Args:
-            data: With ``pred``, ``image`` and, optionally, ``result_extension`` and ``result_dtype``.
+            data: With ``pred``, ``image`` and, optionally, ``result_extension`` and ``result_dtype``; with ``by_index``
+                if the labels' voxels are all that matters, not their place in the patient.
             extension: Instead of that of ``data``.
             dtype: Instead of that of ``data``.
 
@@ -99,6 +100,7 @@ class SamTask(BasicInferTask):
 
         Raises:
             PromptError: For a file type or a data type that cannot be written.
+            NotOneVolumeError: If no volume has the labels where they lie.
         """
         image = data["image"]
         suffix = extension or data.get("result_extension") or (".nii.gz" if image.is_geometric else ".png")
@@ -107,11 +109,12 @@ class SamTask(BasicInferTask):
         if suffix == ".png" and image.frame_count > 1:
             raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
         label_dtype = _label_dtype(dtype or data.get("result_dtype"))
+        affine = image.affine if data.get("by_index") else image.affine_for(data["pred"].slices)
         handle, path = tempfile.mkstemp(suffix=suffix)
         os.close(handle)
         try:
             with current_clock().stage("write"):
-                write_label_volume(data["pred"], image.affine, path, dtype=label_dtype)
+                write_label_volume(data["pred"], affine, path, dtype=label_dtype)
         except BaseException:
             os.unlink(path)
             raise

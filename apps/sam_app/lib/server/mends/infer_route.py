@@ -42,6 +42,7 @@ router = APIRouter(tags=["Infer"])
 _SERVER_KEYS = (
     *("image", "image_path", "model", "label", "session"),
     *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "skip_writer"),
+    "by_index",
     "logging",  # would silence the server's log
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
@@ -87,6 +88,7 @@ def infer(
         "model": model,
         "image": given,
         "client": client,
+        "by_index": output == ResultType.dicom_seg,  # which has each slice's own place
         "object_name": parsed_object(params).get("label"),  # upstream's own ``label`` is a file
     }
     note(model=model)
