@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.label_writers import write_label_volume
 from lib.imaging.readers import read_image
 
 KJI = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -84,3 +85,60 @@ def test_truncated_or_without_end(tmp_path: Path) -> None:
 def test_limit(tmp_path: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="24 pixels"):
         read_image(save(tmp_path), max_pixels=23)
+
+
+def headers() -> dict[str, list[str]]:
+    """What NRRD has of geometry, by name."""
+    straight = ["space directions: (0.5,0,0) (0,0.8,0) (0,0,2.5)", "space origin: (10.5,-20,30)"]
+    made = {
+        f"space {space}": [f"space: {space}", *straight]
+        for space in (
+            *("left-posterior-superior", "LPS", "right-anterior-superior", "RAS", "left-anterior-superior", "LAS"),
+            *("scanner-xyz", "3D-right-handed", "3D-left-handed"),
+        )
+    }
+    made |= {
+        "oblique": [
+            "space: left-posterior-superior",
+            "space directions: (0.4,0.3,0) (-0.48,0.64,0) (0,0,-2.5)",
+            "space origin: (1,2,3)",
+        ],
+        "sheared": [
+            "space: left-posterior-superior",
+            "space directions: (0.5,0,0) (0,0.8,0) (0,0.4,2.5)",
+            "space origin: (1,2,3)",
+        ],
+        "axes in another order": [
+            "space: right-anterior-superior",
+            "space directions: (0,0.5,0) (0,0,-0.8) (-2.5,0,0)",
+            "space origin: (1,2,3)",
+        ],
+        "space dimension": ["space dimension: 3", *straight],
+        "no origin": ["space: left-posterior-superior", straight[0]],
+        "spacings": ["spacings: 0.5 0.8 2.5"],
+        "spacings, not known": ["spacings: 0.5 0.8 nan"],
+        "axis mins": ["spacings: 0.5 0.8 2.5", "axis mins: 1 2 3"],
+        "units": ["space: left-posterior-superior", *straight, 'space units: "mm" "mm" "mm"'],
+        "metres": ["space: left-posterior-superior", *straight, 'space units: "m" "m" "m"'],
+        "measurement frame": ["space: RAS", *straight, "measurement frame: (1,0,0) (0,1,0) (0,0,1)"],
+        "nothing": [],
+    }
+    return made
+
+
+@pytest.mark.parametrize("name", headers())
+def test_image_and_label_lie_where_itk_puts_the_image(tmp_path: Path, name: str) -> None:
+    lines = ["NRRD0005", "type: short", "dimension: 3", "sizes: 4 3 2", "endian: little", "encoding: raw"]
+    space, others = [line for line in headers()[name] if line.startswith("space")], headers()[name]
+    lines += space + [line for line in others if line not in space]
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(("\n".join(lines) + "\n\n").encode() + KJI.tobytes())
+    image, expected = read_image(path), SimpleITK.ReadImage(str(path))
+    np.testing.assert_array_equal(image.frames, SimpleITK.GetArrayFromImage(expected))
+    write_label_volume(np.ones(KJI.shape, np.uint8), image.affine, tmp_path / "label.nrrd")
+    label = SimpleITK.ReadImage(str(tmp_path / "label.nrrd"))
+    for corner in np.ndindex(2, 2, 2):
+        index = [c * (size - 1) for c, size in zip(corner, (4, 3, 2), strict=True)]
+        lps = np.array(expected.TransformIndexToPhysicalPoint(index))
+        np.testing.assert_allclose((image.affine @ (*index, 1))[:3] * (-1, -1, 1), lps, atol=1e-5)
+        np.testing.assert_allclose(label.TransformIndexToPhysicalPoint(index), lps, atol=1e-5)

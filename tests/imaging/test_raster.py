@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -24,7 +25,7 @@ def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str, pixels: np
     image = read_image(path)
     assert (image.file_format, image.is_geometric, image.modality) == (kind, False, None)
     np.testing.assert_array_equal(image.frames, pixels[np.newaxis])
-    np.testing.assert_array_equal(image.affine, np.eye(4))
+    np.testing.assert_array_equal(image.affine, np.diag([-1, -1, 1, 1]))  # as in ITK
 
 
 def test_jpeg_is_close_and_grey_stays_grey(tmp_path: Path) -> None:
@@ -268,3 +269,27 @@ def test_pillows_own_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     with pytest.raises(ImageTooLargeError):
         read_image(tmp_path / "a")
+
+
+@pytest.mark.parametrize("unit", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
+@pytest.mark.parametrize("density", [(100, 200), (0, 0)])
+def test_pixels_are_as_large_as_in_itk(tmp_path: Path, kind: str, unit: int | None, density: tuple[int, int]) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    directory = ImageFileDirectory_v2()
+    directory[282], directory[283] = float(density[0]), float(density[1])
+    if unit is not None:
+        directory[296] = unit
+    dots = (254, 127) if unit == 1 and kind != "JPEG" else None
+    options = {"tiffinfo": directory} if kind == "TIFF" else {"dpi": dots} if dots else {}
+    Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(path, kind, **options)
+    if kind == "JPEG":
+        content = bytearray(path.read_bytes())
+        start = content.index(b"JFIF\0")
+        content[start + 7 : start + 12] = struct.pack(">BHH", unit or 0, *density)
+        path.write_bytes(content)
+    expected, image = SimpleITK.ReadImage(str(path)), read_image(path)
+    assert not image.is_geometric
+    for corner in ((0, 0), (4, 0), (0, 3), (4, 3)):
+        ras = image.affine @ (*corner, 0, 1)
+        np.testing.assert_allclose(ras[:2] * -1, expected.TransformIndexToPhysicalPoint(corner), atol=1e-6)

@@ -12,7 +12,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from lib.imaging.geometry import LPS_TO_RAS
+from lib.imaging.image import LPS_TO_RAS
+from lib.imaging.nifti_writer import set_place
 from lib.imaging.slice_labels import SliceLabels
 from lib.imaging.sparse_gzip import gzip_member
 
@@ -107,7 +108,7 @@ def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
     """All that comes before the voxels."""
     without_memory = np.broadcast_to(np.zeros((), labels.dtype), labels.shape[::-1])
     header = nibabel.Nifti1Image(without_memory, affine_ras).header
-    header.set_xyzt_units("mm")
+    set_place(header, affine_ras)
     header.set_slope_inter(1, 0)
     file = BytesIO()
     header.as_byteswapped("<").write_to(file)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
-from lib.imaging.image import CorruptImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
+from lib.imaging.image import LPS_TO_RAS, CorruptImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
 
 _PHOTOMETRIC = 262
+_ORIENTATION = 274
+_X_RESOLUTION = 282
+_Y_RESOLUTION = 283
+_RESOLUTION_UNIT = 296
 _SAMPLE_FORMAT = 339
 _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
@@ -33,7 +37,8 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
         limits: The most that is read; checked before decoding, as is Pillow's own limit against decompression bombs.
 
     Returns:
-        The image, without geometry. ``inverted`` for 16- and 32-bit TIFF whose zero is white.
+        The image, without geometry but for the size of its pixels, as far as ITK has one. ``inverted`` for 16- and
+        32-bit TIFF whose zero is white.
 
     Raises:
         CorruptImageError: The file is truncated or damaged, or the pages of a TIFF differ in size or kind.
@@ -47,7 +52,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
             with Image.open(file, formats=[file_format]) as image:
                 page_count = _count_pages(image, limits) if file_format == "TIFF" else 1
                 limits.check(page_count, image.height, image.width)
-                inverted = _is_white_zero(image)
+                inverted, affine = _is_white_zero(image), _affine(image)
                 for page in range(page_count):
                     image.seek(page)
                     limits.check(page_count, image.height, image.width)
@@ -56,7 +61,20 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
             raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
     if len({(page.shape, page.dtype) for page in pages}) > 1:
         raise CorruptImageError("the pages of the TIFF image differ in size or in kind of pixel")
-    return MedicalImage(frames=np.stack(pages), file_format=file_format, inverted=inverted)
+    return MedicalImage(frames=np.stack(pages), affine=affine, file_format=file_format, inverted=inverted)
+
+
+def _affine(image: Image.Image) -> np.ndarray:
+    """What ITK has: 1 mm, or what a JPEG or a TIFF says by its resolution in dots an inch or a centimetre."""
+    unit, density = image.info.get("jfif_unit", 0), image.info.get("jfif_density", (0, 0))
+    length = {1: 25.4, 2: 10.0}.get(unit) if image.format == "JPEG" else None
+    if image.format == "TIFF":
+        length = {2: 25.4, 3: 10.0}.get(_tag(image, _RESOLUTION_UNIT, 1))
+        density = (float(_tag(image, _X_RESOLUTION, 0)), float(_tag(image, _Y_RESOLUTION, 0)))
+    if length is None or not all(0 < dots < np.inf for dots in density):
+        return LPS_TO_RAS.copy()
+    columns, rows = density[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else density
+    return np.asarray(LPS_TO_RAS @ np.diag([length / columns, length / rows, 1, 1]))
 
 
 def _count_pages(image: Image.Image, limits: SizeLimits) -> int:
@@ -120,7 +138,7 @@ def _is_white_zero(image: Image.Image) -> bool:
     return image.mode in (*_UINT16_MODES, "I", "F") and _tag(image, _PHOTOMETRIC, None) == _WHITE_IS_ZERO
 
 
-def _tag(image: Image.Image, number: int, default: int | None) -> int | None:
+def _tag(image: Image.Image, number: int, default: int | None) -> Any:
     """A TIFF tag's (first) value."""
     value = getattr(image, "tag_v2", {}).get(number, default)
     if isinstance(value, tuple):

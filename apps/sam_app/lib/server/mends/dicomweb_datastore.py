@@ -27,7 +27,8 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 
-from lib.imaging.nifti_writer import write_nifti
+from lib.imaging.image import NotOneVolumeError
+from lib.imaging.nifti_writer import is_placed, write_nifti
 from lib.imaging.readers import read_image
 from lib.server.mends.dicomweb_labels import DicomWebLabels
 from lib.server.mends.dicomweb_lists import SeriesLists
@@ -110,14 +111,25 @@ class DicomWebStore(DicomWebLabels):
         Raises:
             DicomWebError: If the server does not hand it out.
             ImageError: If it cannot be read.
+            NotOneVolumeError: If NIfTI cannot say where its slices lie.
         """
-        folder = self.series_folder(image_id)
+        path = self.keep_image(image_id)
+        if self._convert_to_nifti and not is_placed(path):
+            raise NotOneVolumeError(
+                "as one volume of even steps the images of the series would not lie where they do (slices are missing "
+                "or unevenly spaced, or there are several stacks), so that there is no NIfTI: take its DICOM images"
+            )
+        return path
+
+    def keep_image(self, series: str) -> str:
+        """Have MONAI Label know a series; see :class:`DicomWebLabels`."""
+        folder = self.series_folder(series)
         if not self._convert_to_nifti:
             return folder
         path = f"{folder}.nii.gz"
         with self._converting:
             if not os.path.exists(path):
-                self._convert(image_id, folder)
+                self._convert(series, folder)
         return path
 
     def _convert(self, series: str, folder: str) -> None:

@@ -46,6 +46,10 @@ class DicomWebLabels(DICOMWebDatastore):
         """A folder with the DICOM files of a series."""
         raise NotImplementedError
 
+    def keep_image(self, series: str) -> str:
+        """Have MONAI Label know a series, so that it keeps labels of it; the path of what it has."""
+        raise NotImplementedError
+
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None, label_id: str = ""
     ) -> str:
@@ -65,7 +69,7 @@ class DicomWebLabels(DICOMWebDatastore):
             ImageError: If no Segmentation can be made of it; then it is not kept, either.
             DicomWebError: If the server does not take it; likewise.
         """
-        self.get_image_uri(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
+        self.keep_image(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
         info = dict(label_info or {})
         with tempfile.TemporaryDirectory() as scratch:
             label = Path(label_filename)
@@ -133,7 +137,7 @@ class DicomWebLabels(DICOMWebDatastore):
 
     def _fetch_label(self, series: str, image: str) -> None:
         """Keep a segmentation of the server as the image's final label."""
-        self.get_image_uri(image)
+        self.keep_image(image)
         grid = read_series_grid(self.series_folder(image))
         study = str(grid.sources[0].StudyInstanceUID)
         segmentation = self._client.retrieve_series(study, series, media_types=_AS_STORED)[-1]
@@ -159,5 +163,5 @@ def _from_raw(raw: Path, grid: SeriesGrid, folder: Path) -> Path:
 def _write(labels: np.ndarray, grid: SeriesGrid, folder: Path) -> Path:
     path = folder / "label.nii.gz"
     dtype = "uint8" if labels.max() < 256 else "uint16"
-    write_label_volume(labels, np.eye(4) if grid.affine is None else grid.affine, path, dtype=dtype)
+    write_label_volume(labels, grid.file_affine, path, dtype=dtype)
     return path
