@@ -26,7 +26,7 @@ from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
 from lib.server.folder_lock import FolderInUseError
-from lib.server.mends.dicomweb_datastore import AddressError, for_inference, open_dicomweb
+from lib.server.mends.dicomweb_datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
 from lib.server.mends.saved_inference import infer_and_save
 from lib.server.mount import mount
 from lib.server.observe.audit import AuditLogError
@@ -105,9 +105,17 @@ class SamApp(MONAILabelApp):
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a task, which reads a DICOMweb server's series as DICOM; keep its result if the request says so."""
-        store = datastore or self.datastore()
+        store = for_inference(datastore or self.datastore())
         infer = super().infer
-        return infer_and_save(lambda asked: infer(asked, for_inference(store)), request, store)
+        return infer_and_save(lambda asked: infer(asked, store), request, store)
+
+    def info(self) -> dict[str, Any]:
+        """What a client asks for when it connects: from then on it gets a DICOMweb server's series as they are now."""
+        store = self.datastore()
+        if isinstance(store, DicomWebStore):
+            store.folders.expect_changes()
+        found: dict[str, Any] = super().info()
+        return found
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The image to label next, which is then prepared for the first click."""

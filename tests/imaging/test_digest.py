@@ -44,3 +44,12 @@ def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, monkey
     image.write_bytes(b"two")
     os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
     assert image_sha256(image) == hashlib.sha256(b"two").hexdigest() and len(read) == 2
+
+
+def test_an_image_that_pretends_to_be_as_old_as_the_one_before_is_read_again(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(b"one")
+    before, first = image.stat(), image_sha256(image)
+    image.write_bytes(b"two")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert image_sha256(image) != first

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image import ImageChangedError, ImageError, MedicalImage
 from lib.imaging.image_cache import ImageCache, once_per_image
 
 
@@ -41,6 +41,29 @@ def test_a_file_is_read_once_until_it_changes(file):
     file.write_bytes(b"other length")
     cache.get_or_read(file, reader)
     assert len(reader.read) == 3
+
+
+def test_a_file_that_pretends_to_be_as_old_as_the_one_before_is_another(file):
+    cache, reader = ImageCache(), Reader()
+    cache.get_or_read(file, reader)
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    cache.get_or_read(file, reader)
+    assert len(reader.read) == 2
+
+
+def test_what_is_written_to_while_it_is_read_is_not_an_image(file):
+    cache, reader = ImageCache(), Reader()
+
+    def interrupted(path):
+        image = reader(path)
+        path.write_bytes(b"longer than before")
+        return image
+
+    with pytest.raises(ImageChangedError, match="changed while it was read"):
+        cache.get_or_read(file, interrupted)
+    assert cache.get_or_read(file, reader)
 
 
 def test_another_name_of_the_same_file_is_the_same_image(file, tmp_path):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
+
+from cachetools import LRUCache, cached
+
+from lib.imaging.image_cache import FileIdentity, file_identity
 
 _CHUNK = 1 << 20
 
@@ -15,8 +19,8 @@ _CHUNK = 1 << 20
 def image_sha256(path: Path) -> str:
     """SHA-256 of an image's bytes, in hexadecimal; of a folder with a series: of its files' sums, in their order.
 
-    A file is read again only if its size or its time of change is another than before. The order is that of the sums,
-    so that neither the files' names nor where they lie matter.
+    A file is read again only if its identity (:func:`~lib.imaging.image_cache.file_identity`) is another than before.
+    The order is that of the sums, so that neither the files' names nor where they lie matter.
 
     Args:
         path: A file, or a folder of files.
@@ -46,11 +50,10 @@ def stream_sha256(stream: BinaryIO) -> str:
 
 
 def _file_sha256(path: os.PathLike[str]) -> str:
-    status = os.stat(path)
-    return _remembered_sha256(os.fspath(path), status.st_size, status.st_mtime_ns)
+    return _remembered_sha256(file_identity(path), path)
 
 
-@lru_cache(maxsize=16384)
-def _remembered_sha256(path: str, size: int, mtime_ns: int) -> str:
+@cached(LRUCache(maxsize=16384), key=lambda identity, path: identity, lock=Lock())
+def _remembered_sha256(identity: FileIdentity, path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return stream_sha256(file)

@@ -47,6 +47,10 @@ class ImageTooLargeError(ImageError):
     """More pixels or frames than the limit allows."""
 
 
+class ImageChangedError(ImageError):
+    """No longer the image that was opened: what was said of the other one does not hold for it."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A VOI window in modality units (Hounsfield units for CT): DICOM PS3.3 C.11.2.1.2.

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from lib.imaging.image import MedicalImage
+from lib.imaging.image import ImageChangedError, MedicalImage
 from lib.sam.byte_cache import ByteBoundedCache
 
-Identity = tuple[tuple[int, int, int, int], ...]
-"""Device, inode, size and time of change of the file, or of each file of a series."""
+FileIdentity = tuple[int, int, int, int, int]
+"""Device, inode, size, time of the last writing and time of the last change, which no program can set back."""
+
+Identity = tuple[FileIdentity, ...]
+"""Of the file, or of each file of a series."""
 
 DEFAULT_MAX_BYTES = 1 << 30
 
@@ -37,8 +40,18 @@ def once_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalIm
     return remembered
 
 
+def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
+    """What tells a file's content without reading it, wherever its folder lies.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def identity_of(path: Path) -> Identity:
-    """What tells a file's content without reading it; a second name of the same file has the same identity.
+    """What tells an image's content without reading it; a second name of the same file has the same identity.
 
     Args:
         path: A file, or a folder with the files of a series.
@@ -50,8 +63,7 @@ def identity_of(path: Path) -> Identity:
     if path.is_dir():
         with os.scandir(path) as entries:  # of a series of hundreds, several times as fast as by Path objects
             files = sorted(entry.path for entry in entries)
-    stats = [os.stat(file) for file in files]
-    return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+    return tuple(map(file_identity, files))
 
 
 class ImageCache:
@@ -76,16 +88,20 @@ class ImageCache:
 
         Raises:
             OSError: If the file is not there.
+            ImageChangedError: If the file was written to while it was read.
             TimeLimitError: If the current clock's time is up while another request reads it.
             Exception: What ``read`` raises, in every request that waited for it; nothing is kept then.
         """
+        identity = identity_of(path)
 
         def read_only() -> MedicalImage:
             image = read(path)
+            if sha256 is None and identity_of(path) != identity:
+                raise ImageChangedError("the image's file was changed while it was read; ask again once it is complete")
             image.frames.flags.writeable = False
             return image
 
-        return self._cache.get_or_compute(sha256 or identity_of(path), read_only)
+        return self._cache.get_or_compute(sha256 or identity, read_only)
 
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""

@@ -25,8 +25,14 @@ def client_key(request: Request, user: str, client_id: object) -> str | None:
     """
     if isinstance(client_id, str) and 0 < len(client_id) <= 200:
         return f"{user}|id|{client_id}"
+    browser = browser_key(request)
+    return f"{user}|{browser}" if browser else None
+
+
+def browser_key(request: Request) -> str | None:
+    """The key of the browser that asks; None if it has no cookie."""
     cookie = request.cookies.get(COOKIE, "")
-    return f"{user}|cookie|{cookie}" if re.fullmatch(r"[0-9a-f]{32}", cookie) else None
+    return f"cookie|{cookie}" if re.fullmatch(r"[0-9a-f]{32}", cookie) else None
 
 
 def give_cookie(request: Request, response: Response) -> None:

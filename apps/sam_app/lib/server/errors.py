@@ -10,14 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from lib.imaging.image import ImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.checkpoints import CheckpointError
 from lib.sam.clock import TimeLimitError
 from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
-from lib.server.mends.dicomweb_session import DicomWebError, DicomWebUnreachableError
+from lib.server.mends.dicomweb_session import DicomWebError, DicomWebUnreachableError, SeriesGoneError
 from lib.server.record import note
 from lib.server.refine import NotFinishedError, RefineError
 from lib.server.results import NoSpaceError, UnknownResultError
@@ -56,6 +56,7 @@ STATUS: dict[type[Exception], int] = {
     RefineError: 422,
     UnsupportedImageError: 415,
     ImageTooLargeError: 413,
+    ImageChangedError: 409,
     NotFinishedError: 409,
     UnknownModelError: 404,
     UnknownImageError: 404,
@@ -64,6 +65,7 @@ STATUS: dict[type[Exception], int] = {
     GivenUpError: 500,
     DicomWebError: 502,
     DicomWebUnreachableError: 503,
+    SeriesGoneError: 404,
     CheckpointError: 503,
     RuntimeUnavailableError: 503,
     TimeLimitError: 503,
@@ -90,12 +92,17 @@ async def _answer(_: Request, error: Exception) -> JSONResponse:
         logger.error("%s: %s", type(error).__name__, error)
     elif failure.status >= 500:
         logger.error("A request failed", exc_info=error)
-    return answer_failure(failure)
+    return answer_failure(failure, retry=not isinstance(error, ImageChangedError))
 
 
-def answer_failure(failure: Failure) -> JSONResponse:
-    """The HTTP answer of a failure."""
-    headers = {"Retry-After": RETRY_AFTER[failure.status]} if failure.status in RETRY_AFTER else None
+def answer_failure(failure: Failure, *, retry: bool = True) -> JSONResponse:
+    """The HTTP answer of a failure.
+
+    Args:
+        failure: What to tell.
+        retry: Whether the same request can succeed later; if so, and :data:`RETRY_AFTER` has its status, it says when.
+    """
+    headers = {"Retry-After": RETRY_AFTER[failure.status]} if retry and failure.status in RETRY_AFTER else None
     return JSONResponse({"detail": failure.detail}, status_code=failure.status, headers=headers)
 
 

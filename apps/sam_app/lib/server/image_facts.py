@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import UploadFile
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.imaging.digest import image_sha256, series_sha256, stream_sha256
+from lib.server.mends.dicomweb_datastore import DicomWebStore
 from lib.server.record import note
 
 
@@ -38,8 +38,10 @@ def note_datastore_image(image: str) -> None:
         image: An id that the datastore has.
     """
     datastore = app_instance().datastore()
-    if isinstance(datastore, DICOMWebDatastore):
-        note_image_file(Path(datastore._datastore.image_path(), image))
+    if isinstance(datastore, DicomWebStore):
+        copy = datastore.folders.find(image)
+        if copy:
+            note_image_file(copy.folder)
     else:
         note_image_file(Path(datastore.get_image_uri(image)))
 

@@ -25,6 +25,8 @@ from lib.server.mends.arguments import (
     new_image_id,
 )
 from lib.server.mends.guard import Guard
+from lib.server.mends.meant_image import check_meant, note_handed_out
+from lib.server.seen_images import current_viewer
 
 
 def _not_for_training(output: ResultType | None) -> ResultType | None:
@@ -52,11 +54,29 @@ def _deleted_when_sent(answer: FileResponse) -> FileResponse:
     return answer
 
 
+def _handed_out(image: str) -> str:
+    """An image that the client is about to see as it is now."""
+    note_handed_out(app_instance().datastore(), known_image(image), current_viewer())
+    return image
+
+
+def _meant(image: str) -> str:
+    """The image that the client sees, if it is still the same."""
+    check_meant(app_instance().datastore(), known_image(image), current_viewer())
+    return image
+
+
+def _brought(answer: dict[str, Any]) -> dict[str, Any]:
+    """The client knows the image that it has brought."""
+    note_handed_out(app_instance().datastore(), answer["image"], current_viewer())
+    return answer
+
+
 def _without_path(info: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key != "path"}
 
 
-_ADD_IMAGE = Guard({"image": new_image_id, "file": image_upload, "params": json_object})
+_ADD_IMAGE = Guard({"image": new_image_id, "file": image_upload, "params": json_object}, clean=_brought)
 _REMOVE_IMAGE = Guard({"id": known_image})
 
 GUARDS = {
@@ -65,13 +85,11 @@ GUARDS = {
     "PUT /datastore/image": _ADD_IMAGE,
     "DELETE /datastore/": _REMOVE_IMAGE,
     "DELETE /datastore/image": _REMOVE_IMAGE,
-    "HEAD /datastore/image": Guard({"image": known_image, "check_sum": _known_checksum}),
-    "GET /datastore/image": Guard({"image": known_image}),
+    "HEAD /datastore/image": Guard({"image": _handed_out, "check_sum": _known_checksum}),
+    "GET /datastore/image": Guard({"image": _handed_out}),
     "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
-    "PUT /datastore/label": Guard(
-        {"image": known_image, "tag": label_tag, "label": label_upload, "params": json_object}
-    ),
+    "PUT /datastore/label": Guard({"image": _meant, "tag": label_tag, "label": label_upload, "params": json_object}),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
     "HEAD /datastore/label": Guard({"image": known_image, "tag": label_tag}),
     "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}),

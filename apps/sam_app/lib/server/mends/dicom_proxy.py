@@ -8,13 +8,15 @@
   them. Here the headers are those in :data:`_FORWARDED`, and the login is this server's.
 - It waits on the event loop, so that nothing else is answered meanwhile, and reads the whole answer before it sends
   the first byte. Here it waits in threads of its own and hands on what comes as it comes.
+- It does not look at what it hands out. Here it notes the instances in the metadata by which a viewer reads a series,
+  as its clicks name slices of that: see :mod:`lib.server.seen_images`.
 - A refused login is the viewer's: its user would be asked for a password of the DICOM server. Here it is a 502.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Annotated
 
@@ -28,10 +30,13 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.mends.dicomweb_datastore import DicomWebStore
 from lib.server.mends.dicomweb_session import DicomWebStatusError
+from lib.server.mends.metadata_seen import MetadataSeen
+from lib.server.seen_images import current_viewer, note_viewer
 
 router = APIRouter(include_in_schema=False)
 
 _RESOURCE = re.compile(r"(studies|series|instances)(/(?!\.{1,2}(/|$))[A-Za-z0-9._,~-]+)*/?")
+_METADATA = re.compile(r"studies/[0-9.]+/(series/[0-9.]+/)?metadata")
 _FORWARDED = ("accept", "accept-encoding", "content-type")
 _ANSWERED = ("content-type", "content-length", "content-encoding", "warning")
 _THE_CLIENT_S_OWN = (400, 404, 406, 409, 410, 413, 414, 415)
@@ -70,7 +75,11 @@ async def proxy(
             raise HTTPException(error.status, str(error)) from None
         raise
     headers = {name: value for name in _ANSWERED if (value := answer.headers.get(name))}
-    return StreamingResponse(_pieces(answer), status_code=answer.status_code, headers=headers)
+    pieces = _pieces(answer)
+    if _METADATA.fullmatch(resource):
+        await note_viewer(request)
+        pieces = _noted(pieces, answer.headers, MetadataSeen(datastore, current_viewer()))
+    return StreamingResponse(pieces, status_code=answer.status_code, headers=headers)
 
 
 def _prefixes() -> dict[str, str | None]:
@@ -85,6 +94,18 @@ def _prefixes() -> dict[str, str | None]:
 def _prefix(service: str, resource: str) -> str | None:
     """Viewers ask QIDO for metadata, which is WADO's."""
     return _prefixes().get("wado" if resource.endswith("metadata") and service == "qido" else service)
+
+
+async def _noted(pieces: AsyncIterator[bytes], headers: Mapping[str, str], seen: MetadataSeen) -> AsyncIterator[bytes]:
+    """The same pieces; what they are together is noted before the last one goes out."""
+    last = b""
+    async for piece in pieces:
+        seen.add(piece)
+        if last:
+            yield last
+        last = piece
+    await to_thread.run_sync(seen.note, headers.get("content-encoding", ""), limiter=_threads)
+    yield last
 
 
 async def _pieces(answer: requests.Response) -> AsyncIterator[bytes]:

@@ -5,6 +5,8 @@ Mends, besides those of :mod:`lib.server.mends.dicomweb_lists`, :mod:`~lib.serve
 
 - The NIfTI file that it makes of a series loses modality, windows and padding, and a copy stays behind among the
   temporary files. Here inference reads the DICOM files, in the same order of voxels; NIfTI is for who downloads it.
+- A click names a slice by its number alone, whatever has become of the series since the client saw it. Here the client
+  is told if that is no longer the one, see :mod:`lib.server.seen_images`.
 - That file knows no tilted gantry's shear, so that voxels lie up to centimetres off. Here they lie where the slices do.
 - At start it downloads dcmqi's program, by which it makes labels DICOM.
 - It logs the server's address with a login that is in it.
@@ -23,19 +25,21 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
+from pydicom import Dataset
 
-from lib.imaging.image import NotOneVolumeError
+from lib.imaging.dicom_values import value_of
+from lib.imaging.image import ImageChangedError, NotOneVolumeError
 from lib.imaging.nifti_writer import is_placed, write_nifti
 from lib.imaging.readers import read_image
 from lib.server.mends.dicomweb_labels import DicomWebLabels
 from lib.server.mends.dicomweb_lists import SeriesLists
-from lib.server.mends.dicomweb_series import SeriesFolders, is_uid
+from lib.server.mends.dicomweb_retrieve import is_uid
+from lib.server.mends.dicomweb_search import ArchiveClient
+from lib.server.mends.dicomweb_series import DEFAULT_MAX_AGE_S, SeriesCopy, SeriesFolders
 from lib.server.mends.dicomweb_session import DicomWebSession
-
-_LISTS_S = 10.0
+from lib.server.seen_images import Viewer, seen_images
 
 
 class AddressError(ValueError):
@@ -49,25 +53,25 @@ class DicomWebStore(DicomWebLabels):
         client: Knows the server.
         search_filter: Which series are listed, by DICOM keyword; empty: all.
         cache_path: Where to keep what was fetched; None: MONAI Label's place in the user's home.
-        lists_max_age: Seconds after which lists of series are asked for anew.
+        max_age: Seconds after which lists of series are asked for anew, and copies of series are compared.
         fetch_by_frame: As MONAI Label's setting; see :class:`SeriesFolders`.
         convert_to_nifti: As MONAI Label's setting: whether an image that is downloaded is NIfTI.
     """
 
     def __init__(
         self,
-        client: DICOMwebClientX,
+        client: ArchiveClient,
         search_filter: Mapping[str, Any],
         cache_path: str | None,
         *,
-        lists_max_age: float = _LISTS_S,
+        max_age: float = DEFAULT_MAX_AGE_S,
         fetch_by_frame: bool = False,
         convert_to_nifti: bool = True,
     ) -> None:
         super().__init__(client, dict(search_filter), cache_path, fetch_by_frame, convert_to_nifti)
         root = Path(os.path.realpath(self._datastore.image_path()))
-        self._lists = SeriesLists(client, search_filter, lists_max_age)
-        self._folders = SeriesFolders(client, root, by_frame=fetch_by_frame)
+        self._lists = SeriesLists(client, search_filter, max_age)
+        self.folders = SeriesFolders(client, root, by_frame=fetch_by_frame, max_age=max_age)
         self._converting = Lock()
 
     @property
@@ -83,7 +87,7 @@ class DicomWebStore(DicomWebLabels):
             DicomWebError: If the server does not answer.
         """
         return is_uid(series) and (
-            self._folders.is_there(series)
+            self.folders.is_known(series)
             or bool(self._client.search_for_series(search_filters={"SeriesInstanceUID": series}))
         )
 
@@ -103,7 +107,24 @@ class DicomWebStore(DicomWebLabels):
 
     def series_folder(self, series: str) -> str:
         """A folder with the DICOM files of a series; see :meth:`SeriesFolders.get`."""
-        return str(self._folders.get(series))
+        return str(self.folders.get(series).folder)
+
+    def copy_for(self, series: str, viewer: Viewer) -> SeriesCopy:
+        """The series as a client has it before its eyes.
+
+        Args:
+            series: Its Series Instance UID.
+            viewer: The client.
+
+        Raises:
+            ImageChangedError: If the series has changed since.
+            DicomWebError: If the server does not hand it out, or does not answer to a client that is new to it.
+        """
+        here, known = self.folders.find(series), seen_images.known(viewer, series)
+        is_known = here is not None and known in here.tokens
+        copy = self.folders.get(series, anew=not is_known, is_known=is_known)
+        seen_images.meant(viewer, series, *copy.tokens)
+        return copy
 
     def get_image_uri(self, image_id: str) -> str:
         """What a client downloads: the series as NIfTI or, if MONAI Label's settings say so, its folder.
@@ -123,43 +144,70 @@ class DicomWebStore(DicomWebLabels):
 
     def keep_image(self, series: str) -> str:
         """Have MONAI Label know a series; see :class:`DicomWebLabels`."""
-        folder = self.series_folder(series)
+        copy = self.folders.get(series)
         if not self._convert_to_nifti:
-            return folder
-        path = f"{folder}.nii.gz"
+            return str(copy.folder)
+        path = f"{self._datastore.image_path()}/{series}.nii.gz"
         with self._converting:
-            if not os.path.exists(path):
-                self._convert(series, folder)
-        return path
+            is_made = self.get_image_info(series).get("version") == copy.version
+            if not is_made or not os.path.exists(path):
+                self._convert(series, copy)
+        return os.path.realpath(path)
 
-    def _convert(self, series: str, folder: str) -> None:
-        info = self._dicom_info(series)
+    def _dicom_info(self, series_id: str) -> dict[str, Any]:
+        """What the server says of the series; upstream takes the first of its answer, whichever it is."""
+        found = Dataset.from_json(self._client.find_series(series_id))
+        names = ("StudyDate", "StudyTime", "Modality", "RetrieveURL", "PatientID", "StudyInstanceUID")
+        return {"SeriesInstanceUID": series_id, **{name: str(value_of(found, name) or "UNK") for name in names}}
+
+    def _convert(self, series: str, copy: SeriesCopy) -> None:
+        info = {**self._dicom_info(series), "version": copy.version}
         with tempfile.TemporaryDirectory() as scratch:
             converted = os.path.join(scratch, f"{series}.nii.gz")
-            write_nifti(read_image(folder), converted)
+            write_nifti(read_image(copy.folder), converted)
+            labels = dict(self._datastore.objects[series].labels) if series in self._datastore.objects else {}
             LocalDatastore.add_image(self, series, converted, info)
+            self._datastore.objects[series].labels.update(labels)
+            self._update_datastore_file()
 
 
 class InferenceImages:
-    """A DICOMweb datastore as inference sees it: an image is a folder of DICOM files, all else is as it was.
+    """A DICOMweb datastore as one inference sees it: an image is a folder of DICOM files, and stays the same one.
 
     Args:
         store: The datastore.
     """
 
     def __init__(self, store: DicomWebStore) -> None:
-        self._store = store
+        self.store = store
+        self._copies: dict[str, SeriesCopy] = {}
+
+    def has_copy(self, series: str) -> bool:
+        """Whether it is decided which one it works with."""
+        return series in self._copies
+
+    def use_copy(self, series: str, copy: SeriesCopy) -> None:
+        """Work with that one."""
+        self._copies[series] = copy
 
     def get_image_uri(self, image_id: str) -> str:
         """The folder of a series."""
-        return self._store.series_folder(image_id)
+        if image_id not in self._copies:
+            self._copies[image_id] = self.store.folders.get(image_id)
+        return str(self._copies[image_id].folder)
+
+    def save_label(self, image_id: str, *args: Any, **kwargs: Any) -> str:
+        """As the datastore's, unless the series is no longer the one that the label was made on."""
+        if self._copies.get(image_id, now := self.store.folders.get(image_id)).version != now.version:
+            raise ImageChangedError("the series has changed while it was segmented, so that the label was not kept")
+        return self.store.save_label(image_id, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self.store, name)
 
 
-def for_inference(datastore: Datastore) -> Any:
-    """What inference gets its images from: a DICOMweb datastore's DICOM files, every other datastore as it is."""
+def for_inference(datastore: Datastore | InferenceImages) -> Any:
+    """What one inference gets its images from: a DICOMweb server's DICOM files, every other datastore as it is."""
     return InferenceImages(datastore) if isinstance(datastore, DicomWebStore) else datastore
 
 
@@ -179,7 +227,7 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
             "the DICOMweb server's address holds a login: give it without, and set MONAI_LABEL_DICOMWEB_USERNAME and "
             "MONAI_LABEL_DICOMWEB_PASSWORD"
         )
-    client = DICOMwebClientX(
+    client = ArchiveClient(
         url=url,
         session=_session(url),
         qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
@@ -191,7 +239,7 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
         client,
         {**_chosen("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {}), **(search_filter or {})},
         settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
-        lists_max_age=_chosen("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", _LISTS_S),
+        max_age=_chosen("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", DEFAULT_MAX_AGE_S),
         fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
     )

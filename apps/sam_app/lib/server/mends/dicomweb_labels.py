@@ -5,6 +5,8 @@
 - A label is asked for by its image's id, but looked for on the server under that id, which is the series itself: it is
   read as if it were a segmentation, and the answer is a 500. Here it is the one kept or, where there is none, the
   server's newest segmentation of the series, whoever made it.
+- A label stays what it was when its series changes, and is handed out for another number of slices. Here it is looked
+  at anew: see :meth:`DicomWebLabels.get_label_uri`.
 - Raw labels (``.bin``) go through a NIfTI file of the series.
 """
 
@@ -22,8 +24,10 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import Dataset
 
 from lib.imaging.dicom_values import value_of
-from lib.imaging.image import CorruptImageError
+from lib.imaging.image import CorruptImageError, ImageChangedError, ImageError
+from lib.imaging.label_grid import labels_on_grid
 from lib.imaging.label_writers import write_label_volume
+from lib.imaging.readers import read_image
 from lib.imaging.series_grid import SeriesGrid, read_series_grid
 from lib.imaging.series_segmentation import labels_of_segmentation
 from lib.server.mends.dicom_seg import segmentation_of_labels
@@ -70,10 +74,11 @@ class DicomWebLabels(DICOMWebDatastore):
             DicomWebError: If the server does not take it; likewise.
         """
         self.keep_image(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
-        info = dict(label_info or {})
+        folder = self.series_folder(image_id)
+        info = {**(label_info or {}), "version": _version(folder)}
         with tempfile.TemporaryDirectory() as scratch:
             label = Path(label_filename)
-            grid = read_series_grid(self.series_folder(image_id))
+            grid = read_series_grid(folder)
             if label.suffix == ".bin":
                 label = _from_raw(label, grid, Path(scratch))
             if label_tag == DefaultLabelTag.FINAL:
@@ -97,21 +102,43 @@ class DicomWebLabels(DICOMWebDatastore):
             image_id: The image's id, where a certain segmentation is meant.
 
         Returns:
-            The path; empty if there is no such label.
+            The path; empty if there is no such label. A final label that does not lie on the series as it is now is
+            fetched from the server again, by the instances that it refers to.
 
         Raises:
+            ImageChangedError: If another label does not lie on the series as it is now.
             UnsupportedImageError: If the server's segmentation cannot be laid over the series.
             DicomWebError: If the server does not answer.
         """
         image = image_id or label_id
+        kept = self._kept(image, label_tag)
+        lies = bool(kept) and self._lies_on_series(image, label_tag, kept)
         if label_tag != DefaultLabelTag.FINAL:
-            return self._kept(image, label_tag)
+            if kept and not lies:
+                raise ImageChangedError("the series has changed since this label was saved: it does not lie on it now")
+            return kept
         with self._fetching_label:
-            if not self._kept(image, label_tag):
+            if not lies:
                 series = label_id if image_id else self._newest_segmentation(image)
                 if series:
                     self._fetch_label(series, image)
+                elif kept:
+                    raise ImageChangedError(
+                        "the series has changed since this label was saved: it does not lie on it now"
+                    )
         return self._kept(image, label_tag)
+
+    def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:
+        """Whether a label that is kept has the voxels of the series as it is now."""
+        folder = self.series_folder(image)
+        if self.get_label_info(image, label_tag).get("version") == _version(folder):
+            return True
+        grid = read_series_grid(folder)
+        try:
+            labels_on_grid(read_image(label), grid.affine, grid.shape)
+        except ImageError:
+            return False
+        return True
 
     def _kept(self, image: str, label_tag: str) -> str:
         path: str = LocalDatastore.get_label_uri(self, image, label_tag)
@@ -138,7 +165,8 @@ class DicomWebLabels(DICOMWebDatastore):
     def _fetch_label(self, series: str, image: str) -> None:
         """Keep a segmentation of the server as the image's final label."""
         self.keep_image(image)
-        grid = read_series_grid(self.series_folder(image))
+        folder = self.series_folder(image)
+        grid = read_series_grid(folder)
         study = str(grid.sources[0].StudyInstanceUID)
         segmentation = self._client.retrieve_series(study, series, media_types=_AS_STORED)[-1]
         with tempfile.TemporaryDirectory() as scratch:
@@ -147,8 +175,13 @@ class DicomWebLabels(DICOMWebDatastore):
                 {"name": str(segment.SegmentLabel), "idx": int(segment.SegmentNumber)}
                 for segment in segmentation.SegmentSequence
             ]
-            info = {"label_info": names, **self._dicom_info(series)}
+            info = {"label_info": names, **self._dicom_info(series), "version": _version(folder)}
             LocalDatastore.save_label(self, image, str(label), DefaultLabelTag.FINAL, info)
+
+
+def _version(series_folder: str) -> str:
+    """Names the content of a series: see :class:`lib.server.mends.dicomweb_series.SeriesFolders`."""
+    return Path(series_folder).name
 
 
 def _from_raw(raw: Path, grid: SeriesGrid, folder: Path) -> Path:

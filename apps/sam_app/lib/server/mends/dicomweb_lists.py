@@ -12,8 +12,9 @@ from threading import Lock
 from typing import Any
 
 from cachetools import TTLCache
-from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
+
+from lib.server.mends.dicomweb_search import ArchiveClient
 
 _WITHOUT_IMAGES = frozenset(
     {
@@ -33,7 +34,7 @@ class SeriesLists:
         max_age: Seconds after which a list is asked for anew.
     """
 
-    def __init__(self, client: DICOMwebClient, search_filter: Mapping[str, Any], max_age: float) -> None:
+    def __init__(self, client: ArchiveClient, search_filter: Mapping[str, Any], max_age: float) -> None:
         self._client = client
         self._filter = dict(search_filter)
         self._lists: TTLCache[str, list[str]] = TTLCache(maxsize=2, ttl=max_age)

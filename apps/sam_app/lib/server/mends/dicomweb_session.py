@@ -1,4 +1,7 @@
-"""Mend: MONAI Label 0.8.5 waits for a DICOMweb server without end, and answers its failures with a bare 500.
+"""Mends of how MONAI Label 0.8.5 talks to a DICOMweb server.
+
+- It waits without end, and answers the server's failures with a bare 500.
+- It asks for one media type, and gives up where the server knows it by another name.
 
 Whatever is asked of the DICOMweb server goes through one :class:`DicomWebSession`. It has the login and a time limit,
 and its errors are for clients to read: they name neither the server's address nor its login.
@@ -10,7 +13,19 @@ from typing import Any
 
 import requests
 
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+"""``Accept`` for instances in whatever transfer syntax the server has them: PS3.18 8.7.3.5.2."""
+
 _CONNECT_S = 5.0
+_JSON = "application/dicom+json, application/json"
+"""What dicomweb-client asks for."""
+_OTHER_NAMES = {
+    AS_STORED: ('multipart/related; type="application/dicom"', "multipart/related; type=application/dicom", "*/*"),
+    _JSON: ("application/dicom+json", "application/json", "*/*"),
+}
+"""By ``Accept``: what else means the same, for servers that read it as a text and not as PS3.18 8.7.4 says."""
+_NOT_ACCEPTED = {AS_STORED: (204, 400, 404, 406, 415), _JSON: (406, 415)}
+"""The statuses with which servers refuse a media type."""
 
 
 class DicomWebError(RuntimeError):
@@ -19,6 +34,10 @@ class DicomWebError(RuntimeError):
 
 class DicomWebUnreachableError(DicomWebError):
     """There is no answer from it."""
+
+
+class SeriesGoneError(DicomWebError):
+    """It answered, and does not have the series."""
 
 
 class DicomWebStatusError(DicomWebError):
@@ -52,15 +71,38 @@ class DicomWebSession(requests.Session):
         super().__init__()
         self.auth = login
         self._timeout = (_CONNECT_S, timeout)
+        self._accepted: dict[str, str] = {}
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        """As in requests, but every answer is one of success.
+        """As in requests, but every answer is one of success; where need be by another name of the media type.
 
         Raises:
             DicomWebUnreachableError: If it cannot be reached, or does not answer in time.
             DicomWebStatusError: If it answers with an error.
         """
         kwargs.setdefault("timeout", self._timeout)
+        headers = kwargs.pop("headers", None) or {}
+        accept = headers.get("Accept", "")
+        if accept not in _OTHER_NAMES:
+            return self._ask(method, url, *args, headers=headers, **kwargs)
+        first: DicomWebStatusError | None = None
+        for name in dict.fromkeys((self._accepted.get(accept, accept), accept, *_OTHER_NAMES[accept])):
+            try:
+                answer = self._ask(method, url, *args, headers={**headers, "Accept": name}, **kwargs)
+                if answer.status_code not in _NOT_ACCEPTED[accept]:
+                    self._accepted[accept] = name
+                    return answer
+                answer.close()
+                error = DicomWebStatusError(answer.status_code)
+            except DicomWebStatusError as raised:
+                error = raised
+            if error.status not in _NOT_ACCEPTED[accept]:
+                raise error
+            first = first or error
+        assert first is not None
+        raise first
+
+    def _ask(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         try:
             answer = super().request(method, url, *args, **kwargs)
         except requests.RequestException as error:

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
+
+from lib.server.seen_images import note_viewer
 
 writing = Lock()
 
@@ -54,7 +56,7 @@ def guarded_router(upstream: APIRouter, guards: Mapping[str, Guard]) -> APIRoute
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(note_viewer)])
     for name, guard in guards.items():
         if name not in routes:
             raise LookupError(f"MONAI Label has no route {name}")

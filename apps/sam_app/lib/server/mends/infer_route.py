@@ -35,9 +35,11 @@ from lib.server.mends.arguments import known_image, label_tag, neutral_upload, p
 from lib.server.mends.arguments import session_id as checked_session_id
 from lib.server.mends.dicom_seg import answer_dicom_seg
 from lib.server.mends.dicomweb_datastore import for_inference
+from lib.server.mends.meant_image import check_meant
 from lib.server.record import current_record, note
+from lib.server.seen_images import current_viewer, note_viewer
 
-router = APIRouter(tags=["Infer"])
+router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
 _SERVER_KEYS = (
     *("image", "image_path", "model", "label", "session"),
@@ -82,7 +84,8 @@ def infer(
     if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
-    client = client_key(request, user.username, allowed.pop("client_id", None))
+    client_id = allowed.pop("client_id", None)
+    client, viewer = client_key(request, user.username, client_id), current_viewer(client_id)
     asked = {
         **allowed,
         "model": model,
@@ -93,8 +96,11 @@ def infer(
     }
     note(model=model)
     note_viewer_prompts(allowed)
+    images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
     with admission.inside(), ExitStack() as uploads:
+        if given:
+            check_meant(images, given, viewer)
         if session:
             asked.update(image=session.image, session=session.to_json())
         elif file:
@@ -102,9 +108,11 @@ def infer(
         if label:
             asked["label"] = uploads.enter_context(_on_disk(label))
         as_file = ResultType.image if output == ResultType.dicom_seg else output
-        answer = send_response(app.datastore(), app.infer(asked), as_file, background_tasks)
+        answer = send_response(images, app.infer(asked, images), as_file, background_tasks)
+        if given:  # a file may have been replaced meanwhile
+            check_meant(images, given, viewer)
         if output == ResultType.dicom_seg:
-            series = session.image if session else for_inference(app.datastore()).get_image_uri(given)
+            series = session.image if session else images.get_image_uri(given)
             label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
             answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
