@@ -330,3 +330,26 @@ def test_multi_frame_ultrasound_in_colour(make_ct, save) -> None:
     assert image.is_colour and not image.is_geometric and image.modality == "US"
     np.testing.assert_array_equal(image.frames, rgb)
     assert pydicom.uid.UID(image.datasets[0].SOPClassUID).name == "Ultrasound Multi-frame Image Storage"
+
+
+class TestTransferSyntaxThatIsNotStated:
+    """(0002,0010) empty, as some exporters leave it: the encoding shows it, unless the pixels are compressed."""
+
+    @staticmethod
+    def without_syntax(path: Path) -> bytes:
+        content = path.read_bytes()
+        at = content.index(b"\x02\x00\x10\x00UI")
+        length = int.from_bytes(content[at + 6 : at + 8], "little")
+        group_length = int.from_bytes(content[140:144], "little") - length
+        cut = content[: at + 6] + bytes(2) + content[at + 8 + length :]
+        return cut[:140] + group_length.to_bytes(4, "little") + cut[144:]
+
+    @pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm"])
+    def test_is_found(self, sample, tmp_path, name):
+        (tmp_path / "upload").write_bytes(self.without_syntax(sample(name)))
+        np.testing.assert_array_equal(read_image(tmp_path / "upload").frames, read_image(sample("MR_small.dcm")).frames)
+
+    def test_of_compressed_pixels_is_asked_for(self, sample, tmp_path):
+        (tmp_path / "upload").write_bytes(self.without_syntax(sample("MR_small_jp2klossless.dcm")))
+        with pytest.raises(UnsupportedImageError, match="does not state its transfer syntax .0002,0010."):
+            read_image(tmp_path / "upload")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import binascii
+import bz2
+import gzip
 from pathlib import Path
 
 import nrrd
@@ -65,9 +68,77 @@ def test_a_header_that_names_another_file_is_refused(tmp_path: Path, field: str)
         read_image(tmp_path / "a.nrrd")
 
 
+HEADER = [
+    *("type: int16", "dimension: 3", "sizes: 4 3 2", "endian: little", "space: left-posterior-superior"),
+    *("space directions: (0.5,0,0) (0,0.8,0) (0,0,2.5)", "space origin: (1,2,3)"),
+]
+
+
+def written(tmp_path: Path, data: bytes, *fields: str, header: list[str] = HEADER) -> Path:
+    (tmp_path / "upload").write_bytes("\n".join(["NRRD0005", *header, *fields]).encode() + b"\n\n" + data)
+    return tmp_path / "upload"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("raw", bytes),
+        ("gzip", gzip.compress),
+        ("bzip2", bz2.compress),
+        ("bz2", bz2.compress),
+        ("hex", binascii.hexlify),
+        ("ascii", lambda data: " ".join(map(str, np.frombuffer(data, "<i2"))).encode()),
+    ],
+)
+def test_every_encoding(tmp_path: Path, encoding: str, encode) -> None:
+    image = read_image(written(tmp_path, encode(KJI.astype("<i2").tobytes()), f"encoding: {encoding}"))
+    np.testing.assert_array_equal(image.frames, KJI)
+    np.testing.assert_allclose(image.affine @ (1, 1, 1, 1), (-1.5, -2.8, 5.5, 1))
+
+
+def test_an_encoding_that_nobody_knows_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedImageError, match="unknown encoding; raw, gzip, bzip2"):
+        read_image(written(tmp_path, b"", "encoding: zstd"))
+
+
+def test_a_bzip2_bomb_is_bounded_by_the_header(tmp_path: Path) -> None:
+    path = written(tmp_path, bz2.compress(bytes(10**8)), "encoding: bzip2")
+    assert not read_image(path).frames.any()
+    with pytest.raises(CorruptImageError):
+        read_image(written(tmp_path, bz2.compress(bytes(10)), "encoding: bzip2"))
+
+
+def test_comments_keys_and_voxels_name_no_file(tmp_path: Path) -> None:
+    said = ["# data file: of the patient", "data file:=none", "a key:=data file: secret.raw", "encoding: raw"]
+    voxels = b"data file: secret.raw".ljust(48, b"\n")
+    assert read_image(written(tmp_path, voxels, *said)).frames.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "directions"),
+    [
+        ("4 3 2 1", "(0.5,0,0) (0,0.8,0) (0,0,2.5) none"),
+        ("1 4 3 2", "none (0.5,0,0) (0,0.8,0) (0,0,2.5)"),
+    ],
+)
+def test_a_fourth_axis_of_length_1_is_left_out(tmp_path: Path, sizes: str, directions: str) -> None:
+    header = ["type: int16", "dimension: 4", f"sizes: {sizes}", "endian: little", HEADER[4], HEADER[6]]
+    header += [f"space directions: {directions}", "encoding: raw"]
+    image = read_image(written(tmp_path, KJI.astype("<i2").tobytes(), header=header))
+    np.testing.assert_array_equal(image.frames, KJI)
+    np.testing.assert_allclose(image.affine @ (1, 1, 1, 1), (-1.5, -2.8, 5.5, 1))
+
+
+def test_so_it_is_without_a_space(tmp_path: Path) -> None:
+    header = ["type: int16", "dimension: 4", "sizes: 4 3 2 1", "endian: little", "spacings: 0.5 0.8 2.5 1"]
+    image = read_image(written(tmp_path, KJI.astype("<i2").tobytes(), "encoding: raw", header=header))
+    np.testing.assert_array_equal(image.frames, KJI)
+    assert not image.is_geometric
+
+
 def test_four_dimensions_are_refused(tmp_path: Path) -> None:
     nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((2, 3, 4, 5), np.uint8))
-    with pytest.raises(UnsupportedImageError, match="dimensions"):
+    with pytest.raises(UnsupportedImageError, match="2 x 3 x 4 x 5"):
         read_image(tmp_path / "a.nrrd")
 
 

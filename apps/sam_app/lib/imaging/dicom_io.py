@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from lib.imaging.guard import corrupt_on_failure
-from lib.imaging.image import CorruptImageError, ImageTooLargeError
+from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 
 _DAMAGED = "the DICOM file is truncated or damaged"
 _MAX_INFLATED_BYTES = 2 * 1024**3
@@ -39,17 +39,24 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
         Elements at the root that cannot be decoded are left out, unless they describe the pixels (group 0028).
 
     Raises:
+        UnsupportedImageError: Compressed pixels whose transfer syntax is not stated.
         CorruptImageError: Not a DICOM data set, or damaged.
         ImageTooLargeError: A deflated data set that inflates to more than 2 GiB.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with corrupt_on_failure(_DAMAGED):
-        _check_inflated_size(stream)
+        meta = _read_meta(stream)
+        if meta is not None and not str(meta.get("TransferSyntaxUID") or "").strip():
+            stream = io.BytesIO(stream.read())  # pydicom would take an empty syntax for explicit VR, little endian
+        else:
+            stream.seek(0)
+            meta = None
         dataset = _parse(stream, stop_before_pixels)
         dataset.filename = ""  # a header travels further than the path it came from
-        if not hasattr(dataset, "file_meta"):
-            dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        if "TransferSyntaxUID" not in dataset.file_meta:
+        if meta is not None or not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset(meta or {})
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            _check_native(dataset)
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
@@ -101,20 +108,32 @@ def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
     return completed if is_whole else dataset
 
 
-def _check_inflated_size(stream: BinaryIO) -> None:
-    """Inflate a deflated data set piece by piece, only to see that it stays within the limit."""
+def _read_meta(stream: BinaryIO) -> Dataset | None:
+    """The File Meta Information, behind which the stream then is; None if there is no preamble.
+
+    A deflated data set is inflated piece by piece, only to see that it stays within the limit.
+    """
     stream.seek(0)
-    if stream.read(132)[128:] == b"DICM":
-        meta = filereader.read_dataset(
-            stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
+    if stream.read(132)[128:] != b"DICM":
+        return None
+    meta = filereader.read_dataset(
+        stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
+    )
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while chunk := inflater.unconsumed_tail or stream.read(_CHUNK):
+            total += len(inflater.decompress(chunk, _CHUNK))
+            if total > _MAX_INFLATED_BYTES:
+                raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
+    return meta
+
+
+def _check_native(dataset: Dataset) -> None:
+    """Without a transfer syntax only pixels that are not compressed can be read: PS3.5 A.4 gives those no length."""
+    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+        raise UnsupportedImageError(
+            "the DICOM file does not state its transfer syntax (0002,0010), by which its compressed pixels are read"
         )
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-            while chunk := inflater.unconsumed_tail or stream.read(_CHUNK):
-                total += len(inflater.decompress(chunk, _CHUNK))
-                if total > _MAX_INFLATED_BYTES:
-                    raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
-    stream.seek(0)
 
 
 def _drop_undecodable(dataset: Dataset) -> None:

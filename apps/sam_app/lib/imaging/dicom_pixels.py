@@ -66,7 +66,10 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     decoder = FRAME_DECODERS.get(syntax)
     if decoder is None and syntax not in _BY_PYDICOM:
-        raise UnsupportedImageError(f"DICOM images compressed as {_name(syntax)} are not read")
+        raise UnsupportedImageError(
+            f"DICOM images compressed as {_name(syntax)} are not read; uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and "
+            "JPEG XL are"
+        )
     photometric = value_of(dataset, "PhotometricInterpretation")
     if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
         raise UnsupportedImageError(f"DICOM images of the Photometric Interpretation {photometric} are not read")

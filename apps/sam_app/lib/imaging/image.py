@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,23 @@ VoiLutFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM and ITK count millimetres to the patient's left and back, NIfTI and MONAI to the right and front."""
+
+
+def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turned: bool) -> np.ndarray:
+    """The affine of a picture that knows the size of its pixels, but no place: as ITK, from the origin to left and back.
+
+    Args:
+        length: mm that ``density`` counts pixels over; None if it is not known, for 1 mm a pixel.
+        density: Pixels across and down, as the picture is stored.
+        is_turned: Whether rows and columns change places to show it.
+
+    Returns:
+        ``(4, 4)``, voxel to RAS+ mm.
+    """
+    if length is None or not all(0 < dots < np.inf for dots in density):
+        return LPS_TO_RAS.copy()
+    columns, rows = density[::-1] if is_turned else density
+    return np.asarray(LPS_TO_RAS @ np.diag([length / columns, length / rows, 1, 1]))
 
 
 def place_tolerance(step: np.ndarray) -> float:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import math
 import os
 import re
+import shutil
+import tempfile
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +19,15 @@ from lib.imaging.image import LPS_TO_RAS, CorruptImageError, MedicalImage, Unsup
 from lib.imaging.raster import finite
 
 _HEADER_LIMIT = 1024 * 1024
-_DATA_ELSEWHERE = re.compile(rb"data\s*file\s*:", re.IGNORECASE)
-_FIELD = re.compile(rb"^(space|space directions)\s*:(?!=)", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"([^:]+):(?!=)\s*(.*)")
+"""A field; a line with ``:=`` is a key and its value, one that begins with ``#`` a comment."""
+_BZIP2 = (b"bzip2", b"bz2")
+_KINDS_OF_PLACE = (b"???", b"none", b"space", b"domain", b"time")
+_ENCODINGS = (b"raw", b"gzip", b"gz", b"hex", b"ascii", b"text", b"txt", *_BZIP2)
 
 
 def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
-    """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``.
+    """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``; further axes must be of length 1.
 
     A header that names another data file is refused: it could name any file of the server.
 
@@ -33,40 +41,98 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         non-finite values the smallest finite one.
 
     Raises:
-        UnsupportedImageError: Detached data, not 2D or 3D, vectors other than 8-bit RGB.
+        UnsupportedImageError: Detached data, an unknown encoding, not 2D or 3D, vectors other than 8-bit RGB.
         CorruptImageError: Truncated or contradictory.
         ImageTooLargeError: Larger than ``limits``.
     """
     start = file.read(_HEADER_LIMIT)
-    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    if len(header) == len(start):
+    end = re.search(rb"\r?\n\r?\n", start)
+    if end is None:
         raise CorruptImageError("the NRRD image has no end of header")
-    if _DATA_ELSEWHERE.search(start):
+    header = start[: end.start()]
+    fields = _fields(header)
+    if b"datafile" in fields:
         raise UnsupportedImageError("the NRRD header names another file for its data; send one file with both")
-    with corrupt_on_failure("the NRRD image is truncated or damaged"):
+    encoding = fields.get(b"encoding", b"").lower()
+    if encoding not in _ENCODINGS:
+        raise UnsupportedImageError("the NRRD image has an unknown encoding; raw, gzip, bzip2, hex and ascii are read")
+    with corrupt_on_failure("the NRRD image is truncated or damaged"), tempfile.TemporaryDirectory() as scratch:
+        readable = _for_itk(header, fields)
+        if readable != header:
+            path = Path(scratch, "image.nrrd")
+            path.write_bytes(readable + b"\n\n")
         reader = SimpleITK.ImageFileReader()
         reader.SetImageIO("NrrdImageIO")
         reader.SetFileName(os.fspath(path))
         reader.ReadImageInformation()
         size, components = reader.GetSize(), reader.GetNumberOfComponents()
         colour = components == 3 and reader.GetPixelID() == SimpleITK.sitkVectorUInt8
-        if len(size) not in (2, 3) or not (components == 1 or colour):
+        if len(size) < 2 or math.prod(size[3:]) != 1 or not (components == 1 or colour):
             raise UnsupportedImageError(
-                f"the NRRD image has {len(size)} dimensions and {components} components; "
-                "2D and 3D images of single numbers or 8-bit RGB are read"
+                f"the NRRD image has the shape {' x '.join(map(str, size))} and {components} components; 2D and 3D "
+                "images of single numbers or 8-bit RGB are read"
             )
         columns, rows, slices = (*size, 1)[:3]
         limits.check(slices, rows, columns)
+        if readable != header:
+            file.seek(end.end())
+            _append(file, Path(path), math.prod(size) * components * 8 if encoding in _BZIP2 else None)
         image = reader.Execute()
         voxels = SimpleITK.GetArrayFromImage(image)
-        affine = np.eye(4)
+        voxels = voxels.reshape(slices, rows, columns, *([3] if colour else []))
+        affine, axes = np.eye(4), min(len(size), 3)
         direction = np.array(image.GetDirection()).reshape(len(size), len(size))
-        affine[: len(size), : len(size)] = direction * image.GetSpacing()
-        affine[: len(size), 3] = image.GetOrigin()
+        affine[:axes, :axes] = (direction * image.GetSpacing())[:axes, :axes]
+        affine[:axes, 3] = image.GetOrigin()[:axes]
     if voxels.dtype.kind == "f":
         voxels = finite(voxels.astype(np.float32))
-    frames = voxels if len(size) == 3 else voxels[np.newaxis]
     if not np.isfinite(affine).all():
         raise CorruptImageError("the NRRD image's geometry is not finite")
-    geometric = len(_FIELD.findall(header)) > 1
-    return MedicalImage(frames=frames, affine=LPS_TO_RAS @ affine, file_format="NRRD", is_geometric=geometric)
+    return MedicalImage(
+        frames=voxels,
+        affine=LPS_TO_RAS @ affine,
+        file_format="NRRD",
+        is_geometric={b"space", b"spacedirections"} <= fields.keys(),
+    )
+
+
+def _fields(header: bytes) -> dict[bytes, bytes]:
+    """The header's fields, their names in lower case and without spaces."""
+    found = (_FIELD.match(line) for line in header.splitlines()[1:] if not line.startswith(b"#"))
+    return {b"".join(field[1].lower().split()): field[2].strip() for field in found if field}
+
+
+def _for_itk(header: bytes, fields: dict[bytes, bytes]) -> bytes:
+    """The header in such a way that ITK reads it.
+
+    It does not unpack bzip2, and takes an axis without a direction for numbers of each voxel by its kind alone.
+    """
+    lines = header.splitlines()
+    if fields[b"encoding"].lower() in _BZIP2:
+        lines = [b"encoding: raw" if _is_field(line, b"encoding") else line for line in lines]
+    directions = re.findall(rb"none|\([^)]*\)", fields.get(b"spacedirections", b""))
+    kinds = fields.get(b"kinds", b"").split() or [b"???"] * len(directions)
+    known = [
+        b"list" if direction == b"none" and kind.lower() in _KINDS_OF_PLACE else kind
+        for direction, kind in zip(directions, kinds, strict=False)
+    ]
+    if known != kinds[: len(known)]:
+        known = [b"domain" if kind == b"???" else kind for kind in known]
+        lines = [*(line for line in lines if not _is_field(line, b"kinds")), b"kinds: " + b" ".join(known)]
+    return header if lines == header.splitlines() else b"\n".join(lines)
+
+
+def _is_field(line: bytes, name: bytes) -> bool:
+    return line.lower().startswith(name + b":") and not line.startswith(name + b":=")
+
+
+def _append(file: BinaryIO, target: Path, unpacked: int | None) -> None:
+    """Add the rest of a file to another; unpacked from bzip2, at most so many bytes of it."""
+    with target.open("ab") as output:
+        if unpacked is None:
+            shutil.copyfileobj(file, output)
+            return
+        with bz2.open(file) as packed:
+            while unpacked > 0 and (piece := packed.read(min(unpacked, _HEADER_LIMIT))):
+                output.write(piece)
+                unpacked -= len(piece)

@@ -11,6 +11,7 @@ from lib.imaging.nifti import read_nifti
 from lib.imaging.nrrd import read_nrrd
 from lib.imaging.raster import read_raster
 from lib.imaging.sniff import HEAD_LENGTH, READABLE, find_format
+from lib.imaging.tiff import read_tiff
 
 DEFAULT_MAX_PIXELS = 512 * 512 * 2048
 """Some 2,000 CT slices: 1 GiB as 16-bit values."""
@@ -53,4 +54,6 @@ def read_image(
             return read_nifti(file, limits=limits)
         if file_format == "NRRD":
             return read_nrrd(path, file, limits=limits)
+        if file_format == "TIFF":
+            return read_tiff(file, limits=limits)
         return read_raster(file, file_format, limits=limits)

@@ -22,34 +22,57 @@ _RASTER_SIGNATURES = (
     (b"MM\x00+", "TIFF"),
 )
 
+_JPEG_LS = b"\xff\xd8\xff\xf7"
+
 _UNREADABLE_SIGNATURES = (
     (b"GIF8", "GIF image"),
     (b"%PDF", "PDF document"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"PK\x05\x06", "ZIP archive"),
-    (b"\x1f\x8b", "gzip file that is not NIfTI"),
-    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive"),
-    (b"Rar!\x1a\x07", "RAR archive"),
-    (b"BZh", "bzip2 file"),
-    (b"\xfd7zXZ\x00", "xz file"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard file"),
+    (b"PK\x03\x04", "ZIP archive, of which the images have to be unpacked"),
+    (b"PK\x05\x06", "empty ZIP archive"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive, of which the images have to be unpacked"),
+    (b"Rar!\x1a\x07", "RAR archive, of which the images have to be unpacked"),
+    (b"BZh", "bzip2 file, which has to be unpacked"),
+    (b"\xfd7zXZ\x00", "xz file, which has to be unpacked"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard file, which has to be unpacked"),
+    (_JPEG_LS, "JPEG-LS image, which is read in DICOM only"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "JPEG 2000 codestream"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL image"),
     (b"\xff\x0a", "JPEG XL image"),
+    (b"II\xbc\x01", "JPEG XR image"),
     (b"8BPS", "Photoshop image"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5 file"),
-    (b"CDF\x01", "NetCDF file"),
+    (b"\x00\x00\x01\x00", "icon"),
+    (b"v/1\x01", "OpenEXR image"),
+    (b"qoif", "QOI image"),
+    (b"SIMPLE  =", "FITS image"),
+    (b"ZISRAWFILE", "Zeiss CZI image"),
+    (b"\xda\xce\xbe\x0a", "Nikon ND2 image"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE file, as Office and some microscopes write it"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5 file, as MINC 2 is; NIfTI can be made of that"),
+    (b"CDF\x01", "NetCDF file, as MINC 1 is; NIfTI can be made of that"),
+    (b"CDF\x02", "NetCDF file, as MINC 1 is; NIfTI can be made of that"),
+    (b"ObjectType", "MetaImage, of which NIfTI or NRRD can be made"),
+    (b"NDims", "MetaImage, of which NIfTI or NRRD can be made"),
+    (b"\x00\x00\x00\x01\x00\x00", "FreeSurfer volume (MGH), of which NIfTI can be made"),
+    (b"MATRIX7", "ECAT volume"),
+    (b"# === DATA DESCRIPTION FILE", "Philips PAR header, whose voxels are in another file"),
+    (b"# vtk DataFile", "VTK file"),
+    (b"\x93NUMPY", "NumPy array, which says nothing of its place"),
+    (b"MATLAB 5.0", "MATLAB file"),
     (b"\x7fELF", "program"),
     (b"MZ", "program"),
     (b"OggS", "Ogg media"),
     (b"\x1aE\xdf\xa3", "Matroska or WebM video"),
-    (b"ObjectType", "MetaImage"),
-    (b"<?xml", "XML document"),
     (b"<svg", "SVG image"),
     (b"<!DOCTYPE", "HTML document"),
     (b"<html", "HTML document"),
 )
+_CONTAINER_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIC image"),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF image"),
+    b"jp2 ": "JPEG 2000 image",
+}
+"""Of the file type box that begins an ISO base media file; other brands are of films."""
 
 _NIFTI_SINGLE = {b"n+1\x00": 344, b"n+2\x00": 4}
 _NIFTI_PAIR = {b"ni1\x00": 344, b"ni2\x00": 4}
@@ -72,7 +95,7 @@ def find_format(head: bytes) -> tuple[str | None, str]:
     if head[128:132] == b"DICM":  # before TIFF: a dual-personality file has a TIFF header in its preamble
         return "DICOM", "DICOM file"
     for signature, name in _RASTER_SIGNATURES:
-        if head.startswith(signature):
+        if head.startswith(signature) and not head.startswith(_JPEG_LS):
             return name, f"{name} image"
     if _is_bmp(head):
         return "BMP", "BMP image"
@@ -82,7 +105,7 @@ def find_format(head: bytes) -> tuple[str | None, str]:
     if any(start[at : at + 4] == magic for magic, at in _NIFTI_SINGLE.items()):
         return "NIfTI", "NIfTI image"
     if any(start[at : at + 4] == magic for magic, at in _NIFTI_PAIR.items()):
-        return None, "NIfTI header whose voxels are in another file"
+        return None, "NIfTI header whose voxels are in another file; send both as one, .nii or .nii.gz"
     if _starts_with_dicom_element(head):
         return "DICOM", "DICOM file without preamble"
     return None, _describe_unreadable(head)
@@ -93,18 +116,36 @@ def _describe_unreadable(head: bytes) -> str:
     for signature, name in _UNREADABLE_SIGNATURES:
         if head.startswith(signature):
             return name
-    if head[:4] == b"RIFF":
+    if head.startswith(b"\x1f\x8b"):
+        return f"gzip file with {_describe_packed(_gunzip_start(head))}"
+    if head.startswith(b"RIFF"):
         return "WebP image" if head[8:12] == b"WEBP" else "RIFF media"
     if head[4:8] == b"ftyp":
-        brand = head[8:12]
-        if brand in (b"heic", b"heix", b"mif1", b"hevc"):
-            return "HEIC image"
-        return "AVIF image" if brand in (b"avif", b"avis") else "MP4 or QuickTime media"
+        return _CONTAINER_BRANDS.get(head[8:12], "MP4 or QuickTime media")
     if head[257:262] == b"ustar":
-        return "tar archive"
-    if _TEXT_BYTES.issuperset(head):
-        return "text"
-    return "binary data of an unknown format"
+        return "tar archive, of which the images have to be unpacked"
+    if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3].isspace():
+        return "Netpbm image"
+    if head[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
+        return "Analyze 7.5 header, whose voxels are in another file; NIfTI can be made of both"
+    return _describe_text(head) if _TEXT_BYTES.issuperset(head) else "binary data of an unknown format"
+
+
+def _describe_packed(start: bytes) -> str:
+    """What a gzip file begins with, where that is not NIfTI, the one format that is read so."""
+    if not start:
+        return "damaged content"
+    file_format, description = find_format(start)
+    return f"{description} (it has to be unpacked)" if file_format else description
+
+
+def _describe_text(head: bytes) -> str:
+    """What a text is."""
+    if b"<svg" in head:
+        return "SVG image"
+    if head.startswith(b"<?xml"):
+        return "XML document"
+    return "text"
 
 
 def _is_bmp(head: bytes) -> bool:
