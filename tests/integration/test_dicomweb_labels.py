@@ -96,7 +96,7 @@ def segmentations(orthanc: Orthanc, source: Stored, folder: Path) -> list[highdi
     found = []
     for number, instance in enumerate(one for one in instances if one.Modality == "SEG"):
         path = folder / f"stored{number}.dcm"
-        instance.save_as(path, write_like_original=False)
+        instance.save_as(path, enforce_file_format=True)
         found.append(highdicom.seg.segread(path))
     return sorted(found, key=lambda one: (one.ContentDate, one.ContentTime))
 

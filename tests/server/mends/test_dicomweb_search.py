@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from lib.server.mends.dicomweb_search import ArchiveClient, first_value
-from lib.server.mends.dicomweb_session import DicomWebError, DicomWebSession, DicomWebStatusError, SeriesGoneError
+from lib.server.mends.dicomweb_session import (
+    DicomWebError,
+    DicomWebSession,
+    DicomWebStatusError,
+    DicomWebUnreachableError,
+    SeriesGoneError,
+)
 from support.dicomweb_stand_in import Answer, StandIn, running_stand_in
 from support.small_archive import HeldSeries, SmallArchive, uid_of
 
@@ -80,6 +87,16 @@ def test_a_failing_archive_is_not_one_without_a_search(archive, wanted, client):
         client.study_of(wanted.uid)
     with pytest.raises(DicomWebStatusError, match="answered 500"):
         client.list_instances(wanted.study, wanted.uid)
+
+
+def test_the_time_limit_is_that_of_the_settings(stand_in):
+    client = ArchiveClient(stand_in.url, session=DicomWebSession(None, 0.3))
+    client.set_http_retry_params(retry=False)
+    stand_in.answer = lambda path: Answer(body=[(5, b"[]")])
+    begun = time.monotonic()
+    with pytest.raises(DicomWebUnreachableError):
+        client.search_for_series()
+    assert time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize("status", [204, 200])

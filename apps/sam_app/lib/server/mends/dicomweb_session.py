@@ -80,7 +80,7 @@ class DicomWebSession(requests.Session):
             DicomWebUnreachableError: If it cannot be reached, or does not answer in time.
             DicomWebStatusError: If it answers with an error.
         """
-        kwargs.setdefault("timeout", self._timeout)
+        kwargs["timeout"] = self._timeout  # dicomweb-client has one of its own
         headers = kwargs.pop("headers", None) or {}
         accept = headers.get("Accept", "")
         if accept not in _OTHER_NAMES:

@@ -25,6 +25,7 @@ from monailabel.config import settings
 from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import remove_file
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
@@ -37,7 +38,7 @@ from lib.server.mends.dicom_seg import answer_dicom_seg
 from lib.server.mends.dicomweb_datastore import for_inference
 from lib.server.mends.meant_image import check_meant
 from lib.server.record import current_record, note
-from lib.server.seen_images import current_viewer, note_viewer
+from lib.server.seen_images import Viewer, current_viewer, note_viewer
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
@@ -108,9 +109,10 @@ def infer(
         if label:
             asked["label"] = uploads.enter_context(_on_disk(label))
         as_file = ResultType.image if output == ResultType.dicom_seg else output
-        answer = send_response(images, app.infer(asked, images), as_file, background_tasks)
-        if given:  # a file may have been replaced meanwhile
-            check_meant(images, given, viewer)
+        result = app.infer(asked, images)
+        if given:
+            _check_unchanged(images, given, viewer, result)
+        answer = send_response(images, result, as_file, background_tasks)
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
             label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
@@ -120,6 +122,16 @@ def infer(
     if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now
         note_datastore_image(given)
     return answer
+
+
+def _check_unchanged(images: Any, image: str, viewer: Viewer, result: dict[str, Any]) -> None:
+    """A file may have been replaced while it was segmented: then nobody gets the result."""
+    try:
+        check_meant(images, image, viewer)
+    except BaseException:
+        if result.get("file"):
+            remove_file(result["file"])
+        raise
 
 
 @contextmanager
