@@ -15,7 +15,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turned: bool) -> np.ndarray:
-    """The affine of a picture that knows the size of its pixels, but no place: as ITK, from the origin to left and back.
+    """The affine of a picture that knows the size of its pixels at most: as ITK, from the origin to left and back.
 
     Args:
         length: mm that ``density`` counts pixels over; None if it is not known, for 1 mm a pixel.

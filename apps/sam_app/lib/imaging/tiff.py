@@ -68,7 +68,8 @@ def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         limits: The most that is read; checked before decoding.
 
     Returns:
-        The image, without geometry but for the size of its pixels, as far as ITK has one. ``inverted`` for more than 8 bits whose zero is white.
+        The image, without geometry but for the size of its pixels, as far as ITK has one. ``inverted`` for more than 8
+        bits whose zero is white.
 
     Raises:
         UnsupportedImageError: A compression or layout that is not read, whole slides, pages that differ.
