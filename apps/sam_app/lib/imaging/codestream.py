@@ -98,8 +98,8 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
 
 def _read_jpeg_xl(frame: bytes) -> Codestream | None:
     """The SizeHeader of ISO/IEC 18181-1, a bundle of bit fields, lowest bit first, behind the signature."""
-    at = 0 if frame[:2] == _JPEG_XL else frame.find(_JPEG_XL, len(_JPEG_XL_FILE))
-    if at < 0 or len(frame) < at + 12:
+    at = 0 if frame[:2] == _JPEG_XL else _start_in_boxes(frame)
+    if frame[at : at + 2] != _JPEG_XL or len(frame) < at + 12:
         return None
     bits, taken = int.from_bytes(frame[at + 2 : at + 12], "little"), 0
 
@@ -117,3 +117,18 @@ def _read_jpeg_xl(frame: bytes) -> Codestream | None:
     ratio = take(3)
     across, down = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
     return Codestream(rows, rows * across // down if ratio else size())
+
+
+def _start_in_boxes(frame: bytes) -> int:
+    """Where the codestream starts in a JPEG XL file (ISO/IEC 18181-2): in the box jxlc, or the first jxlp."""
+    at = 0
+    while at + 8 <= len(frame):
+        length, kind, head = int.from_bytes(frame[at : at + 4], "big"), frame[at + 4 : at + 8], 8
+        if length == 1:  # the length is in 64 bits behind the kind
+            length, head = int.from_bytes(frame[at + 8 : at + 16], "big"), 16
+        if kind in (b"jxlc", b"jxlp"):
+            return at + head + (4 if kind == b"jxlp" else 0)
+        if length < head:
+            break
+        at += length
+    return len(frame)
