@@ -71,7 +71,10 @@ LEFT_OUT = (
     LeftOut("lmdb", "MONAI's dataset cached in LMDB is lost"),
     LeftOut("gdown", "downloads from Google Drive; nothing is downloaded from there"),
     LeftOut("fire", "the command line of MONAI bundles is lost"),
+    LeftOut("imageio", "scikit-image's reading and writing of image files is lost; Pillow does that here"),
+    LeftOut("ninja", "compiles extensions of PyTorch; NNCF's quantization during training is lost"),
     LeftOut("pynetdicom", "DIMSE; nothing imports it"),
+    LeftOut("expiringdict", "nothing imports it"),
     LeftOut("openvino-telemetry", "reports use to the outside; nothing leaves the institution"),
 )
 
