@@ -7,6 +7,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
 from lib.imaging.dicom_io import read_dataset, to_bytes, write
@@ -243,7 +244,7 @@ def test_source_and_result_share_nothing(make_ct, gradient) -> None:
         ({"segment_labels": ["a", "", "c"]}, "1 to 64"),
         ({"segment_labels": ["a", "b" * 65, "c"]}, "1 to 64"),
         ({"segment_labels": ["a", "b\\b", "c"]}, "no backslash"),
-        ({"segment_labels": ["a", "b\n", "c"]}, "not printed"),
+        ({"segment_labels": ["a", "b\n", "c"]}, "no control character"),
         ({"frame": 1}, "no frame 1"),
         ({"frame": -1}, "no frame"),
     ],
@@ -260,3 +261,51 @@ def test_a_source_that_cannot_be_referenced_is_refused(make_ct, gradient, missin
     delattr(source, missing)
     with pytest.raises(ValueError, match="referenced"):
         segment(source, objects(gradient.shape))
+
+
+def field_header(make_ct, save, **values: str) -> Dataset:
+    """The header of an image with values as archives have them, whatever the standard says of them."""
+    dataset = make_ct(np.arange(30, dtype=np.uint16).reshape(5, 6))
+    for keyword, value in values.items():
+        vr = dataset[keyword].VR if keyword in dataset else dictionary_VR(keyword)
+        dataset.add_new(keyword, vr, value)
+    return read_image(save(dataset)).datasets[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"StudyInstanceUID": "1.2.826.01.5", "SeriesInstanceUID": "1.02.00.3", "SOPInstanceUID": "1.2.03"},
+        {"StudyInstanceUID": "1.2." + "9" * 80, "SeriesInstanceUID": "1." + "8" * 70, "FrameOfReferenceUID": "1.02.3"},
+        {"StudyInstanceUID": "STUDY-1", "SeriesInstanceUID": "S_1", "SOPInstanceUID": "IMG.1", "Modality": "ct lower"},
+        {"PatientID": "X" * 80, "AccessionNumber": "A" * 40, "StudyDescription": "D" * 200, "PatientAge": "45"},
+        {"PatientName": "N" * 100 + "=a=b=c=d", "PositionReferenceIndicator": "P" * 90, "Laterality": "LEFT SIDE"},
+    ],
+    ids=lambda values: "+".join(values),
+)
+def test_values_that_the_standard_forbids_are_copied(make_ct, save, tmp_path, values) -> None:
+    source = field_header(make_ct, save, **values)
+    picture = np.zeros((5, 6, 3), np.uint8)
+    captured = secondary_capture(picture, source=source, series_description="", instance_time=WHEN, derivation="")
+    for made in (segment(source, objects((5, 6))), captured):
+        write(made, tmp_path / "made.dcm")
+        read = read_dataset((tmp_path / "made.dcm").read_bytes())
+        assert read.StudyInstanceUID == source.StudyInstanceUID
+        assert read.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert (read.PatientID, read.PatientName) == (source.PatientID, source.PatientName)
+
+
+def test_a_number_that_is_none_is_left_out(make_ct, save) -> None:
+    dataset = make_ct(np.zeros((5, 6), np.uint16), PatientWeight="70.5")
+    path = save(dataset)
+    path.write_bytes(path.read_bytes().replace(b"70.5", b"70,5"))
+    assert "PatientWeight" not in segment(read_image(path).datasets[0], objects((5, 6)))
+
+
+@pytest.mark.parametrize("label", ["غده\u200cی تیروئید", "क्ष\u200dय", "右\u3000腎", "כָּבֵד", "La\u0308sion 🫁"])
+def test_a_segments_label_may_be_in_any_language(make_ct, save, tmp_path, label) -> None:
+    source = field_header(make_ct, save)
+    write(segment(source, objects((5, 6)), segment_labels=[label, "b", "c"]), tmp_path / "seg.dcm")
+    read = read_dataset((tmp_path / "seg.dcm").read_bytes())
+    assert read.SpecificCharacterSet == "ISO_IR 192"
+    assert read.SegmentSequence[0].SegmentLabel == label

@@ -14,6 +14,7 @@ import pydicom
 import pytest
 
 from lib.server.mends import dicomweb_series
+from lib.server.mends.dicomweb_retrieve import is_uid
 from lib.server.mends.dicomweb_search import ArchiveClient
 from lib.server.mends.dicomweb_series import SeriesFolders, token_of_instances
 from lib.server.mends.dicomweb_session import (
@@ -373,3 +374,17 @@ class TestWhims:
             folders.get(series.uid)
         folders.learn_study(series.uid, series.study)
         assert folders.get(series.uid).instances == uids(series)
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2.3", "1.2.826.01.5", "1.2.03.00", "1.2." + "9" * 80, "LIDC-IDRI-0001", "1.2.abc_d", "1..2.", "0"]
+)
+def test_what_archives_use_as_uids(uid):
+    assert is_uid(uid)
+
+
+@pytest.mark.parametrize(
+    "uid", ["", ".", "..", "labels", ".1", "1/2", "1\\2", "1\n", "1 2", "1\u202e2", "1?x=2", "1%2f2", "9" * 129, "۱.۲"]
+)
+def test_what_is_no_name_of_a_file_or_resource_is_no_uid(uid):
+    assert not is_uid(uid)

@@ -18,7 +18,10 @@ from lib.server.mends.segment_names import algorithm_name, segment_names
         (None, [4], ["Segment 4"]),
         ("liver", [4], ["Segment 4"]),
         ([None, 7, {"name": None}, {}], [4], ["Segment 4"]),
-        ([{"name": "a\\b\n" + "c" * 100, "idx": 1}], [1], ["ab" + "c" * 62]),
+        ([{"name": "غده\u200cی تیروئید", "idx": 1}], [1], ["غده\u200cی تیروئید"]),
+        ([{"name": "क्ष\u200dय\u202e", "idx": 1}], [1], ["क्ष\u200dय"]),
+        ([{"name": "\u200c", "idx": 1}], [1], ["Segment 1"]),
+        ([{"name": "a\\b\n" + "c" * 100, "idx": 1}], [1], ["ab" + "c" * 61 + "…"]),
     ],
 )
 def test_names(label_info, values, names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -91,7 +92,8 @@ def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
     """Give ``target`` the patient and study of ``source``, as UTF-8.
 
     Values are copied deep, so the two share no state. Dates, times and a sex that the standard does not allow become
-    empty. Without a source nothing is made up: the attributes that must be there are empty and the study is new.
+    empty, numbers that are none are left out, all else is copied as it is. Without a source nothing is made up: the
+    attributes that must be there are empty and the study is new.
 
     Args:
         source: A header of the patient's study; None for an image without one.
@@ -105,7 +107,8 @@ def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
     for keyword in _OPTIONAL:
         value = _copied(source, keyword)
         if value is not None:
-            setattr(target, keyword, value)
+            with suppress(ValueError, TypeError, ArithmeticError):  # a text where a number belongs: "70,5"
+                setattr(target, keyword, value)
     if target.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in target:
         target.DeidentificationMethod = target.get("DeidentificationMethod") or "not stated by the source"
     if target.PatientSex not in ("", "M", "F", "O"):

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pydicom
 from pydicom import Dataset, filereader
+from pydicom.config import IGNORE, settings
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -19,6 +20,10 @@ from pydicom.uid import (
 
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+
+# Values that the standard does not allow are read, and copied into what is derived, as they are: archives are full of
+# them. pydicom's warnings would quote patient data.
+settings.reading_validation_mode = settings.writing_validation_mode = IGNORE
 
 _DAMAGED = "the DICOM file is truncated or damaged"
 _MAX_INFLATED_BYTES = 2 * 1024**3

@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from lib.imaging.anatomy_codes import SegmentedProperty, property_of
 from lib.imaging.palette import PALETTE, dicom_cielab
+from lib.imaging.plain_text import as_plain, shortened
 
 MAX_SEGMENTS = len(PALETTE) - 1
 """As many as there are colours, and values of uint8 besides 0."""
@@ -27,12 +28,12 @@ def check_segment_labels(segment_labels: Sequence[str]) -> None:
     if not 1 <= len(segment_labels) <= MAX_SEGMENTS:
         raise ValueError(f"a Segmentation needs names of 1 to {MAX_SEGMENTS} segments, not {len(segment_labels)}")
     if any(label != segment_label(label) or not label for label in segment_labels):
-        raise ValueError("a segment's label has 1 to 64 characters, no backslash and nothing that is not printed")
+        raise ValueError("a segment's label has 1 to 64 characters, no backslash and no control character")
 
 
 def segment_label(name: str) -> str:
-    """A name as a Segment Label (0062,0005) can hold it; empty if nothing of it can be held."""
-    return "".join(char for char in name if char.isprintable() and char != "\\")[:_MAX_LABEL_LENGTH]
+    """A name as a Segment Label (0062,0005) can hold it (LO, PS3.5 6.2); empty if nothing of it can be held."""
+    return shortened(as_plain(name.replace("\\", "")), _MAX_LABEL_LENGTH)
 
 
 def segment_descriptions(

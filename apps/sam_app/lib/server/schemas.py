@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from lib.imaging.image import Window
+from lib.imaging.plain_text import is_plain
 from lib.server.timestamps import parse_timestamp
 
 
@@ -43,10 +44,10 @@ def _label(text: str) -> str:
     """A name that DICOM can hold as a Segment Label (LO, PS3.5 6.2).
 
     Raises:
-        ValueError: If it is blank, or has a backslash or a control character.
+        ValueError: If it is blank, or has a backslash, a control character or one that turns the direction of writing.
     """
-    if not text.strip() or "\\" in text or not text.isprintable():
-        raise ValueError("a label is one line of text without backslashes")
+    if "\\" in text or not is_plain(text):
+        raise ValueError("a label is one line of text without backslashes and characters that control how it is shown")
     return text.strip()
 
 
@@ -73,11 +74,11 @@ class WindowInput(BaseModel):
     """A window in the image's own units: Hounsfield units for CT."""
 
     center: FiniteFloat
-    width: Annotated[FiniteFloat, Field(ge=1)]
+    width: Annotated[FiniteFloat, Field(gt=0)]
 
     def as_window(self) -> Window:
-        """The same as a :class:`Window` (LINEAR)."""
-        return Window(self.center, self.width)
+        """The same as a :class:`Window`; LINEAR is not defined for widths below 1."""
+        return Window(self.center, self.width, "LINEAR" if self.width >= 1 else "LINEAR_EXACT")
 
 
 class SAMInput(BaseModel):

@@ -14,12 +14,13 @@ from fastapi import HTTPException, UploadFile
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.imaging.plain_text import is_plain
 from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_uploads
 from lib.server.mends.dicomweb_datastore import DicomWebStore
 
 _MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
-_TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_TAG_LENGTH = 64
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LABEL_SUFFIXES = (".bin", ".json")  # OHIF's raw labels, and Slicer's regions of interest
 
@@ -42,15 +43,18 @@ def known_image(image: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a file that stays within its folder: any printable characters but separators, no leading dot."""
-    unsafe = name.startswith(".") or any(char in "/\\" or not char.isprintable() for char in name)
-    if not name or unsafe or len(name.encode()) > _MAX_NAME_BYTES:
+    """The name of a file that stays within its folder: one line of any language, no separators, no leading dot."""
+    if not _is_name(name) or len(name.encode()) > _MAX_NAME_BYTES:
         raise HTTPException(
             422,
-            f"a name must be 1 to {_MAX_NAME_BYTES} bytes of printable characters without '/' and '\\', "
-            "and must not begin with '.'",
+            f"a name must be one line of 1 to {_MAX_NAME_BYTES} bytes without '/', '\\' and characters that control "
+            "how it is shown, and must not begin with '.'",
         )
     return name
+
+
+def _is_name(text: str) -> bool:
+    return is_plain(text) and not text.startswith(".") and not set("/\\") & set(text)
 
 
 def new_image_id(image: str | None) -> str | None:
@@ -100,9 +104,15 @@ def _suffix(name: str, allowed: tuple[str, ...]) -> str:
 
 def label_tag(tag: str) -> str:
     """A label's tag, which names a folder; without one ``final``."""
-    if tag and not _TAG.fullmatch(tag):
-        raise HTTPException(422, "tag and label_tag must be 1 to 64 letters, digits, '-' and '_'")
-    return tag or "final"
+    if not tag:
+        return "final"
+    if not _is_name(tag) or len(tag) > _MAX_TAG_LENGTH or len(tag.encode()) > _MAX_NAME_BYTES:
+        raise HTTPException(
+            422,
+            f"tag and label_tag must be one line of 1 to {_MAX_TAG_LENGTH} characters without '/', '\\' and characters "
+            "that control how it is shown, and must not begin with '.'",
+        )
+    return tag
 
 
 def json_object(text: str) -> str:

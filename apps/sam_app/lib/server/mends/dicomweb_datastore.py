@@ -233,6 +233,7 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
         qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
         wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        permissive_uid=True,  # as is_uid
     )
     client.set_http_retry_params(retry=False)  # somebody is waiting, and can ask again
     return DicomWebStore(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,16 +18,16 @@ from typing import Any, BinaryIO
 import pydicom
 import requests
 from pydicom import Dataset
-from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lib.imaging.dicom_io import write
 from lib.server.mends.dicomweb_search import ArchiveClient
 from lib.server.mends.dicomweb_session import AS_STORED, DicomWebError, DicomWebStatusError, unreachable
 
+_UID = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _NOT_DICOM = (ValueError, LookupError, AttributeError, InvalidDicomError)
 """What dicomweb-client, python-multipart and pydicom raise of what they cannot read."""
 _NO_SUCH_RETRIEVAL = (204, 400, 404, 405, 406, 415, 501)
@@ -35,8 +36,13 @@ _PIECE = 1024 * 1024
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text is a UID as DICOM has them (PS3.5 9.1); then it is a plain name for a file, too."""
-    return bool(UID(text, IGNORE).is_valid)
+    """Whether a text can be a UID that an archive uses; then it is a plain name for a file, too.
+
+    Devices and anonymisers write more than PS3.5 9.1 allows: components with leading zeros, more than 64 characters,
+    letters, hyphens. Archives keep them, and viewers show them. A digit is in each, but not in the names of this
+    datastore's own folders.
+    """
+    return bool(_UID.fullmatch(text))
 
 
 @dataclass(frozen=True)
