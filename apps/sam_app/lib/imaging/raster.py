@@ -1,9 +1,10 @@
-"""PNG, JPEG and BMP, by Pillow."""
+"""PNG, JPEG and BMP, by Pillow; PNG of 16 bits with colour or an alpha channel by imagecodecs."""
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -13,6 +14,7 @@ from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImage
 
 _JPEG_HEADER = 1024 * 1024
 _ORIENTATION = 274
+_DEEP_LAYOUTS = ("LA;16B", "RGB;16B", "RGBA;16B")
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -20,9 +22,10 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
     """Read a raster image as a browser shows it: EXIF orientation applied, transparent parts black.
 
     Transparency is composed on black, the background of medical viewers (a browser would show the page's own
-    background). Grey stays grey: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other
-    colour becomes 8-bit RGB, as do 16 bits with colour or transparency. No windowing. Of a PNG or JPEG that holds
-    several images the first is read.
+    background); what is most opaque counts as opaque, and one degree everywhere is none. Grey stays grey, also if it is
+    stored as 16-bit RGB: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other colour
+    becomes 8-bit RGB, of deeper samples the 8 bits from the highest one that is used. No windowing. Of a PNG or JPEG
+    that holds several images the first is read.
 
     Args:
         file: The open file, at its start.
@@ -44,7 +47,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
         try:
             with Image.open(file, formats=[file_format]) as image:
                 limits.check(1, image.height, image.width)
-                pixels, affine = _page_array(image), _affine(image)
+                pixels, affine = _deep_array(file) if _is_deep_png(image) else _page_array(image), _affine(image)
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
     return MedicalImage(frames=pixels[np.newaxis], affine=affine, file_format=file_format)
@@ -80,15 +83,43 @@ def _page_array(image: Image.Image) -> np.ndarray:
         return deep if transparent is None else np.where(deep == transparent, np.uint16(0), deep)
     if upright.has_transparency_data:
         grey = upright.mode in ("L", "LA", "La")
-        layered = upright.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
-        return np.asarray(flat.convert("L" if grey else "RGB"))
+        layered = np.asarray(upright.convert("RGBA"))
+        colours = on_black(layered[..., :3], layered[..., 3])
+        return np.ascontiguousarray(colours[..., 0]) if grey else colours
     if upright.mode == "L":
         return np.asarray(upright)
     try:
         return np.asarray(upright.convert("RGB"))
     except ValueError as error:
         raise UnsupportedImageError(f"pixels of the layout {upright.mode} are not read") from error
+
+
+def _is_deep_png(image: Image.Image) -> bool:
+    """Whether it has 16-bit samples with colour or an alpha channel; turned ones are left to Pillow."""
+    layout = "".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1]) if image.format == "PNG" else ""
+    is_plain = "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
+    return layout in _DEEP_LAYOUTS and is_plain
+
+
+def _deep_array(file: BinaryIO) -> np.ndarray:
+    """A PNG of 16-bit samples: ``(rows, columns)`` uint16 or ``(rows, columns, 3)`` uint8."""
+    file.seek(0)
+    samples = imagecodecs.png_decode(file.read())
+    colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
+    if samples.shape[2] in (2, 4):
+        colours = on_black(colours, samples[..., -1])
+    if (colours == colours[..., :1]).all():
+        return np.ascontiguousarray(colours[..., 0])
+    return (colours >> max(0, int(colours.max()).bit_length() - 8)).astype(np.uint8)
+
+
+def on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """``(rows, columns, channels)`` with ``(rows, columns)`` transparency composed on black, of the same dtype."""
+    most = alpha.max()
+    if alpha.min() == most:
+        return np.ascontiguousarray(colours)
+    share = alpha.astype(np.float32)[..., np.newaxis] / np.float32(most)
+    return np.rint(colours * share).astype(colours.dtype)
 
 
 def finite(values: np.ndarray) -> np.ndarray:

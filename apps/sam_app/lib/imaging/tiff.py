@@ -22,7 +22,7 @@ from lib.imaging.image import (
     UnsupportedImageError,
     affine_of_pixels,
 )
-from lib.imaging.raster import finite
+from lib.imaging.raster import finite, on_black
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it says the same as its errors, and quotes the file
 
@@ -192,7 +192,7 @@ def _pixels(page: TiffPage) -> np.ndarray:
     count = _COLOUR.get(page.photometric, 1)
     colours = samples if samples.ndim == 2 else samples[..., :count]
     if page.samplesperpixel > count and page.extrasamples[:1] == (2,):  # transparency that is not multiplied in yet
-        colours = _on_black(colours, samples[..., count])
+        colours = on_black(colours, samples[..., count])
     return _grey(colours.reshape(colours.shape[:2]), page) if count == 1 else _rgb(colours, page)
 
 
@@ -225,15 +225,6 @@ def _palette_colours(indices: np.ndarray, colormap: np.ndarray | None) -> np.nda
         raise CorruptImageError("the TIFF image has no palette")
     colours = colormap >> 8 if colormap.max() > 255 else colormap
     return np.ascontiguousarray(colours.T.astype(np.uint8)[indices])
-
-
-def _on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """``(rows, columns, channels)`` composed on black by ``(rows, columns)``, of which the most is opaque."""
-    most = alpha.max()
-    if alpha.min() == most:
-        return colours
-    share = alpha.astype(np.float32)[..., np.newaxis] / np.float32(most)
-    return np.rint(colours * share).astype(colours.dtype)
 
 
 def _upright(pixels: np.ndarray, page: TiffPage) -> np.ndarray:
