@@ -34,7 +34,7 @@ from lib.sam.propagation import PropagationOptions, VolumePrompts, propagate  # 
 from lib.sam.registry import MODELS  # noqa: E402
 from lib.sam.slice_following import FollowingOptions  # noqa: E402
 from lib.transforms.volume_labels import ResultToVolumed  # noqa: E402
-from lib.transforms.window import choose_window, windowed_frame  # noqa: E402
+from lib.transforms.window import volume_pictures  # noqa: E402
 from support.solids import SolidVolume, solid_volumes  # noqa: E402
 
 Prompter = Callable[[np.ndarray], Prompts]
@@ -65,11 +65,7 @@ def measured(
 ) -> dict[str, Any]:
     """Both ways on one volume: Dice, and of the propagation its slices, seconds by stage and slices past the ends."""
     image = MedicalImage(frames=solid.frames)
-    window, _ = choose_window(image)
-
-    def frame(k: int) -> np.ndarray:
-        return windowed_frame(image, k, window)
-
+    frame, _ = volume_pictures(image, solid.middle, None)
     prompts = VolumePrompts({solid.middle: prompter(solid.truth[solid.middle])}, {}, range(image.frame_count))
     with use_clock(Clock()) as clock:
         result = propagate(predictor, frame, prompts, options)

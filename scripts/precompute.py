@@ -197,10 +197,9 @@ class Precomputation:
 
     def _run_one(self, find: Callable[[], str | Path], bar: tqdm) -> None:
         image = self._load(find())
-        window, _ = choose_window(image, preset=self._window)
         bar.total = (bar.total or 0) + image.frame_count * len(self._predictors)
         for k in from_the_middle(image.frame_count):
-            frame = windowed_frame(image, k, window)
+            frame = windowed_frame(image, k, choose_window(image, k, preset=self._window)[0])
             for predictor in self._predictors:
                 self._keep(predictor, frame)
                 bar.update()

@@ -51,10 +51,9 @@ def frames(folder: Path, count: int) -> list[np.ndarray]:
         except ImageError as error:
             print(f"scripts/quantize: {path.name} is left out: {error}", file=sys.stderr)
             continue
-        window, _ = choose_window(image)
         share = min(share, image.frame_count)
         places = [round((step + 0.5) * image.frame_count / share - 0.5) for step in range(share)]
-        found += [windowed_frame(image, k, window) for k in places]
+        found += [windowed_frame(image, k, choose_window(image, k)[0]) for k in places]
     return found
 
 

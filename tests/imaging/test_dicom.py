@@ -309,7 +309,7 @@ def test_real_series(shared_data: Path) -> None:
     np.testing.assert_array_equal(image.frames, SimpleITK.GetArrayFromImage(expected))
     assert_same_places(image.affine, expected)
     assert image.modality == "CT" and image.frames.dtype == np.int16
-    assert image.windows == (Window(40, 300), Window(300, 1500))
+    assert image.display(0).transforms == (Window(40, 300), Window(300, 1500))
     np.testing.assert_array_equal(read_image(shared_data / "ct_raw").frames, image.frames)
 
 

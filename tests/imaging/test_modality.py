@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from lib.imaging.image import CorruptImageError, Window
+from lib.imaging.image import CorruptImageError, Display, Window
 from lib.imaging.readers import read_image
 
 
@@ -76,7 +76,7 @@ def test_functional_groups_give_each_frame_its_own(make_ct, save) -> None:
     stored = np.full((3, 2, 2), 50, dtype=np.uint8)
     image = read_image(save(make_ct(stored, PerFrameFunctionalGroupsSequence=groups)))
     np.testing.assert_array_equal(image.frames[:, 0, 0], [50, 99, 148])
-    assert image.windows == (Window(10, 100, "SIGMOID"),)  # of the middle frame
+    assert [image.display(k).transforms for k in range(3)] == [(Window(10 * k, 100, "SIGMOID"),) for k in range(3)]
 
 
 def test_shared_functional_groups_hold_where_frames_have_none(make_ct, save) -> None:
@@ -91,24 +91,34 @@ def test_shared_functional_groups_hold_where_frames_have_none(make_ct, save) -> 
         )
     )
     assert image.frames[1, 0, 0] == 16
-    assert image.windows == (Window(1, 30), Window(2, 40))
+    assert image.displays == (Display((Window(1, 30), Window(2, 40))),)
 
 
-def test_windows_keep_their_order_and_impossible_ones_go(make_ct, save, gradient) -> None:
-    dataset = make_ct(gradient, WindowCenter=[40, 0, 300], WindowWidth=[300, 0, 1500])
-    assert read_image(save(dataset)).windows == (Window(40, 300), Window(300, 1500))
-    exact = make_ct(gradient, WindowCenter=0.5, WindowWidth=0.25, VOILUTFunction="LINEAR_EXACT")
-    assert read_image(save(exact)).windows == (Window(0.5, 0.25, "LINEAR_EXACT"),)
-    assert read_image(save(make_ct(gradient))).windows == ()
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"RescaleType": "HU"}, True),
+        ({"RescaleType": "HU", "Modality": "OT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, True),
+        ({"RescaleType": "US"}, False),
+        ({"RescaleType": "Z_EFF"}, False),
+        ({}, None),
+        ({"Modality": None}, None),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, False),
+        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, False),
+        ({"ModalityLUTSequence": "HU"}, True),
+        ({"ModalityLUTSequence": "OD"}, False),
+    ],
+)
+def test_what_a_header_says_of_hounsfield_units(make_ct, save, attributes, said) -> None:
+    if "ModalityLUTSequence" in attributes:
+        lut = item(LUTDescriptor=[4, 0, 16], ModalityLUTType=attributes["ModalityLUTSequence"], LUTData=b"\0" * 8)
+        lut["LUTDescriptor"].VR, lut["LUTData"].VR = "US", "OW"
+        attributes = {"ModalityLUTSequence": [lut]}
+    image = read_image(save(make_ct(STORED, RescaleSlope=1, RescaleIntercept=0, **attributes)))
+    assert image.is_hounsfield is said
 
 
-def test_padding_is_in_modality_values(make_ct, save, gradient) -> None:
-    rescale = {"RescaleSlope": 2, "RescaleIntercept": -1024}
-    dataset = make_ct(gradient, PixelPaddingValue=-2000, **rescale)
-    assert read_image(save(dataset)).padding == (-5024, -5024)
-    dataset = make_ct(gradient, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1000, **rescale)
-    assert read_image(save(dataset)).padding == (-5024, -3024)
-    dataset.add_new(0x00280120, "US", 65536 - 2000)  # with the wrong sign
-    dataset.add_new(0x00280121, "US", 65536 - 1000)
-    assert read_image(save(dataset)).padding == (-5024, -3024)
-    assert read_image(save(make_ct(gradient))).padding is None
+def test_frames_say_for_themselves_what_their_values_are(make_ct, save) -> None:
+    groups = [item(PixelValueTransformationSequence=[item(RescaleSlope=1, RescaleIntercept=0, RescaleType="US")])] * 2
+    image = read_image(save(make_ct(np.zeros((2, 3, 4), np.int16), PerFrameFunctionalGroupsSequence=groups)))
+    assert image.is_hounsfield is False

@@ -1,5 +1,6 @@
 """The inference task by itself, as MONAI Label calls it, without a server."""
 
+import time
 from pathlib import Path
 
 import nrrd
@@ -10,9 +11,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from lib.configs.sam import SamConfig
-from lib.imaging.image import MedicalImage
+from lib.imaging.image import Display, MedicalImage, Window
+from lib.infers.ahead import Ahead
 from lib.infers.sam_2d import Sam2D
 from lib.sam.checkpoints import MODEL_FOLDER
+from lib.sam.clock import Clock, use_clock
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.sam.registry import MODELS
@@ -62,6 +65,37 @@ def test_a_dicom_series_lies_as_simpleitk_orders_it(task, tmp_path):
     assert labels.shape == (128, 128, 5) and facts["slice"] == 3
     assert np.argwhere(labels)[:, 2].tolist() == [3] * np.count_nonzero(labels)
     assert labels[75, 60, 3] == 1
+
+
+def scaled_frames(disc: tuple[np.ndarray, np.ndarray], scales: list[int]) -> MedicalImage:
+    """The same picture in frames of different scales, each with its own window."""
+    picture = disc[0][..., 0] / disc[0].max()
+    frames = np.stack([picture * scale for scale in scales]).astype(np.int16)
+    return MedicalImage(frames=frames, displays=tuple(Display((Window(scale / 2, scale),)) for scale in scales))
+
+
+def test_a_frame_is_seen_in_its_own_window(task, disc):
+    image, truth = scaled_frames(disc, [40, 200, 3000, 3000]), disc[1]
+    for k, scale in enumerate([40, 200, 3000, 3000]):
+        path, facts = task({"image": image, "roi": [90, 170, 50, 130, k, k], "result_extension": ".nrrd"})
+        mask = labels_of(path)[..., k].T == 1
+        assert (facts["window"]["width"], facts["window"]["source"]) == (scale, "image")
+        assert 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)) > 0.85
+
+
+def test_neighbours_are_encoded_ahead_as_they_will_be_asked_for(disc):
+    engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
+    task = Sam2D("sam_tiny", engine, Limits(), ahead=Ahead(engine, slices=2))
+    request = {"image": scaled_frames(disc, [40, 200, 3000]), "result_extension": ".nrrd"}
+    labels_of(task({**request, "foreground": [[130, 90, 1]]})[0])
+    deadline = time.monotonic() + 60
+    while engine.queue.stats()["ahead"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    engine.queue.run(lambda: None)
+    for k in (0, 2):
+        with use_clock(Clock()) as clock:
+            labels_of(task({**request, "foreground": [[130, 90, k]]})[0])
+        assert "encode" not in clock.stages
 
 
 def test_colour(task, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.configs.sam import SamConfig
-from lib.imaging.image import MedicalImage
+from lib.imaging.image import Display, MedicalImage, Window
 from lib.infers.sam_3d import Sam3D
 from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.clock import Clock, use_clock
@@ -127,6 +127,27 @@ def test_a_correction_of_the_same_client_takes_over_the_rest(task, ball, monkeyp
 def test_max_slices(task, ball, value):
     _, facts = ask(task, {"image": ball[0], **CLICK, "max_slices": value})
     assert facts["slices"] == [K - 1, K + 1] and {stop["reason"] for stop in facts["stops"]} == {"max_slices"}
+
+
+def test_slices_with_windows_of_their_own_are_followed_as_one_volume(task):
+    """Windows that suit each slice would show the same tissue differently; slices of another scale need them."""
+    frames = np.ascontiguousarray(ball_volume()[0].T).astype(np.float64)
+    frames -= frames.min()
+
+    def shown(widths: np.ndarray) -> tuple[Display, ...]:
+        return tuple(Display((Window(width / 2, width, "LINEAR_EXACT"),)) for width in widths)
+
+    widths = frames.max() * np.where(np.arange(len(frames)) % 2, 1.0, 1.7)
+    alike = MedicalImage(frames=frames, displays=shown(np.full(len(frames), widths[K])), is_geometric=True)
+    expected, _ = ask(task, {**CLICK, "image": alike})
+    assert expected[..., K - 1].any() and expected[..., K + 1].any()
+
+    scales = np.where(np.arange(len(frames)) > K, 0.01, 1.0)
+    widths[K + 1 :] = 0.01 * widths[K]
+    image = MedicalImage(frames=frames * scales[:, None, None], displays=shown(widths), is_geometric=True)
+    labels, facts = ask(task, {**CLICK, "image": image})
+    assert facts["window"]["width"] == pytest.approx(widths[K])
+    assert dice(labels == 1, expected == 1) > 0.99
 
 
 def test_one_slice(task, disc):

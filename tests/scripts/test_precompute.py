@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(run, studies, sample)
 
 
 def test_an_unexpected_error_is_of_one_image_and_tells_its_kind_alone(run, monkeypatch):
-    def fail(image, preset):
+    def fail(image, k, preset):
         if image.frame_count > 1:
             raise LookupError("DOE^JANE")
         return None, None

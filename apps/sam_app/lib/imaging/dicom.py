@@ -17,11 +17,14 @@ from lib.imaging.dicom_series import find_series
 from lib.imaging.dicom_values import integer, value_of
 from lib.imaging.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
-from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError, place_tolerance
-from lib.imaging.modality import padding_of, to_modality_values, windows_of
+from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
+from lib.imaging.modality import says_hounsfield, to_modality_values
 from lib.imaging.one_volume import PlacedFrame, why_no_volume
+from lib.imaging.pixel_attributes import complete_pixel_attributes
 from lib.imaging.pixel_spacing import pixel_spacing
+from lib.imaging.voi import displays_of
 
+_BAD_PIXEL_ATTRIBUTES = "the DICOM image's attributes of its pixels are damaged"
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
 
@@ -33,7 +36,7 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         limits: The most that is read; checked before decoding.
 
     Returns:
-        Modality values or RGB; the windows of the middle frame (``K // 2``); one header in ``datasets``.
+        Modality values or RGB; one header in ``datasets``.
 
     Raises:
         UnsupportedImageError: No image, or a transfer syntax or colour that is not read.
@@ -46,7 +49,7 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     frames = _modality_frames(dataset)
     header = _without_pixels(dataset)
     with corrupt_on_failure(_BAD_HEADER):
-        return _image(frames, [header], middle=len(frames) // 2)
+        return _image(frames, [header])
 
 
 def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
@@ -62,7 +65,7 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
         limits: The most that is read; checked before decoding.
 
     Returns:
-        The volume; the windows of the middle slice (``K // 2``); ``datasets`` in order of ``k``.
+        The volume; ``datasets`` in order of ``k``.
 
     Raises:
         UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
@@ -92,7 +95,7 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
         volume = volume.astype(np.result_type(volume, frame), copy=False)
         volume[k] = frame
     with corrupt_on_failure(_BAD_HEADER):
-        image = _image(volume, headers, middle=0)
+        image = _image(volume, headers)
     return replace(image, notes=(*notes, *image.notes))
 
 
@@ -159,8 +162,8 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
     return Place(affine, is_geometric, positions)
 
 
-def _image(frames: np.ndarray, headers: Sequence[Dataset], *, middle: int) -> MedicalImage:
-    """Put the parts together; the windows are of the middle header, and of its frame ``middle``."""
+def _image(frames: np.ndarray, headers: Sequence[Dataset]) -> MedicalImage:
+    """Put the parts together; what is said once of all frames is said by the middle header."""
     header = headers[len(headers) // 2]
     place = place_of_image(headers, len(frames))
     colour = frames.ndim == 4
@@ -169,9 +172,9 @@ def _image(frames: np.ndarray, headers: Sequence[Dataset], *, middle: int) -> Me
         affine=place.affine,
         file_format="DICOM",
         modality=str(value_of(header, "Modality") or "") or None,
-        windows=() if colour else windows_of(header, middle),
+        displays=(Display(),) if colour else displays_of(headers, frames),
         inverted=value_of(header, "PhotometricInterpretation") == "MONOCHROME1",
-        padding=None if colour else padding_of(header),
+        is_hounsfield=False if colour else says_hounsfield(header, 0 if len(headers) > 1 else len(frames) // 2),
         is_geometric=place.is_geometric,
         datasets=tuple(headers),
         positions=place.positions,
@@ -213,6 +216,8 @@ def _modality_frames(dataset: Dataset) -> np.ndarray:
     """``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
     if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         raise CorruptImageError("the DICOM image has no pixel data")
+    with corrupt_on_failure(_BAD_PIXEL_ATTRIBUTES):
+        complete_pixel_attributes(dataset)
     values = decode_pixels(dataset)
     if values.ndim == 4:
         return values

@@ -30,6 +30,7 @@ from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, UnsupportedImageError
 from lib.imaging.isolation import isolated
 from lib.imaging.lut import apply_lut, read_lut
+from lib.imaging.pixel_attributes import COLOUR, GREY, PALETTE
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -40,8 +41,6 @@ _BY_PYDICOM = (
     ExplicitVRBigEndian,
     RLELossless,
 )
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _DECODER_BYTES_A_SAMPLE = 64
 _DECODER_SECONDS, _DECODER_SECONDS_A_SAMPLE = 20.0, 4e-6
 """What a decoder may take: OpenJPEG needs some 12 bytes a sample, libjxl 40; a busy core some 0.1 s a megapixel."""
@@ -52,7 +51,8 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
     """Decode all frames of an image.
 
     Args:
-        dataset: A whole data set with ``file_meta``; not changed. Its size limits are checked by the caller.
+        dataset: A whole data set with ``file_meta`` and all Image Pixel attributes; not changed. Its size limits are
+            checked by the caller.
 
     Returns:
         Stored values before the Modality LUT, ``(K, rows, columns)``, native byte order, cut to Bits Stored and
@@ -71,10 +71,10 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
             "JPEG XL are"
         )
     photometric = value_of(dataset, "PhotometricInterpretation")
-    if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
+    if photometric not in (*GREY, *COLOUR, PALETTE):
         raise UnsupportedImageError(f"DICOM images of the Photometric Interpretation {photometric} are not read")
     samples = integer(dataset, "SamplesPerPixel", default=1)
-    if samples != (3 if photometric in _COLOUR else 1):
+    if samples != (3 if photometric in COLOUR else 1):
         raise CorruptImageError(f"the DICOM image has {samples} samples per pixel, but is {photometric}")
     frame_count = integer(dataset, "NumberOfFrames", default=1)
     shape = (frame_count, integer(dataset, "Rows"), integer(dataset, "Columns"))
@@ -85,9 +85,9 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
             values = _decode_by_pydicom(dataset, syntax)
         values = values.reshape(*shape, *([3] if samples == 3 else []))
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
-        if photometric in _GREY:
+        if photometric in GREY:
             return _stored_values(values, dataset, decoder) if values.dtype.kind in "ui" else values
-        if photometric == "PALETTE COLOR":
+        if photometric == PALETTE:
             return _palette_colours(_stored_values(values, dataset, decoder), dataset)
         values = _upper_byte(values, integer(dataset, "BitsStored"))
         if photometric.startswith("YBR_FULL") and not (decoder and decoder.is_ycbcr_undone):

@@ -91,6 +91,42 @@ class Window:
             raise ValueError(f"window width must be {bound}, not {self.width}")
 
 
+@dataclass(frozen=True)
+class VoiTable:
+    """A VOI LUT: DICOM PS3.3 C.11.2.1.1.
+
+    Args:
+        outputs: What each entry is shown as, 0 to 255, one byte an entry.
+        first_mapped: The modality value of the first entry; lower and higher values get the first and the last entry.
+    """
+
+    outputs: bytes
+    first_mapped: int
+
+    def __post_init__(self) -> None:
+        if not self.outputs:
+            raise ValueError("a VOI LUT needs an entry")
+
+
+VoiTransform = Window | VoiTable
+"""One way to show modality values: PS3.3 C.11.2."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How a source wants a frame to be shown.
+
+    Args:
+        transforms: Its VOI transforms; the first is the one to show, the others are alternatives.
+        is_invalid: Whether it states some, but none that can be: a width of 0, a damaged table.
+        padding: Inclusive range of modality values that are padding (PS3.3 C.7.5.1.1.2), else None.
+    """
+
+    transforms: tuple[VoiTransform, ...] = ()
+    is_invalid: bool = False
+    padding: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
     """Pixels of a 2D image, a multi-frame image or a volume, with what is known of them.
@@ -105,9 +141,9 @@ class MedicalImage:
             does not state is as in ITK: origin 0, identity directions in LPS, 1 mm.
         file_format: "PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", "NRRD" or "array".
         modality: DICOM Modality (0008,0060), else None.
-        windows: The source's own VOI windows, in its order; the first is the one to show.
+        displays: How the source wants its frames to be shown: one for each of them, or one that holds for all.
         inverted: True for MONOCHROME1: low values are shown bright.
-        padding: Inclusive range of modality values that are padding (0028,0120/0121), else None.
+        is_hounsfield: Whether the source says that its values are Hounsfield units; None if it leaves that open.
         is_geometric: True if ``affine`` lies in the patient; otherwise only the spacing can be the source's.
         datasets: For DICOM: the source's header(s), Pixel Data removed, one per instance in order of ``k`` (a
             multi-frame instance has one for all its frames). Empty otherwise.
@@ -121,9 +157,9 @@ class MedicalImage:
     affine: np.ndarray = field(default_factory=LPS_TO_RAS.copy)
     file_format: str = "array"
     modality: str | None = None
-    windows: tuple[Window, ...] = ()
+    displays: tuple[Display, ...] = (Display(),)
     inverted: bool = False
-    padding: tuple[float, float] | None = None
+    is_hounsfield: bool | None = None
     is_geometric: bool = False
     datasets: tuple[Any, ...] = ()
     positions: np.ndarray | None = None
@@ -141,6 +177,12 @@ class MedicalImage:
             )
         if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
             raise ValueError("affine must be a finite 4 x 4 matrix")
+        if len(self.displays) not in (1, self.frame_count):
+            raise ValueError(f"there are {len(self.displays)} displays for {self.frame_count} frames")
+
+    def display(self, k: int) -> Display:
+        """How the source wants frame ``k`` to be shown."""
+        return self.displays[k if len(self.displays) > 1 else 0]
 
     @property
     def is_colour(self) -> bool:

@@ -1,4 +1,4 @@
-"""Lookup tables as DICOM stores them: PS3.3 C.11.1.1.1 (Modality LUT) and C.7.6.3.1.5 (palettes)."""
+"""Lookup tables as DICOM stores them: PS3.3 C.11.1.1.1 (Modality LUT), C.11.2.1.1 (VOI LUT), C.7.6.3.1.5 (palettes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.imaging.image import CorruptImageError
 
 
 def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
-    """Read a table of 8- or 16-bit entries.
+    """Read a table that stored values are looked up in.
 
     Args:
         item: Holds the table.
@@ -25,13 +25,32 @@ def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> 
         the first and the last entry.
 
     Raises:
+        CorruptImageError: As :func:`read_entries`.
+    """
+    entries, first = read_entries(item, dataset, descriptor=descriptor, data=data)
+    return entries, int(as_represented(first, dataset))
+
+
+def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
+    """Read a table of 8- or 16-bit entries.
+
+    Args:
+        item: Holds the table.
+        dataset: The image's header, for its byte order.
+        descriptor: Keyword of the table's descriptor (count, first value mapped, bits).
+        data: Keyword of the table's data.
+
+    Returns:
+        ``(count,)`` uint16 entries and the first value mapped, with the sign that it is stated with.
+
+    Raises:
         CorruptImageError: The table is missing or has fewer entries than the descriptor says.
     """
     description = numbers(item, descriptor)
     values: Any = value_of(item, data)
     if len(description) != 3 or values is None:
         raise CorruptImageError("a lookup table of the DICOM image is damaged")
-    count = int(description[0]) or 65536
+    count = int(description[0]) % 2**16 or 2**16  # as SS, more than 32767 entries are a negative number
     if isinstance(values, bytes):
         order = ">" if dataset.original_encoding[1] is False else "<"
         words = description[2] > 8 or len(values) >= 2 * count
@@ -43,7 +62,7 @@ def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> 
             table = table.view(np.uint8)
     if len(table) < count:
         raise CorruptImageError("a lookup table of the DICOM image is damaged")
-    return table[:count].astype(np.uint16), int(as_represented(description[1], dataset))
+    return table[:count].astype(np.uint16), int(description[1])
 
 
 def apply_lut(stored: np.ndarray, table: np.ndarray, first_mapped: int) -> np.ndarray:
@@ -55,5 +74,7 @@ def as_represented(value: float, dataset: Dataset) -> float:
     """A value of VR US or SS, read with the sign that Pixel Representation gives it (writers mix them up)."""
     bits = integer(dataset, "BitsAllocated", minimum=1)
     if integer(dataset, "PixelRepresentation", default=0) == 1:
+        if value >= 2**15 and bits < 16:
+            return value - 2**16
         return value - 2**bits if value >= 2 ** (bits - 1) else value
     return value + 2**bits if value < 0 else value

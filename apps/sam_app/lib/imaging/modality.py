@@ -1,22 +1,23 @@
-"""From stored values to modality values (Hounsfield units for CT), and the windows that are meant for them.
+"""From stored values to modality values (Hounsfield units for CT): the Modality LUT of DICOM PS3.3 C.11.1.
 
-The Modality LUT is that of DICOM PS3.3 C.11.1, in enhanced objects the Pixel Value Transformation macro
-(C.7.6.16.2.9); windows are those of C.11.2.1.2, in enhanced objects the Frame VOI LUT macro (C.7.6.16.2.10).
+In enhanced objects it is the Pixel Value Transformation macro (C.7.6.16.2.9).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from lib.imaging.dicom_values import functional_group, integer, numbers, value_of
-from lib.imaging.image import CorruptImageError, VoiLutFunction, Window
-from lib.imaging.lut import apply_lut, as_represented, read_lut
+from lib.imaging.image import CorruptImageError
+from lib.imaging.lut import apply_lut, read_lut
+from lib.imaging.raster import finite
 
 _INTEGER_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32)
+_CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def to_modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
         CorruptImageError: A slope or table that cannot be.
     """
     if stored.dtype.kind == "f":
-        return stored
+        return finite(stored)
     low, high = _stored_range(stored, dataset)
     transforms = [modality_transform(dataset, frame) for frame in range(len(stored))]
     output_type = np.result_type(*{transform.output_type(low, high) for transform in transforms})
@@ -110,43 +111,29 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     return ModalityTransform(slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
 
 
-def windows_of(dataset: Dataset, frame: int) -> tuple[Window, ...]:
-    """A frame's VOI windows in their order; those that cannot be (width 0) and VOI LUT tables are left out.
+def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
+    """Whether a frame's modality values are Hounsfield units, as far as its header says: PS3.3 C.11.1.1.2.
+
+    A CT need not say so (C.8.2.1.1.2), and may hold something else: a localizer, a perfusion map, counts of a
+    micro-CT.
 
     Args:
         dataset: The image's header.
         frame: 0-based.
-    """
-    group = functional_group(dataset, "FrameVOILUTSequence", frame)
-    centers, widths = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
-    function = value_of(group, "VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        return ()
-    windows = []
-    for center, width in zip(centers, widths, strict=False):
-        try:
-            windows.append(Window(center, width, cast(VoiLutFunction, function)))
-        except ValueError:
-            continue
-    return tuple(windows)
-
-
-def padding_of(dataset: Dataset) -> tuple[float, float] | None:
-    """Pixel Padding Value to Range Limit (PS3.3 C.7.5.1.1.2) in modality values, inclusive.
-
-    Args:
-        dataset: The image's header. Its first frame's Modality LUT is applied.
 
     Returns:
-        None where no padding value is stated.
+        None for a CT that does not say; its values must tell.
     """
-    value = numbers(dataset, "PixelPaddingValue")
-    if not value:
-        return None
-    limit = numbers(dataset, "PixelPaddingRangeLimit") or value
-    transform = modality_transform(dataset, 0)
-    ends = [transform.value(as_represented(end[0], dataset)) for end in (value, limit)]
-    return min(ends), max(ends)
+    tables = value_of(dataset, "ModalityLUTSequence")
+    if tables:
+        stated = value_of(tables[0], "ModalityLUTType")
+    else:
+        stated = value_of(functional_group(dataset, "PixelValueTransformationSequence", frame), "RescaleType")
+    if stated:
+        return str(stated).strip().upper() == "HU"
+    is_ct = value_of(dataset, "Modality") == "CT" or value_of(dataset, "SOPClassUID") in _CT_CLASSES
+    is_localizer = "LOCALIZER" in (value_of(dataset, "ImageType") or ())
+    return None if is_ct and not is_localizer else False
 
 
 def _stored_range(stored: np.ndarray, dataset: Dataset) -> tuple[int, int]:

@@ -14,13 +14,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lib.imaging.image import ImageError, MedicalImage, Window
+from lib.imaging.image import ImageError, MedicalImage
 from lib.sam.device_queue import MAX_OWNERS, be_nice
 from lib.sam.engine import Engine
-from lib.transforms.window import choose_window, windowed_frame
+from lib.transforms.window import requested_window, windowed_frame
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class Ahead:
         self._reader = ThreadPoolExecutor(1, "ahead", initializer=be_nice)
         self._is_reading = threading.Semaphore()
 
-    def clicked(self, model: str, user: str, image: MedicalImage, k: int, window: Window | None) -> None:
-        """A user clicked on slice k, as it looks in that window (see :func:`~lib.transforms.window.choose_window`)."""
+    def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Any) -> None:
+        """A user clicked on slice k, asking for a window (see :func:`~lib.transforms.window.requested_window`)."""
         if not self._slices or image.frame_count == 1:
             return
         with self._lock:
@@ -85,7 +86,7 @@ class Ahead:
             while len(self._places) > MAX_OWNERS:
                 self._places.popitem(last=False)
         order = nearest_first(k, image.frame_count, self._slices, direction)
-        self._encode(model, user, image, order, window)
+        self._encode(model, user, image, order, asked)
 
     def opened(self, model: str, user: str, read: Callable[[], MedicalImage]) -> None:
         """A user is about to see an image, which is read in the background; left out while another one is.
@@ -103,7 +104,7 @@ class Ahead:
                 image = read()
                 middle = image.frame_count // 2
                 order = [middle, *nearest_first(middle, image.frame_count, self._slices - 1)]
-                self._encode(model, user, image, order, choose_window(image)[0])
+                self._encode(model, user, image, order, None)
             except (ImageError, OSError) as error:  # whoever clicks is told
                 logger.info("An image was not prepared: %s", type(error).__name__)
             finally:
@@ -111,13 +112,13 @@ class Ahead:
 
         self._reader.submit(read_and_encode)
 
-    def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], window: Window | None) -> None:
+    def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Any) -> None:
         kept = weakref.ref(image)
 
         def frame(k: int) -> Callable[[], np.ndarray | None]:
             def windowed() -> np.ndarray | None:
                 image = kept()
-                return None if image is None else windowed_frame(image, k, window)
+                return None if image is None else windowed_frame(image, k, requested_window(image, k, asked)[0])
 
             return windowed
 

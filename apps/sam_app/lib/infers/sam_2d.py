@@ -97,7 +97,7 @@ class Sam2D(SamTask):
             data["predictions"] = self._segment_click(predictor, embedding, data)
             if self._ahead:
                 user = data.get("client") or ""
-                self._ahead.clicked(self._model, user, data["image"], data["slice"], data["frame_window"])
+                self._ahead.clicked(self._model, user, data["image"], data["slice"], data["window_asked"])
         elif data["objects"]:
             data["predictions"] = self._segment(predictor, embedding, data)
         elif data.get("automatic", True):

@@ -24,7 +24,7 @@ from lib.transforms.prompt_sources import LabelClicksd, RestoreValuesd
 from lib.transforms.viewer_options import ViewerOptionsd
 from lib.transforms.viewer_prompts_3d import VolumePromptsd
 from lib.transforms.volume_labels import ResultToVolumed
-from lib.transforms.window import AUTO, PRESETS, AppliedWindow, requested_window, windowed_frame
+from lib.transforms.window import AUTO, PRESETS, AppliedWindow, volume_pictures
 
 SUFFIX = "_3d"
 """After a model's name it is the name of this task."""
@@ -81,11 +81,11 @@ class Sam3D(SamTask):
         predictor = self._engine.predictor(self._model)
         clock = current_clock()
         with clock.stage("window"):
-            window, applied = requested_window(image, data.get("window"))
+            windowed, applied = volume_pictures(image, min(data["volume_prompts"].marked), data.get("window"))
 
         def picture(k: int) -> np.ndarray:
             with clock.stage("window"):
-                return windowed_frame(image, k, window)
+                return windowed(k)
 
         key = None
         if data.get("client"):
@@ -114,13 +114,15 @@ class Sam3D(SamTask):
 
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:
     """Names the volume's content as the model sees it."""
-    about = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{image.padding}|{window}|"
-    return about + _frames_sha256(image)
+    about = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{window}|"
+    return about + _content_sha256(image)
 
 
 @once_per_image
-def _frames_sha256(image: MedicalImage) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image.frames).data).hexdigest()
+def _content_sha256(image: MedicalImage) -> str:
+    content = hashlib.sha256(repr(image.displays).encode())
+    content.update(np.ascontiguousarray(image.frames).data)
+    return content.hexdigest()
 
 
 def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ The keys that pass through the dictionary, in order:
 ``prompts``     where they come from instead of the client, see :mod:`lib.transforms.prompt_sources`
 ``earlier``     list of :class:`~lib.sam.refinement.EarlierObject` that the objects may extend
 ``frame``       that frame: modality values, then ``(H, W, 3)`` uint8 after windowing
-``window``      :class:`~lib.transforms.window.AppliedWindow`
+``window``      what was asked for (``window_asked``), then :class:`~lib.transforms.window.AppliedWindow`
 ``predictions`` list of :class:`~lib.sam.predictor.Prediction`, one an object
 ``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
 ``pred``        :class:`~lib.imaging.slice_labels.SliceLabels`: ``labels`` in its frame of the volume

@@ -1,24 +1,30 @@
 """From modality values to the 8-bit picture that a SAM model sees, and which window made it.
 
-The rule, first that applies: the window of the request; a preset that the request names; the source's own first
-VOI window; 8-bit data as they are; for CT, known or recognised by its values, the soft-tissue preset; else the
-0.5th and 99.5th percentile of the whole image, padding left out, so that all slices of a volume look alike.
+The rule, first that applies: the window of the request; a preset that the request names, if the values can be
+Hounsfield units; the VOI transform that the source states for this frame, or its next one; 8-bit data as they are; for
+Hounsfield units, stated or recognised by their values, the soft-tissue preset; else the 0.5th and 99.5th percentile of
+the whole image, padding left out, so that all slices of a volume look alike; at last those of this frame.
+
+What nobody asked for holds only if something is seen in it: a window that shows a frame all black, white or grey,
+though there is something in it (:mod:`lib.transforms.visibility`), gives way to the next, and the source that is
+answered says so. Files state windows that fit nothing, and few of the values that 8 or 16 bits allow may be in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
 
-from lib.imaging.image import MedicalImage, Window
+from lib.imaging.image import Display, MedicalImage, VoiTable, VoiTransform, Window
 from lib.imaging.image_cache import once_per_image
 from lib.imaging.views import grey_to_rgb
 from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
+from lib.transforms.visibility import hides, is_poor, some_of
 
 AUTO = "auto"
 
@@ -35,6 +41,11 @@ PRESETS: dict[str, Window] = {
 _CT_DEFAULT = "abdomen"
 _PERCENTILES = (0.5, 99.5)
 _PERCENTILE_SAMPLES = 1_000_000
+_LAST = "frame percentiles"
+_FAR = 4
+"""How many times their spread a value must be away from all others to be none of them."""
+_SMALL_INTEGERS = (np.int8, np.uint8, np.int16, np.uint16)
+"""What float32 holds exactly, differences included."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,10 @@ class AppliedWindow:
     """The window that was used and where it came from.
 
     Args:
-        center, width: In modality units; None for data shown as they are.
-        source: ``request``, ``preset <name>``, ``image``, ``8-bit``, ``CT preset <name>`` or ``percentiles``.
+        center, width: In modality units; None for data shown as they are or by a table.
+        source: ``request``, ``preset <name>``, ``image``, ``image LUT``, ``8-bit``, ``CT preset <name>``,
+            ``percentiles`` or ``frame percentiles``; in brackets after it what would have come first, and why it did
+            not: ``percentiles (image: shows nothing)``.
     """
 
     center: float | None
@@ -56,90 +69,183 @@ class AppliedWindow:
 
 
 def choose_window(
-    image: MedicalImage, requested: Window | None = None, preset: str = AUTO
-) -> tuple[Window | None, AppliedWindow]:
-    """The window to use by this module's rule; None means 8-bit values as they are.
+    image: MedicalImage, k: int, requested: Window | None = None, preset: str = AUTO
+) -> tuple[VoiTransform | None, AppliedWindow]:
+    """How to show frame ``k`` by this module's rule; None means 8-bit values as they are.
 
     Raises:
-        PromptError: If there is no such preset; the message lists those there are.
+        PromptError: If there is no such preset or frame; the message lists those there are.
     """
     if preset != AUTO and preset not in PRESETS:
         raise PromptError(f"there is no window {preset!r}; it can be {AUTO}, {', '.join(PRESETS)}")
+    frame = select_frame(image, k)
+    if requested is not None and not image.is_colour:
+        return _meant(requested, image), AppliedWindow(requested.center, requested.width, "request")
+    passed_over: list[str] = []
+    if preset != AUTO and not image.is_colour and not _can_be_hounsfield(image):
+        passed_over.append(f"preset {preset}: no Hounsfield units")
+        preset = AUTO
+    if image.display(k).is_invalid:
+        passed_over.append("image: not valid")
+    transform: VoiTransform | None = None
+    source = ""
+    for transform, source in _candidates(image, k, preset):
+        if source == _LAST or not _hides(image, k, frame, transform):
+            break
+        passed_over.append(f"{source}: shows nothing")
+    reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
+    if isinstance(transform, Window):
+        return transform, AppliedWindow(transform.center, transform.width, source + reasons)
+    return transform, AppliedWindow(None, None, source + reasons)
 
-    def used(window: Window, source: str) -> tuple[Window, AppliedWindow]:
-        return window, AppliedWindow(window.center, window.width, source)
 
-    as_they_are = (None, AppliedWindow(None, None, "8-bit"))
-    if image.is_colour:
-        return as_they_are
-    if requested is not None:
-        return used(requested, "request")
-    if preset != AUTO:
-        return used(PRESETS[preset], f"preset {preset}")
-    if image.windows:
-        return used(image.windows[0], "image")
+def _candidates(image: MedicalImage, k: int, preset: str) -> Iterator[tuple[VoiTransform | None, str]]:
+    """What nobody gave numbers for, with its source, in the order of the rule."""
+    if not image.is_colour:
+        if preset != AUTO:
+            yield PRESETS[preset], f"preset {preset}"
+        for transform in image.display(k).transforms:
+            yield transform, "image LUT" if isinstance(transform, VoiTable) else "image"
     if image.frames.dtype == np.uint8:
-        return as_they_are
-    return used(*_window_of_values(image))
+        yield None, "8-bit"
+    elif not image.is_colour and _is_hounsfield(image):
+        yield PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
+    yield _percentile_window(image), "percentiles"
+    frame = image.frames[k]
+    yield _window_between(_without_outlier(frame[~_padded(frame, image.display(k))])), _LAST
 
 
-@once_per_image
-def _window_of_values(image: MedicalImage) -> tuple[Window, str]:
-    """The window, and its source, of an image that names none."""
-    if image.modality == "CT" or (image.modality is None and _looks_like_ct(image)):
-        return PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
-    return _percentile_window(image), "percentiles"
+def _meant(requested: Window, image: MedicalImage) -> Window:
+    """The window as asked for; LINEAR is for whole numbers, so that other values get the exact function."""
+    if requested.function == "LINEAR" and image.frames.dtype.kind == "f":
+        return replace(requested, function="LINEAR_EXACT")
+    return requested
 
 
-def _samples(image: MedicalImage) -> np.ndarray:
-    """At most about a million of the image's values, evenly taken, without padding."""
-    values = image.frames.reshape(-1)
-    values = values[:: max(1, values.size // _PERCENTILE_SAMPLES)]
-    if image.padding is not None:
-        low, high = image.padding
-        kept = values[(values < low) | (values > high)]
-        values = kept if kept.size else values
+def _hides(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransform | None) -> bool:
+    """Whether nothing is seen of a frame that has something to show.
+
+    A slice of air in a CT is black in a window that suits the others; calibrated values need no other for it.
+    """
+
+    def shown(values: np.ndarray) -> np.ndarray:
+        return values if transform is None else apply_window(values, transform)
+
+    def of_interest(values: np.ndarray) -> np.ndarray:
+        return ~_padded(values, image.display(k))
+
+    some = some_of(frame)
+    if not is_poor(shown(some)[of_interest(some)]):
+        return False
+    if not hides(frame, shown(frame), of_interest(frame)):
+        return False
+    return not (_is_hounsfield(image) and not is_poor(shown(_samples(image))))
+
+
+def _padded(values: np.ndarray, display: Display) -> np.ndarray:
+    """Which values are padding, as bool of their shape; none of them if all would be, as then the range is wrong."""
+    if display.padding is None:
+        return np.zeros(values.shape, dtype=bool)
+    low, high = display.padding
+    padded: np.ndarray = (values >= low) & (values <= high)
+    return np.zeros_like(padded) if padded.all() else padded
+
+
+def _without_outlier(values: np.ndarray) -> np.ndarray:
+    """Values whose least or greatest one is far from all others, brought to a quarter of their spread from them.
+
+    It is padding that the source does not state: -32768 around a CT, 65535 where a detector is dead. Black or white it
+    shall be, but not take the scale for itself.
+    """
+    for end in (values.min(), values.max()):
+        others = values[values != end]
+        if others.size == 0:
+            break
+        low, high = float(others.min()), float(others.max())
+        spread = high - low
+        if spread > 0 and max(low - float(end), float(end) - high) > _FAR * spread:
+            values = np.clip(values.astype(np.float64), low - spread / 4, high + spread / 4)
     return values
 
 
-def _looks_like_ct(image: MedicalImage) -> bool:
-    """Whether a volume without a modality has Hounsfield units: air near -1000, and tissue above 0."""
-    if not image.is_geometric:
-        return False
-    values = _samples(image)
-    low, high = np.percentile(values, (1, 99.9))
-    return bool(-3100 <= low <= -800 and 50 <= high <= 4000)
+def _samples(image: MedicalImage) -> np.ndarray:
+    """At most about a million of the image's values, evenly taken, without padding and outlier."""
+    step = max(1, image.frames.size // _PERCENTILE_SAMPLES) | 1  # odd, so that it meets all columns
+    parts = []
+    for k, frame in enumerate(image.frames):
+        values = frame.reshape(-1)[::step]
+        parts.append(values[~_padded(values, image.display(k))])
+    return _without_outlier(np.concatenate(parts))
 
 
+@once_per_image
+def _ends(image: MedicalImage) -> tuple[float, float]:
+    """Between these nearly all of the image's values are."""
+    low, high = np.percentile(_samples(image), (1, 99.9))
+    return float(low), float(high)
+
+
+def _is_hounsfield(image: MedicalImage) -> bool:
+    """Whether the values are Hounsfield units: the source says so or leaves it open, and there is air or fat in them.
+
+    Of a CT that leaves it open no value may be beyond what such a scale holds; in a volume that tells no modality
+    there must be air near -1000 and tissue above 0.
+    """
+    if image.modality is None and image.is_hounsfield is None:
+        low, high = _ends(image)
+        return image.is_geometric and -3100 <= low <= -800 and 50 <= high <= 4000
+    return _can_be_hounsfield(image) and _ends(image)[0] < 0
+
+
+def _can_be_hounsfield(image: MedicalImage) -> bool:
+    """Whether a preset in Hounsfield units can be meant: unless the source or the values of a CT say otherwise."""
+    if image.is_hounsfield is not None:
+        return image.is_hounsfield
+    low, high = _ends(image)
+    return image.modality is None or (image.modality == "CT" and low >= -3100 and high <= 4100)
+
+
+@once_per_image
 def _percentile_window(image: MedicalImage) -> Window:
-    low, high = (float(value) for value in np.percentile(_samples(image), _PERCENTILES))
+    return _window_between(_samples(image))
+
+
+def _window_between(values: np.ndarray) -> Window:
+    """The window from the lower to the upper percentile of these values; from end to end if these are the same."""
+    low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if high <= low:
-        low, high = float(image.frames.min()), float(image.frames.max())
-    width = max(high - low, float(np.finfo(np.float32).tiny))
+        low, high = float(values.min()), float(values.max())
+    width = max(high - low, float(np.finfo(np.float64).tiny))
     return Window(center=low + width / 2, width=width, function="LINEAR_EXACT")
 
 
-def apply_window(values: np.ndarray, window: Window) -> np.ndarray:
-    """Modality values to 0..255 by the VOI function of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3.
+def apply_window(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
+    """Modality values to 0..255 by DICOM PS3.3 C.11.2.1.1 (tables), C.11.2.1.2 and C.11.2.1.3 (windows).
 
     Args:
         values: Any shape, integer or float.
-        window: The window.
+        transform: The window or table.
 
     Returns:
         uint8 of the same shape.
     """
-    x = values.astype(np.float32)
-    center, width = np.float32(window.center), np.float32(window.width)
-    if window.function == "LINEAR_EXACT":
-        y = (x - center) / width + np.float32(0.5)
-    elif window.function == "SIGMOID":
-        y = 1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -80, 80)))
-    elif window.width == 1:
-        y = (x > center - np.float32(0.5)).astype(np.float32)
-    else:
-        y = (x - (center - np.float32(0.5))) / (width - 1) + np.float32(0.5)
-    return (np.clip(y, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    if isinstance(transform, VoiTable):
+        outputs = np.frombuffer(transform.outputs, np.uint8)
+        places = np.rint(values.astype(np.float64) - transform.first_mapped)
+        return outputs[np.clip(places, 0, len(outputs) - 1).astype(np.intp)]
+    real: Any = np.float32 if values.dtype in _SMALL_INTEGERS and transform.width >= 1 else np.float64
+    x: Any = values.astype(real)
+    center, width, half = (real(number) for number in (transform.center, transform.width, 0.5))
+    with np.errstate(over="ignore"):  # far outside a narrow window; it is clipped
+        if transform.function == "LINEAR_EXACT":
+            y = (x - center) / width + half
+        elif transform.function == "SIGMOID":
+            y = 1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -80, 80)))
+        elif transform.width == 1:
+            y = (x > center - half).astype(real)
+        else:
+            y = (x - (center - half)) / (width - 1) + half
+    return (np.clip(y, 0, 1) * 255 + half).astype(np.uint8)
 
 
 def select_frame(image: MedicalImage, k: int) -> np.ndarray:
@@ -154,7 +260,7 @@ def select_frame(image: MedicalImage, k: int) -> np.ndarray:
     return frame
 
 
-def windowed_frame(image: MedicalImage, k: int, window: Window | None) -> np.ndarray:
+def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) -> np.ndarray:
     """``(rows, columns, 3)`` uint8 of frame ``k``, as a SAM model sees it.
 
     Padding is black, also where the window or MONOCHROME1 would show it bright.
@@ -162,29 +268,29 @@ def windowed_frame(image: MedicalImage, k: int, window: Window | None) -> np.nda
     Args:
         image: Has the frame.
         k: Its number.
-        window: See :func:`choose_window`.
+        transform: See :func:`choose_window`.
 
     Raises:
         PromptError: If k is not a frame of the image.
     """
     values = frame = select_frame(image, k)
-    if window is not None:
-        frame = apply_window(frame, window)
-    if image.inverted:
-        frame = 255 - frame
-    if image.padding is not None:
-        low, high = image.padding
-        frame = np.where((values >= low) & (values <= high), np.uint8(0), frame)
+    if transform is not None:
+        frame = apply_window(frame, transform)
     if image.is_colour:
         return np.ascontiguousarray(frame)
+    if image.inverted:
+        frame = 255 - frame
+    if image.display(k).padding is not None:
+        frame = np.where(_padded(values, image.display(k)), np.uint8(0), frame)
     return grey_to_rgb(frame)
 
 
-def requested_window(image: MedicalImage, asked: Any) -> tuple[Window | None, AppliedWindow]:
-    """The window to use for what a client asked for.
+def requested_window(image: MedicalImage, k: int, asked: Any) -> tuple[VoiTransform | None, AppliedWindow]:
+    """How to show frame ``k`` for what a client asked for.
 
     Args:
         image: To be windowed.
+        k: The frame's number.
         asked: A :class:`Window` or a preset's name. Anything else is no choice: MONAI Label hands on the list of
             choices when the client made none.
 
@@ -193,13 +299,37 @@ def requested_window(image: MedicalImage, asked: Any) -> tuple[Window | None, Ap
     """
     requested = asked if isinstance(asked, Window) else None
     preset = asked if isinstance(asked, str) and asked else AUTO
-    return choose_window(image, requested, preset)
+    return choose_window(image, k, requested, preset)
+
+
+def volume_pictures(image: MedicalImage, anchor: int, asked: Any) -> tuple[Callable[[int], np.ndarray], AppliedWindow]:
+    """The frames of a volume as they are to be compared with each other: alike, as far as they can be.
+
+    Args:
+        image: The volume.
+        anchor: The frame that a user marked. Its window holds for all; a frame of which it shows nothing, as those of
+            another scale, gets its own.
+        asked: As for :func:`requested_window`.
+
+    Returns:
+        A function that gives frame ``k`` as :func:`windowed_frame` does, and the anchor's window.
+
+    Raises:
+        PromptError: As :func:`choose_window`.
+    """
+    transform, applied = requested_window(image, anchor, asked)
+
+    def picture(k: int) -> np.ndarray:
+        keep = isinstance(asked, Window) or not _hides(image, k, select_frame(image, k), transform)
+        return windowed_frame(image, k, transform if keep else requested_window(image, k, asked)[0])
+
+    return picture, applied
 
 
 class WindowFramed(Transform):
     """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8, and ``window`` as it was applied.
 
-    ``frame_window`` is the same as :func:`windowed_frame` takes it, for other frames of the image.
+    ``window_asked`` is what was asked for, for other frames of the image.
 
     Args:
         window_key: Holds what the request asked for, see :func:`requested_window`.
@@ -216,9 +346,9 @@ class WindowFramed(Transform):
         """
         result = dict(data)
         image: MedicalImage = result["image"]
+        result["window_asked"] = result.get(self.window_key)
         with current_clock().stage("window"):
-            window, applied = requested_window(image, result.get(self.window_key))
-            result["frame"] = windowed_frame(image, result["slice"], window)
-            result["frame_window"] = window
+            transform, applied = requested_window(image, result["slice"], result["window_asked"])
+            result["frame"] = windowed_frame(image, result["slice"], transform)
         result[self.window_key] = applied
         return result

@@ -37,7 +37,8 @@ export function describeCandidate(candidate, scores) {
 
 /** Where the window came from. */
 export function describeWindow({ center, width, source }) {
-  if (center === null) return "8-bit values as they are";
+  const [, name, why = ""] = /^(.*?)( \(.*\))?$/.exec(source);
+  if (center === null) return (name === "image LUT" ? "by the file's own table" : "8-bit values as they are") + why;
   const from = { image: "from the file", percentiles: "from the image's percentiles", request: "as chosen here" };
-  return `${VALUE.format(center)} / ${VALUE.format(width)}, ${from[source] ?? source}`;
+  return `${VALUE.format(center)} / ${VALUE.format(width)}, ${from[name] ?? name}${why}`;
 }
