@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import logging
 import os
@@ -19,7 +18,6 @@ from typing import Any, Literal
 APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
 sys.path.insert(0, str(APP_FOLDER))
 
-from monailabel.config import settings  # noqa: E402
 from pydicom.datadict import tag_for_keyword  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -36,6 +34,7 @@ from lib.server.mends.dicomweb_datastore import AddressError, open_dicomweb  # n
 from lib.server.mends.dicomweb_session import DicomWebError  # noqa: E402
 from lib.server.observe.log_hygiene import clean_logs  # noqa: E402
 from lib.server.options import ServerOptions  # noqa: E402
+from lib.server.study_files import image_suffixes, split_name  # noqa: E402
 from lib.transforms.load import LoadMedicalImage  # noqa: E402
 from lib.transforms.window import AUTO, PRESETS, choose_window, windowed_frame  # noqa: E402
 
@@ -260,9 +259,9 @@ def find_images(studies: str, series: Sequence[str] | None, query: dict[str, str
             raise UsageError(f"--studies {studies}: there is no such folder")
         if query:
             raise UsageError("--query is for a DICOMweb server")
-        patterns = settings.MONAI_LABEL_DATASTORE_FILE_EXT
-        names = (name for name in sorted(os.listdir(folder)) if any(fnmatch.fnmatch(name, one) for one in patterns))
-        found = {name: partial(folder.joinpath, name) for name in names}
+        suffixes = image_suffixes()
+        names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+        found = {name: partial(folder.joinpath, name) for name in names if split_name(name, suffixes)[1]}
     return {name: found.get(name, _missing) for name in series} if series else found
 
 

@@ -27,11 +27,15 @@ from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
 from lib.server.folder_lock import FolderInUseError
 from lib.server.mends.dicomweb_datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
+from lib.server.mends.folder_datastore import FolderDatastore
+from lib.server.mends.folder_index import StudiesError
+from lib.server.mends.folder_place import open_folder
 from lib.server.mends.saved_inference import infer_and_save
 from lib.server.mount import mount
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
+from lib.transforms.load import LoadMedicalImage
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,9 @@ class SamApp(MONAILabelApp):
         except (OptionError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
         self.images = ImageCache()
+        limits = self.options.limits
+        self._read = LoadMedicalImage(limits.max_pixels, limits.max_frames, self.images)
+        self._look = LoadMedicalImage(limits.max_pixels, limits.max_frames)
         self.engine = Engine(
             specs,
             self._model_dir,
@@ -93,6 +100,16 @@ class SamApp(MONAILabelApp):
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
 
+    def init_datastore(self) -> Datastore:
+        """A folder as it is mended here, or a server."""
+        if self.studies.startswith(("http://", "https://")):
+            remote: Datastore = super().init_datastore()
+            return remote
+        try:
+            return open_folder(Path(self.studies), self.options.datastore, self._read, self._look)
+        except StudiesError as error:
+            raise _refusal(error) from None
+
     def init_remote_datastore(self) -> Datastore:
         """A DICOMweb server as it is mended here; MONAI Label's other kinds of servers as they are there."""
         if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
@@ -118,10 +135,13 @@ class SamApp(MONAILabelApp):
         return found
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The image to label next, which is then prepared for the first click."""
+        """The image to label next, which can be opened and is then prepared for the first click."""
         sample: dict[str, Any] = super().next_sample(request)
+        folder = self.datastore()
+        while sample and isinstance(folder, FolderDatastore) and not folder.opens(sample["id"]):
+            sample = super().next_sample(request)
         if sample:
-            store = for_inference(self.datastore())
+            store = for_inference(folder)
             self.prepare(lambda: str(store.get_image_uri(sample["id"])), str(request.get("client_id") or ""))
         return sample
 

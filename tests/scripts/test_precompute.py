@@ -15,16 +15,17 @@ import numpy as np
 import pydicom
 import pytest
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
 from PIL import Image
 
 import precompute
+from lib.imaging.readers import read_image
 from lib.infers.sam_2d import Sam2D
 from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.clock import Clock, use_clock
 from lib.sam.embedding_files import EmbeddingFiles
 from lib.sam.engine import Engine
 from lib.sam.registry import get_spec
+from lib.server.mends.folder_datastore import FolderDatastore
 from lib.transforms.limits import Limits
 from precompute import find_images, from_the_middle, main
 from support.dicomweb_stand_in import running_stand_in
@@ -123,17 +124,17 @@ def test_the_middle_is_encoded_first(run, studies, kept, monkeypatch):
 
 
 def test_the_images_of_a_folder_are_those_that_the_server_lists(studies, tmp_path):
-    for name in ("notes.txt", "datastore_v2.json", "CT.dcm"):
+    for name in ("notes.txt", "datastore_v2.json"):
         (studies / name).write_text("{}" if name.endswith("json") else "no image")
-    (studies / "series.nii").mkdir()
+    (studies / "._picture.png").write_bytes(bytes(100))
     (studies / "labels" / "final").mkdir(parents=True)
     (studies / "labels" / "final" / "picture.png").write_bytes((studies / "picture.png").read_bytes())
     (studies / "datastore_v2.json").unlink()
     before = sorted(studies.rglob("*"))
     found = {os.path.realpath(find()) for find in find_images(str(studies), None, {}).values()}
     assert sorted(studies.rglob("*")) == before, "it must not get in the way of a server that uses the folder"
-    listed = LocalDatastore(str(studies), extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT)
-    assert found == {listed.get_image_uri(one) for one in listed.list_images()} and len(found) == 3
+    listed = FolderDatastore(studies, studies, read_image, read_image)
+    assert found == {listed.get_image_uri(one) for one in listed.list_images()} and len(found) == 2
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(run, studies, sample):

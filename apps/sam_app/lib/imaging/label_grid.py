@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lib.imaging.image import CorruptImageError, MedicalImage
@@ -32,11 +34,25 @@ def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple
     if affine is not None and labels.is_geometric:
         voxels = _reoriented(labels.frames, np.linalg.inv(affine) @ labels.affine, shape)
     if voxels is None or voxels.shape != shape:
-        raise CorruptImageError(
-            f"the labels ({_size(labels.frames.shape)}) do not lie on the voxels of the image ({_size(shape)}): "
-            "their size or their place in the patient differs"
-        )
+        placed = affine is not None and labels.is_geometric
+        of_labels = _extent(labels.frames.shape, labels.affine if placed else None)
+        of_image = _extent(shape, affine if placed else None)
+        raise CorruptImageError(f"the labels ({of_labels}) do not lie on the voxels of the image ({of_image})")
     return voxels
+
+
+def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
+    """Whether labels belong to an image: their voxels are the same in the patient, whatever their axes' order.
+
+    Where one of the two has no place (a PNG), their sizes are compared. A picture of labels in colours is taken by its
+    size as well.
+
+    Raises:
+        CorruptImageError: If they do not; the message says both sizes and places.
+    """
+    numbers = replace(labels, frames=labels.frames[..., 0]) if labels.is_colour else labels
+    affine = image.affine if image.is_geometric else None
+    labels_on_grid(numbers, affine, (image.frame_count, *image.frame_size))
 
 
 def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
@@ -62,6 +78,11 @@ def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int,
     return ijk.T if ijk.T.shape == shape else None
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    """``columns x rows x slices``."""
-    return " x ".join(map(str, shape[::-1]))
+def _extent(shape: tuple[int, ...], affine: np.ndarray | None) -> str:
+    """``columns x rows x slices`` and, where a place is known, the centres of the first and the last voxel."""
+    size = " x ".join(map(str, shape[::-1]))
+    if affine is None:
+        return size
+    corners = np.array([[0, 0, 0, 1], [*(np.array(shape[::-1]) - 1), 1]]) @ affine.T
+    first, last = (f"({', '.join(f'{value:.4g}' for value in corner[:3] + 0.0)})" for corner in corners)
+    return f"{size} from {first} to {last} mm RAS"

@@ -39,6 +39,7 @@ class ServerOptions:
         api_keys: File of the API keys, made by ``scripts/keys``; None: there are none.
         audit_log: File of the audit log.
         embeddings: Folder of the embeddings that are kept on disk.
+        datastore: Folder of the labels of studies that are read-only.
         audit_max_mb: Where it is put aside and a new one begun; 0 never does.
         ahead: Slices that are encoded for a user before they are asked for; 0: none.
         precision: Of the image encoders' arithmetic; None: what suits the device.
@@ -49,6 +50,7 @@ class ServerOptions:
     results: Path
     audit_log: Path
     embeddings: Path
+    datastore: Path
     results_max_days: float = 30
     results_max_mb: float = 10_240
     max_upload_mb: float = 512
@@ -77,6 +79,7 @@ class ServerOptions:
             results=Path(conf.get("results") or app_dir / "results").expanduser().resolve(),
             audit_log=Path(conf.get("audit_log") or app_dir / "logs" / "audit.jsonl").expanduser().resolve(),
             embeddings=Path(conf.get("embeddings") or app_dir / "embeddings").expanduser().resolve(),
+            datastore=Path(conf.get("datastore") or app_dir / "datastore").expanduser().resolve(),
             results_max_days=_number(conf, "results_max_days", cls.results_max_days),
             results_max_mb=_number(conf, "results_max_mb", cls.results_max_mb),
             max_upload_mb=_number(conf, "max_upload_mb", cls.max_upload_mb),

@@ -23,6 +23,7 @@ from lib.server.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMIn
 from lib.server.segmentation_service import SegmentationService
 from lib.server.stored_file import answer_failed, answer_file, answer_queued
 from lib.server.timestamps import parse_timestamp, print_timestamp
+from lib.server.uploads import not_empty
 
 
 def _service(request: Request) -> SegmentationService:
@@ -88,7 +89,7 @@ def segment_input_image(
     `file` can be left out when `sam_input` names a result to `refine`.
     """
     asked = sam_input or SAMInput()
-    upload = None if file is None else file.file
+    upload = None if file is None else not_empty(file).file
     earlier = None if asked.refine is None else _find(service, asked.refine, user)
     if _prefers_async(prefer):
         timestamp = service.accept(upload, asked, user.username, earlier)

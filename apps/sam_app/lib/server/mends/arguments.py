@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException, UploadFile
-from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.imaging.plain_text import is_plain
 from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_uploads
 from lib.server.mends.dicomweb_datastore import DicomWebStore
+from lib.server.mends.folder_datastore import FolderDatastore
+from lib.server.study_files import image_suffixes, split_name
+from lib.server.uploads import not_empty
 
 _MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
 _MAX_TAG_LENGTH = 64
@@ -32,7 +35,7 @@ def known_image(image: str) -> str:
         UnknownImageError: For everything else, paths among it.
     """
     datastore = app_instance().datastore()
-    if isinstance(datastore, DicomWebStore):
+    if isinstance(datastore, (DicomWebStore, FolderDatastore)):
         known = datastore.has_image(image)
     else:
         known = image in datastore.list_images()
@@ -40,6 +43,18 @@ def known_image(image: str) -> str:
         raise UnknownImageError(f"the datastore has no image {image!r}")
     note_datastore_image(image)
     return image
+
+
+def stored_image(image: str) -> str:
+    """An id that the datastore has, also that of an image which cannot be opened.
+
+    Raises:
+        UnknownImageError: As :func:`known_image`.
+    """
+    datastore = app_instance().datastore()
+    if isinstance(datastore, FolderDatastore) and datastore.holds(image):
+        return image
+    return known_image(image)
 
 
 def plain_name(name: str) -> str:
@@ -62,20 +77,26 @@ def new_image_id(image: str | None) -> str | None:
     return plain_name(image) if image else None
 
 
+def named_image(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a new image with its id: upstream takes all after a name's first dot for the suffix."""
+    image = arguments["image"] or split_name(arguments["file"].filename, image_suffixes())[0]
+    return {**arguments, "image": image}
+
+
 def image_upload(file: UploadFile) -> UploadFile:
-    """An image for a folder of images, under a plain name of a type that the folder may hold, or DICOM (Slicer)."""
+    """An image for a folder of images, under a plain name of a type that the folder may hold."""
     if isinstance(app_instance().datastore(), DicomWebStore):
         raise HTTPException(422, "the images are on a DICOMweb server: store new ones there")
     file.filename = plain_name(_last_part(file.filename))
-    _suffix(file.filename, (*_image_suffixes(), ".dcm"))
-    note_uploads([file])
+    _suffix(file.filename, image_suffixes())
+    note_uploads([not_empty(file)])
     return file
 
 
 def label_upload(label: UploadFile) -> UploadFile:
     """A label under a neutral name; its type alone matters."""
-    label.filename = "label" + _suffix(_last_part(label.filename), (*_image_suffixes(), *_LABEL_SUFFIXES))
-    return label
+    label.filename = "label" + _suffix(_last_part(label.filename), (*image_suffixes(), *_LABEL_SUFFIXES))
+    return not_empty(label)
 
 
 def neutral_upload(file: UploadFile | None) -> UploadFile | None:
@@ -83,6 +104,7 @@ def neutral_upload(file: UploadFile | None) -> UploadFile | None:
     if file is not None:
         found = re.search(r"(\.[A-Za-z0-9]{1,8}){0,2}$", _last_part(file.filename))
         file.filename = "upload" + (found.group() if found else "")
+        not_empty(file)
     return file
 
 
@@ -91,13 +113,9 @@ def _last_part(filename: str | None) -> str:
     return re.split(r"[/\\]", filename or "")[-1]
 
 
-def _image_suffixes() -> tuple[str, ...]:
-    return tuple(pattern.lstrip("*") for pattern in settings.MONAI_LABEL_DATASTORE_FILE_EXT)
-
-
 def _suffix(name: str, allowed: tuple[str, ...]) -> str:
-    found = max((suffix for suffix in allowed if name.endswith(suffix)), key=len, default=None)
-    if found is None:
+    found = split_name(f"_{name}", allowed)[1]
+    if not found:
         raise HTTPException(422, f"the file's name must end with one of {', '.join(allowed)}")
     return found
 

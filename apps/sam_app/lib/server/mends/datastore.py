@@ -22,7 +22,9 @@ from lib.server.mends.arguments import (
     known_image,
     label_tag,
     label_upload,
+    named_image,
     new_image_id,
+    stored_image,
 )
 from lib.server.mends.guard import Guard
 from lib.server.mends.meant_image import check_meant, note_handed_out
@@ -76,8 +78,10 @@ def _without_path(info: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key != "path"}
 
 
-_ADD_IMAGE = Guard({"image": new_image_id, "file": image_upload, "params": json_object}, clean=_brought)
-_REMOVE_IMAGE = Guard({"id": known_image})
+_ADD_IMAGE = Guard(
+    {"image": new_image_id, "file": image_upload, "params": json_object}, together=named_image, clean=_brought
+)
+_REMOVE_IMAGE = Guard({"id": stored_image})
 
 GUARDS = {
     "GET /datastore/": Guard({"output": _not_for_training}),

@@ -33,10 +33,12 @@ class Guard:
 
     Args:
         checks: By argument: answers the value to go on with, or raises what the client is told.
+        together: Likewise for all arguments, after ``checks``.
         clean: Takes out of the answer what no client may see.
     """
 
     checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    together: Callable[[dict[str, Any]], dict[str, Any]] = lambda arguments: arguments
     clean: Callable[[Any], Any] = lambda answer: answer
 
 
@@ -84,6 +86,7 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
         with writing if writes else nullcontext():
             for name, check in guard.checks.items():
                 arguments[name] = check(arguments[name])
+            arguments = guard.together(arguments)
             try:
                 answer = asyncio.run(endpoint(**arguments))
             except (ImageNotFoundException, LabelNotFoundException) as error:

@@ -2,12 +2,14 @@
 
 ``uncompress`` unpacks a tar file whose members may be called ``../…`` or be links; no client that comes with MONAI
 Label asks for it, and several files can be sent as they are. Ids are joined to a path as they come, and the session's
-description is read from a file there, which a client could have sent as an image.
+description is read from a file there, which a client could have sent as an image. Of two files with one name the first
+is lost.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from fastapi import HTTPException, UploadFile
@@ -17,6 +19,9 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.server.image_facts import note_uploads
 from lib.server.mends.arguments import plain_name, session_id
 from lib.server.mends.guard import Guard
+from lib.server.uploads import not_empty
+
+_DESCRIPTION = "meta.info"
 
 
 def _not_packed(uncompress: bool) -> bool:
@@ -28,6 +33,13 @@ def _not_packed(uncompress: bool) -> bool:
 def _plainly_named(files: list[UploadFile]) -> list[UploadFile]:
     for file in files:
         file.filename = plain_name(os.path.basename(file.filename or ""))
+        not_empty(file)
+    names = Counter(str(file.filename) for file in files)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise HTTPException(409, f"several files are called {twice[0]!r}: one would replace the other, so rename them")
+    if _DESCRIPTION in names:
+        raise HTTPException(409, f"a session keeps its description in {_DESCRIPTION}: give the file another name")
     note_uploads(files)
     return files
 
