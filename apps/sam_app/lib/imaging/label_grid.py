@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from lib.imaging.image import CorruptImageError, MedicalImage
+
+RAW_SUFFIX = ".bin"
+"""Of raw voxels, as OHIF's plugin sends a label."""
 
 _TOLERANCE = 0.25
 """Voxels that a corner may lie off: programs write affines as float32 or quaternions."""
@@ -53,6 +59,25 @@ def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
     numbers = replace(labels, frames=labels.frames[..., 0]) if labels.is_colour else labels
     affine = image.affine if image.is_geometric else None
     labels_on_grid(numbers, affine, (image.frame_count, *image.frame_size))
+
+
+def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], MedicalImage]) -> None:
+    """As :func:`check_labels`, of a file; of raw voxels (``.bin``, a byte each) the number is compared.
+
+    Args:
+        path: The labels.
+        image: What they are to lie on.
+        read: Reads an image.
+
+    Raises:
+        ImageError: If they cannot be read, or do not belong to the image.
+    """
+    if path.suffix != RAW_SUFFIX:
+        check_labels(read(path), image)
+        return
+    count, size = path.stat().st_size, (image.frame_count, *image.frame_size)
+    if count != math.prod(size):
+        raise CorruptImageError(f"the raw label has {count} voxels of a byte, the image {_extent(size, None)}")
 
 
 def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:

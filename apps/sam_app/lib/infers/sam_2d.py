@@ -23,9 +23,10 @@ from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.masks import CleanLabelsd, FrameToVolumed, MergeObjectsd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
 from lib.transforms.sam_input_prompts import SamInputPromptsd
-from lib.transforms.viewer_options import BEST_OF_THREE, SINGLE, ViewerOptionsd
+from lib.transforms.sent_label import SentLabeld
+from lib.transforms.viewer_options import CANDIDATES, WINDOWS, ViewerOptionsd
 from lib.transforms.viewer_prompts import ViewerPromptsd
-from lib.transforms.window import AUTO, PRESETS, WindowFramed
+from lib.transforms.window import WindowFramed
 
 
 class Sam2D(SamTask):
@@ -65,8 +66,8 @@ class Sam2D(SamTask):
             dimension=2,
             description=engine.specs[model].description,
             config={
-                "window": [AUTO, *PRESETS],
-                "candidates": [AUTO, SINGLE, BEST_OF_THREE],
+                "window": WINDOWS,
+                "candidates": CANDIDATES,
                 "box_from_points": False,
                 "largest_component": False,
                 "fill_holes": False,
@@ -87,7 +88,7 @@ class Sam2D(SamTask):
             prompts = [ViewerOptionsd(), PromptSourced(load.load)]
         else:
             prompts = [ViewerOptionsd(), ViewerPromptsd(limits.max_prompts)]
-        return [load, *prompts, WindowFramed()]
+        return [load, SentLabeld(load.load), *prompts, WindowFramed()]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""

@@ -21,10 +21,11 @@ from lib.sam.volume_result import VolumeResult
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.prompt_sources import LabelClicksd, RestoreValuesd
-from lib.transforms.viewer_options import ViewerOptionsd
+from lib.transforms.sent_label import SentLabeld
+from lib.transforms.viewer_options import WINDOWS, ViewerOptionsd
 from lib.transforms.viewer_prompts_3d import VolumePromptsd
 from lib.transforms.volume_labels import ResultToVolumed
-from lib.transforms.window import AUTO, PRESETS, AppliedWindow, volume_pictures
+from lib.transforms.window import AppliedWindow, volume_pictures
 
 SUFFIX = "_3d"
 """After a model's name it is the name of this task."""
@@ -58,7 +59,7 @@ class Sam3D(SamTask):
             images,
             dimension=3,
             description=f"{engine.specs[model].description}; through the whole volume",
-            config={"window": [AUTO, *PRESETS], "max_slices": 0, "box_from_points": False},
+            config={"window": WINDOWS, "max_slices": 0, "box_from_points": False},
         )
         self._memory: ClickMemory[VolumeResult] = ClickMemory(**_REMEMBERED)
 
@@ -67,7 +68,7 @@ class Sam3D(SamTask):
         limits = self._limits
         load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images)
         source = [LabelClicksd(load.load)] if "prompts" in (data or {}) else []
-        return [load, *source, ViewerOptionsd(), VolumePromptsd(limits.max_prompts)]
+        return [load, SentLabeld(load.load), *source, ViewerOptionsd(), VolumePromptsd(limits.max_prompts)]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Window the slices that are reached, and follow the object through them.

@@ -103,7 +103,8 @@ class SamTask(BasicInferTask):
             NotOneVolumeError: If no volume has the labels where they lie.
         """
         image = data["image"]
-        suffix = extension or data.get("result_extension") or (".nii.gz" if image.is_geometric else ".png")
+        asked = extension or data.get("result_extension")
+        suffix = (".nii.gz" if image.is_geometric else ".png") if asked in (None, "") else asked
         if suffix not in LABEL_SUFFIXES:
             raise PromptError(f"result_extension can be {', '.join(LABEL_SUFFIXES)}, not {suffix!r}")
         if suffix == ".png" and image.frame_count > 1:

@@ -11,8 +11,10 @@ from lib.server import routes
 from lib.server.admission import Admission
 from lib.server.auth.install import install as install_login
 from lib.server.batch import BatchInference
+from lib.server.body_check import BodyCheck
 from lib.server.body_limit import BodyLimit
 from lib.server.errors import add_error_handlers
+from lib.server.head import with_head
 from lib.server.health import HealthReport
 from lib.server.mends.cors import restrict_cors
 from lib.server.mends.docs import docs_routes
@@ -78,8 +80,8 @@ def mount(sam_app: SamApp) -> None:
 
     replace_upstream_routes(app)
     upstream = list(app.router.routes)
-    app.include_router(routes.router)
-    app.include_router(metrics.router)
+    app.include_router(with_head(routes.router))
+    app.include_router(with_head(metrics.router))
     install_login(app, options)
     ours = [route for route in app.router.routes if route not in upstream]
     app.router.routes[:] = [*docs_routes(app), *page_routes(), *ours, *upstream]
@@ -88,6 +90,7 @@ def mount(sam_app: SamApp) -> None:
     restrict_cors(app, options.cors_origins)
     max_bytes = int(options.max_upload_mb * 2**20)
     app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
+    app.user_middleware.append(Middleware(BodyCheck))
     app.description = "[Segment an image in the browser](sam/), without any other client."
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request

@@ -13,6 +13,7 @@ from monailabel.endpoints.user.auth import User
 from pydantic import Json
 
 from lib.server.auth.users import CurrentUser, may_see
+from lib.server.body_check import PartText, form_only
 from lib.server.errors import Failure, answer_failure
 from lib.server.health import HealthReport
 from lib.server.outputs import MASK, candidate_file
@@ -41,14 +42,14 @@ Service = Annotated[SegmentationService, Depends(_service)]
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
-        400: "The body is no multipart form",
+        400: "The body is no multipart form, or not a whole one",
         401: "A login is needed",
         403: "The login lacks the role",
         404: "No such result or model",
         408: "The body did not come in time",
         409: "The result to refine is not finished yet",
         413: "Larger than allowed, in bytes, pixels or frames",
-        415: "Not an image format that is read; `detail` names what was found",
+        415: "Not an image format that is read, or not a form; `detail` names what was found",
         422: "A value is wrong; `detail` says which and what would be right",
         429: "As many requests as allowed are being worked on",
         500: "The server failed",
@@ -65,6 +66,7 @@ router = APIRouter(tags=["Segmentation"], responses=_errors(401, 403, 500))
     "/segment_input_image/",
     summary="Segment an image",
     response_model=Accepted,
+    dependencies=[Depends(form_only)],
     responses={
         202: {"description": "Accepted, to be worked on later", "model": Accepted},
         **_errors(400, 404, 408, 409, 413, 415, 422, 429, 503, 507),
@@ -75,7 +77,7 @@ def segment_input_image(
     service: Service,
     response: Response,
     file: Annotated[UploadFile | None, File(description="PNG, JPEG, TIFF, BMP, DICOM, NIfTI or NRRD")] = None,
-    sam_input: Annotated[Json[SAMInput] | None, Form(description="`SAMInput` as JSON text")] = None,
+    sam_input: Annotated[Json[SAMInput] | None, PartText, Form(description="`SAMInput` as JSON text")] = None,
     prefer: Annotated[str | None, Header(description="`respond-async`: answer at once and work later")] = None,
 ) -> Accepted:
     """Segment what the prompts of `sam_input` mark on the image `file`.

@@ -75,9 +75,9 @@ def propagation_options(request: Mapping[Hashable, Any]) -> PropagationOptions:
     Raises:
         PromptError: If it is none.
     """
-    value = request.get("max_slices") or 0
+    value = request.get("max_slices")
     try:
-        slices = int(str(value))
+        slices = 0 if value in (None, "") else int(str(value))
     except ValueError:
         slices = -1
     if slices < 0:

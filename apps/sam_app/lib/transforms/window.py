@@ -291,8 +291,7 @@ def requested_window(image: MedicalImage, k: int, asked: Any) -> tuple[VoiTransf
     Args:
         image: To be windowed.
         k: The frame's number.
-        asked: A :class:`Window` or a preset's name. Anything else is no choice: MONAI Label hands on the list of
-            choices when the client made none.
+        asked: A :class:`Window` or a preset's name; None is no choice.
 
     Raises:
         PromptError: As :func:`choose_window`.

@@ -17,6 +17,7 @@ from lib.server.auth.gate import Gate, user_of_request
 from lib.server.auth.key_file import KeyFile, KeyRing
 from lib.server.auth.oidc import OidcVerifier
 from lib.server.auth.openapi import describe_login
+from lib.server.head import with_head
 from lib.server.options import ServerOptions
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def install(app: FastAPI, options: ServerOptions) -> None:
     authenticator = Authenticator(keys, oidc)
     app.state.authenticator = authenticator
     app.dependency_overrides[get_current_user] = user_of_request
-    app.include_router(login.router)
+    app.include_router(with_head(login.router))
     app.user_middleware.append(Middleware(Gate, authenticator=authenticator, origins=options.cors_origins))
     if keys is not None:
         logger.info("Login by API key: %s", options.api_keys)

@@ -23,6 +23,7 @@ from lib.server.batch import BatchInference
 from lib.server.mends.arguments import known_image, label_tag
 from lib.server.record import note
 from lib.transforms.prompt_sources import AUTOMATIC, PROMPT_SOURCES
+from lib.transforms.viewer_options import check_options
 
 router = APIRouter(tags=["Infer"])
 
@@ -69,6 +70,7 @@ def run(
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
     given = params or {}
     tag = _result_tag(given)
+    check_options(given)
     chosen = _images(images, given, tag)
     batch_request = {
         **{key: given[key] for key in _OPTIONS if key in given},

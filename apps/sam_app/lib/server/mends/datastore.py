@@ -2,16 +2,19 @@
 
 Ids, tags and names of files are joined to paths as they come, ``../`` included, and a file of any type is taken, so
 that a client could put a program where it is run. Of a DICOMweb server's datastore an id could name any folder of DICOM
-files. ``output=train`` and an image's info tell where files lie; the archive of the dataset stays behind for ever.
+files. ``output=train`` and an image's info tell where files lie; the archive of the dataset stays behind for ever. HEAD
+of a label wants another parameter than GET.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.responses import FileResponse
-from monailabel.endpoints.datastore import ResultType
+from monailabel.config import settings
+from monailabel.endpoints.datastore import ResultType, download_label
+from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
 from starlette.background import BackgroundTask
@@ -78,6 +81,20 @@ def _without_path(info: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in info.items() if key != "path"}
 
 
+router = APIRouter(prefix="/datastore", tags=["Datastore"])
+
+
+@router.head("/label", summary="Check if a label exists")
+def check_label(
+    tag: str,
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
+    label: str = "",
+    image: str = "",
+) -> Any:
+    """Whether an image has a label: ``label`` is the image's id, as for GET; ``image`` too, as upstream has it."""
+    return download_label(known_image(label or image), label_tag(tag), check_only=True)
+
+
 _ADD_IMAGE = Guard(
     {"image": new_image_id, "file": image_upload, "params": json_object}, together=named_image, clean=_brought
 )
@@ -95,7 +112,6 @@ GUARDS = {
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
     "PUT /datastore/label": Guard({"image": _meant, "tag": label_tag, "label": label_upload, "params": json_object}),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
-    "HEAD /datastore/label": Guard({"image": known_image, "tag": label_tag}),
     "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}),
     "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
     "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),

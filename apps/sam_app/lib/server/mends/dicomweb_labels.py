@@ -70,7 +70,7 @@ class DicomWebLabels(DICOMWebDatastore):
             The label's id.
 
         Raises:
-            ImageError: If no Segmentation can be made of it; then it is not kept, either.
+            ImageError: If it does not lie on the series, or no Segmentation can be made of it; then it is not kept.
             DicomWebError: If the server does not take it; likewise.
         """
         self.keep_image(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
@@ -90,6 +90,8 @@ class DicomWebLabels(DICOMWebDatastore):
                     "PatientID": str(made.PatientID),
                     "Modality": str(made.Modality),
                 }
+            elif label.suffix != ".json":
+                labels_on_grid(read_image(label), grid.affine, grid.shape)
             saved: str = LocalDatastore.save_label(self, image_id, str(label), label_tag, info)
         return saved
 

@@ -34,8 +34,8 @@ from monailabel.datastore.local import ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from lib.imaging.image import CorruptImageError, MedicalImage
-from lib.imaging.label_grid import check_labels
+from lib.imaging.image import MedicalImage
+from lib.imaging.label_grid import RAW_SUFFIX, check_label_file
 from lib.sam.device_queue import be_nice
 from lib.server.mends.folder_index import (
     FolderIndex,
@@ -53,7 +53,6 @@ from lib.server.study_files import INDEX, Depth, StudyFiles, image_suffixes, spl
 
 logger = logging.getLogger(__name__)
 
-_RAW_LABEL = ".bin"
 _REGIONS = ".json"
 _SETTLED_S = 2.0
 """A folder that changed less than this before it was looked at can change again within the same tick of its clock."""
@@ -297,8 +296,9 @@ class FolderDatastore(LocalDatastore):
         Raises:
             ImageError: If it does not lie on the voxels of its image.
         """
-        self._check_label(image_id, Path(label_filename))
         suffix = self._to_id(label_filename)[1]
+        if self.holds(image_id) and suffix != _REGIONS:
+            check_label_file(Path(label_filename), self._read(Path(self.get_image_uri(image_id))), self._look)
         name = image_id + suffix
         with self._table:
             image = self._datastore.objects.get(image_id)
@@ -354,19 +354,9 @@ class FolderDatastore(LocalDatastore):
                 "them from the folder of the labels"
             )
 
-    def _check_label(self, image_id: str, label: Path) -> None:
-        if image_id not in self._datastore.objects or label.suffix == _REGIONS:
-            return
-        image = self._read(Path(self.get_image_uri(image_id)))
-        if label.suffix != _RAW_LABEL:
-            check_labels(self._look(label), image)
-        elif label.stat().st_size != image.frame_count * image.frame_size[0] * image.frame_size[1]:
-            size = " x ".join(map(str, image.ijk_shape))
-            raise CorruptImageError(f"the raw label has {label.stat().st_size} voxels of a byte, the image {size}")
-
     def _to_id(self, file: str) -> tuple[str, str]:
         """A file's name without the suffix, and that; upstream takes the suffix out wherever it is in the name."""
-        stem, suffix = split_name(os.path.basename(file), (*self._files.suffixes, _RAW_LABEL, _REGIONS))
+        stem, suffix = split_name(os.path.basename(file), (*self._files.suffixes, RAW_SUFFIX, _REGIONS))
         return stem, suffix
 
     def _use(self, index: FolderIndex) -> None:

@@ -19,9 +19,11 @@ from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException
+from fastapi.params import Form
 from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
+from lib.server.body_check import FormText, form_only
 from lib.server.seen_images import note_viewer
 
 writing = Lock()
@@ -71,9 +73,24 @@ def guarded_router(upstream: APIRouter, guards: Mapping[str, Guard]) -> APIRoute
             tags=route.tags,
             responses=route.responses,
             deprecated=route.deprecated,
+            dependencies=[Depends(form_only)] if _reads_form(route.endpoint) else None,
             include_in_schema=route.include_in_schema,
         )
     return router
+
+
+def _reads_form(endpoint: Callable[..., Any]) -> bool:
+    return any(isinstance(one.default, Form) for one in inspect.signature(endpoint).parameters.values())
+
+
+def _with_texts_as_parts(signature: inspect.Signature) -> inspect.Signature:
+    """The text fields of a form take a part with a file's name as well."""
+    return signature.replace(
+        parameters=[
+            one.replace(annotation=FormText) if isinstance(one.default, Form) and one.annotation is str else one
+            for one in signature.parameters.values()
+        ]
+    )
 
 
 def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Callable[..., Any]:
@@ -95,5 +112,5 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
 
     call.__name__ = endpoint.__name__
     call.__doc__ = endpoint.__doc__
-    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__signature__ = _with_texts_as_parts(signature)  # type: ignore[attr-defined]
     return call

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
@@ -29,6 +30,7 @@ from monailabel.utils.others.generic import remove_file
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
+from lib.server.body_check import FormText, form_only
 from lib.server.client_key import client_key
 from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
@@ -50,8 +52,14 @@ _SERVER_KEYS = (
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
 
+_TYPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("label", "label_tag", "client_id", "result_extension", "result_dtype"), (str, "text")),
+    "label_info": (list, "a list of objects with name and idx"),
+}
+"""Params of a certain type, besides the options of the model: of another one they would have no effect."""
 
-@router.post("/infer/{model}", summary="Run inference for a model")
+
+@router.post("/infer/{model}", summary="Run inference for a model", dependencies=[Depends(form_only)])
 def infer(
     request: Request,
     background_tasks: BackgroundTasks,
@@ -59,7 +67,7 @@ def infer(
     user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
     image: str = "",
     session_id: str = "",
-    params: Annotated[str, Form()] = "{}",
+    params: Annotated[FormText, Form()] = "{}",
     file: Annotated[UploadFile | None, File()] = None,
     label: Annotated[UploadFile | None, File()] = None,
     output: ResultType | None = None,
@@ -80,8 +88,6 @@ def infer(
         _check_image(image)
     file, label = neutral_upload(file), neutral_upload(label)
     given = "" if file or session_id else image
-    if label and not given and str(label.filename).endswith(".bin"):  # upstream takes the shape from the datastore
-        raise HTTPException(422, "a raw label needs an image of the datastore")
     if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
@@ -146,6 +152,9 @@ def _on_disk(upload: UploadFile) -> Iterator[str]:
 def _allowed_params(params: str) -> dict[str, Any]:
     """A client's params without what the server sets itself."""
     parsed = parsed_object(params)
+    for name, (kind, words) in _TYPES.items():
+        if not isinstance(parsed.get(name), (kind, NoneType)):
+            raise HTTPException(422, f"{name} must be {words}")
     if "label_tag" in parsed:
         parsed["label_tag"] = label_tag(str(parsed["label_tag"]))
     return {key: value for key, value in parsed.items() if key not in _SERVER_KEYS}

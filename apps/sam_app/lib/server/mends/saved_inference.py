@@ -1,6 +1,6 @@
 """Mends of MONAI Label 0.8.5's ``save_label``, by which a result of inference is kept as a label at once.
 
-- Any text counts as yes, ``"false"`` too.
+- Any text counts as yes, ``"false"`` too. Here what is neither yes nor no is refused.
 - If the label cannot be kept (the DICOMweb server is away, the disk is full), the result's file stays behind.
 - Nothing says what the label is called; the answer calls every tag ``original``.
 - Two that save at the same time write the datastore's list at the same time.
@@ -16,6 +16,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.server.mends.guard import writing
 from lib.transforms.prompt_sources import LABELS
+from lib.transforms.viewer_options import as_flag
 
 _PROMPTING_TAGS = (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL)
 
@@ -36,12 +37,13 @@ def infer_and_save(
     """
     image = request["image"]
     is_stored = isinstance(image, str) and not os.path.exists(image)
+    is_kept = as_flag(request.get("save_label", False), "save_label")
     asked = {**request, "save_label": False}
     if is_stored and request.get("prompts") == LABELS:
         asked["prompt_label"] = next(filter(None, (datastore.get_label_uri(image, tag) for tag in _PROMPTING_TAGS)), "")
     result = infer(asked)
     file = result.get("file")
-    if not is_stored or not file or not _is_yes(request.get("save_label")):
+    if not is_stored or not file or not is_kept:
         return result
     tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
     info: dict[str, Any] = {"model": request["model"], "params": result["params"]}
@@ -54,7 +56,3 @@ def infer_and_save(
         os.unlink(file)
         raise
     return {**result, "label": label, "tag": tag}
-
-
-def _is_yes(value: Any) -> bool:
-    return value is True or str(value).lower() in ("true", "1", "yes", "on")

@@ -10,6 +10,7 @@ from monailabel.config import settings
 from monailabel.endpoints import activelearning, info, session, train
 from monailabel.endpoints import datastore as upstream_datastore
 
+from lib.server.head import with_head
 from lib.server.mends import (
     batch_infer,
     datastore,
@@ -41,12 +42,14 @@ def replace_upstream_routes(app: FastAPI) -> None:
     if found != _WRITTEN_FOR:
         logger.warning("The mends of MONAI Label were written for %s; this is %s", _WRITTEN_FOR, found)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _KEPT]
+    with_head(app.router)
     routers = [
         guarded_router(info.router, {"GET /info/": _UNCHANGED}),
         guarded_router(activelearning.router, next_sample.GUARDS),
         guarded_router(upstream_datastore.router, datastore.GUARDS),
         guarded_router(session.router, sessions.GUARDS),
         guarded_router(train.router, {"GET /train/": _UNCHANGED, "DELETE /train/": _UNCHANGED}),
+        datastore.router,
         infer_route.router,
         batch_infer.router,
         viewer.router,
@@ -54,4 +57,4 @@ def replace_upstream_routes(app: FastAPI) -> None:
         without_function.router,
     ]
     for router in routers:
-        app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+        app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)

@@ -1,0 +1,120 @@
+"""What a request's body must be: as it is, not compressed; whole, if it has parts; a form, where a form is read."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from fastapi import HTTPException, Request
+from pydantic import BeforeValidator
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MULTIPART = "multipart/form-data"
+_FORMS = (_MULTIPART, "application/x-www-form-urlencoded")
+_MAX_TEXT_BYTES = 1 << 20
+"""Of a text field that comes as a file: as much as Starlette allows for one that does not."""
+
+
+class BodyCheck:
+    """Pure ASGI middleware; what it raises, inside the routes that read the body, the app answers with a ``detail``.
+
+    A compressed body (``Content-Encoding``) is answered 415, RFC 9110 8.4. A multipart body that does not begin with
+    its boundary, or ends before the closing one, is answered 400: its last parts would be missing without a word
+    (RFC 2046 5.1.1).
+
+    Args:
+        app: Has a handler for ``HTTPException``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on the request with its body checked as it is read."""
+        if scope["type"] == "http":
+            receive = _checked(Headers(scope=scope), receive)
+        await self.app(scope, receive, send)
+
+
+def _checked(headers: Headers, receive: Receive) -> Receive:
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        return _refusing(coding)
+    kind, options = parse_options_header(headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    return _WholeMultipart(receive, boundary) if kind == _MULTIPART.encode() and boundary else receive
+
+
+def _refusing(coding: str) -> Receive:
+    async def refuse() -> Message:
+        detail = f"the body is coded as {coding[:40]}, which is not read: send it as it is, without Content-Encoding"
+        raise HTTPException(415, detail, headers={"Accept-Encoding": "identity"})
+
+    return refuse
+
+
+class _WholeMultipart:
+    """``receive`` of one multipart request."""
+
+    def __init__(self, receive: Receive, boundary: bytes) -> None:
+        self._receive = receive
+        self._first, self._closing = b"--" + boundary, b"--" + boundary + b"--"
+        self._seen = b""
+        self._has_begun = self._is_closed = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not self._is_closed:
+            self._look_at(message.get("body", b""), is_last=not message.get("more_body", False))
+        return message
+
+    def _look_at(self, body: bytes, *, is_last: bool) -> None:
+        self._seen += body
+        if not self._has_begun and (is_last or len(self._seen) > len(self._first) + 2):
+            self._has_begun = True
+            if self._seen and not self._seen.lstrip(b"\r\n").startswith(self._first):
+                raise HTTPException(400, "the multipart body does not begin with the boundary that Content-Type names")
+        if self._closing in self._seen:
+            self._is_closed = True
+        elif is_last:
+            raise HTTPException(400, "the multipart body is truncated: its closing boundary is missing; send it again")
+        if self._has_begun:
+            self._seen = self._seen[-len(self._closing) :]
+
+
+def form_only(request: Request) -> None:
+    """A dependency of routes that read a form: a body of another type would count as an empty one.
+
+    Raises:
+        HTTPException: 415 with the type that was found.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if has_body and kind not in _FORMS:
+        found = f"of the type {kind[:60]}" if kind else "of no stated type"
+        raise HTTPException(415, f"the body is {found}; this route reads a form, {_MULTIPART}")
+
+
+def _text_of_part(value: Any) -> Any:
+    """The text of a form's field that came as a file: browsers send a ``Blob`` of JSON so, other clients likewise.
+
+    Raises:
+        ValueError: If it is too long, or is no text.
+    """
+    if not isinstance(value, UploadFile):
+        return value
+    if value.file.seek(0, os.SEEK_END) > _MAX_TEXT_BYTES:
+        raise ValueError(f"this field is text of at most {_MAX_TEXT_BYTES} bytes, not a file")
+    value.file.seek(0)
+    try:
+        return value.file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("this field is text in UTF-8, not a file") from None
+
+
+PartText = BeforeValidator(_text_of_part)
+"""In the annotation of a form's text field: also takes one that came as a file."""
+
+FormText = Annotated[str, PartText]
