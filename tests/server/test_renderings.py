@@ -70,7 +70,6 @@ def a_result(store: ResultStore, image: MedicalImage, content: bytes = b"", *, k
     data = {
         "image": image,
         "frame": frame,
-        "labels": labels_of(image.frame_size, 0),
         "objects": ["one", "two"],
         "predictions": predictions(image.frame_size),
     }

@@ -64,7 +64,8 @@ def segmentation(
     that segment numbers are always the object numbers.
 
     Args:
-        labels: ``(rows, columns)`` uint8 object numbers, 0 for background, of the source's size.
+        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, of objects that
+            can overlap, ``(rows, columns, N)`` bool, the mask of object ``n`` in channel ``n - 1``.
         source: Header of the source instance; not changed and not shared with the result.
         frame: The source's frame, 0-based.
         segment_labels: The objects' names, at most 64 characters each: ``segment_labels[n - 1]`` is that of object
@@ -116,7 +117,8 @@ def compose_segmentation(
     """Make a binary Segmentation of frames of one series; its callers check that the arguments fit each other.
 
     Args:
-        labels: ``(N, rows, columns)`` uint8 segment numbers, 0 for background.
+        labels: ``(N, rows, columns)`` uint8 segment numbers, 0 for background, or ``(N, rows, columns, segments)``
+            bool.
         frames: The N frames that ``labels`` belong to. More than one need a place and a frame of reference.
         source_references: Source Image Sequence (0008,2112) of the whole: an item an instance.
         segments: The Segment Sequence.
@@ -164,7 +166,8 @@ def compose_segmentation(
 def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequence[str]) -> None:
     """Raise ``ValueError`` unless the arguments fit each other."""
     size = (int(source.Rows), int(source.Columns))
-    if labels.dtype != np.uint8 or labels.shape != size:
+    are_masks = labels.dtype == np.bool_ and labels.shape == (*size, len(segment_labels))
+    if not are_masks and (labels.dtype != np.uint8 or labels.shape != size):
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
     check_segment_labels(segment_labels)
     if labels.max() > len(segment_labels):

@@ -20,7 +20,7 @@ from lib.sam.prompts import Prompts
 from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
-from lib.transforms.masks import CleanLabelsd, FrameToVolumed, MergeObjectsd
+from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
 from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.sent_label import SentLabeld
@@ -147,8 +147,8 @@ class Sam2D(SamTask):
         return prompts.is_lone_point and self._engine.specs[self._model].point_candidates
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
-        """One label map from the objects' masks, in its place in the volume."""
-        return [MergeObjectsd(), CleanLabelsd(), FrameToVolumed(), RestoreValuesd()]
+        """The objects' masks, and one label map of them in its place in the volume."""
+        return [BestMasksd(), CleanMasksd(), MergeMasksd(), FrameToVolumed(), RestoreValuesd()]
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """See :func:`result_facts`."""
@@ -161,12 +161,10 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     Returns:
         ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
         ``image_notes`` (what a person should know of how it was read), ``window``, ``scores`` (predicted IoU, one an
-        object), ``areas`` (pixels, one an object), ``candidates`` (how many masks there are of each object, at most)
-        and ``candidate_scores`` (of each object, best first).
+        object), ``areas`` (pixels of each object's whole mask, also where another lies on it), ``candidates`` (how many
+        masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
     """
-    labels = data["labels"]
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
-    counts = np.bincount(labels[labels > 0], minlength=len(data["predictions"]) + 1)
     return {
         "model": model,
         "checkpoint_sha256": data["checkpoint_sha256"],
@@ -176,7 +174,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "image_notes": list(data["image"].notes),
         "window": data["window"].as_dict(),
         "scores": [scores[0] for scores in candidate_scores],
-        "areas": counts[1:].tolist(),
+        "areas": [int(np.count_nonzero(mask)) for mask in data["masks"]],
         "candidates": max(map(len, candidate_scores), default=1),
         "candidate_scores": candidate_scores,
     }

@@ -6,14 +6,15 @@ Everything else that the GET routes answer is made of these files by :mod:`lib.s
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from lib.imaging.views import encode_png
+from lib.imaging.views import decode_png, encode_png
 from lib.server.refine import LOGITS
-from lib.server.results import PendingResult
-from lib.transforms.masks import merge_objects
+from lib.server.results import PendingResult, StoredResult
+from lib.transforms.masks import candidate_masks, merge_masks
 
 FRAME = "frame.npy"
 """The windowed frame that was segmented, not compressed, as that would take longer than the segmentation: uint8,
@@ -23,18 +24,23 @@ MASK = "mask.png"
 """Of each candidate: 8 bits a pixel, 0 background, then object numbers."""
 
 
+MASKS = "masks.npz"
+"""Of each candidate whose objects overlap: ``mask_n``, each object's whole mask, n from 0, as bits, the first pixel's
+the lowest (:func:`numpy.packbits`). The label map shows of overlapping objects only what lies on top."""
+
+
 def candidate_file(name: str, candidate: int) -> str:
     """The name of a file of that candidate; the best one, 0, has the plain name."""
     return f"candidate-{candidate}-{name}" if candidate else name
 
 
 def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) -> None:
-    """Write the frame, the mask of each candidate and, if there were prompts, the logits to go on from.
+    """Write the frame, the masks of each candidate and, if there were prompts, the logits to go on from.
 
     Args:
         result: Where to.
         data: A finished :class:`~lib.infers.sam_2d.Sam2D` task's dictionary: ``image``, ``frame`` (H, W, 3) uint8,
-            ``labels`` (H, W) uint8, ``objects`` and ``predictions``.
+            ``objects`` and ``predictions``.
         candidates: How many there are, at least one.
 
     Raises:
@@ -42,22 +48,55 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
     """
     frame: np.ndarray = data["frame"]
     result.write(FRAME, _npy(frame if data["image"].is_colour else frame[..., 0]))
-    result.write(MASK, encode_png(data["labels"]))
-    for candidate in range(1, candidates):
-        labels = merge_objects(data["predictions"], (frame.shape[0], frame.shape[1]), candidate)
+    for candidate in range(candidates):
+        masks = candidate_masks(data["predictions"], candidate)
+        labels = merge_masks(masks, (frame.shape[0], frame.shape[1]))
         result.write(candidate_file(MASK, candidate), encode_png(labels))
+        if sum(map(np.count_nonzero, masks)) > np.count_nonzero(labels):
+            packed = {f"mask_{n}": np.packbits(mask, bitorder="little") for n, mask in enumerate(masks)}
+            result.write(candidate_file(MASKS, candidate), _npz(packed, compressed=True))
     if data["objects"]:
         arrays = {}
         for index, prediction in enumerate(data["predictions"]):
             arrays[f"scores_{index}"] = prediction.scores
             arrays[f"logits_{index}"] = prediction.low_res_logits
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        result.write(LOGITS, buffer.getvalue())
+        result.write(LOGITS, _npz(arrays))
+
+
+def stored_labels(result: StoredResult, candidate: int) -> np.ndarray:
+    """``(rows, columns)`` uint8: the candidate's object numbers, the smaller object's where several overlap."""
+    return decode_png(result.path(candidate_file(MASK, candidate)))
+
+
+def has_overlaps(result: StoredResult, candidate: int) -> bool:
+    """Whether the candidate's objects overlap; of a result from before that was kept nobody knows."""
+    return candidate_file(MASKS, candidate) in result.manifest["files"]
+
+
+def stored_masks(result: StoredResult, candidate: int) -> list[np.ndarray]:
+    """``(rows, columns)`` bool, the candidate's whole mask of each object.
+
+    Of a result from before these were kept, it is what the label map shows of each.
+    """
+    labels = stored_labels(result, candidate)
+    numbers = range(len(result.manifest["result"]["scores"]))
+    if not has_overlaps(result, candidate):
+        return [labels == number + 1 for number in numbers]
+    with np.load(result.path(candidate_file(MASKS, candidate)), allow_pickle=False) as arrays:
+        flat = [np.unpackbits(arrays[f"mask_{n}"], count=labels.size, bitorder="little") for n in numbers]
+    return [mask.reshape(labels.shape).astype(bool) for mask in flat]
 
 
 def _npy(array: np.ndarray) -> bytes:
     """An array as the content of a ``.npy`` file."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _npz(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> bytes:
+    """Arrays by name as the content of a ``.npz`` file."""
+    buffer = io.BytesIO()
+    save: Callable[..., None] = np.savez_compressed if compressed else np.savez
+    save(buffer, **arrays)
     return buffer.getvalue()

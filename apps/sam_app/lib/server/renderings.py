@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 import numpy as np
 from pydicom import Dataset
@@ -32,10 +33,10 @@ from lib.imaging.dicom_io import read_dataset, to_bytes
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.secondary_capture import secondary_capture
 from lib.imaging.segmentation import segmentation
-from lib.imaging.views import contour, decode_png, encode_png, grey_to_rgb, overlay
+from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
 from lib.sam.byte_cache import ByteBoundedCache
 from lib.sam.clock import TimeLimitError, current_clock
-from lib.server.outputs import FRAME, MASK, candidate_file
+from lib.server.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
 from lib.server.refine import LOGITS
 from lib.server.results import INPUT, ResultStore, StoredResult, UnknownResultError
 
@@ -137,19 +138,31 @@ def _makers(result: StoredResult) -> dict[str, tuple[Maker, int]]:
     for candidate in range(result.manifest["result"]["candidates"]):
         for name, make in _OF_A_CANDIDATE.items():
             makers[candidate_file(name, candidate)] = (make, candidate)
+        for number in range(1, len(result.manifest["result"]["scores"]) + 1):
+            makers[object_file(number, candidate)] = (partial(_object_mask, number=number), candidate)
     return makers
+
+
+def object_file(number: int, candidate: int) -> str:
+    """The name of the file of one object's whole mask."""
+    return candidate_file(f"object-{number}-{MASK}", candidate)
 
 
 def _image(result: StoredResult, _: int) -> bytes:
     return encode_png(_frame(result))
 
 
+def _object_mask(result: StoredResult, candidate: int, *, number: int) -> bytes:
+    """An object's number on its whole mask, 0 elsewhere."""
+    return encode_png(np.where(stored_masks(result, candidate)[number - 1], np.uint8(number), np.uint8(0)))
+
+
 def _overlay(result: StoredResult, candidate: int) -> bytes:
-    return encode_png(overlay(_frame(result), _labels(result, candidate)))
+    return encode_png(overlay(_frame(result), stored_labels(result, candidate)))
 
 
 def _contour(result: StoredResult, candidate: int) -> bytes:
-    return encode_png(contour(_frame(result), _labels(result, candidate)))
+    return encode_png(contour(_frame(result), stored_labels(result, candidate)))
 
 
 def _source(result: StoredResult, _: int) -> bytes:
@@ -171,7 +184,7 @@ def _source(result: StoredResult, _: int) -> bytes:
 
 def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
     """The overlay as a Secondary Capture."""
-    rgb, source = overlay(_frame(result), _labels(result, candidate)), _source_header(result)
+    rgb, source = overlay(_frame(result), stored_labels(result, candidate)), _source_header(result)
     model, how = result.manifest["result"]["model"], "automatically" if _is_automatic(result) else "from user prompts"
     with corrupt_on_failure(_BAD_HEADER):
         dataset = secondary_capture(
@@ -187,12 +200,14 @@ def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
 
 
 def _segmentation(result: StoredResult, candidate: int) -> bytes:
-    """The mask as a Segmentation, with a segment for each object."""
-    labels, source, facts = _labels(result, candidate), _source_header(result), result.manifest["result"]
+    """The masks as a Segmentation, with a segment for each object; segments may overlap (PS3.3 C.8.20.2)."""
+    source, facts = _source_header(result), result.manifest["result"]
+    overlaps = has_overlaps(result, candidate)
+    objects = np.stack(stored_masks(result, candidate), axis=-1) if overlaps else stored_labels(result, candidate)
     label = result.manifest["effective"].get("label") or "Object"
     with corrupt_on_failure(_BAD_HEADER):
         dataset = segmentation(
-            labels,
+            objects,
             source=source,
             frame=_frame_of(source, result),
             segment_labels=_segment_labels(label, len(facts["scores"])),
@@ -217,11 +232,6 @@ def _frame(result: StoredResult) -> np.ndarray:
     """``(rows, columns, 3)`` uint8: the windowed frame."""
     frame: np.ndarray = np.load(result.path(FRAME), allow_pickle=False)
     return grey_to_rgb(frame) if frame.ndim == 2 else frame
-
-
-def _labels(result: StoredResult, candidate: int) -> np.ndarray:
-    """``(rows, columns)`` uint8: the candidate's object numbers."""
-    return decode_png(result.path(candidate_file(MASK, candidate)))
 
 
 def _source_header(result: StoredResult) -> Dataset:

@@ -18,7 +18,7 @@ from lib.server.errors import Failure, answer_failure
 from lib.server.health import HealthReport
 from lib.server.outputs import MASK, candidate_file
 from lib.server.record import note
-from lib.server.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE
+from lib.server.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
 from lib.server.results import StoredResult, UnknownResultError
 from lib.server.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
 from lib.server.segmentation_service import SegmentationService
@@ -132,6 +132,7 @@ _DICOM_TYPES = (
     "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
     "other two reference, if it was not DICOM itself"
 )
+_VIEWS = "`mask`: 8-bit, 0 background, then object numbers; where objects overlap that of the smaller one"
 _VIEW_FILES = {View.overlay: OVERLAY, View.contour: CONTOUR, View.mask: MASK}
 _DICOM_FILES = {DicomType.sc: SECONDARY_CAPTURE, DicomType.seg: SEGMENTATION}
 
@@ -165,11 +166,20 @@ def get_segmented_image(
     user: CurrentUser,
     service: Service,
     timestamp: Timestamp,
-    view: Annotated[View, Query(description="`mask`: 8-bit, 0 background, then object numbers")] = View.overlay,
+    view: Annotated[
+        View, Query(description="`mask`: 8-bit, 0 background, then object numbers, the smaller object on top")
+    ] = View.overlay,
     candidate: Candidate = 0,
+    object: Annotated[
+        int | None, Query(ge=1, le=255, description="With `mask`: this object alone, whole, also below others")
+    ] = None,
 ) -> Response:
     """The image with its objects overlaid, or another view of them, at the image's own size."""
     name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], candidate)
+    if object is not None:
+        if view is not View.mask:
+            raise HTTPException(422, "object is for view=mask: the other views show all objects")
+        name = object_file(object, candidate)
     return _answer(request, service, timestamp, user, name, candidate, "image/png")
 
 

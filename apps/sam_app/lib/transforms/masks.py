@@ -13,38 +13,48 @@ from lib.imaging.slice_labels import SliceLabels
 from lib.sam.predictor import Prediction
 
 
-def merge_objects(predictions: Sequence[Prediction], size: tuple[int, int], candidate: int = 0) -> np.ndarray:
-    """One candidate mask of each object in one label map.
-
-    Where masks overlap the smaller one is on top, so that an object inside another stays visible.
+def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> list[np.ndarray]:
+    """One candidate mask of each object, whole: masks of different objects can overlap.
 
     Args:
-        predictions: At most 255, in the order in which the objects are numbered from 1.
-        size: ``(H, W)``.
+        predictions: In the order in which the objects are numbered from 1.
         candidate: Rank of the candidate by score, from 0; an object with fewer gives its best one.
+
+    Returns:
+        ``(H, W)`` bool for each object.
+    """
+    return [prediction.masks[candidate if candidate < len(prediction.masks) else 0] for prediction in predictions]
+
+
+def merge_masks(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Masks in one label map, in which each pixel belongs to one object.
+
+    Where masks overlap the smaller one wins, of equally large ones the later, so that an object inside another stays
+    visible.
+
+    Args:
+        masks: ``(H, W)`` bool, at most 255, in the order in which the objects are numbered from 1.
+        size: ``(H, W)``.
 
     Returns:
         ``(H, W)`` uint8, 0 background.
     """
     labels = np.zeros(size, dtype=np.uint8)
-    masks = [prediction.masks[candidate if candidate < len(prediction.masks) else 0] for prediction in predictions]
     for index in sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n]))):
         labels[masks[index]] = index + 1
     return labels
 
 
-class MergeObjectsd(Transform):
-    """Take ``predictions`` and ``frame``, give ``labels``; see :func:`merge_objects`."""
+class BestMasksd(Transform):
+    """Take ``predictions``, give ``masks``: the best one of each object, see :func:`candidate_masks`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Merge."""
-        result = dict(data)
-        result["labels"] = merge_objects(result["predictions"], result["frame"].shape[:2])
-        return result
+        """Choose."""
+        return {**data, "masks": candidate_masks(data["predictions"])}
 
 
-class CleanLabelsd(Transform):
-    """Take ``labels`` of one object, give them without what the user does not want.
+class CleanMasksd(Transform):
+    """Take ``masks``, give them without what the user does not want.
 
     ``largest_component`` True keeps the largest connected piece, ``fill_holes`` True fills what the object encloses;
     pixels are connected over edges. Either may be missing.
@@ -52,14 +62,27 @@ class CleanLabelsd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clean."""
-        result = dict(data)
-        labels = result["labels"][None].copy()  # the transforms may write into what they get
-        if result.get("largest_component"):
-            labels = KeepLargestConnectedComponent(applied_labels=1, connectivity=1)(labels)
-        if result.get("fill_holes"):
-            labels = FillHoles(applied_labels=1, connectivity=1)(labels)
-        result["labels"] = np.asarray(labels[0], dtype=np.uint8)
-        return result
+        steps: list[Transform] = []
+        if data.get("largest_component"):
+            steps.append(KeepLargestConnectedComponent(applied_labels=1, connectivity=1))
+        if data.get("fill_holes"):
+            steps.append(FillHoles(applied_labels=1, connectivity=1))
+        return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
+
+
+def _cleaned(mask: np.ndarray, steps: Sequence[Transform]) -> np.ndarray:
+    channel = mask[None].astype(np.uint8)  # a copy: the transforms may write into what they get
+    for step in steps:
+        channel = step(channel)
+    return np.asarray(channel[0], dtype=bool)
+
+
+class MergeMasksd(Transform):
+    """Take ``masks`` and ``frame``, give ``labels``; see :func:`merge_masks`."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Merge."""
+        return {**data, "labels": merge_masks(data["masks"], data["frame"].shape[:2])}
 
 
 class FrameToVolumed(Transform):

@@ -13,7 +13,7 @@ from lib.imaging.label_grid import check_label_file
 
 
 class SentLabeld(Transform):
-    """Take ``image`` and, if there is one, ``label``, a file: see that it belongs to the image.
+    """Take ``image`` and, if there is one, ``sent_label``, a file: see that it belongs to the image.
 
     Args:
         read: Reads the label.
@@ -28,6 +28,6 @@ class SentLabeld(Transform):
         Raises:
             ImageError: If it cannot be read, or its size or place is another.
         """
-        if data.get("label"):
-            check_label_file(Path(data["label"]), data["image"], self._read)
+        if data.get("sent_label"):
+            check_label_file(Path(data["sent_label"]), data["image"], self._read)
         return dict(data)

@@ -46,8 +46,8 @@ router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
 _SERVER_KEYS = (
     *("image", "image_path", "model", "label", "session"),
-    *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "skip_writer"),
-    "by_index",
+    *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "sent_label"),
+    *("skip_writer", "by_index"),
     "logging",  # would silence the server's log
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
@@ -113,7 +113,7 @@ def infer(
         elif file:
             asked["image"] = uploads.enter_context(_on_disk(file))
         if label:
-            asked["label"] = uploads.enter_context(_on_disk(label))
+            asked["sent_label"] = uploads.enter_context(_on_disk(label))
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         result = app.infer(asked, images)
         if given:

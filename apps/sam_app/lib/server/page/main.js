@@ -64,7 +64,9 @@ function add(prompt) {
 
 /** What the shown mask is, in words. */
 function describeShown(result) {
-  return describeMask(stage.areas(result.facts.scores.length), scoresOf(result, result.candidate), result.ms);
+  const { areas, scores } = result.facts; // the best candidate's; objects may overlap, which the label map does not show
+  const shown = result.candidate ? stage.areas(scores.length) : areas;
+  return describeMask(shown, scoresOf(result, result.candidate), result.ms);
 }
 
 function sayState() {
