@@ -8,6 +8,7 @@ absent; ``slice``, k, from Slicer with points, but a millimetre offset when ther
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,13 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     foreground = voxel_points(request.get("foreground"), "foreground", image)
     background = voxel_points(request.get("background"), "background", image)
     region = voxel_region(request.get("roi"), image)
+    asked = request.get("slice")
+    if isinstance(asked, bool) or not isinstance(asked, (int, float, NoneType)) or asked != asked:
+        raise PromptError("slice must be a whole number")
 
     points = [*background, *foreground]
     if points:
-        k = _slice_index(request.get("slice"), default=points[-1][2], image=image)
+        k = _slice_index(asked, default=points[-1][2], image=image)
     elif region is not None:
         k = (region[4] + region[5]) // 2
     else:
@@ -114,11 +118,9 @@ def voxel_region(value: Any, image: MedicalImage) -> tuple[float, float, float, 
     return float(i0), float(i1), float(j0), float(j1), round(max(k0, 0)), round(min(k1, last))
 
 
-def _slice_index(value: Any, default: int, image: MedicalImage) -> int:
+def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise PromptError("slice must be a whole number")
     if not 0 <= value < image.frame_count or value != int(value):
         raise PromptError(f"slice must be a whole number from 0 to {image.frame_count - 1}, not {value}")
     return int(value)

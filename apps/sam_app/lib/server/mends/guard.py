@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
+import fastapi
 from fastapi import APIRouter, Depends, HTTPException
 from fastapi.params import Form
 from fastapi.routing import APIRoute
@@ -85,12 +86,14 @@ def _reads_form(endpoint: Callable[..., Any]) -> bool:
 
 def _with_texts_as_parts(signature: inspect.Signature) -> inspect.Signature:
     """The text fields of a form take a part with a file's name as well."""
-    return signature.replace(
-        parameters=[
-            one.replace(annotation=FormText) if isinstance(one.default, Form) and one.annotation is str else one
-            for one in signature.parameters.values()
-        ]
-    )
+
+    def taking_parts(parameter: inspect.Parameter) -> inspect.Parameter:
+        form = parameter.default
+        if not isinstance(form, Form) or parameter.annotation is not str:
+            return parameter
+        return parameter.replace(annotation=Annotated[FormText, fastapi.Form()], default=form.default)
+
+    return signature.replace(parameters=[taking_parts(one) for one in signature.parameters.values()])
 
 
 def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Callable[..., Any]:

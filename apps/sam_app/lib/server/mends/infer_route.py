@@ -48,6 +48,7 @@ _SERVER_KEYS = (
     *("image", "image_path", "model", "label", "session"),
     *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "sent_label"),
     *("skip_writer", "by_index"),
+    "device",  # the engine has one
     "logging",  # would silence the server's log
 )
 """Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
