@@ -7,6 +7,7 @@ import json
 import shlex
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def check_models(names: str) -> None:
         raise UsageError(str(error)) from error
 
 
+def check_app_folder() -> None:
+    """Sees that MONAI Label can keep its log with the app, and make the folders that it wants there.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    try:
+        for name in ("bin", "logs"):
+            (APP_FOLDER / name).mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=APP_FOLDER / name).close()
+    except OSError as error:
+        raise UsageError(
+            f"the app's folder {APP_FOLDER}, where MONAI Label keeps its log, cannot be written ({error.strerror}): use "
+            "a copy of the repository that this user can write"
+        ) from error
+
+
 def free_port(host: str, port: int) -> int:
     """The port, if it can be listened on; for 0 one that can.
 
@@ -102,7 +120,8 @@ def studies_of(asked: str | None) -> str:
     if asked.startswith(("http://", "https://")):
         return asked
     if not Path(asked).is_dir():
-        raise UsageError(f"--studies {asked}: there is no such folder")
+        what = "is a file, not a folder" if Path(asked).exists() else "there is no such folder"
+        raise UsageError(f"--studies {asked}: {what}")
     return str(Path(asked).resolve())
 
 
@@ -157,6 +176,7 @@ def serve(arguments: argparse.Namespace) -> None:
         if "models" in conf:
             raise UsageError("models are given twice: use --models or --conf models, not both")
         conf["models"] = arguments.models
+    check_app_folder()
     check_models(conf.get("models", ""))
     port = free_port(arguments.host, arguments.port)
     studies = studies_of(arguments.studies)

@@ -39,6 +39,33 @@ def test_it_says_why_it_does_not_start(tmp_path, conf, said):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("studies", "said"),
+    [
+        ("file", "cannot be read: Not a directory"),
+        ("damaged", "is damaged; restore it, or remove it"),
+        ("http://", "it must be like http://HOST:PORT"),
+    ],
+)
+def test_studies_that_cannot_be_served_are_named_without_a_stack_trace(tmp_path, studies, said):
+    (tmp_path / "file").touch()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "datastore_v2.json").write_text("{")
+    place = studies if studies.startswith("http") else str(tmp_path / studies)
+    done = subprocess.run(
+        command(place, free_port(), "results", str(tmp_path / "results")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert "Cannot start: " in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_options_are_taken(tmp_path):
     conf = ("models", "sam_tiny", "max_upload_mb", "0.01", "labels", "cyst, stone", "cors_origins", "https://a.example")
     with running_server(tmp_path, *conf) as server:

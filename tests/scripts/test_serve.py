@@ -51,6 +51,22 @@ def test_a_studies_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFix
     assert not (tmp_path / "typo").exists()
 
 
+def test_a_file_is_no_studies_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "image.png").touch()
+    assert serve.main(["--port", "0", "--studies", str(tmp_path / "image.png")]) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
+
+
+def test_an_app_folder_that_cannot_be_written_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(serve, "APP_FOLDER", tmp_path / "file" / "app")
+    assert serve.main(["--port", "0", "--studies", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written (Not a directory)" in said and said.count("\n") == 1
+
+
 def test_a_given_studies_folder_is_not_filled(tmp_path: Path) -> None:
     assert serve.studies_of(str(tmp_path)) == str(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -388,3 +388,63 @@ def test_a_failure_is_not_remembered(store, monkeypatch):
         with pytest.raises(RuntimeError, match="broken"):
             shared.with_file(result, "overlay.png")
     assert shared.with_file(result, "overlay.png").timestamp == result.timestamp > Decimal(0)
+
+
+def overlapping(size: tuple[int, int]) -> list[np.ndarray]:
+    """An organ, a lesion inside it, and one across its border; and one that is wholly below another of its size."""
+    organ, lesion, across = (np.zeros(size, bool) for _ in range(3))
+    organ[2:20, 3:20], lesion[5:9, 5:9], across[15:25, 10:18] = True, True, True
+    return [organ, lesion, across, across.copy()]
+
+
+def an_overlapping_result(store: ResultStore, *, kept: bool = True) -> tuple[StoredResult, list[np.ndarray]]:
+    """A result of such objects; without ``kept`` as they were stored before their whole masks were."""
+    masks = overlapping((30, 41))
+    image = MedicalImage(frames=np.zeros((1, 30, 41), np.uint8), file_format="PNG")
+    found = [Prediction(mask[None], np.ones(1, "f4"), np.zeros((1, 4, 4), "f4")) for mask in masks]
+    data = {"image": image, "frame": np.zeros((30, 41, 3), np.uint8), "objects": masks, "predictions": found}
+    facts = {"model": "m", "checkpoint_sha256": "0" * 16, "slice": 0, "candidates": 1, "scores": [1.0] * len(masks)}
+    with store.new() as pending:
+        write_outputs(pending, data, 1)
+        if not kept:
+            (pending.folder / "masks.npz").unlink()
+        pending.finish(
+            {
+                "user": "someone",
+                "effective": {},
+                "input": {"format": "PNG", "referable": False},
+                "result": facts,
+                "versions": {"sam_app": "1"},
+            }
+        )
+    return store.find(pending.timestamp), masks
+
+
+def test_overlapping_objects_keep_their_whole_masks_in_the_segmentation(store):
+    result, masks = an_overlapping_result(store)
+    found = dataset(made(store, result, "segmentation.dcm"))
+    assert found.SegmentsOverlap == "YES" and found.NumberOfFrames == len(masks)
+    assert np.array_equal(found.pixel_array.astype(bool), masks)
+
+
+def test_each_overlapping_object_can_be_had_alone_and_whole(store):
+    result, masks = an_overlapping_result(store)
+    for number, mask in enumerate(masks, start=1):
+        assert np.array_equal(pixels(made(store, result, f"object-{number}-mask.png")), mask * np.uint8(number))
+    labels = pixels(result.path("mask.png").read_bytes())
+    assert np.count_nonzero(labels == 2) == 16 and not (labels == 3).any(), "the smaller, or the later, is on top"
+    with pytest.raises(UnknownResultError):
+        made(store, result, "object-5-mask.png")
+
+
+def test_results_from_before_whole_masks_were_kept_are_read(store):
+    result, masks = an_overlapping_result(store, kept=False)
+    labels = pixels(result.path("mask.png").read_bytes())
+    found = dataset(made(store, result, "segmentation.dcm"))
+    assert found.SegmentsOverlap == "NO"
+    assert np.array_equal(found.pixel_array.astype(bool), [labels == number for number in range(1, len(masks) + 1)])
+    assert np.array_equal(pixels(made(store, result, "object-1-mask.png")), labels == 1)
+
+
+def test_without_an_overlap_nothing_more_is_stored(store):
+    assert not any("masks" in name for name in a_picture(store).manifest["files"])

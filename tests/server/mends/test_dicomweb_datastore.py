@@ -29,6 +29,14 @@ def test_an_address_with_a_login_is_refused_without_repeating_it(login):
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://", "https:///dicom-web", "http://host:port/x", "http://[::1/x", "http://h:99999/"]
+)
+def test_what_is_no_address_is_named(url):
+    with pytest.raises(AddressError, match="must be like http://HOST:PORT"):
+        open_dicomweb(url)
+
+
 def test_upstream_s_defaults_do_not_hold_but_an_operator_s_settings_do(settings, monkeypatch):
     store = open_dicomweb(URL)
     assert (store._search_filter, store._lists._lists.ttl) == ({}, 10)

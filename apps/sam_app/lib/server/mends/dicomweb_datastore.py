@@ -219,9 +219,15 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
         search_filter: Which series are listed, by DICOM keyword, besides the settings' own filter.
 
     Raises:
-        AddressError: If there is a login in the address.
+        AddressError: If the address is none, or there is a login in it.
     """
-    address = urlsplit(url)
+    try:
+        address = urlsplit(url)
+        is_address = bool(address.hostname) and address.port != 0
+    except ValueError:  # brackets that do not match, or a port that is no number
+        is_address = False
+    if not is_address:
+        raise AddressError("the DICOMweb server's address is none: it must be like http://HOST:PORT/dicom-web")
     if address.username or address.password:
         raise AddressError(
             "the DICOMweb server's address holds a login: give it without, and set MONAI_LABEL_DICOMWEB_USERNAME and "

@@ -1,0 +1,33 @@
+import nibabel
+import numpy as np
+import pytest
+
+from lib.imaging.image import CorruptImageError
+from lib.imaging.readers import read_image
+from lib.transforms.sent_label import SentLabeld
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "fits"),
+    [
+        (".nii", nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)).to_bytes(), True),
+        (".nii", nibabel.Nifti1Image(np.ones((4, 5, 7), np.uint8), np.eye(4)).to_bytes(), False),
+        (".nii", nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.diag([1, 1, 3, 1.0])).to_bytes(), False),
+        (".bin", bytes(4 * 5 * 6), True),
+        (".bin", bytes(4 * 5), False),
+    ],
+)
+def test_a_sent_label_must_lie_on_the_image(tmp_path, suffix, content, fits):
+    (tmp_path / "image.nii").write_bytes(nibabel.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)).to_bytes())
+    label = tmp_path / f"label{suffix}"
+    label.write_bytes(content)
+    data = {"image": read_image(tmp_path / "image.nii"), "sent_label": str(label), "label": "a name"}
+    if fits:
+        assert SentLabeld(read_image)(data) == data
+    else:
+        with pytest.raises(CorruptImageError, match="4 x 5 x 6"):
+            SentLabeld(read_image)(data)
+
+
+def test_without_a_label_there_is_nothing_to_check():
+    assert SentLabeld(read_image)({"label": "a name"}) == {"label": "a name"}
