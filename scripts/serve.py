@@ -77,8 +77,8 @@ def check_app_folder() -> None:
             tempfile.TemporaryFile(dir=APP_FOLDER / name).close()
     except OSError as error:
         raise UsageError(
-            f"the app's folder {APP_FOLDER}, where MONAI Label keeps its log, cannot be written ({error.strerror}): use "
-            "a copy of the repository that this user can write"
+            f"the app's folder {APP_FOLDER}, where MONAI Label keeps its log, cannot be written ({error.strerror}): "
+            "use a copy of the repository that this user can write"
         ) from error
 
 

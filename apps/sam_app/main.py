@@ -27,6 +27,7 @@ from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
 from lib.server.folder_lock import FolderInUseError
 from lib.server.mends.dicomweb_datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
+from lib.server.mends.dicomweb_reach import warn_if_unreachable
 from lib.server.mends.folder_datastore import FolderDatastore
 from lib.server.mends.folder_index import StudiesError
 from lib.server.mends.folder_place import open_folder
@@ -116,9 +117,11 @@ class SamApp(MONAILabelApp):
             remote: Datastore = super().init_remote_datastore()
             return remote
         try:
-            return open_dicomweb(self.studies)
+            store = open_dicomweb(self.studies)
         except AddressError as error:
             raise _refusal(error) from None
+        warn_if_unreachable(self.studies)
+        return store
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a task, which reads a DICOMweb server's series as DICOM; keep its result if the request says so."""
