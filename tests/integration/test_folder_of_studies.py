@@ -176,6 +176,8 @@ def test_head_is_answered_where_get_is(server):
         head = requests.head(server.url + path, timeout=60)
         assert head.status_code == server.get(path).status_code != 405, path
         assert not head.content
+    upstream = requests.head(f"{server.url}/datastore/label?image=ball&tag=final", timeout=60)
+    assert upstream.status_code == 200, "upstream's parameter"
     assert "head" not in server.get("/openapi.json").json()["paths"]["/info/"]
 
 

@@ -44,12 +44,12 @@ def replace_upstream_routes(app: FastAPI) -> None:
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _KEPT]
     with_head(app.router)
     routers = [
+        datastore.router,  # before the same of upstream's
         guarded_router(info.router, {"GET /info/": _UNCHANGED}),
         guarded_router(activelearning.router, next_sample.GUARDS),
         guarded_router(upstream_datastore.router, datastore.GUARDS),
         guarded_router(session.router, sessions.GUARDS),
         guarded_router(train.router, {"GET /train/": _UNCHANGED, "DELETE /train/": _UNCHANGED}),
-        datastore.router,
         infer_route.router,
         batch_infer.router,
         viewer.router,
