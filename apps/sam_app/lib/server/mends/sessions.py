@@ -38,7 +38,7 @@ def _plainly_named(files: list[UploadFile]) -> list[UploadFile]:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise HTTPException(409, f"several files are called {twice[0]!r}: one would replace the other, so rename them")
-    if _DESCRIPTION in names:
+    if list(names) == [_DESCRIPTION]:  # a single file lies beside the description
         raise HTTPException(409, f"a session keeps its description in {_DESCRIPTION}: give the file another name")
     note_uploads(files)
     return files
