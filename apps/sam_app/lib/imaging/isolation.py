@@ -219,7 +219,7 @@ def work(channel_number: str, results_number: str) -> None:
     global _is_worker
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the terminal is the server's
-    from lib.imaging import frame_decoders, raster  # noqa: F401  (so that the first call need not import them)
+    from lib.imaging import frame_decoders, nifti_place, readers  # noqa: F401  (before the first call needs them)
 
     results = int(results_number)
     with socket.socket(fileno=int(channel_number)) as channel, channel.makefile("rb") as requests:
@@ -243,9 +243,12 @@ def _limit_memory(more: int) -> None:
 
 
 def _as_it_travels(error: Exception) -> Exception:
-    """An exception that can be pickled and made anew: our own, a MemoryError; others by their words."""
-    if isinstance(error, (ImageError, MemoryError)):
-        return type(error)(str(error))
+    """An exception that can be pickled and made anew: our own, the system's; others by their words."""
+    if isinstance(error, (ImageError, MemoryError, OSError)):
+        travelling = type(error)(*error.args)
+        if error.__cause__ is not None:
+            travelling.add_note(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
+        return travelling
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 

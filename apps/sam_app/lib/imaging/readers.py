@@ -7,6 +7,7 @@ import os
 from lib.imaging.dicom import read_dicom_file, read_dicom_series
 from lib.imaging.guard import SizeLimits
 from lib.imaging.image import MedicalImage, UnsupportedImageError
+from lib.imaging.isolation import isolated
 from lib.imaging.nifti import read_nifti
 from lib.imaging.nrrd import read_nrrd
 from lib.imaging.raster import read_raster
@@ -16,6 +17,8 @@ from lib.imaging.tiff import read_tiff
 DEFAULT_MAX_PIXELS = 512 * 512 * 2048
 """Some 2,000 CT slices: 1 GiB as 16-bit values."""
 DEFAULT_MAX_FRAMES = 4096
+_BYTES_A_PIXEL, _SECONDS = 16, 120.0
+"""What reading a file may take: a float, a copy of it and the decoder's own, of as many pixels as are read at most."""
 
 
 def read_image(
@@ -52,6 +55,19 @@ def read_image(
             return read_dicom_file(file, limits=limits)
         if file_format == "NIfTI":
             return read_nifti(file, limits=limits)
+    return isolated(
+        _read_natively,
+        os.fspath(path),
+        file_format,
+        limits,
+        memory=_BYTES_A_PIXEL * max_pixels,
+        seconds=_SECONDS,
+    )
+
+
+def _read_natively(path: str, file_format: str, limits: SizeLimits) -> MedicalImage:
+    """A file of a format whose libraries are written in C."""
+    with open(path, "rb") as file:
         if file_format == "NRRD":
             return read_nrrd(path, file, limits=limits)
         if file_format == "TIFF":
