@@ -233,6 +233,12 @@ def test_dev_adds_the_test_tools_and_running_keeps_them(clone: Clone) -> None:
     clone.run()
     clone.run("--dev")
     assert clone.installs() == []
+    clone.lock.write_text(LOCK + "numpy==1\n")
+    clone.run()
+    assert "numpy==1\n" in clone.packages and "pytest==9\n" in clone.packages
+    clone.installs()
+    clone.run("--dev")
+    assert clone.installs() == []
 
 
 def test_an_interrupted_set_up_is_done_again(clone: Clone) -> None:
