@@ -11,12 +11,11 @@ from monailabel.config import Settings
 from lib.imaging.image import NotOneVolumeError
 from lib.imaging.label_writers import write_label_volume
 from lib.imaging.nifti_writer import is_placed
+from lib.imaging.series_grid import read_series_grid
 from lib.server.mends import dicomweb_datastore
 from lib.server.mends.dicomweb_datastore import open_dicomweb
 from support.dicomweb_stand_in import running_stand_in
-from support.series import ACQUISITIONS, SHAPE, write_series
-
-SERIES = "1.2.3.4"
+from support.small_archive import SmallArchive
 
 
 @pytest.mark.parametrize("missing", [None, 9])
@@ -24,14 +23,16 @@ def test_a_series_without_a_slice(monkeypatch, tmp_path, missing):
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     monkeypatch.setattr(dicomweb_datastore, "settings", Settings(_env_file=None))
     with running_stand_in() as stand_in:
+        series = SmallArchive().serve(stand_in)
+        series.arrive(*(k for k in range(12) if k != missing))
         store = open_dicomweb(stand_in.url)
-        files = write_series(store._folders.path(SERIES), ACQUISITIONS[0])
         if missing is None:
-            assert is_placed(store.get_image_uri(SERIES))
+            assert is_placed(store.get_image_uri(series.uid))
         else:
-            files.pop(missing).unlink()
             with pytest.raises(NotOneVolumeError, match="unevenly spaced"):
-                store.get_image_uri(SERIES)
-        write_label_volume(np.ones((len(files), *SHAPE[1:]), np.uint8), np.eye(4), tmp_path / "label.nrrd")
-        store.save_label(SERIES, str(tmp_path / "label.nrrd"), "original", {})
-        assert Path(store.get_label_uri(SERIES, "original")).stat().st_size > 0
+                store.get_image_uri(series.uid)
+        grid = read_series_grid(store.series_folder(series.uid))
+        affine = np.eye(4) if grid.affine is None else grid.affine
+        write_label_volume(np.ones(grid.shape, np.uint8), affine, tmp_path / "label.nrrd")
+        store.save_label(series.uid, str(tmp_path / "label.nrrd"), "original", {})
+        assert Path(store.get_label_uri(series.uid, "original")).stat().st_size > 0

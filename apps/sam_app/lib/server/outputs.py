@@ -14,6 +14,7 @@ import numpy as np
 from lib.imaging.views import decode_png, encode_png
 from lib.server.refine import LOGITS
 from lib.server.results import PendingResult, StoredResult
+from lib.server.stored_arrays import read_arrays
 from lib.transforms.masks import candidate_masks, merge_masks
 
 FRAME = "frame.npy"
@@ -82,8 +83,8 @@ def stored_masks(result: StoredResult, candidate: int) -> list[np.ndarray]:
     numbers = range(len(result.manifest["result"]["scores"]))
     if not has_overlaps(result, candidate):
         return [labels == number + 1 for number in numbers]
-    with np.load(result.path(candidate_file(MASKS, candidate)), allow_pickle=False) as arrays:
-        flat = [np.unpackbits(arrays[f"mask_{n}"], count=labels.size, bitorder="little") for n in numbers]
+    arrays = read_arrays(result.path(candidate_file(MASKS, candidate)))
+    flat = [np.unpackbits(arrays[f"mask_{n}"], count=labels.size, bitorder="little") for n in numbers]
     return [mask.reshape(labels.shape).astype(bool) for mask in flat]
 
 

@@ -39,6 +39,7 @@ from lib.sam.clock import TimeLimitError, current_clock
 from lib.server.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
 from lib.server.refine import LOGITS
 from lib.server.results import INPUT, ResultStore, StoredResult, UnknownResultError
+from lib.server.stored_arrays import read_array
 
 IMAGE = "image.png"
 SOURCE = "source.dcm"
@@ -230,7 +231,7 @@ _OF_A_CANDIDATE: dict[str, Maker] = {
 
 def _frame(result: StoredResult) -> np.ndarray:
     """``(rows, columns, 3)`` uint8: the windowed frame."""
-    frame: np.ndarray = np.load(result.path(FRAME), allow_pickle=False)
+    frame = read_array(result.path(FRAME))
     return grey_to_rgb(frame) if frame.ndim == 2 else frame
 
 

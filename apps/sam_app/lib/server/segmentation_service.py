@@ -24,7 +24,6 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO
 
-import numpy as np
 from monailabel.interfaces.app import MONAILabelApp
 
 from lib.imaging.derived import is_referable
@@ -48,6 +47,7 @@ from lib.server.refine import (
 from lib.server.renderings import Renderings
 from lib.server.results import INPUT, REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
 from lib.server.schemas import SAMInput
+from lib.server.stored_arrays import read_arrays
 from lib.server.timestamps import print_timestamp
 from lib.transforms.sam_input_prompts import EarlierAnswer, prompt_counts
 from lib.version import VERSION
@@ -283,10 +283,10 @@ class SegmentationService:
         model = request["effective"]["model"]
         if self._engine.predictor(model).checkpoint_sha256 != earlier["checkpoint_sha256"]:
             return None
-        with np.load(pending.folder / EARLIER_LOGITS, allow_pickle=False) as arrays:
-            count = len(arrays.files) // 2
-            scores = [arrays[f"scores_{index}"] for index in range(count)]
-            logits = [arrays[f"logits_{index}"] for index in range(count)]
+        arrays = read_arrays(pending.folder / EARLIER_LOGITS)
+        count = len(arrays) // 2
+        scores = [arrays[f"scores_{index}"] for index in range(count)]
+        logits = [arrays[f"logits_{index}"] for index in range(count)]
         first = [_candidate_first(len(values), earlier["candidate"]) for values in scores]
         return EarlierAnswer(
             sam_input=earlier["effective"],

@@ -26,6 +26,8 @@ from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
 from lib.transforms.visibility import hides, is_poor, some_of
 
+_LEAST_HOUNSFIELD = -3100
+"""Below what scanners fill the corners with."""
 AUTO = "auto"
 
 PRESETS: dict[str, Window] = {
@@ -170,18 +172,26 @@ def _without_outlier(values: np.ndarray) -> np.ndarray:
 
 def _samples(image: MedicalImage) -> np.ndarray:
     """At most about a million of the image's values, evenly taken, without padding and outlier."""
+    return _without_outlier(_unpadded(image))
+
+
+def _unpadded(image: MedicalImage) -> np.ndarray:
+    """The same, with an outlier."""
     step = max(1, image.frames.size // _PERCENTILE_SAMPLES) | 1  # odd, so that it meets all columns
     parts = []
     for k, frame in enumerate(image.frames):
         values = frame.reshape(-1)[::step]
         parts.append(values[~_padded(values, image.display(k))])
-    return _without_outlier(np.concatenate(parts))
+    return np.concatenate(parts)
 
 
 @once_per_image
 def _ends(image: MedicalImage) -> tuple[float, float]:
-    """Between these nearly all of the image's values are."""
-    low, high = np.percentile(_samples(image), (1, 99.9))
+    """Between these nearly all of the image's values are; an outlier counts where it can be air, all of one value."""
+    values = _unpadded(image)
+    low, high = np.percentile(values, (1, 99.9))
+    if low < _LEAST_HOUNSFIELD:
+        low, high = np.percentile(_without_outlier(values), (1, 99.9))
     return float(low), float(high)
 
 
@@ -193,7 +203,7 @@ def _is_hounsfield(image: MedicalImage) -> bool:
     """
     if image.modality is None and image.is_hounsfield is None:
         low, high = _ends(image)
-        return image.is_geometric and -3100 <= low <= -800 and 50 <= high <= 4000
+        return image.is_geometric and _LEAST_HOUNSFIELD <= low <= -800 and 50 <= high <= 4000
     return _can_be_hounsfield(image) and _ends(image)[0] < 0
 
 
@@ -202,7 +212,7 @@ def _can_be_hounsfield(image: MedicalImage) -> bool:
     if image.is_hounsfield is not None:
         return image.is_hounsfield
     low, high = _ends(image)
-    return image.modality is None or (image.modality == "CT" and low >= -3100 and high <= 4100)
+    return image.modality is None or (image.modality == "CT" and low >= _LEAST_HOUNSFIELD and high <= 4100)
 
 
 @once_per_image

@@ -199,7 +199,8 @@ class SeriesFolders:
     def _fetch(self, series: str) -> SeriesCopy:
         listed = self._list(series) or frozenset()
         retrieval = SeriesRetrieval(self._client, self._study(series), series)
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=".fetching-") as aside:
+        # Beside the folder, as MONAI Label watches what is in it.
+        with tempfile.TemporaryDirectory(dir=self._root.parent, prefix=".fetching-") as aside:
             part = Path(aside, "series")
             part.mkdir()
             etag = retrieval.save(part, listed, by_frame=self._by_frame)
