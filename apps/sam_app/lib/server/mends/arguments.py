@@ -52,7 +52,7 @@ def stored_image(image: str) -> str:
         UnknownImageError: As :func:`known_image`.
     """
     datastore = app_instance().datastore()
-    if isinstance(datastore, FolderDatastore) and datastore.holds(image):
+    if isinstance(datastore, FolderDatastore) and datastore.holds(image) and not datastore.has_image(image):
         return image
     return known_image(image)
 

@@ -40,7 +40,7 @@ from lib.server.mends.dicom_seg import answer_dicom_seg
 from lib.server.mends.dicomweb_datastore import for_inference
 from lib.server.mends.meant_image import check_meant
 from lib.server.record import current_record, note
-from lib.server.seen_images import Viewer, current_viewer, note_viewer
+from lib.server.seen_images import current_viewer, note_viewer
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
@@ -117,28 +117,23 @@ def infer(
             asked["sent_label"] = uploads.enter_context(_on_disk(label))
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         result = app.infer(asked, images)
-        if given:
-            _check_unchanged(images, given, viewer, result)
-        answer = send_response(images, result, as_file, background_tasks)
-        if output == ResultType.dicom_seg:
-            series = session.image if session else images.get_image_uri(given)
-            label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
-            answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
+        try:
+            if given:  # a file may have been replaced while it was segmented: then nobody gets the result
+                check_meant(images, given, viewer)
+            answer = send_response(images, result, as_file, background_tasks)
+            if output == ResultType.dicom_seg:
+                series = session.image if session else images.get_image_uri(given)
+                label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
+                answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
+        except BaseException:
+            if result.get("file"):
+                remove_file(result["file"])
+            raise
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     record = current_record()
     if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now
         note_datastore_image(given)
     return answer
-
-
-def _check_unchanged(images: Any, image: str, viewer: Viewer, result: dict[str, Any]) -> None:
-    """A file may have been replaced while it was segmented: then nobody gets the result."""
-    try:
-        check_meant(images, image, viewer)
-    except BaseException:
-        if result.get("file"):
-            remove_file(result["file"])
-        raise
 
 
 @contextmanager
