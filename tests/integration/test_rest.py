@@ -247,7 +247,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(server):
 
 def test_a_missing_file_or_another_body_is_refused(server):
     assert server.post("/segment_input_image/", data={"sam_input": DISC}).status_code == 422
-    assert server.post("/segment_input_image/", json={"rectangles": []}).status_code == 422
+    assert server.post("/segment_input_image/", json={"rectangles": []}).status_code == 415
     assert server.get("/segment_input_image/").status_code == 405
 
 
