@@ -52,7 +52,7 @@ def test_an_abort_costs_its_call_alone() -> None:
     before = set(workers())
     with pytest.raises(CorruptImageError, match="ends its decoder"):
         call(os.abort)
-    assert len(before - set(workers())) == 2  # it was tried twice
+    assert len(before - set(workers())) == min(3, len(before))  # it was tried three times
     assert call(operator.add, 1, 2) == 3
 
 
@@ -93,7 +93,7 @@ def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:
     with ThreadPoolExecutor(4) as threads:
         calls = [threads.submit(many, 1000 * number) for number in range(4)]
         for round_number in range(5):
-            time.sleep(0.3)
+            time.sleep(1)
             alive = workers()
             os.kill(alive[round_number % len(alive)], signal.SIGKILL)
         assert sum(each.result() for each in calls) >= 40

@@ -6,7 +6,7 @@ in a few worker processes that are started once and stay warm:
     frame = isolated(decode_frame, syntax, stream, header, memory=256 * 2**20, seconds=20)
 
 A worker does one call at a time, within bounds of memory (``RLIMIT_AS``) and time. One that ends or overstays is
-replaced; a call whose worker ended is tried once more, since a worker can also be ended from outside. Arguments go
+replaced; a call whose worker ended is tried again, twice, since a worker can also be ended from outside. Arguments go
 through a socket; results come back through a piece of shared memory that each worker has.
 """
 
@@ -70,13 +70,13 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
 
     Raises:
         Exception: What the function raised.
-        CorruptImageError: The worker ended, twice: by an abort or a fault inside a native library.
+        CorruptImageError: The worker ended, each time: by an abort or a fault inside a native library.
         ImageTooLargeError: The call took longer than ``seconds``.
     """
     if _is_worker:
         return function(*args)
     request = pickle.dumps((function, args, memory), protocol=5)
-    for last in (False, True):
+    for last in (False, False, True):
         worker = _pool.take()
         try:
             succeeded, value = worker.ask(request, seconds)
