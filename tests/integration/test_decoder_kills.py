@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -52,7 +53,8 @@ def test_no_request_fails_while_decoders_are_killed(tmp_path: Path, kills: int) 
                 while not over:
                     content = chosen.choice(contents) + b"\xfc\xff\xfc\xffOB\x00\x00\x08\x00\x00\x00"
                     files = {"file": ("image.dcm", content + chosen.randbytes(8))}
-                    answer = session.post(f"{server.url}/segment_input_image/", files=files, timeout=60)
+                    asked = {"sam_input": json.dumps({"positive_points": [{"x": 20, "y": 20}]})}
+                    answer = session.post(f"{server.url}/segment_input_image/", files=files, data=asked, timeout=60)
                     statuses.append(answer.status_code)
             return statuses
 
