@@ -1,4 +1,4 @@
-"""README's ``curl`` lines do what README says, as they stand but for the port."""
+"""README's ``curl`` lines do what README says when they are pasted, but for the port."""
 
 from __future__ import annotations
 
@@ -19,33 +19,21 @@ pytestmark = pytest.mark.server
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def curl_blocks() -> list[str]:
+def rest_lines() -> str:
+    """The block of ``curl`` lines, to be pasted as it stands."""
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    return [block for block in blocks if block.startswith("curl")]
+    (found,) = (block for block in blocks if "curl" in block)
+    return str(found)
 
 
 def test_the_curl_lines(server, tmp_path):
     fill(tmp_path / "studies")
-
-    def run(block: str, **environment: str) -> str:
-        script = "set -eu\n" + block.replace("http://127.0.0.1:8000", server.url).replace("curl ", "curl -fsS ")
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    post, png, dicom, health = curl_blocks()
-    timestamp = json.loads(run(post))["timestamp"]
-    run(png, TIMESTAMP=str(timestamp))
-    run(dicom, TIMESTAMP=str(timestamp))
-    assert json.loads(run(health))["status"] == "ok"
+    lines = rest_lines().replace("http://127.0.0.1:8000", server.url).replace("curl ", "curl -fsS ")
+    done = subprocess.run(
+        ["bash", "-euc", lines], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "ok"
 
     image = np.asarray(Image.open(tmp_path / "studies" / "ct_head.png"))
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
