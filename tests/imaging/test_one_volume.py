@@ -48,6 +48,12 @@ def stack(count: int = 6, step: float = 2.5, start: float = 0.0, **attributes) -
 
 
 NO_VOLUMES = {
+    "slices of two patients": ([*stack(4), *stack(2, start=10, PatientID="2")], r"2 values \(4, 2 times\).*0010,0020"),
+    "slices of two studies": ([*stack(4), at(10, StudyInstanceUID="1.2.3")], r"\(4, 1 times\).*0020,000D"),
+    "one without a direction": ([*stack(4), at(10, ImageOrientationPatient=None)], r"4 of them.*0020,0037"),
+    "places without a direction": (stack(ImageOrientationPatient=None), "different places, but no valid"),
+    "directions that are none": (stack(ImageOrientationPatient=[0] * 6), "different places, but no valid"),
+    "two directions in one": (stack(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "different places, but no valid"),
     "a slice twice, with other pixels": ([*stack(), at(5, add=3)], r"lie at 6 places, and no attribute"),
     "a slice twice, with the same pixels": ([*stack(), at(5)], "lie at 6 places"),
     "a localizer": (
@@ -264,6 +270,8 @@ def frame(z: float, orientation: list[float] = AXIAL, content: dict | None = Non
 
 HEIGHTS = [0.0, 2.5, 5.0]
 SEVERAL = {
+    "one without a direction": ([*map(frame, HEIGHTS), frame(7.5, [0] * 6)], "3 of them .*0020,0037"),
+    "places without a direction": ([frame(z, [0] * 6) for z in HEIGHTS], "different places, but no valid"),
     "two stacks": (
         [frame(z, content={"StackID": "1"}) for z in HEIGHTS]
         + [frame(z, CORONAL, content={"StackID": "2"}) for z in HEIGHTS],

@@ -19,7 +19,7 @@ from lib.imaging.geometry import UNKNOWN_SPACING, affine_without_place, frame_pl
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
 from lib.imaging.modality import says_hounsfield, to_modality_values
-from lib.imaging.one_volume import PlacedFrame, why_no_volume
+from lib.imaging.one_volume import PlacedFrame, why_no_place, why_no_volume
 from lib.imaging.pixel_attributes import complete_pixel_attributes
 from lib.imaging.pixel_spacing import pixel_spacing
 from lib.imaging.voi import displays_of
@@ -154,9 +154,11 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
         for number, plane in enumerate(frame_planes(header, count, default_spacing=UNKNOWN_SPACING) or ())
     ]
     if len(frames) < frame_count:
-        return Place(affine_without_place(headers[0]), is_geometric=False)
+        stated = [(headers[0], number) for number in range(frame_count)] if len(headers) == 1 else []
+        fault = why_no_place(stated, "frames")  # a series was refused when put in order
+        return Place(affine_without_place(headers[0]), is_geometric=False, volume_fault=fault)
     is_geometric = all(pixel_spacing(frame.header, frame.number) is not None for frame in frames)
-    if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):  # a series was refused when put in order
+    if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):
         return Place(place_of([frames[0].plane])[0], is_geometric, volume_fault=fault)
     affine, positions = place_of([frame.plane for frame in frames])
     return Place(affine, is_geometric, positions)

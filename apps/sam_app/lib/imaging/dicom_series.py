@@ -15,7 +15,7 @@ from lib.imaging.dicom_io import read_dataset
 from lib.imaging.dicom_values import integer, numbers, value_of
 from lib.imaging.geometry import UNKNOWN_SPACING, axes_of, plane_of, position_of
 from lib.imaging.image import CorruptImageError, NotOneVolumeError, UnsupportedImageError
-from lib.imaging.one_volume import PlacedFrame, why_no_volume
+from lib.imaging.one_volume import PlacedFrame, why_no_place, why_no_series, why_no_volume
 from lib.imaging.sniff import HEAD_LENGTH, find_format
 
 logger = logging.getLogger(__name__)
@@ -127,12 +127,9 @@ def _arranged(images: list[SeriesFile]) -> list[SeriesFile]:
     if len(sizes) > 1:
         found = ", ".join(f"{count} of {columns} x {rows}" for (columns, rows), count in sizes.most_common(4))
         raise CorruptImageError(f"the slices of the DICOM series differ in size: {found}; send those of one size")
-    placed = sum(position_of(image.header) is not None for image in images)
-    if 0 < placed < len(images):
-        raise NotOneVolumeError(
-            f"the {len(images)} images are not one volume: {placed} of them have a valid Image Position (Patient) "
-            "(0020,0032); send those with or those without it"
-        )
+    headers = [image.header for image in images]
+    if fault := why_no_series(headers) or why_no_place([(header, 0) for header in headers]):
+        raise NotOneVolumeError(fault)
     ordered = _in_order(images)
     planes = [plane_of(image.header, default_spacing=UNKNOWN_SPACING) for image in ordered]
     frames = [PlacedFrame(i.header, 0, plane) for i, plane in zip(ordered, planes, strict=True) if plane is not None]

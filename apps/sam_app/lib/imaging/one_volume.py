@@ -12,7 +12,7 @@ from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.multival import MultiValue
 
 from lib.imaging.dicom_values import functional_group, value_of
-from lib.imaging.geometry import Plane, place_of
+from lib.imaging.geometry import Plane, axes_of, place_of, position_of
 
 _PARALLEL = 1e-3
 """That a direction cosine may differ: half a millimetre over half a metre."""
@@ -67,6 +67,45 @@ class PlacedFrame(NamedTuple):
     header: Dataset
     number: int
     plane: Plane
+
+
+def why_no_series(headers: Sequence[Dataset]) -> str:
+    """Why images are not of one patient and study; empty if they are.
+
+    Args:
+        headers: One an image.
+    """
+    for keyword in ("PatientID", "StudyInstanceUID"):
+        values = [str(value_of(header, keyword)) for header in headers]
+        if len(set(values)) > 1:
+            found = f"they have {_counted(values)} of {_name(keyword)}; send those of one"
+            return f"the {len(headers)} images are not one volume: {found}"
+    return ""
+
+
+def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") -> str:
+    """Why the places that frames state cannot be used, so that no other may be guessed for them.
+
+    Args:
+        frames: The header of each, and its number within it.
+        what: They are: "images" or "frames".
+
+    Returns:
+        What was found; empty if each has a place, or none has.
+    """
+    places = [position_of(header, number) for header, number in frames]
+    valid = {
+        "ImagePositionPatient": [place is not None for place in places],
+        "ImageOrientationPatient": [axes_of(header, number) is not None for header, number in frames],
+    }
+    where = f"the {len(frames)} {what} are not one volume:"
+    for keyword, has_it in valid.items():
+        if 0 < sum(has_it) < len(frames):
+            return f"{where} {sum(has_it)} of them have a valid {_name(keyword)}; send those with or those without it"
+    if not any(valid["ImageOrientationPatient"]) and len({tuple(place) for place in places if place is not None}) > 1:
+        direction = _name("ImageOrientationPatient")
+        return f"{where} they state different places, but no valid {direction}, two directions at a right angle"
+    return ""
 
 
 def why_no_volume(frames: Sequence[PlacedFrame], what: str = "images") -> str:
