@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.sam import checkpoints
+from lib.sam import checkpoints, checksums
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.registry import MODELS, ModelSpec
 
@@ -237,7 +237,7 @@ class TestLoad:
         def refuse(*_: object, **__: object) -> None:
             raise PermissionError("read-only")
 
-        monkeypatch.setattr(Path, "write_text", refuse)
+        monkeypatch.setattr(checksums, "replacing", refuse)
         store.load_state_dict(spec)
         assert store.state(spec) == "verified"
         assert not (store.folder / "checksums.json").exists()

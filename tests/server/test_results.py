@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.base import files
 from lib.server import results, timestamps
 from lib.server.folder_lock import FolderInUseError
 from lib.server.results import NoSpaceError, ResultStore, UnknownResultError
@@ -215,7 +216,7 @@ def test_a_full_disk_is_said_so_and_leaves_the_others(store, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(results.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(NoSpaceError, match="no space left"):
             a_result(store)
         with pytest.raises(NoSpaceError, match="no space left"), store.resume(queued) as pending:
@@ -240,28 +241,39 @@ def test_files_that_are_added_at_once_are_all_listed_and_counted(store):
 
 
 def test_what_is_added_is_on_the_disk_before_it_is_listed(store, monkeypatch):
-    result, synced = store.find(a_result(store)), []
-    real = {"fsync": results._sync, "rename": os.rename}
+    result, steps = store.find(a_result(store)), []
+    real = {"fsync": os.fsync, "replace": os.replace}
 
-    def sync(path: Path) -> None:
-        synced.append(path.name)
-        real["fsync"](path)
+    def fsync(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        steps.append("part" if files.is_leftover(name) else name)
+        real["fsync"](descriptor)
 
-    def rename(source: Path, target: Path) -> None:
-        synced.append(f"{source.name} is {target.name}")
-        real["rename"](source, target)
+    def replace(source: Path, target: Path) -> None:
+        steps.append(f"to {target.name}")
+        real["replace"](source, target)
 
-    monkeypatch.setattr(results, "_sync", sync)
-    monkeypatch.setattr(results.os, "rename", rename)
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
     store.add(result, "view.png", b"view")
-    assert synced == [
-        ".view.png.part",
-        ".manifest.json.part",
-        ".view.png.part is view.png",
-        result.folder.name,
-        ".manifest.json.part is manifest.json",
-        result.folder.name,
-    ]
+    folder = result.folder.name
+    assert steps == ["part", "to view.png", folder, "part", "to manifest.json", folder]
+
+
+def test_a_file_whose_listing_fails_is_not_kept(store, monkeypatch):
+    result = store.find(a_result(store))
+    before = {path.name: path.read_bytes() for path in result.folder.iterdir()}
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "full")
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    with pytest.raises(NoSpaceError):
+        store.add(result, "view.png", b"view")
+    assert {path.name: path.read_bytes() for path in result.folder.iterdir()} == before
 
 
 def test_a_file_is_taken_over_from_another_result_also_where_links_are_not_possible(store, monkeypatch):
@@ -269,7 +281,7 @@ def test_a_file_is_taken_over_from_another_result_also_where_links_are_not_possi
     for refuse in (False, True):
         if refuse:
             monkeypatch.setattr(
-                results.os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here"))
+                files.os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here"))
             )
         with store.new() as pending:
             pending.take_over(first.path("mask.png"), "input")

@@ -18,6 +18,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from lib.base.files import replacing
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 
@@ -87,19 +88,14 @@ def to_bytes(dataset: Dataset) -> bytes:
 
 
 def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a data set as a file; aside first, then renamed into place.
+    """Write a data set as a file that is there whole or not at all; not brought down to the disk.
 
     Args:
         dataset: As for :func:`to_bytes`.
         path: The file, replaced if it is there.
     """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(to_bytes(dataset))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(Path(path), durable=False) as file:
+        file.write(to_bytes(dataset))
 
 
 def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:

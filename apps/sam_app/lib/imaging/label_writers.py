@@ -7,11 +7,13 @@ from collections.abc import Callable
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from PIL import Image
 
+from lib.base.files import replacing
 from lib.imaging.image import LPS_TO_RAS
 from lib.imaging.nifti_writer import set_place
 from lib.imaging.slice_labels import SliceLabels
@@ -35,13 +37,14 @@ def write_label_volume(
     *,
     dtype: str = "uint8",
 ) -> None:
-    """Write a label volume; the file's suffix chooses the format. Written aside, then renamed into place.
+    """Write a label volume as a file that is there whole or not at all; not brought down to the disk.
 
     Args:
         labels_kji: ``(K, rows, columns)`` object numbers, voxel ``(i, j, k)`` at ``labels_kji[k, j, i]``, 0 for
             background. Slices that a :class:`SliceLabels` does not hold cost next to nothing.
         affine_ras: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm.
-        path: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey, for K = 1; no geometry).
+        path: Its suffix chooses the format: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey, for
+            K = 1; no geometry).
         dtype: One of :data:`LABEL_DTYPES`; PNG is always uint8.
 
     Raises:
@@ -57,15 +60,11 @@ def write_label_volume(
         raise ValueError(f"labels are written as {', '.join(LABEL_DTYPES)}; not as {dtype}")
     labels = labels_kji if isinstance(labels_kji, SliceLabels) else SliceLabels.of(labels_kji)
     labels = labels.cast(np.dtype(target).newbyteorder("<"))
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        _WRITERS[suffix](labels, np.asarray(affine_ras, dtype=np.float64), aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path, durable=False) as file:
+        _WRITERS[suffix](labels, np.asarray(affine_ras, dtype=np.float64), file)
 
 
-def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
     """NRRD 4 with ITK's space, fields and gzip encoding."""
     lps = LPS_TO_RAS @ affine_ras
     vectors = [f"({','.join(repr(float(value)) for value in lps[:3, column])})" for column in range(4)]
@@ -81,27 +80,24 @@ def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None
         "encoding: gzip",
         f"space origin: {vectors[3]}",
     ]
-    with open(path, "wb") as file:
-        file.write(("\n".join(header) + "\n\n").encode("ascii"))
-        file.writelines(gzip_member(labels.pieces()))
+    file.write(("\n".join(header) + "\n\n").encode("ascii"))
+    file.writelines(gzip_member(labels.pieces()))
 
 
-def _write_nifti(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+def _write_nifti(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
     """NIfTI-1 in millimetres."""
-    with open(path, "wb") as file:
-        file.write(_nifti_header(labels, affine_ras))
-        for piece in labels.pieces():
-            if isinstance(piece, int):
-                file.seek(piece, os.SEEK_CUR)
-            else:
-                file.write(piece)
-        file.truncate()  # to here, where nothing was written if the last slices are empty
+    file.write(_nifti_header(labels, affine_ras))
+    for piece in labels.pieces():
+        if isinstance(piece, int):
+            file.seek(piece, os.SEEK_CUR)
+        else:
+            file.write(piece)
+    file.truncate()  # to here, where nothing was written if the last slices are empty
 
 
-def _write_nifti_gzip(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+def _write_nifti_gzip(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
     """NIfTI-1 in millimetres, compressed."""
-    with open(path, "wb") as file:
-        file.writelines(gzip_member(chain([_nifti_header(labels, affine_ras)], labels.pieces())))
+    file.writelines(gzip_member(chain([_nifti_header(labels, affine_ras)], labels.pieces())))
 
 
 def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
@@ -115,14 +111,14 @@ def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _write_png(labels: SliceLabels, affine_ras: np.ndarray, path: Path) -> None:
+def _write_png(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
     """8-bit grey."""
     if labels.shape[0] != 1:
         raise ValueError(f"a PNG holds one slice, not {labels.shape[0]}")
-    Image.fromarray(np.asarray(labels)[0]).save(path, format="PNG")
+    Image.fromarray(np.asarray(labels)[0]).save(file, format="PNG")
 
 
-_WRITERS: dict[str, Callable[[SliceLabels, np.ndarray, Path], None]] = {
+_WRITERS: dict[str, Callable[[SliceLabels, np.ndarray, BinaryIO], None]] = {
     ".nrrd": _write_nrrd,
     ".nii.gz": _write_nifti_gzip,
     ".nii": _write_nifti,

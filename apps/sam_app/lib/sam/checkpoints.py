@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lib.base.files import move
 from lib.sam import download
 from lib.sam.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
 from lib.sam.registry import MODELS, ModelSpec
@@ -225,7 +226,7 @@ class CheckpointStore:
     def _place(self, aside: Path, spec: ModelSpec, *, replace: bool = False) -> Digests:
         """Checks a file of the folder and renames it to the model's."""
         digests = self._check(aside, spec, replace=replace)
-        aside.replace(self.path(spec))
+        move(aside, self.path(spec))
         self._checksums.put(spec.checkpoint, ChecksumRecord(digests, verified=FileStamp.of(self.path(spec))))
         return digests
 

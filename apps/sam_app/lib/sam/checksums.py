@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lib.base.files import replacing
 from lib.sam.file_lock import locked
 
 _BLOCK = 1 << 20
@@ -110,9 +110,8 @@ class ChecksumFile:
 
     def _write(self, records: dict[str, ChecksumRecord]) -> None:
         text = json.dumps({name: asdict(records[name]) for name in sorted(records)}, indent=2)
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(self._path)
+        with replacing(self._path) as file:
+            file.write(f"{text}\n".encode())
 
 
 def _record(entry: dict[str, dict | None]) -> ChecksumRecord:

@@ -36,11 +36,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 
+from lib.base.files import is_leftover, replacing
 from lib.sam.clock import current_clock
 from lib.sam.embeddings import Embedding
 
@@ -54,7 +54,6 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _FLOAT16_MAX = torch.finfo(torch.float16).max
 
 _NAME = re.compile(r"([0-9a-f]{64})\.embedding")
-_PART = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}\.part")
 
 QUEUE_LENGTH = 16
 """Embeddings that may wait to be written; one more is not kept on disk."""
@@ -233,7 +232,8 @@ class EmbeddingFiles:
                 raise ValueError("one is larger than all may be together")
             self._make_room(embedding.key, len(content))
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_whole(self._path(embedding.key), content)
+            with replacing(self._path(embedding.key), private=True, durable=False) as file:
+                file.write(content)
         except Exception as error:  # a click that nobody waits for any more cannot be told
             self._count("lost")
             self._tell_once("Embeddings are not kept on disk", error)
@@ -271,7 +271,7 @@ class EmbeddingFiles:
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
                 name = _NAME.fullmatch(entry.name)
-                if not name and not _PART.fullmatch(entry.name):
+                if not name and not is_leftover(entry.name):
                     continue
                 with suppress(OSError):
                     about = entry.stat(follow_symlinks=False)
@@ -284,16 +284,3 @@ class EmbeddingFiles:
         with self._lock:
             self._sizes = OrderedDict((key, size) for _, key, size in sorted(found))
         self._looked = time.monotonic()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that its owner alone can read, so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.stem}.{uuid4().hex}.part")
-    try:
-        with open(aside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-        aside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise

@@ -19,7 +19,6 @@ finished results be replaced one after the other. Neither is taken while the oth
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -36,6 +35,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sync
 from lib.server.folder_lock import FolderLock
 from lib.server.timestamps import TimestampSource, print_timestamp
 
@@ -133,7 +133,7 @@ class PendingResult:
             UnknownResultError: If the other result was deleted meanwhile.
         """
         try:
-            _link_or_copy(file, self.folder / name)
+            link_or_copy(file, self.folder / name)
         except FileNotFoundError:
             raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
 
@@ -267,10 +267,8 @@ class ResultStore:
                 raise RuntimeError("the pending result was neither finished nor queued")
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
             manifest = _read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
-            list(self._to_disk.map(_sync, pending.folder.iterdir()))  # together they are one commit of the file system
-            _sync(pending.folder)
-            os.rename(pending.folder, final)
-            _sync(self._folder)
+            list(self._to_disk.map(sync, pending.folder.iterdir()))  # together they are one commit of the file system
+            move(pending.folder, final)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
             _raise_if_full(error)
@@ -298,20 +296,16 @@ class ResultStore:
             NoSpaceError: If the disk is full.
         """
         folder = result.folder
-        file, manifest_file = folder / f".{name}.part", folder / f".{MANIFEST}.part"
         try:
-            _write_through(file, content)
-            with self._manifests:
-                manifest = _read_manifest(folder, MANIFEST)
-                manifest["files"][name] = len(content)
-                _write_through(manifest_file, _json(manifest))
-                os.rename(file, folder / name)
-                _sync(folder)  # a manifest must never be there before what it lists
-                os.rename(manifest_file, folder / MANIFEST)
-                _sync(folder)
+            with restored_on_error([folder / name]):
+                with replacing(folder / name) as file:
+                    file.write(content)
+                with self._manifests:  # which is never there before what it lists
+                    manifest = _read_manifest(folder, MANIFEST)
+                    manifest["files"][name] = len(content)
+                    with replacing(folder / MANIFEST) as file:
+                        file.write(_json(manifest))
         except BaseException as error:
-            file.unlink(missing_ok=True)
-            manifest_file.unlink(missing_ok=True)
             if isinstance(error, (FileNotFoundError, ValueError)):  # as in find
                 raise UnknownResultError(f"the result {print_timestamp(result.timestamp)} was deleted") from None
             _raise_if_full(error)
@@ -401,16 +395,6 @@ def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
     return manifest
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Make a file appear at a second place."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
-            raise
-        shutil.copyfile(source, target)
-
-
 def _size(manifest: dict[str, Any]) -> int:
     """Bytes of the files of a result."""
     return int(sum(manifest["files"].values()))
@@ -427,20 +411,5 @@ def _raise_if_full(error: BaseException) -> None:
     Raises:
         NoSpaceError: If it is.
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         raise NoSpaceError("there is no space left for results") from error
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    """Write a file that outlives the machine's power."""
-    path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """See to it that a file's content, or a folder's entries, outlive the machine's power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

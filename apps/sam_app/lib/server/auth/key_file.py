@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from lib.base.files import replacing
 from lib.sam.file_lock import locked
 from lib.server.auth.api_keys import ApiKey, KeyFileError, digest
 
@@ -92,20 +92,11 @@ class KeyFile:
 
     def _write(self, keys: Sequence[ApiKey]) -> None:
         text = json.dumps({"keys": [key.as_json() for key in keys]}, indent=2) + "\n"
-        descriptor, aside = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)  # mode 0600
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                if os.geteuid() == 0 and self.path.exists():  # the server may run as another user than root
-                    owner = self.path.stat()
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            os.replace(aside, self.path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(aside)
-            raise
+        with replacing(self.path, private=True) as file:
+            file.write(text.encode())
+            if os.geteuid() == 0 and self.path.exists():  # the server may run as another user than root
+                owner = self.path.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
 
 
 class KeyRing:
