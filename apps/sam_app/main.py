@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from monailabel.tasks.activelearning.first import First
 
 from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
+from lib.base.scratch import use_scratch_folder
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.isolation import start_workers
@@ -32,6 +34,7 @@ from lib.server.mends.folder_datastore import FolderDatastore
 from lib.server.mends.folder_index import StudiesError
 from lib.server.mends.folder_place import open_folder
 from lib.server.mends.saved_inference import infer_and_save
+from lib.server.mends.temporary_files import remove_log_configuration, track_temporary_files
 from lib.server.mount import mount
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
@@ -60,6 +63,7 @@ class SamApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         clean_logs()
+        _use_scratch_folder()
         start_workers()
         self._model_dir = Path(app_dir) / "model"
         try:
@@ -193,6 +197,17 @@ def _chosen_models(conf: dict[str, str], model_dir: Path) -> list[ModelSpec]:
     for spec in specs:
         store.verified(spec)
     return specs
+
+
+def _use_scratch_folder() -> None:
+    """Before anything makes a temporary file."""
+    try:
+        remove_log_configuration()
+        use_scratch_folder()
+    except OSError as error:
+        reason = f"no folder for temporary files can be made in {tempfile.gettempdir()}: {error.strerror}"
+        raise _refusal(f"{reason}; choose another place by the environment's variable TMPDIR") from None
+    track_temporary_files()
 
 
 def _refusal(reason: object) -> SystemExit:

@@ -63,7 +63,7 @@ def label_of(server: Server, image: str, tag: str) -> np.ndarray:
 
 def left_behind(server: Server) -> list[str]:
     """What looks like a result's file."""
-    return [path.name for path in (Path(server.studies).parent / "tmp").glob("tmp*.nii.gz")]
+    return [path.name for path in (Path(server.studies).parent / "tmp").rglob("tmp*")]
 
 
 def infer(server: Server, image: str, **params: object) -> requests.Response:

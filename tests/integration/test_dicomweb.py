@@ -201,7 +201,7 @@ def test_no_temporary_file_stays(archive):
     assert archive.infer(MR.series_uid, {"foreground": [[80, 70, 10]]}).status_code == 200
 
     def left() -> list[Path]:
-        return [path for path in archive.temporary.glob("tmp*") if path.suffix != ".json"]  # logging's set-up
+        return [path for path in archive.temporary.rglob("*") if path.is_file()]
 
     assert _becomes(lambda: not left()), left()
 

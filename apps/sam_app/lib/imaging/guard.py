@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError
+
+_SERVERS_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def corrupt_on_failure(what: str) -> Iterator[None]:
     Raises:
         CorruptImageError: For any exception but those of this package.
         ImageTooLargeError: For a ``MemoryError``.
+        OSError: If the disk is full or too many files are open, which is no fault of the image.
     """
     try:
         yield
@@ -31,6 +35,8 @@ def corrupt_on_failure(what: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageTooLargeError("the image does not fit into this server's memory") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _SERVERS_FAULTS:
+            raise
         raise CorruptImageError(what) from error
 
 

@@ -20,11 +20,13 @@ import os
 import pickle
 import queue
 import resource
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +46,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from lib.imaging.isolation import work
 work(*sys.argv[2:])
 """
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _NUMBER = struct.Struct("<Q")
 _OVERHEAD_BYTES = 256 * 2**20
 """Address space that a call may take beside what it asked for: libraries that are loaded, the result's copy."""
@@ -108,6 +111,7 @@ class _Worker:
         self._channel, theirs = socket.socketpair()
         self._results = os.memfd_create("results")
         self._has_started = False
+        self._scratch = tempfile.mkdtemp(prefix="decoder-")
         with theirs:
             passed = [theirs.fileno(), self._results]
             self.process = subprocess.Popen(
@@ -116,7 +120,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+                env={**os.environ, **_ONE_THREAD, "TMPDIR": self._scratch},
             )
 
     def is_ready(self) -> bool:
@@ -153,6 +157,7 @@ class _Worker:
         os.close(self._results)
         self.process.kill()
         self.process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _end(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from abc import abstractmethod
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
+from lib.base.scratch import scratch_file
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
@@ -96,7 +95,7 @@ class SamTask(BasicInferTask):
             dtype: Instead of that of ``data``.
 
         Returns:
-            The file's path, which the caller deletes, and what is known of the result, for JSON.
+            The path, a scratch file of the request, and what is known of the result, for JSON.
 
         Raises:
             PromptError: For a file type or a data type that cannot be written.
@@ -111,14 +110,9 @@ class SamTask(BasicInferTask):
             raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
         label_dtype = _label_dtype(dtype or data.get("result_dtype"))
         affine = image.affine if data.get("by_index") else image.affine_for(data["pred"].slices)
-        handle, path = tempfile.mkstemp(suffix=suffix)
-        os.close(handle)
-        try:
-            with current_clock().stage("write"):
-                write_label_volume(data["pred"], affine, path, dtype=label_dtype)
-        except BaseException:
-            os.unlink(path)
-            raise
+        path = scratch_file(suffix)
+        with current_clock().stage("write"):
+            write_label_volume(data["pred"], affine, path, dtype=label_dtype)
         return path, self.facts(data)
 
 

@@ -8,7 +8,6 @@ image is segmented.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lib.base.scratch import scratch_files
 from lib.sam.clock import Clock, use_clock
 from lib.server.admission import Admission, BusyError
 from lib.server.errors import failure_of
@@ -134,10 +134,8 @@ class BatchInference:
     def _one(self, batch: Batch, image: str) -> dict[str, Any]:
         self._admission.enter(unconditionally=True)
         try:
-            with use_clock(Clock(self._max_seconds)):
+            with use_clock(Clock(self._max_seconds)), scratch_files():
                 result = self._infer({**batch.request, "image": image, "save_label": True})
-            if result.get("file"):
-                os.unlink(result["file"])
             return {key: result[key] for key in ("label", "tag", "params")}
         except Exception as error:  # one image's failure must not end the others
             failure = failure_of(error)

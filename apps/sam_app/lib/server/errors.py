@@ -7,8 +7,10 @@ import logging
 from dataclasses import asdict, dataclass
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.checkpoints import CheckpointError
@@ -113,9 +115,18 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, status_code=422)
 
 
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own answer; but it calls a body bad (400) that the server had no space to keep."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):
+        return await _answer(request, error.__cause__)
+    return await http_exception_handler(request, error)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer our errors by :data:`STATUS`, and no error with more than its message."""
     for kind in (*STATUS, OSError):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer)

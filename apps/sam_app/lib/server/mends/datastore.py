@@ -2,8 +2,7 @@
 
 Ids, tags and names of files are joined to paths as they come, ``../`` included, and a file of any type is taken, so
 that a client could put a program where it is run. Of a DICOMweb server's datastore an id could name any folder of DICOM
-files. ``output=train`` and an image's info tell where files lie; the archive of the dataset stays behind for ever. HEAD
-of a label wants another parameter than GET.
+files. ``output=train`` and an image's info tell where files lie. HEAD of a label wants another parameter than GET.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException
-from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints.datastore import ResultType, download_label
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
-from monailabel.utils.others.generic import remove_file
-from starlette.background import BackgroundTask
 
 from lib.server.mends.arguments import (
     image_upload,
@@ -52,11 +48,6 @@ def _with_labelled_images(limit_cases: int | None) -> int | None:
     if not app_instance().datastore().get_labeled_images():
         raise HTTPException(404, "no image has a label with the tag final yet")
     return limit_cases
-
-
-def _deleted_when_sent(answer: FileResponse) -> FileResponse:
-    answer.background = BackgroundTask(remove_file, str(answer.path))
-    return answer
 
 
 def _handed_out(image: str) -> str:
@@ -116,5 +107,5 @@ GUARDS = {
     "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
     "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),
     "PUT /datastore/updatelabelinfo": Guard({"label": known_image, "tag": label_tag, "params": json_object}),
-    "GET /datastore/dataset": Guard({"limit_cases": _with_labelled_images}, clean=_deleted_when_sent),
+    "GET /datastore/dataset": Guard({"limit_cases": _with_labelled_images}),
 }

@@ -7,18 +7,16 @@ highdicom makes it: see :mod:`lib.imaging.series_segmentation`.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import BackgroundTasks, HTTPException
+from fastapi import HTTPException
 from fastapi.responses import FileResponse
-from monailabel.utils.others.generic import remove_file
 from pydicom import Dataset
 
+from lib.base.scratch import scratch_file
 from lib.imaging.dicom_io import write
 from lib.imaging.image import ImageError, UnsupportedImageError
 from lib.imaging.label_grid import labels_on_grid
@@ -65,13 +63,10 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
     )
 
 
-def answer_dicom_seg(
-    background_tasks: BackgroundTasks, series: Path, label: Path, label_info: Any, *, model: str
-) -> FileResponse:
-    """Answer labels of a series as DICOM Segmentation; its file is deleted once it is sent.
+def answer_dicom_seg(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
+    """Answer labels of a series as DICOM Segmentation, in a scratch file of the request.
 
     Args:
-        background_tasks: Run after the answer.
         series: The series' folder, or one DICOM file.
         label: As for :func:`segmentation_of_labels`.
         label_info: Likewise.
@@ -86,8 +81,6 @@ def answer_dicom_seg(
     except ImageError as error:
         raise HTTPException(422, "output=dicom_seg needs an image that is DICOM: a series, or a file of one") from error
     made = segmentation_of_labels(grid, label, label_info, model=model)
-    handle, path = tempfile.mkstemp(suffix=".dcm")
-    os.close(handle)
-    background_tasks.add_task(remove_file, path)
+    path = scratch_file(".dcm")
     write(made, path)
     return FileResponse(path, media_type="application/dicom", filename="segmentation.dcm")

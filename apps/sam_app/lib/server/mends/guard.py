@@ -109,12 +109,8 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
             arguments = guard.together(arguments)
             try:
                 answer = asyncio.run(endpoint(**arguments))
-            except BaseException as error:
-                if "background_tasks" in arguments:  # FastAPI runs them after an answer alone; they delete files
-                    asyncio.run(arguments["background_tasks"]())
-                if isinstance(error, (ImageNotFoundException, LabelNotFoundException)):
-                    raise HTTPException(404, error.msg) from None
-                raise
+            except (ImageNotFoundException, LabelNotFoundException) as error:
+                raise HTTPException(404, error.msg) from None
         return guard.clean(answer)
 
     call.__name__ = endpoint.__name__

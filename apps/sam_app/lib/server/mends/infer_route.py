@@ -26,7 +26,6 @@ from monailabel.config import settings
 from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
-from monailabel.utils.others.generic import remove_file
 
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
@@ -117,18 +116,13 @@ def infer(
             asked["sent_label"] = uploads.enter_context(_on_disk(label))
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         result = app.infer(asked, images)
-        try:
-            if given:  # a file may have been replaced while it was segmented: then nobody gets the result
-                check_meant(images, given, viewer)
-            answer = send_response(images, result, as_file, background_tasks)
-            if output == ResultType.dicom_seg:
-                series = session.image if session else images.get_image_uri(given)
-                label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
-                answer = answer_dicom_seg(background_tasks, Path(series), Path(answer.path), label_info, model=model)
-        except BaseException:
-            if result.get("file"):
-                remove_file(result["file"])
-            raise
+        if given:  # a file may have been replaced while it was segmented: then nobody gets the result
+            check_meant(images, given, viewer)
+        answer = send_response(images, result, as_file, background_tasks)
+        if output == ResultType.dicom_seg:
+            series = session.image if session else images.get_image_uri(given)
+            label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
+            answer = answer_dicom_seg(Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     record = current_record()
     if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now

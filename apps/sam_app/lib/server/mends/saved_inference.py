@@ -1,7 +1,6 @@
 """Mends of MONAI Label 0.8.5's ``save_label``, by which a result of inference is kept as a label at once.
 
 - Any text counts as yes, ``"false"`` too. Here what is neither yes nor no is refused.
-- If the label cannot be kept (the DICOMweb server is away, the disk is full), the result's file stays behind.
 - Nothing says what the label is called; the answer calls every tag ``original``.
 - Two that save at the same time write the datastore's list at the same time.
 """
@@ -49,10 +48,6 @@ def infer_and_save(
     info: dict[str, Any] = {"model": request["model"], "params": result["params"]}
     if name := request.get("object_name"):
         info["label_info"] = [{"name": str(name), "idx": 1}]
-    try:
-        with writing:
-            label = datastore.save_label(image, file, tag, info)
-    except BaseException:
-        os.unlink(file)
-        raise
+    with writing:
+        label = datastore.save_label(image, file, tag, info)
     return {**result, "label": label, "tag": tag}

@@ -13,6 +13,7 @@ from monailabel.config import settings
 from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.base.scratch import scratch_files
 from lib.sam.clock import Clock, use_clock
 from lib.server.observe.audit import AuditLog, audit_entry, is_audited, outcome_of
 from lib.server.observe.metrics import Metrics
@@ -104,6 +105,8 @@ class _Answer:
 class ObservingMiddleware:
     """Makes a record and a clock current for each HTTP request, and reports what became of it. The outermost of all.
 
+    The request's scratch files are removed when it has ended.
+
     Every answer gets the request's id as header ``X-Request-ID``, and one that an image was worked on for also
     ``Server-Timing``: whoever waits can see what for, and whether a click had to ``encode``.
 
@@ -132,7 +135,7 @@ class ObservingMiddleware:
         record = RequestRecord(client=client[0] if client else None)
         clock = Clock(self._max_seconds)
         answer = _Answer(scope, receive, send, record, clock, self._templates)
-        with use_record(record), use_clock(clock):
+        with use_record(record), use_clock(clock), scratch_files():
             try:
                 await self.app(scope, answer.receive, answer.send)
             except Exception as error:
