@@ -19,6 +19,7 @@ from monailabel.tasks.activelearning.first import First
 from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
 from lib.base.scratch import use_scratch_folder
+from lib.base.threads import start_periodic
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.isolation import start_workers
@@ -34,6 +35,7 @@ from lib.server.mends.folder_datastore import FolderDatastore
 from lib.server.mends.folder_index import StudiesError
 from lib.server.mends.folder_place import open_folder
 from lib.server.mends.saved_inference import infer_and_save
+from lib.server.mends.session_store import SessionStore
 from lib.server.mends.temporary_files import remove_log_configuration, track_temporary_files
 from lib.server.mount import mount
 from lib.server.observe.audit import AuditLogError
@@ -43,6 +45,8 @@ from lib.transforms.load import LoadMedicalImage
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+_CLEAN_EVERY_S = 300.0
 
 DEFAULT_LABELS = "region,lesion,liver,spleen,kidney,pancreas,heart,lung,aorta,bone"
 
@@ -167,9 +171,17 @@ class SamApp(MONAILabelApp):
         """Which image to label next."""
         return {"first": First(), "random": RandomSample(), "uncertainty": Uncertainty()}
 
+    def _load_sessions(self, load: bool = False) -> SessionStore | None:
+        """Sessions as they are mended here."""
+        return SessionStore(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+
     def on_init_complete(self) -> None:
-        """The server is about to answer: add the routes to it and mend what needs mending."""
-        super().on_init_complete()
+        """The server is about to answer: add the routes to it and mend what needs mending.
+
+        Upstream's own would start a thread that cleans up until an error ends it, and score labels, which has no
+        function here.
+        """
+        start_periodic("session-cleaner", self.cleanup_sessions, _CLEAN_EVERY_S)
         try:
             mount(self)
         except FolderInUseError as error:

@@ -237,6 +237,23 @@ def test_a_file_that_is_sent_along_goes_however_inference_ends(target):
     assert target.send("POST", "/infer/sam_tiny?output=image", files=files, data=refused).status_code == 422
 
 
+def test_a_label_is_not_said_to_be_saved_where_it_cannot_be(target):
+    session = target.send("PUT", "/session/", files={"files": ("a.nii.gz", IMAGE)}).json()["session_id"]
+    saving = {"params": json.dumps({**PROMPT, "save_label": True})}
+    for query, files in ((f"session_id={session}", None), ("", {"file": ("a.nii.gz", IMAGE)})):
+        answer = target.send("POST", f"/infer/sam_tiny?{query}", data=saving, files=files)
+        assert answer.status_code == 422 and "datastore" in answer.json()["detail"]
+
+
+def test_the_session_s_description_is_no_image_and_tells_no_path(target):
+    files = {"files": ("meta.info", IMAGE)}
+    answer = target.send("PUT", "/session/", files=files)
+    assert answer.status_code == 409
+    series = [("files", ("meta.info", IMAGE)), ("files", ("b.nii.gz", IMAGE))]
+    session = target.send("PUT", "/session/", files=series).json()["session_id"]
+    assert not target.tells_paths(target.send("GET", f"/session/{session}"))
+
+
 def test_no_temporary_file_stays(target):
     """The last test of this file: after all of the above."""
 

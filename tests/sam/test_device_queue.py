@@ -187,4 +187,4 @@ def test_what_fails_ahead_is_left_and_the_rest_is_done(queue: DeviceQueue, caplo
     queue.do_ahead("a", [fails, lambda stop: done.append("next")])
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert done == ["next"]
-    assert "Work ahead of the user failed" in caplog.text
+    assert "background thread device failed" in caplog.text

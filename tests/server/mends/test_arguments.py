@@ -8,7 +8,7 @@ from fastapi import HTTPException
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib.server.mends.arguments import json_object, label_tag, plain_name, session_id
+from lib.server.mends.arguments import json_object, label_tag, plain_name
 
 FOLDER = Path("/a/folder/of/the/server")
 parts = st.lists(st.sampled_from(["..", ".", "/", "\\", "a", "ä", " ", "\x00", "\n", "~", "C:", ".nii.gz"]), max_size=8)
@@ -42,13 +42,6 @@ def test_whatever_a_client_takes_for_a_tag_it_names_one_folder(tag):
 def test_tags_that_clients_use_are_taken(tag):
     assert label_tag(tag) == tag
     assert label_tag("") == "final"
-
-
-@given(st.one_of(st.text(), parts.map("".join)))
-def test_no_text_but_a_uuid_is_a_session(text):
-    with pytest.raises(HTTPException) as caught:
-        session_id(text)
-    assert caught.value.status_code == 404
 
 
 @pytest.mark.parametrize("text", ["[]", "1", "{", '{"a"', "[" * 100_000, "null"])

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image import MedicalImage
 from lib.sam.device_queue import MAX_OWNERS, be_nice
 from lib.sam.engine import Engine
 from lib.transforms.window import requested_window, windowed_frame
@@ -105,7 +105,7 @@ class Ahead:
                 middle = image.frame_count // 2
                 order = [middle, *nearest_first(middle, image.frame_count, self._slices - 1)]
                 self._encode(model, user, image, order, None)
-            except (ImageError, OSError) as error:  # whoever clicks is told
+            except Exception as error:  # whoever clicks is told
                 logger.info("An image was not prepared: %s", type(error).__name__)
             finally:
                 self._is_reading.release()

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import logging
 import os
 import threading
 import time
@@ -27,9 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lib.base.threads import failed, start_watched
 from lib.sam.clock import TimeLimitError, current_clock
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,9 +68,9 @@ class _Job:
 
     def do(self) -> None:
         """In the queue's thread, in the context of who asked, so that its clock counts the stages."""
-        self.context.run(current_clock).add("wait", time.monotonic() - self.asked)
         self.started.set()
         try:
+            self.context.run(current_clock).add("wait", time.monotonic() - self.asked)
             self.answer = self.context.run(self.work)
         except BaseException as error:
             self.error = error
@@ -158,8 +156,7 @@ class DeviceQueue:
         """With the lock held."""
         if self._thread is None:
             atexit.register(self._end)
-            self._thread = threading.Thread(target=self._work, name="device", daemon=True)
-            self._thread.start()
+            self._thread = start_watched("device", self._work)
         self._changed.notify()
 
     def _end(self) -> None:
@@ -197,8 +194,8 @@ class DeviceQueue:
             step(should_stop)
         except PreemptedError:
             return
-        except Exception:  # nobody asked for it: who clicks there is told what is wrong
-            logger.exception("Work ahead of the user failed")
+        except Exception as error:  # nobody asked for it: who clicks there is told what is wrong
+            failed("device", error)
         with self._lock:
             steps.popleft()
             if not steps and self._ahead.get(owner) is steps:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lib.base.scratch import scratch_files
+from lib.base.threads import start_watched
 from lib.sam.clock import Clock, use_clock
 from lib.server.admission import Admission, BusyError
 from lib.server.errors import failure_of
@@ -107,8 +108,7 @@ class BatchInference:
                 raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
             self._batches[:] = [*self._batches, batch][-_KEPT:]
             self._stop.clear()
-        worker = threading.Thread(target=self._run, args=(batch,), name=f"batch-{batch.id[:8]}", daemon=True)
-        worker.start()
+        worker = start_watched("batch", lambda: self._run(batch))
         if wait:
             worker.join()
         return batch
@@ -137,7 +137,7 @@ class BatchInference:
             with use_clock(Clock(self._max_seconds)), scratch_files():
                 result = self._infer({**batch.request, "image": image, "save_label": True})
             return {key: result[key] for key in ("label", "tag", "params")}
-        except Exception as error:  # one image's failure must not end the others
+        except BaseException as error:  # one image's failure must not end the others; a panic in Rust is no Exception
             failure = failure_of(error)
             if failure.status >= 500:
                 logger.error("An image of a batch failed", exc_info=error)

@@ -77,7 +77,7 @@ RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
 """Seconds, for the header of that name."""
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """What a client is told of an error; of one that is not in :data:`STATUS` nothing but that there was one."""
     for kind in type(error).__mro__:
         if kind in STATUS:

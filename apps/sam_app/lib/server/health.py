@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
+from lib.base.threads import start_watched, troubled
 from lib.sam.checkpoints import CheckpointError
 from lib.sam.engine import Engine
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
-from lib.server.schemas import Health, Queue
+from lib.server.schemas import Health, Queue, Status
 from lib.server.segmentation_service import SegmentationService
 from lib.version import VERSION
 
@@ -33,7 +33,7 @@ class HealthReport:
         self._service = service
         self._started = time.monotonic()
         self._failure: str | None = None
-        threading.Thread(target=self._load_default_model, name="load-default-model", daemon=True).start()
+        start_watched("load-default-model", self._load_default_model)
 
     def _load_default_model(self) -> None:
         try:
@@ -42,14 +42,23 @@ class HealthReport:
             logger.exception("The default model could not be loaded")
             self._failure = str(error) if isinstance(error, _SPEAKING) else "the default model could not be loaded"
 
+    def _status(self, ready: bool) -> tuple[Status, str | None]:
+        """And why it is not ok."""
+        if not ready:
+            return ("error", self._failure) if self._failure else ("loading", None)
+        threads = troubled()
+        if threads:
+            return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
+        return "ok", None
+
     def now(self) -> Health:
         """The state at this moment; takes no lock and reads no file but the checkpoints' names."""
         engine = self._engine
         models = {name: engine.state(name) for name in engine.specs}
-        ready = models[engine.default_model] == "ready"
+        status, detail = self._status(models[engine.default_model] == "ready")
         return Health(
-            status="ok" if ready else "error" if self._failure else "loading",
-            detail=None if ready else self._failure,
+            status=status,
+            detail=detail,
             version=VERSION,
             models=dict(models),
             default_model=engine.default_model,

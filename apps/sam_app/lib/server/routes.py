@@ -249,4 +249,4 @@ def _answer(
 async def health_check(report: Annotated[HealthReport, Depends(_health)]) -> JSONResponse:
     """Whether the server can segment, with which models, on what. Needs no login; answered on the event loop."""
     health = report.now()
-    return JSONResponse(health.model_dump(), status_code=200 if health.status == "ok" else 503)
+    return JSONResponse(health.model_dump(), status_code=200 if health.status in ("ok", "degraded") else 503)

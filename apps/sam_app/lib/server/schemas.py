@@ -162,10 +162,13 @@ class Queue(BaseModel):
     limit: int
 
 
+Status = Literal["ok", "degraded", "loading", "error"]
+
+
 class Health(BaseModel):
     """The server's state."""
 
-    status: Literal["ok", "loading", "error"]
+    status: Status = Field(description="ok and degraded: it segments; degraded: some of its background work failed")
     detail: str | None = Field(default=None, description="Why the status is not ok")
     version: str
     models: dict[str, str] = Field(description="Each model's state: ready, not loaded, no checkpoint")

@@ -15,7 +15,6 @@ import json
 import logging
 import platform
 import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO
 
 from monailabel.interfaces.app import MONAILabelApp
 
+from lib.base.threads import failed, start_watched
 from lib.imaging.derived import is_referable
 from lib.imaging.image import MedicalImage
 from lib.infers.sam_2d import result_facts
@@ -107,7 +107,7 @@ class SegmentationService:
         for timestamp in self.store.queued():
             self.admission.enter(unconditionally=True)
             self._jobs.put(timestamp)
-        threading.Thread(target=self._work_off_jobs, name="segmentation-queue", daemon=True).start()
+        start_watched("segmentation-queue", self._work_off_jobs)
 
     def segment(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Segmented:
         """Segment an image now and store the result.
@@ -300,8 +300,9 @@ class SegmentationService:
             timestamp = self._jobs.get()
             try:
                 self._work_off(timestamp)
-            except Exception:  # the thread must live on: the request stays queued for the next server
-                logger.exception("The accepted request %s could not be worked on", print_timestamp(timestamp))
+            except Exception as error:  # the request stays queued for the next server
+                logger.error("The accepted request %s could not be worked on", print_timestamp(timestamp))
+                failed("segmentation-queue", error)
             finally:
                 self.admission.leave()
 

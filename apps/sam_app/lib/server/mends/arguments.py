@@ -24,7 +24,6 @@ from lib.server.uploads import not_empty
 
 _MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
 _MAX_TAG_LENGTH = 64
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LABEL_SUFFIXES = (".bin", ".json")  # OHIF's raw labels, and Slicer's regions of interest
 
 
@@ -150,14 +149,3 @@ def parsed_object(text: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise HTTPException(422, "params and info must be a JSON object")
     return parsed
-
-
-def session_id(session: str) -> str:
-    """An id as the server makes them. Upstream joins it to its folder's path, so that another could be a path.
-
-    Raises:
-        HTTPException: 404 for everything else, as no session can have it.
-    """
-    if not _UUID.fullmatch(session):
-        raise HTTPException(404, f"there is no session {session!r}")
-    return session

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies
 
+from lib.base.threads import start_watched
+
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0
@@ -24,9 +26,7 @@ def warn_if_unreachable(url: str) -> threading.Thread:
     Args:
         url: Of the DICOMweb root, an address.
     """
-    thread = threading.Thread(target=_look, args=(url,), name="dicomweb-reach", daemon=True)
-    thread.start()
-    return thread
+    return start_watched("dicomweb-reach", lambda: _look(url))
 
 
 def _look(url: str) -> None:

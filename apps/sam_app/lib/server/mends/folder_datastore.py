@@ -34,6 +34,7 @@ from monailabel.datastore.local import ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
+from lib.base.threads import start_watched
 from lib.imaging.image import MedicalImage
 from lib.imaging.label_grid import RAW_SUFFIX, check_label_file
 from lib.sam.device_queue import be_nice
@@ -134,7 +135,7 @@ class FolderDatastore(LocalDatastore):
             is_settled = started - max(state[0], default=0) / 1e9 > _SETTLED_S
             self._seen = state if is_settled else None
         if self._files.to_check():
-            threading.Thread(target=self._check_new, name="study-files", daemon=True).start()
+            start_watched("study-files", self._check_new)
 
     def has_image(self, image: str) -> bool:
         """Whether there is an image of that id, as in :meth:`list_images`."""

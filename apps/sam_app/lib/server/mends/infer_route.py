@@ -31,15 +31,15 @@ from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.body_check import FormText, form_only
 from lib.server.client_key import client_key
-from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
 from lib.server.mends.arguments import known_image, label_tag, neutral_upload, parsed_object
-from lib.server.mends.arguments import session_id as checked_session_id
 from lib.server.mends.dicom_seg import answer_dicom_seg
 from lib.server.mends.dicomweb_datastore import for_inference
 from lib.server.mends.meant_image import check_meant
+from lib.server.mends.sessions import session_of
 from lib.server.record import current_record, note
 from lib.server.seen_images import current_viewer, note_viewer
+from lib.transforms.viewer_options import as_flag
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
@@ -78,9 +78,7 @@ def infer(
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
     session = None
     if session_id:
-        session = app.sessions().get_session(checked_session_id(session_id))
-        if session is None:
-            raise UnknownImageError(f"there is no session {session_id!r}")
+        session = session_of(session_id, user)
         note_image_file(Path(session.image))
     elif file:
         note_uploads([file])
@@ -91,6 +89,8 @@ def infer(
     if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
+    if not given and as_flag(allowed.get("save_label", False), "save_label"):
+        raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
     client_id = allowed.pop("client_id", None)
     client, viewer = client_key(request, user.username, client_id), current_viewer(client_id)
     asked = {

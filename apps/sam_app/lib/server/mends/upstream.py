@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, info, session, train
+from monailabel.endpoints import activelearning, info, train
 from monailabel.endpoints import datastore as upstream_datastore
 
 from lib.server.head import with_head
@@ -48,7 +48,7 @@ def replace_upstream_routes(app: FastAPI) -> None:
         guarded_router(info.router, {"GET /info/": _UNCHANGED}),
         guarded_router(activelearning.router, next_sample.GUARDS),
         guarded_router(upstream_datastore.router, datastore.GUARDS),
-        guarded_router(session.router, sessions.GUARDS),
+        sessions.router,
         guarded_router(train.router, {"GET /train/": _UNCHANGED, "DELETE /train/": _UNCHANGED}),
         infer_route.router,
         batch_infer.router,

@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from lib.base.threads import restarts
 from lib.sam.engine import Engine, ModelState
 from lib.version import VERSION
 
@@ -123,6 +124,12 @@ class LiveState(Collector):
         yield GaugeMetricFamily("sam_results", "Finished results that are kept.", results["results"])
         yield GaugeMetricFamily("sam_results_bytes", "Their bytes.", results["bytes"])
         yield GaugeMetricFamily("sam_results_queued", "Accepted requests without a result yet.", results["queued"])
+        restarted = CounterMetricFamily(
+            "sam_thread_restarts", "Background work that failed and was begun again.", labels=["thread"]
+        )
+        for thread, count in restarts().items():
+            restarted.add_metric([thread], count)
+        yield restarted
         yield CounterMetricFamily(
             "sam_audit_lines_lost", "Audit lines that could not be written.", self._lost_audit_lines()
         )

@@ -134,10 +134,12 @@ function drop({ items, files }) {
 async function watchHealth() {
   try {
     const health = await api.health();
-    const state = { ok: "", loading: ", loading the model…" }[health.status] ?? `, not ready: ${health.detail}`;
+    const state =
+      { ok: "", degraded: `, ${health.detail}`, loading: ", loading the model…" }[health.status] ??
+      `, not ready: ${health.detail}`;
     byId("server").textContent = `Version ${health.version}, ${health.device}${state}`;
     settings.setModels(health);
-    if (health.status === "ok") return;
+    if (health.status === "ok" || health.status === "degraded") return;
   } catch (error) {
     byId("server").textContent = error.message;
   }

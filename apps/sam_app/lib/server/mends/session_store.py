@@ -1,0 +1,211 @@
+"""Mends of where MONAI Label 0.8.5 keeps sessions: images that a client sent for itself, for an hour.
+
+- A session is anybody's who has its id, and ids are guessable (UUID 1: time and network address). Here it has an owner,
+  and its id is random.
+- Every user of the machine can read the folders. Here they are private.
+- An image lies beside the session's own description, and can be called as that is. Here it has a folder of its own.
+- The description is rewritten in place at each use. Here it is replaced, and once a minute at most.
+- What is expired is not removed after a restart; a session whose description cannot be read ends the thread that
+  removes, for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+
+from monailabel.utils.sessions import SessionInfo, Sessions
+
+from lib.base.files import move, replacing, sync
+
+logger = logging.getLogger(__name__)
+
+SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+DESCRIPTION = "meta.info"
+_IMAGE = "image"
+_PART = ".part"
+_WRITE_AGAIN_S = 60
+
+
+class OwnedSession(SessionInfo):
+    """MONAI Label's session, and whose it is.
+
+    Args:
+        description: As in the session's file.
+    """
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        super().__init__(description)
+        self.owner: str = description.get("owner") or ""
+
+    @property
+    def expires(self) -> float:
+        """When it is removed unless it is used before: seconds since the epoch."""
+        return self.last_access_ts + self.expiry
+
+
+class SessionStore(Sessions):
+    """The sessions of one server. Thread-safe.
+
+    Args:
+        folder: Where they are kept, one folder each; empty for MONAI Label's own place.
+        expiry: Seconds after its last use, after which a session is removed; its client can ask for less.
+    """
+
+    def __init__(self, folder: str, expiry: int) -> None:
+        super().__init__(folder, expiry)
+        self._folder = Path(self.store_path)
+        self._lock = Lock()
+
+    def __bool__(self) -> bool:
+        """Upstream cleans up only what counts as true, and a new store is an empty dictionary."""
+        return True
+
+    def add(self, files: Iterable[tuple[str, BinaryIO]], expiry: int, owner: str) -> OwnedSession:
+        """A new session.
+
+        Args:
+            files: Name and content of one image, or of the files of a series. The names are plain and differ.
+            expiry: Seconds; 0 or less, and more than the server's, for the server's.
+            owner: Whose it is.
+
+        Raises:
+            OSError: If it cannot be written; then nothing is left of it.
+        """
+        session_id = str(uuid.uuid4())
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        final = self._folder / session_id
+        with _new_folder(self._folder / f".{session_id}{_PART}") as aside:
+            names = [_write(aside / _IMAGE, name, content) for name, content in files]
+            sync(aside / _IMAGE)
+            image = final / _IMAGE / names[0] if len(names) == 1 else final / _IMAGE
+            now = int(time.time())
+            session = OwnedSession(
+                {
+                    "name": session_id,
+                    "path": str(final),
+                    "image": str(image),
+                    "meta": {},
+                    "create_ts": now,
+                    "last_access_ts": now,
+                    "expiry": min(expiry, self.expiry) if expiry > 0 else self.expiry,
+                    "owner": owner,
+                }
+            )
+            _describe(aside, session)
+            move(aside, final)
+        with self._lock:
+            self[session_id] = session
+        logger.info("New session of %d files", len(names))
+        return session
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> OwnedSession | None:
+        """A session; None if there is none, or it is expired.
+
+        Args:
+            session_id: Its id.
+            update_ts: Whether this is a use, after which it is kept for its time again.
+            fetch_cache: Not used; it is upstream's.
+        """
+        if not SESSION_ID.fullmatch(session_id):
+            return None
+        with self._lock:
+            session = self.get(session_id) or self._read(session_id)
+            if session is None or session.expires < time.time() or not os.path.exists(session.image):
+                self.pop(session_id, None)
+                return None
+            self[session_id] = session
+            now = int(time.time())
+            is_due = update_ts and now - session.last_access_ts >= _WRITE_AGAIN_S
+            if update_ts:
+                session.last_access_ts = now
+        if is_due:
+            with suppress(OSError):  # a full disk: it is known here, and kept for less after a restart
+                _describe(self._folder / session_id, session)
+        found: OwnedSession = session
+        return found
+
+    def remove_session(self, session_id: str) -> None:
+        """Remove a session, at one stroke; nothing if there is none."""
+        with self._lock:
+            self.pop(session_id, None)
+        if SESSION_ID.fullmatch(session_id):
+            aside = self._folder / f".{session_id}{_PART}"
+            with suppress(FileNotFoundError):
+                os.rename(self._folder / session_id, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def remove_expired(self) -> int:
+        """Remove sessions that are expired or damaged, and what was left half-way; how many there were."""
+        count = 0
+        for name in self._names():
+            session_id = name.removeprefix(".").removesuffix(_PART)
+            if SESSION_ID.fullmatch(session_id) and self._is_over(name, session_id):
+                self.remove_session(session_id)
+                count += 1
+        return count
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+
+    def _is_over(self, name: str, session_id: str) -> bool:
+        """Whether there is nothing to keep of an entry; what cannot be read is kept as long as a session."""
+        if name == session_id:
+            with self._lock:
+                session = self.get(session_id) or self._read(session_id)
+            if session is not None:
+                return session.expires < time.time()
+        try:
+            return (self._folder / name).stat().st_mtime + self.expiry < time.time()
+        except OSError:
+            return False
+
+    def _read(self, session_id: str) -> OwnedSession | None:
+        """A session from its description; None if it cannot be read, or names an image that is not the session's."""
+        folder = self._folder / session_id
+        try:
+            description = json.loads((folder / DESCRIPTION).read_bytes())
+            session = OwnedSession(description)
+            session.last_access_ts, session.expiry = int(session.last_access_ts), int(session.expiry)
+            is_own = Path(session.image).is_relative_to(folder) and ".." not in Path(session.image).parts
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            return None
+        return session if is_own and isinstance(session.owner, str) else None
+
+
+@contextmanager
+def _new_folder(aside: Path) -> Iterator[Path]:
+    """A private folder with one for the image in it, to be renamed; it is gone if the ``with`` block raises."""
+    try:
+        (aside / _IMAGE).mkdir(mode=0o700, parents=True)
+        aside.chmod(0o700)
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _write(folder: Path, name: str, content: BinaryIO) -> str:
+    with open(folder / name, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return name
+
+
+def _describe(folder: Path, session: OwnedSession) -> None:
+    with replacing(folder / DESCRIPTION, private=True) as file:
+        file.write(json.dumps(vars(session)).encode())
