@@ -202,7 +202,7 @@ def test_an_upload_is_refused_before_it_is_read(guarded):
     host, port = guarded.server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(
-            b"POST /segment_input_image/ HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n"
+            b"POST /segment_input_image/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 400000000\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 401")

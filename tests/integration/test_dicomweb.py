@@ -57,7 +57,7 @@ def archive(tmp_path_factory) -> Iterator[Archive]:
     variables = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"), "TMPDIR": str(temporary)}
     with running_orthanc(folder / "orthanc") as orthanc:
         orthanc.store(*(file for series in SERIES for file in series.write(folder / "series")))
-        with running_server(folder, studies=orthanc.dicomweb, variables=variables) as server:
+        with running_server(folder, "hosts", "pacs.hospital", studies=orthanc.dicomweb, variables=variables) as server:
             yield Archive(orthanc, server, temporary)
 
 
@@ -130,6 +130,7 @@ def test_ohif_s_page_tells_its_plugin_where_the_server_is(archive):
     assert f"MONAILABEL_SERVER_URL={address}; Path=/ohif" in page.headers["Set-Cookie"]
     assert page.headers["Cache-Control"] == "private, no-cache"
     other = archive.server.get("/ohif/", headers={"Host": "pacs.hospital:8443", "X-Forwarded-Proto": "https"})
+    assert all(cookie.secure for cookie in other.cookies)
     assert "MONAILABEL_SERVER_URL=https%3A%2F%2Fpacs.hospital%3A8443%2F" in other.headers["Set-Cookie"]
     assert "MONAILABEL_SERVER_URL" not in archive.server.get("/ohif/app-config.js").headers.get("Set-Cookie", "")
 

@@ -50,7 +50,7 @@ def test_chunks_without_an_announced_length_are_counted(server):
 def test_an_upload_that_does_not_come_on_is_ended(server):
     address = urlsplit(server.url)
     head = (
-        "POST /segment_input_image/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+        "POST /segment_input_image/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
     )
     with socket.create_connection((address.hostname, address.port), timeout=30) as client:

@@ -12,6 +12,7 @@ def test_defaults():
     assert options.results == Path("/app/results")
     assert (options.embeddings, options.embeddings_max_mb) == (Path("/app/embeddings"), 8192)
     assert options.cors_origins == ("http://localhost", "http://localhost:3000")
+    assert options.hosts == ()
 
 
 def test_values_from_conf(tmp_path):
@@ -21,11 +22,13 @@ def test_values_from_conf(tmp_path):
         "max_upload_mb": "1.5",
         "max_queue": "3",
         "cors_origins": "https://viewer.example/, http://pacs:3000",
+        "hosts": "sam.hospital.example, sam",
     }
     options = ServerOptions.from_conf(conf, Path("/app"))
     assert options.results == tmp_path / "with space"
     assert (options.results_max_days, options.max_upload_mb, options.max_queue) == (0, 1.5, 3)
     assert options.cors_origins == ("https://viewer.example", "http://pacs:3000")
+    assert options.hosts == ("sam.hospital.example", "sam")
 
 
 def test_embeddings_on_disk_and_none(tmp_path):

@@ -16,6 +16,7 @@ from lib.server.auth.api_keys import make_key
 from lib.server.auth.authenticator import Authenticator
 from lib.server.auth.gate import Gate
 from lib.server.auth.key_file import KeyFile, KeyRing
+from lib.server.auth.pages import Pages
 from support.asgi import ask
 
 
@@ -43,7 +44,7 @@ def app(key, tmp_path) -> FastAPI:
         return {"user": getattr(request.state, "user", None), "headers": dict(request.headers)}
 
     authenticator = Authenticator(KeyRing(KeyFile(tmp_path / "keys.json")), None)
-    app.add_middleware(Gate, authenticator=authenticator, origins=("https://viewer.example",))
+    app.add_middleware(Gate, authenticator=authenticator, pages=Pages({"server"}, {"https://viewer.example"}))
     return app
 
 

@@ -38,4 +38,5 @@ def browser_key(request: Request) -> str | None:
 def give_cookie(request: Request, response: Response) -> None:
     """Have a browser that has no key come back with one."""
     if COOKIE not in request.cookies:
-        response.set_cookie(COOKIE, secrets.token_hex(16), httponly=True, samesite="strict")
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, secrets.token_hex(16), secure=secure, httponly=True, samesite="strict")

@@ -22,6 +22,7 @@ from lib.server.mends.upstream import replace_upstream_routes
 from lib.server.observe import metrics
 from lib.server.observe.install import observe
 from lib.server.page import page_routes
+from lib.server.redirects import RelativeRedirects
 from lib.server.results import ResultStore
 from lib.server.segmentation_service import SegmentationService
 
@@ -91,6 +92,7 @@ def mount(sam_app: SamApp) -> None:
     max_bytes = int(options.max_upload_mb * 2**20)
     app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
     app.user_middleware.append(Middleware(BodyCheck))
+    app.user_middleware.append(Middleware(RelativeRedirects))
     app.description = "[Segment an image in the browser](sam/), without any other client."
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request

@@ -36,6 +36,7 @@ class ServerOptions:
         max_queue: Segmentation requests worked on or waiting; one more is answered 429.
         max_seconds: How long a request's body may take to come in, and how long a segmentation may take.
         cors_origins: Origins of web pages that may call the server. With ``*`` no credentials are allowed.
+        hosts: Names by which the server may be asked for, besides its addresses and its own; ``*``: any.
         api_keys: File of the API keys, made by ``scripts/keys``; None: there are none.
         audit_log: File of the audit log.
         embeddings: Folder of the embeddings that are kept on disk.
@@ -60,6 +61,7 @@ class ServerOptions:
     max_queue: int = 16
     max_seconds: float = 300
     cors_origins: tuple[str, ...] = ("http://localhost", "http://localhost:3000")
+    hosts: tuple[str, ...] = ()
     api_keys: Path | None = None
     audit_max_mb: float = 50
     embeddings_max_mb: float = 8192
@@ -74,7 +76,6 @@ class ServerOptions:
         Raises:
             OptionError: For a value that is not a number, or negative; for a file of keys that cannot be used.
         """
-        origins = conf.get("cors_origins")
         return cls(
             results=Path(conf.get("results") or app_dir / "results").expanduser().resolve(),
             audit_log=Path(conf.get("audit_log") or app_dir / "logs" / "audit.jsonl").expanduser().resolve(),
@@ -88,9 +89,8 @@ class ServerOptions:
             max_prompts=int(_number(conf, "max_prompts", cls.max_prompts)),
             max_queue=int(_number(conf, "max_queue", cls.max_queue)),
             max_seconds=_positive(conf, "max_seconds", cls.max_seconds),
-            cors_origins=cls.cors_origins
-            if origins is None
-            else tuple(origin.strip().rstrip("/") for origin in origins.split(",") if origin.strip()),
+            cors_origins=_words(conf, "cors_origins", cls.cors_origins),
+            hosts=_words(conf, "hosts", cls.hosts),
             api_keys=_key_file(conf),
             audit_max_mb=_number(conf, "audit_max_mb", cls.audit_max_mb),
             embeddings_max_mb=_number(conf, "embeddings_max_mb", cls.embeddings_max_mb),
@@ -120,6 +120,12 @@ def _key_file(conf: Mapping[str, str]) -> Path | None:
     except KeyFileError as error:
         raise OptionError(f"--conf api_keys: {error}") from None
     return file.path
+
+
+def _words(conf: Mapping[str, str], key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Names or origins, separated by commas."""
+    text = conf.get(key)
+    return default if text is None else tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
 
 
 def _choice(conf: Mapping[str, str], key: str, choices: Sequence[str]) -> str | None:

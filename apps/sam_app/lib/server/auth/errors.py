@@ -20,9 +20,15 @@ class InvalidLoginError(AuthError):
 
 
 class ForeignPageError(AuthError):
-    """A browser sent its user's login along with the request of a page that may not use it."""
+    """A browser sent the request of a page that may not use this server, or its user's login along with it."""
 
     status = 403
+
+
+class ForeignHostError(AuthError):
+    """The request asks for a server of another name."""
+
+    status = 421
 
 
 class ProviderError(AuthError):

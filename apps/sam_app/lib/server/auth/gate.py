@@ -8,22 +8,17 @@ matter, which finds here who the user is.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection
-from urllib.parse import urlsplit
-
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from monailabel.endpoints.user.auth import User
 from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.errors import AuthError, ForeignPageError
+from lib.server.auth.errors import AuthError
+from lib.server.auth.pages import Pages
+from lib.server.auth.refusal import refuse
 from lib.server.record import note
-
-logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset(
     {
@@ -51,14 +46,14 @@ class Gate:
     Args:
         app: What is behind it.
         authenticator: Tells users.
-        origins: Of web pages that may use a login which the browser remembers; others may not, or any page that a user
-            has open could act in their name.
+        pages: Tells which web pages may use a login that the browser remembers: with others, any page that a user has
+            open could act in their name.
     """
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, pages: Pages) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._origins = origins
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it."""
@@ -68,7 +63,8 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             user = await self._authenticator.user_of(headers.get("authorization", ""))
-            self._check_page(headers)
+            if headers["authorization"].lower().startswith("basic "):  # browsers add one to any page's requests
+                self._pages.check_page(headers, with_login=True)
         except AuthError as error:
             await refuse(error, scope, self._authenticator.challenges)(scope, receive, send)
             return
@@ -76,38 +72,6 @@ class Gate:
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
         scope.setdefault("state", {})["user"] = user
         await self._app(scope, receive, send)
-
-    def _check_page(self, headers: Headers) -> None:
-        """Browsers add a remembered Basic login to any page's requests, and the page's origin to all but plain GETs.
-
-        Raises:
-            ForeignPageError: If the page is neither this server's nor one of those allowed.
-        """
-        origin = headers.get("origin")
-        if origin is None or not headers["authorization"].lower().startswith("basic "):
-            return
-        if origin not in self._origins and urlsplit(origin).netloc != headers.get("host"):
-            raise ForeignPageError("pages of other origins may not use this login; --conf cors_origins allows some")
-
-
-def refuse(error: AuthError, scope: Scope, challenges: Collection[str]) -> JSONResponse:
-    """Log that a request is not let through, and make the answer to it.
-
-    Args:
-        error: Why.
-        scope: The request's.
-        challenges: What a 401 offers in ``WWW-Authenticate``.
-    """
-    client = scope["client"][0] if scope.get("client") else "an unknown address"
-    logger.warning("Refused a request from %s: %s", client, error)
-    note(reason=type(error).__name__)
-    answer = JSONResponse({"detail": str(error)}, status_code=error.status)
-    if error.status == 401:
-        for challenge in challenges:
-            answer.headers.append("WWW-Authenticate", challenge)
-    elif error.status == 503:
-        answer.headers["Retry-After"] = "5"
-    return answer
 
 
 def user_of_request(request: Request) -> User:

@@ -16,7 +16,7 @@ from monailabel.endpoints.user.auth import Token, User, get_current_user
 
 from lib.server.auth.authenticator import Authenticator
 from lib.server.auth.errors import AuthError
-from lib.server.auth.gate import refuse
+from lib.server.auth.refusal import refuse
 from lib.server.schemas import ErrorDetail
 
 router = APIRouter(tags=["Auth"])

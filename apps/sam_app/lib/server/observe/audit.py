@@ -52,7 +52,7 @@ class AuditLogError(OSError):
 
 def is_audited(route: str, status: int | None) -> bool:
     """Whether a request belongs into the audit log: by its route's template, or because access was denied."""
-    return route.startswith(AUDITED_ROUTES) or status in (401, 403)
+    return route.startswith(AUDITED_ROUTES) or status in (401, 403, 421)
 
 
 def outcome_of(status: int | None) -> Outcome:

@@ -1,0 +1,34 @@
+"""The answer to a request that is not let through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from fastapi.responses import JSONResponse
+from starlette.types import Scope
+
+from lib.server.auth.errors import AuthError
+from lib.server.record import note
+
+logger = logging.getLogger(__name__)
+
+
+def refuse(error: AuthError, scope: Scope, challenges: Collection[str] = ()) -> JSONResponse:
+    """Log that a request is not let through, and make the answer to it.
+
+    Args:
+        error: Why.
+        scope: The request's.
+        challenges: What a 401 offers in ``WWW-Authenticate``.
+    """
+    client = scope["client"][0] if scope.get("client") else "an unknown address"
+    logger.warning("Refused a request from %s: %s", client, error)
+    note(reason=type(error).__name__)
+    answer = JSONResponse({"detail": str(error)}, status_code=error.status)
+    if error.status == 401:
+        for challenge in challenges:
+            answer.headers.append("WWW-Authenticate", challenge)
+    elif error.status == 503:
+        answer.headers["Retry-After"] = "5"
+    return answer
