@@ -14,9 +14,9 @@ from support.asgi import ask
 LIMIT = 2**20
 
 
-def make_app(max_seconds: float = 60) -> FastAPI:
+def make_app(max_seconds: float = 60, max_bytes: int = LIMIT) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(BodyLimit, max_bytes=LIMIT, max_seconds=max_seconds)
+    app.add_middleware(BodyLimit, max_bytes=max_bytes, max_seconds=max_seconds)
 
     @app.put("/form")
     def form(file: UploadFile = File()) -> int:  # noqa: B008 - as upstream's routes have it
@@ -114,3 +114,13 @@ def test_a_client_that_goes_during_the_upload_is_no_time_out():
         await BodyLimit(app, max_bytes=LIMIT, max_seconds=60)({"type": "http", "headers": []}, receive, None)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "text/plain", ""])
+def test_what_is_read_as_a_whole_is_at_most_a_mebibyte(kind):
+    large = make_app(max_bytes=4 * LIMIT)
+    headers = {"Content-Type": kind} if kind else {}
+    assert ask(large, "PUT", "/raw", headers=headers, content=bytes(2**20)).json() == 2**20
+    assert ask(large, "PUT", "/raw", headers=headers, content=bytes(2**20 + 1)).status_code == 413
+    parts = {"Content-Type": "Multipart/related; boundary=b"}
+    assert ask(large, "PUT", "/raw", headers=parts, content=bytes(3 * LIMIT)).json() == 3 * LIMIT

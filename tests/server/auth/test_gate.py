@@ -6,15 +6,17 @@ import asyncio
 import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, UploadFile, WebSocket
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User, get_current_user
 from starlette.staticfiles import StaticFiles
 
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.gate import Gate
+from lib.server.auth.gate import Gate, user_of_request
 from lib.server.auth.key_file import KeyFile, KeyRing
 from lib.server.auth.pages import Pages
 from support.asgi import ask
@@ -39,10 +41,19 @@ def app(key, tmp_path) -> FastAPI:
         await websocket.accept()
         await websocket.close()
 
+    @app.post("/labels")
+    async def label(request: Request, user: Annotated[User, Depends(RBAC("monailabel-annotator"))], file: UploadFile):
+        return len(await file.read())
+
+    @app.post("/auth/token")
+    async def login(request: Request) -> int:
+        return len(await request.body())
+
     @app.api_route("/{path:path}", methods=["GET", "POST", "OPTIONS"])
     def show(request: Request) -> dict[str, Any]:
         return {"user": getattr(request.state, "user", None), "headers": dict(request.headers)}
 
+    app.dependency_overrides[get_current_user] = user_of_request
     authenticator = Authenticator(KeyRing(KeyFile(tmp_path / "keys.json")), None)
     app.add_middleware(Gate, authenticator=authenticator, pages=Pages({"server"}, {"https://viewer.example"}))
     return app
@@ -176,3 +187,46 @@ def test_a_login_that_the_browser_remembers_is_not_for_other_pages(app, key, ori
     """A page of another site cannot send Bearer without knowing the key; Basic is sent along without its doing."""
     assert ask(app, "POST", "/infer/sam_tiny", headers=basic("viewer", key) | {"Origin": origin}).status_code == status
     assert ask(app, "POST", "/infer/sam_tiny", headers=bearer(key) | {"Origin": origin}).status_code == 200
+
+
+END = b"\r\n--b--\r\n"
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize(("role", "status"), [("user", 403), ("annotator", 200)])
+def test_a_role_is_asked_for_before_the_body_is_read(app, tmp_path, monkeypatch, role, status):
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    key, entry = make_key("someone", [role], None)
+    KeyFile(tmp_path / "keys.json").add(entry)
+    answer, received = ask_piecewise(app, "/labels", FORM | bearer(key))
+    assert answer == status
+    assert bool(received) is (status == 200)
+
+
+def ask_piecewise(app: FastAPI, path: str, headers: dict[str, str]) -> tuple[int, list[bytes]]:
+    """The status of a POST, and what of its body was asked for."""
+    pieces = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nvoxels', END]
+    received: list[bytes] = []
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if len(received) == len(pieces):
+            await asyncio.sleep(60)
+        received.append(pieces[len(received)])
+        return {"type": "http.request", "body": received[-1], "more_body": len(received) < len(pieces)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": encoded, "query_string": b"", "root_path": ""}
+    asyncio.run(app(scope | {"http_version": "1.1", "scheme": "http", "server": ("x", 1)}, receive, send))
+    return sent[0]["status"], received
+
+
+def test_a_login_takes_a_small_body(app):
+    assert ask(app, "POST", "/auth/token", content=bytes(2**16)).json() == 2**16
+    answer = ask(app, "POST", "/auth/token", content=bytes(2**16 + 1))
+    assert answer.status_code == 413 and "0.0625 MiB" in answer.json()["detail"]
+    large = b"--b\r\n" + bytes(2**18) + END
+    assert ask(app, "POST", "/auth/token", headers=FORM, content=large).status_code == 413

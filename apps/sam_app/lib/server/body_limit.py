@@ -10,7 +10,11 @@ import time
 
 import anyio
 from fastapi import HTTPException
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MAX_WHOLE_BYTES = 1 << 20
+"""Of a body without parts: JSON and the fields of a small form are read into memory as a whole."""
 
 
 class BodyLimit:
@@ -18,7 +22,8 @@ class BodyLimit:
 
     Args:
         app: Has a handler for ``HTTPException``, as FastAPI's stack has below its middleware.
-        max_bytes: A larger body is answered 413, as soon as its announced or its received length is larger.
+        max_bytes: A larger body is answered 413, as soon as its announced or its received length is larger; so is one
+            without parts (``multipart``) of more than 1 MiB.
         max_seconds: A body that is not complete by then is answered 408.
     """
 
@@ -39,7 +44,8 @@ class _BoundedReceive:
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int, max_seconds: float) -> None:
         self._receive = receive
-        self._max_bytes = max_bytes
+        kind = Headers(scope=scope).get("content-type", "").strip().lower()
+        self._max_bytes = max_bytes if kind.startswith("multipart/") else min(max_bytes, _MAX_WHOLE_BYTES)
         self._max_seconds = max_seconds
         self._deadline = time.monotonic() + max_seconds
         self._received = 0

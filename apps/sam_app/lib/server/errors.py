@@ -19,6 +19,7 @@ from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
+from lib.server.forms import is_too_much
 from lib.server.mends.dicomweb_session import DicomWebError, DicomWebUnreachableError, SeriesGoneError
 from lib.server.record import note
 from lib.server.refine import NotFinishedError, RefineError
@@ -84,6 +85,8 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(STATUS[kind], str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure(507, "there is no space left on the server")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure(503, "the server has as many files and connections open as it may; try again later")
     return Failure(500, "the server failed; its log says why")
 
 
@@ -116,10 +119,12 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """FastAPI's own answer; but it calls a body bad (400) that the server had no space to keep."""
+    """FastAPI's own response; but it calls a body bad (400) that is too much, or that the server had no space to keep."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OSError):
         return await _answer(request, error.__cause__)
+    if is_too_much(error.__context__):
+        error = HTTPException(413, f"the form is larger than allowed: {error.detail}")
     return await http_exception_handler(request, error)
 
 

@@ -14,6 +14,7 @@ from lib.server.batch import BatchInference
 from lib.server.body_check import BodyCheck
 from lib.server.body_limit import BodyLimit
 from lib.server.errors import add_error_handlers
+from lib.server.forms import bound_forms
 from lib.server.head import with_head
 from lib.server.health import HealthReport
 from lib.server.mends.cors import restrict_cors
@@ -88,6 +89,7 @@ def mount(sam_app: SamApp) -> None:
     app.router.routes[:] = [*docs_routes(app), *page_routes(), *ours, *upstream]
 
     add_error_handlers(app)
+    bound_forms(app)
     restrict_cors(app, options.cors_origins)
     max_bytes = int(options.max_upload_mb * 2**20)
     app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))

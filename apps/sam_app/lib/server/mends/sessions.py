@@ -19,6 +19,7 @@ from monailabel.utils.others.generic import get_mime_type
 
 from lib.server.auth.users import CurrentUser, may_see
 from lib.server.body_check import form_only
+from lib.server.forms import MAX_SESSION_FILES
 from lib.server.image_facts import note_uploads
 from lib.server.mends.arguments import plain_name
 from lib.server.mends.session_store import DESCRIPTION, OwnedSession, SessionStore
@@ -27,7 +28,12 @@ from lib.server.uploads import not_empty
 
 _NOT_TOLD = ("path", "owner")
 
-router = APIRouter(prefix="/session", tags=["Session"], dependencies=[Depends(note_viewer)])
+router = APIRouter(
+    prefix="/session",
+    tags=["Session"],
+    dependencies=[Depends(note_viewer)],
+    form_limits={"max_files": MAX_SESSION_FILES},
+)
 
 
 @router.put("/", summary="Create new session with Image", dependencies=[Depends(form_only)])
