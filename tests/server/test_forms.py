@@ -12,7 +12,6 @@ from lib.server.errors import add_error_handlers
 from lib.server.forms import MAX_PARTS, MAX_SESSION_FILES, bound_forms
 from support.asgi import ask
 
-
 NAMELESS = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
 
 

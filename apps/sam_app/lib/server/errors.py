@@ -119,7 +119,7 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """FastAPI's own response; but it calls a body bad (400) that is too much, or that the server had no space to keep."""
+    """FastAPI's own; but it calls a body bad (400) that is too much, or that there was no space to keep."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OSError):
         return await _answer(request, error.__cause__)
