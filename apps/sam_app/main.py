@@ -118,6 +118,8 @@ class SamApp(MONAILabelApp):
             return open_folder(Path(self.studies), self.options.datastore, self._read, self._look)
         except StudiesError as error:
             raise _refusal(error) from None
+        except FolderInUseError as error:
+            raise _refusal(f"{error}; give each its own studies, as one would lose the other's labels") from None
 
     def init_remote_datastore(self) -> Datastore:
         """A DICOMweb server as it is mended here; MONAI Label's other kinds of servers as they are there."""
@@ -125,9 +127,11 @@ class SamApp(MONAILabelApp):
             remote: Datastore = super().init_remote_datastore()
             return remote
         try:
-            store = open_dicomweb(self.studies)
+            store = open_dicomweb(self.studies, exclusive=True)
         except AddressError as error:
             raise _refusal(error) from None
+        except FolderInUseError as error:
+            raise _refusal(f"{error}; give each its own with MONAI_LABEL_DICOMWEB_CACHE_PATH=FOLDER") from None
         warn_if_unreachable(self.studies)
         return store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,10 +17,12 @@ import pytest
 from fastapi import HTTPException
 from PIL import Image
 
+from lib.activelearning.random_sample import RandomSample
+from lib.activelearning.uncertainty import Uncertainty
+from lib.base import files
 from lib.imaging.image import CorruptImageError, ImageError, UnsupportedImageError
 from lib.imaging.readers import read_image
 from lib.server.mends.folder_datastore import FolderDatastore
-from lib.server.mends.folder_index import StudiesError
 from lib.server.study_files import INDEX
 
 SHAPE = (8, 6, 4)
@@ -311,22 +314,163 @@ def test_images_in_a_subfolder_that_the_list_names_are_served(opened, studies):
     assert store.list_images() == ["a"] and Path(store.get_image_uri("a")) == studies / "imagesTr" / "a.nii.gz"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"objects": 3}'])
-def test_a_damaged_list_is_named(opened, studies, content):
-    (studies / INDEX).write_text(content)
-    with pytest.raises(StudiesError, match="is damaged; restore it, or remove it"):
-        opened()
-    assert (studies / INDEX).read_text() == content
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"objects": 3}', "[" * 100_000, '{"objects": {"a'])
+def test_a_damaged_list_is_kept_and_made_anew_of_the_files(opened, studies, upload, content, caplog):
+    store = opened()
+    store.add_image("Doe", upload(nifti()), {})
+    store.save_label("Doe", upload(nifti()), "final", {})
+    store.save_label("Doe", upload(bytes(8 * 6 * 4), ".bin"), "raw", {})
+    for kept in (".damaged", ".damaged-2"):
+        (studies / INDEX).write_text(content)
+        store = opened()
+        assert store.json()["objects"]["Doe"]["labels"].keys() == {"final", "raw"} and not store.json()["left_out"]
+        assert (studies / f"{INDEX}{kept}").read_text() == content
+        assert json.loads((studies / INDEX).read_text())["objects"].keys() == {"Doe"}
+    [line, _] = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+    assert f"{INDEX}.damaged" in line and "\n" not in line and "Doe" not in line
+
+
+def test_a_list_that_is_damaged_while_the_server_runs_is_written_again(opened, studies):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store = opened()
+    store.update_image_info("a", {"x": 1})
+    (studies / INDEX).write_text("")
+    store.refresh()
+    assert store.get_image_info("a")["x"] == 1 and opened().get_image_info("a")["x"] == 1
+
+
+ODD = {
+    "image": {"ext": ".nii.gz", "info": {"strategy": [1], "ts": "late", "kept": 1, "x": math.nan, "y": ["\ud800", 2]}},
+    "labels": {
+        "final": {"ext": ".nii.gz", "info": {"ts": [], "big": 10**30, "deep": {"a": {"b": math.inf, "kept": 2}}}},
+        "second": [],
+        "\ud800": {"ext": ".nii.gz", "info": {}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "entry", [ODD, {**ODD, "labels": [1]}, {**ODD, "labels": {"final": {"ext": 3}}}, {"image": []}, 3, None]
+)
+def test_odd_values_of_a_list_are_left_out_and_named(opened, studies, entry, caplog):
+    (studies / "Doe.nii.gz").write_bytes(nifti())
+    for tag in ("final", "second"):
+        (studies / "labels" / tag).mkdir(parents=True)
+        (studies / "labels" / tag / "Doe.nii.gz").write_bytes(nifti())
+    before = json.dumps({"name": 5, "description": "d", "objects": {"Doe": entry, "\ud800": entry}})
+    (studies / INDEX).write_text(before)
+    for _ in range(2):
+        store = opened()
+        listed = store.json()
+        json.dumps(listed, allow_nan=False, ensure_ascii=False).encode()
+        assert listed["objects"]["Doe"]["labels"].keys() == {"final", "second"}
+        if entry is ODD:
+            assert listed["objects"]["Doe"]["image"]["info"] == {"kept": 1, "y": [2]}
+            assert listed["objects"]["Doe"]["labels"]["final"]["info"] == {"deep": {"a": {"kept": 2}}}
+        for strategy in (RandomSample(), Uncertainty()):
+            (studies / "other.nii.gz").write_bytes(nifti())
+            assert strategy({"strategy": "random"}, store)["id"] == "other"
+        (studies / "other.nii.gz").unlink()
+    assert (studies / f"{INDEX}.damaged").read_text() == before and not (studies / f"{INDEX}.damaged-2").exists()
+    [line] = [record.getMessage() for record in caplog.records if "odd values" in record.getMessage()]
+    assert "Doe" not in line and (entry is not ODD or "image info: strategy is not" in line)
+
+
+def test_values_that_the_server_makes_itself_are_kept_as_json(opened, studies, upload):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store = opened()
+    store.save_label("a", upload(nifti()), "final", {"params": {"scores": [math.nan, 0.5], "path": Path("x")}})
+    for opened_store in (store, opened()):
+        assert opened_store.get_label_info("a", "final")["params"] == {"scores": [0.5], "path": "x"}
+
+
+def test_what_is_noted_in_pieces_is_bounded_as_a_whole(opened, studies):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store = opened()
+    store.update_image_info("a", {"x": "x" * 600_000})
+    with pytest.raises(HTTPException, match="larger than"):
+        store.update_image_info("a", {"y": "y" * 600_000})
+    assert "y" not in store.get_image_info("a") and "x" in opened().get_image_info("a")
 
 
 def test_a_crash_while_the_list_is_written_leaves_the_one_before(opened, studies, monkeypatch):
     (studies / "a.nii.gz").write_bytes(nifti())
     store = opened()
     before = (studies / INDEX).read_bytes()
-    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(files.os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         store.update_image_info("a", {"x": 1})
-    assert (studies / INDEX).read_bytes() == before
+    assert (studies / INDEX).read_bytes() == before and "x" not in store.get_image_info("a")
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The disk is full when the file of that name is about to take its place."""
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target.name == name and source.exists() and not target.with_name("failed").exists():
+            target.with_name("failed").touch()
+            raise OSError(28, "full")
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+
+
+@pytest.mark.parametrize("name", [INDEX, "a.nii.gz", "a.nii"])
+@pytest.mark.parametrize("has_label", [True, False])
+def test_a_label_that_cannot_be_kept_leaves_the_one_before(opened, studies, upload, monkeypatch, name, has_label):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store = opened()
+    if has_label:
+        store.save_label("a", upload(nifti(3)), "final", {"model": "before"})
+    before = {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()}
+    listed = store.json()
+    fail_at(monkeypatch, name)
+    suffix = ".nii" if name.endswith(".nii") else ".nii.gz"
+    content = gzip.decompress(nifti(5)) if suffix == ".nii" else nifti(5)
+    with pytest.raises(OSError, match="full"):
+        store.save_label("a", upload(content, suffix), "final", {"model": "after"})
+    for failed in studies.rglob("failed"):
+        failed.unlink()
+    assert {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()} == before
+    assert store.json() == listed and opened().json() == listed
+
+
+@pytest.mark.parametrize("name", [INDEX, "new.nii.gz"])
+def test_an_image_that_cannot_be_kept_leaves_nothing(opened, studies, upload, monkeypatch, name):
+    store = opened()
+    fail_at(monkeypatch, name)
+    with pytest.raises(OSError, match="full"):
+        store.add_image("new", upload(nifti()), {})
+    assert store.list_images() == [] and not list(studies.glob("*.nii*")) and not list(studies.glob(".*.part"))
+    store.add_image("new", upload(nifti()), {})
+
+
+def test_a_list_that_cannot_be_written_does_not_keep_images_from_being_seen(opened, studies, monkeypatch):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    monkeypatch.setattr(files.os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    assert opened().list_images() == ["a"]
+
+
+def test_what_is_stored_is_on_the_disk_before_the_answer(opened, studies, upload, monkeypatch):
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store, synced, real = opened(), [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    store.save_label("a", upload(nifti()), "mine", {})
+    assert len([name for name in synced if files.is_leftover(name)]) == 2, "label and list"
+    assert {"labels", "mine", "studies"} <= set(synced)
+    synced.clear()
+    store.add_image("b", upload(nifti()), {})
+    assert len([name for name in synced if files.is_leftover(name)]) == 2 and "studies" in synced
+    synced.clear()
+    store.remove_label("a", "mine")
+    store.remove_image("b")
+    assert {"mine", "studies"} <= set(synced)
 
 
 def test_studies_that_go_away_are_503_and_come_back(opened, studies):

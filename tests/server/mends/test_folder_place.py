@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -15,6 +17,8 @@ from fastapi import HTTPException
 from monailabel.config import settings
 
 from lib.imaging.readers import read_image
+from lib.server import folder_lock
+from lib.server.folder_lock import FolderInUseError
 from lib.server.mends.folder_datastore import FolderDatastore
 from lib.server.mends.folder_index import StudiesError
 from lib.server.mends.folder_place import open_folder
@@ -23,8 +27,13 @@ from lib.server.study_files import INDEX
 IMAGE = nibabel.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)).to_bytes()
 
 
-def opened(studies: Path, datastore: Path) -> FolderDatastore:
-    return open_folder(studies, datastore, read_image, read_image)
+@contextmanager
+def opened(studies: Path, datastore: Path) -> Iterator[FolderDatastore]:
+    store = open_folder(studies, datastore, read_image, read_image)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @pytest.fixture
@@ -59,20 +68,22 @@ def read_only(studies, tmp_path) -> Iterator[Path]:
 def check_it_is_served_beside(studies: Path, datastore: Path, label: Path) -> None:
     before = sorted(studies.rglob("*"))
     label.write_bytes(IMAGE)
-    store = opened(studies, datastore)
-    assert store.list_images() == ["a", "b"] and store.get_labeled_images() == ["a"]
-    assert store.get_label_info("a", "final") == {"checked": True}
-    assert Path(store.get_image_uri("b")) == studies / "b.nii"
-    store.save_label("b", str(label), "final", {"by": "me"})
-    store.update_image_info("a", {"seen": 1})
-    for change in (lambda: store.add_image("c", str(label), {}), lambda: store.remove_image("a")):
-        with pytest.raises(HTTPException, match="read-only") as refused:
-            change()
-        assert refused.value.status_code == 409
-    again = opened(studies, datastore)
-    assert sorted(again.get_labeled_images()) == ["a", "b"] and again.get_label_info("b", "final")["by"] == "me"
-    assert again.get_image_info("a")["seen"] == 1
-    assert str(studies) not in json.dumps(again.json()), "where they are is not told to clients"
+    with opened(studies, datastore) as store:
+        assert store.list_images() == ["a", "b"] and store.get_labeled_images() == ["a"]
+        assert store.get_label_info("a", "final") == {"checked": True}
+        assert Path(store.get_image_uri("b")) == studies / "b.nii"
+        store.save_label("b", str(label), "final", {"by": "me"})
+        store.update_image_info("a", {"seen": 1})
+        for change in (lambda: store.add_image("c", str(label), {}), lambda: store.remove_image("a")):
+            with pytest.raises(HTTPException, match="read-only") as refused:
+                change()
+            assert refused.value.status_code == 409
+        with pytest.raises(FolderInUseError), opened(studies, datastore):
+            pass
+    with opened(studies, datastore) as again:
+        assert sorted(again.get_labeled_images()) == ["a", "b"] and again.get_label_info("b", "final")["by"] == "me"
+        assert again.get_image_info("a")["seen"] == 1
+        assert str(studies) not in json.dumps(again.json()), "where they are is not told to clients"
     assert sorted(studies.rglob("*")) == before
 
 
@@ -90,20 +101,45 @@ def test_two_folders_have_places_of_their_own(studies, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.nii").write_bytes(IMAGE)
-    opened(studies, tmp_path / "datastore")
-    assert opened(other, tmp_path / "datastore").get_labeled_images() == []
+    with opened(studies, tmp_path / "datastore"), opened(other, tmp_path / "datastore") as store:
+        assert store.get_labeled_images() == []
+
+
+def test_a_second_server_is_refused_and_what_a_killed_one_left_is_removed(studies, tmp_path):
+    left = [folder / f".{'0' * 32}.part" for folder in (studies, studies / "labels" / "final")]
+    with opened(studies, tmp_path / "datastore") as store:
+        for path in left:
+            path.touch()
+        with pytest.raises(FolderInUseError, match="another server uses"), opened(studies, tmp_path / "datastore"):
+            pass
+        assert all(path.exists() for path in left) and store.json()["left_out"] == {}
+    with opened(studies, tmp_path / "datastore") as store:
+        assert not any(path.exists() for path in left) and store.list_images() == ["a", "b"]
+        assert store.json()["left_out"] == {}, "the lock is no image"
+
+
+def test_a_file_system_without_locks_is_served_with_a_warning(studies, tmp_path, monkeypatch, caplog):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    with opened(studies, tmp_path / "datastore") as store:
+        assert store.list_images() == ["a", "b"] and "knows no locks" in caplog.text
 
 
 def test_without_any_place_for_labels_the_reason_is_one_line(studies, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_READ_ONLY", True)
     (tmp_path / "file").touch()
-    with pytest.raises(StudiesError, match="--conf datastore FOLDER") as refused:
-        opened(studies, tmp_path / "file")
+    with pytest.raises(StudiesError, match="--conf datastore FOLDER") as refused, opened(studies, tmp_path / "file"):
+        pass
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("file", "Not a directory"), ("none", "No such file")])
 def test_what_is_no_folder_is_named(tmp_path, name, reason):
     (tmp_path / "file").touch()
-    with pytest.raises(StudiesError, match=f"cannot be read: {reason}"):
-        opened(tmp_path / name, tmp_path / "datastore")
+    with (
+        pytest.raises(StudiesError, match=f"cannot be read: {reason}"),
+        opened(tmp_path / name, tmp_path / "datastore"),
+    ):
+        pass

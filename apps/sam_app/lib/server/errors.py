@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from dataclasses import asdict, dataclass
 
@@ -12,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from lib.base.files import is_full
 from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.checkpoints import CheckpointError
 from lib.sam.clock import TimeLimitError
@@ -80,13 +80,13 @@ RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
 
 def failure_of(error: BaseException) -> Failure:
     """What a client is told of an error; of one that is not in :data:`STATUS` nothing but that there was one."""
-    for kind in type(error).__mro__:
-        if kind in STATUS:
-            return Failure(STATUS[kind], str(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    if kind is not NoSpaceError and (is_full(error) or is_full(error.__cause__)):
         return Failure(507, "there is no space left on the server")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Failure(503, "the server has as many files and connections open as it may; try again later")
+    if kind is not None:
+        return Failure(STATUS[kind], str(error))
     return Failure(500, "the server failed; its log says why")
 
 

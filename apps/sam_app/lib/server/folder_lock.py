@@ -21,7 +21,7 @@ class FolderLock:
 
     Raises:
         FolderInUseError: If another process holds it.
-        OSError: If the lock's file cannot be made or written.
+        OSError: If the lock's file cannot be made or locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,6 @@ class FolderLock:
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.write(self.read())  # a disk that cannot be written shows here
         except BlockingIOError:
             self._file.close()
             raise FolderInUseError(f"another server uses {folder}") from None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from monailabel.config import settings
 
+from lib.base.files import is_leftover
 from lib.imaging.image import ImageError
 from lib.imaging.nifti_length import is_surely_whole
 from lib.imaging.sniff import HEAD_LENGTH, find_format
@@ -23,9 +24,12 @@ from lib.imaging.sniff import HEAD_LENGTH, find_format
 INDEX = "datastore_v2.json"
 LABELS = "labels"
 LOCK = ".lock"
-PART = f".{INDEX}.part"
-OWN_NAMES = frozenset({INDEX, LABELS, LOCK, PART})
-"""What a datastore keeps beside the images, by MONAI Label's names."""
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name is of what a datastore keeps beside the images, by MONAI Label's names."""
+    return name in (LABELS, LOCK) or name.startswith(INDEX) or is_leftover(name)
+
 
 MACOS = "metadata of macOS (._*)"
 HIDDEN = "hidden"
@@ -115,7 +119,7 @@ class StudyFiles:
         """
         images: list[str] = []
         left_out: dict[str, str] = {}
-        names = sorted(set(os.listdir(self.folder)) - OWN_NAMES)
+        names = sorted(name for name in os.listdir(self.folder) if not _is_own(name))
         for name in names:
             reason = self._reason(name)
             if reason is None:

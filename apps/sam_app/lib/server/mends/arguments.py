@@ -19,6 +19,7 @@ from lib.server.errors import UnknownImageError
 from lib.server.image_facts import note_datastore_image, note_uploads
 from lib.server.mends.dicomweb_datastore import DicomWebStore
 from lib.server.mends.folder_datastore import FolderDatastore
+from lib.server.storable import check_info, check_storable
 from lib.server.study_files import image_suffixes, split_name
 from lib.server.uploads import not_empty
 
@@ -133,19 +134,21 @@ def label_tag(tag: str) -> str:
 
 
 def json_object(text: str) -> str:
-    """JSON text of an object; its ``name``, which viewers store files under, must be a plain one."""
+    """JSON text of what is to be kept; its ``name``, which viewers store files under, must be a plain one."""
     parsed = parsed_object(text)
+    check_info(parsed)
     if "name" in parsed:
-        plain_name(str(parsed["name"]))
+        plain_name(parsed["name"])
     return json.dumps(parsed)
 
 
 def parsed_object(text: str) -> dict[str, Any]:
-    """The object that JSON text holds; empty text is an empty one."""
+    """The object that JSON text holds, see :func:`check_storable`; empty text is an empty one."""
     try:
         parsed = json.loads(text or "{}")
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise HTTPException(422, "params and info must be a JSON object")
+    check_storable(parsed)
     return parsed

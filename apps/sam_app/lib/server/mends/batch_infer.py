@@ -22,6 +22,7 @@ from lib.sam.registry import UnknownModelError
 from lib.server.batch import BatchInference
 from lib.server.mends.arguments import known_image, label_tag
 from lib.server.record import note
+from lib.server.storable import check_storable
 from lib.transforms.prompt_sources import AUTOMATIC, PROMPT_SOURCES
 from lib.transforms.viewer_options import check_options
 
@@ -69,6 +70,7 @@ def run(
     if model not in app._infers:
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
     given = params or {}
+    check_storable(given)
     tag = _result_tag(given)
     check_options(given)
     chosen = _images(images, given, tag)

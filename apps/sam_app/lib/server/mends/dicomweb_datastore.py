@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import ImageLabelModel
 from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.others.generic import md5_digest
 from pydicom import Dataset
 
 from lib.imaging.dicom_values import value_of
@@ -39,7 +40,11 @@ from lib.server.mends.dicomweb_retrieve import is_uid
 from lib.server.mends.dicomweb_search import ArchiveClient
 from lib.server.mends.dicomweb_series import DEFAULT_MAX_AGE_S, SeriesCopy, SeriesFolders
 from lib.server.mends.dicomweb_session import DicomWebSession
+from lib.server.mends.folder_index import described
+from lib.server.mends.local_store import copy_whole
 from lib.server.seen_images import Viewer, seen_images
+
+_NIFTI = ".nii.gz"
 
 
 class AddressError(ValueError):
@@ -56,6 +61,11 @@ class DicomWebStore(DicomWebLabels):
         max_age: Seconds after which lists of series are asked for anew, and copies of series are compared.
         fetch_by_frame: As MONAI Label's setting; see :class:`SeriesFolders`.
         convert_to_nifti: As MONAI Label's setting: whether an image that is downloaded is NIfTI.
+        exclusive: As of :class:`LocalStore`.
+
+    Raises:
+        FolderInUseError: If another server keeps labels at the same place.
+        OSError: If the place cannot be written.
     """
 
     def __init__(
@@ -67,8 +77,15 @@ class DicomWebStore(DicomWebLabels):
         max_age: float = DEFAULT_MAX_AGE_S,
         fetch_by_frame: bool = False,
         convert_to_nifti: bool = True,
+        exclusive: bool = False,
     ) -> None:
-        super().__init__(client, dict(search_filter), cache_path, fetch_by_frame, convert_to_nifti)
+        self._client = client
+        self._convert_to_nifti = convert_to_nifti
+        self._extensions = ["*.nii.gz", "*.nii"]
+        place = _place(client, cache_path)
+        place.mkdir(parents=True, exist_ok=True)
+        super().__init__(place, exclusive=exclusive)
+        self._reconcile_datastore()
         root = Path(os.path.realpath(self._datastore.image_path()))
         self._lists = SeriesLists(client, search_filter, max_age)
         self.folders = SeriesFolders(client, root, by_frame=fetch_by_frame, max_age=max_age)
@@ -165,10 +182,13 @@ class DicomWebStore(DicomWebLabels):
         with tempfile.TemporaryDirectory() as scratch:
             converted = os.path.join(scratch, f"{series}.nii.gz")
             write_nifti(read_image(copy.folder), converted)
-            labels = dict(self._datastore.objects[series].labels) if series in self._datastore.objects else {}
-            LocalDatastore.add_image(self, series, converted, info)
-            self._datastore.objects[series].labels.update(labels)
-            self._update_datastore_file()
+            name = f"{series}{_NIFTI}"
+            path = Path(self._datastore.image_path(), name)
+            with self._table, self._changing(series, path):
+                known = self._datastore.objects.get(series)
+                copy_whole(Path(converted), path, durable=False)
+                image = ImageLabelModel(image=described(name, _NIFTI, info), labels=known.labels if known else {})
+                self._datastore.objects[series] = image
 
 
 class InferenceImages:
@@ -211,15 +231,19 @@ def for_inference(datastore: Datastore | InferenceImages) -> Any:
     return InferenceImages(datastore) if isinstance(datastore, DicomWebStore) else datastore
 
 
-def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> DicomWebStore:
+def open_dicomweb(
+    url: str, search_filter: Mapping[str, Any] | None = None, *, exclusive: bool = False
+) -> DicomWebStore:
     """The datastore of a DICOMweb server, by MONAI Label's settings.
 
     Args:
         url: Of the DICOMweb root, without a login.
         search_filter: Which series are listed, by DICOM keyword, besides the settings' own filter.
+        exclusive: As of :class:`LocalStore`.
 
     Raises:
         AddressError: If the address is none, or there is a login in it.
+        FolderInUseError: As :class:`DicomWebStore`.
     """
     try:
         address = urlsplit(url)
@@ -249,7 +273,14 @@ def open_dicomweb(url: str, search_filter: Mapping[str, Any] | None = None) -> D
         max_age=_chosen("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", DEFAULT_MAX_AGE_S),
         fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+        exclusive=exclusive,
     )
+
+
+def _place(client: ArchiveClient, cache_path: str | None) -> Path:
+    """Where MONAI Label keeps what belongs to a server."""
+    root = Path(cache_path) if cache_path else Path.home() / ".cache" / "monailabel" / "dicom"
+    return root / md5_digest(client.base_url)
 
 
 def _session(url: str) -> requests.Session:

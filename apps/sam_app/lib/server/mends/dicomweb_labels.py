@@ -32,18 +32,19 @@ from lib.imaging.series_grid import SeriesGrid, read_series_grid
 from lib.imaging.series_segmentation import labels_of_segmentation
 from lib.server.mends.dicom_seg import segmentation_of_labels
 from lib.server.mends.dicomweb_session import DicomWebError
+from lib.server.mends.local_store import LocalStore
 
 _AS_STORED = (("application/dicom", "*"),)
 
 
-class DicomWebLabels(DICOMWebDatastore):
+class DicomWebLabels(LocalStore, DICOMWebDatastore):
     """The labels of a DICOMweb server's series; the datastore made of it has the rest.
 
     A final label is kept here as it came, and on the server as a DICOM Segmentation in the study of its series.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, place: Path, *, exclusive: bool = False) -> None:
+        super().__init__(place, place, exclusive=exclusive)
         self._fetching_label = Lock()
 
     def series_folder(self, series: str) -> str:
@@ -92,8 +93,8 @@ class DicomWebLabels(DICOMWebDatastore):
                 }
             elif label.suffix != ".json":
                 labels_on_grid(read_image(label), grid.affine, grid.shape)
-            saved: str = LocalDatastore.save_label(self, image_id, str(label), label_tag, info)
-        return saved
+            self.keep_label(image_id, label, label_tag, info)
+        return image_id
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The path of a label.
@@ -178,7 +179,7 @@ class DicomWebLabels(DICOMWebDatastore):
                 for segment in segmentation.SegmentSequence
             ]
             info = {"label_info": names, **self._dicom_info(series), "version": _version(folder)}
-            LocalDatastore.save_label(self, image, str(label), DefaultLabelTag.FINAL, info)
+            self.keep_label(image, label, DefaultLabelTag.FINAL, info)
 
 
 def _version(series_folder: str) -> str:

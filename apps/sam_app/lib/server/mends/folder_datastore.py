@@ -1,13 +1,12 @@
 """MONAI Label's datastore of a folder of images, mended.
 
-Mends of MONAI Label 0.8.5:
+Mends of MONAI Label 0.8.5, besides those of :mod:`lib.server.mends.local_store`:
 
 - An image with the id of one that is there takes its place without a word, and keeps its labels.
 - A label of whatever size or place is stored as the label of an image.
 - Of two files with one stem (``a.nii.gz``, ``a.nii``) one is not listed.
 - What is no image is listed and offered as the next sample for ever: folders, empty files, macOS's ``._*``.
 - The folder must be writable, and a watcher that some file systems do not support must see what arrives.
-- The list is written in place, so that half of one can stay.
 
 Here the folder is looked at again when it is asked for and its time of change, or that of a file that was left out, is
 another one. Where it cannot be written, labels and the list are kept elsewhere: see
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -30,27 +28,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monailabel.datastore.local import ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import ImageNotFoundException
 
+from lib.base.files import sync
 from lib.base.threads import start_watched
 from lib.imaging.image import MedicalImage
 from lib.imaging.label_grid import RAW_SUFFIX, check_label_file
 from lib.sam.device_queue import be_nice
-from lib.server.mends.folder_index import (
-    FolderIndex,
-    StudiesError,
-    described,
-    find_labels,
-    folded,
-    folders_in,
-    label_files,
-    new_index,
-    read_index,
-    write_index,
-)
-from lib.server.study_files import INDEX, Depth, StudyFiles, image_suffixes, split_name
+from lib.server.mends.folder_index import FolderIndex, described, find_labels, folded, folders_in, label_files, rank
+from lib.server.mends.local_store import LocalStore, copy_whole
+from lib.server.study_files import Depth, StudyFiles, image_suffixes, split_name
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +64,7 @@ class ReadOnlyError(HTTPException):
         super().__init__(409, "the studies are read-only: images can be neither added nor removed here")
 
 
-class FolderDatastore(LocalDatastore):
+class FolderDatastore(LocalStore):
     """The images of a folder; an image's id is its file's name without the suffix.
 
     Of several files with one stem the first (in the order of the settings' suffixes) has the stem for its id, the
@@ -88,9 +76,10 @@ class FolderDatastore(LocalDatastore):
         read: Reads an image and keeps it for the next click.
         look: Reads an image without keeping it.
         follows: Whether what arrives later is found, too.
+        exclusive: As of :class:`LocalStore`.
 
     Raises:
-        StudiesError: If the folder or its list cannot be read.
+        FolderInUseError: If another server uses ``place``.
         OSError: If ``place`` cannot be written.
     """
 
@@ -102,29 +91,24 @@ class FolderDatastore(LocalDatastore):
         look: Callable[[Path], MedicalImage],
         *,
         follows: bool = True,
-    ) -> None:  # upstream's own writes into the studies and starts a watcher
-        logging.getLogger("filelock").setLevel(logging.ERROR)
-        self._studies = studies
+        exclusive: bool = False,
+    ) -> None:
         self._read = read
         self._look = look
         self._follows = follows
         self._is_read_only = place != studies
         self._files = StudyFiles(studies, image_suffixes())
         self._extensions = [f"*{suffix}" for suffix in self._files.suffixes]
-        self._auto_reload = True  # or upstream would scan after each removal, as is done here anyway
-        self._datastore_path = str(place)
-        self._datastore_config_path = str(place / INDEX)
-        self._config_ts = 0.0
-        self._table = threading.RLock()
         self._seen: object = None
         self._left_out: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._checking = threading.Lock()
-        self._use(new_index(studies, place))
-        self._init_from_datastore_file(throw_exception=True)
-        for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
-            os.makedirs(self._datastore.label_path(tag), exist_ok=True)
-        self.refresh()
+        super().__init__(studies, place, exclusive=exclusive)
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     def refresh(self) -> None:
         """Look at the folder, and have what is new in it read in the background."""
@@ -235,7 +219,8 @@ class FolderDatastore(LocalDatastore):
         here = {*images, *self._left_out}
         objects = {id: image for id, image in self._datastore.objects.items() if id + image.image.ext in here}
         known = {id + image.image.ext for id, image in objects.items()}
-        for name in sorted((name for name in images if name not in known), key=self._rank):
+        new = [name for name in images if name not in known]
+        for name in sorted(new, key=lambda name: rank(name, self._files.suffixes)):
             stem, suffix = split_name(name, self._files.suffixes)
             id, suffix = (stem, suffix) if stem not in objects else (name, "")
             if id in objects:
@@ -244,13 +229,9 @@ class FolderDatastore(LocalDatastore):
                 objects[id] = ImageLabelModel(image=described(name, suffix))
         changed = objects.keys() != self._datastore.objects.keys()
         self._datastore.objects = objects
-        if find_labels(self._datastore, self._files.suffixes) or changed:
-            self._update_datastore_file()
+        if find_labels(self._datastore, (*self._files.suffixes, RAW_SUFFIX, _REGIONS)) or changed:
+            self._write_what_was_found()
         self._log_left_out()
-
-    def _rank(self, name: str) -> tuple[int, str]:
-        suffix = split_name(name, self._files.suffixes)[1].lower()
-        return [known.lower() for known in self._files.suffixes].index(suffix), name
 
     def _log_left_out(self) -> None:
         """Say how many are left out and why, without their names: those can be patients'."""
@@ -275,9 +256,10 @@ class FolderDatastore(LocalDatastore):
         with self._table:
             self.refresh()
             self._check_free(image_id, name)
-            _copy(image_filename, self._files.folder / name)
-            self._datastore.objects[image_id] = ImageLabelModel(image=described(name, suffix, image_info))
-            self._update_datastore_file()
+            path = self._files.folder / name
+            with self._changing(image_id, path):
+                copy_whole(Path(image_filename), path)
+                self._datastore.objects[image_id] = ImageLabelModel(image=described(name, suffix, image_info))
         return image_id
 
     def remove_image(self, image_id: str) -> None:
@@ -289,7 +271,7 @@ class FolderDatastore(LocalDatastore):
         self._check_writable()
         with self._table:
             super().remove_image(image_id)
-            self.refresh()
+            sync(self._files.folder)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Keep a label in place of the one of that tag.
@@ -300,36 +282,8 @@ class FolderDatastore(LocalDatastore):
         suffix = self._to_id(label_filename)[1]
         if self.holds(image_id) and suffix != _REGIONS:
             check_label_file(Path(label_filename), self._read(Path(self.get_image_uri(image_id))), self._look)
-        name = image_id + suffix
-        with self._table:
-            image = self._datastore.objects.get(image_id)
-            if image is None:
-                raise ImageNotFoundException(f"Image {image_id} not found")
-            before = self.get_label_uri(image_id, label_tag)
-            path = Path(self._datastore.label_path(label_tag), name)
-            path.parent.mkdir(exist_ok=True)
-            _copy(label_filename, path)
-            image.labels = {**image.labels, label_tag: described(name, suffix, label_info)}
-            self._update_datastore_file()
-            if before and before != self.get_label_uri(image_id, label_tag):  # of another type
-                Path(before).unlink(missing_ok=True)
+        self.keep_label(image_id, Path(label_filename), label_tag, label_info)
         return image_id
-
-    def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove a label."""
-        with self._table:
-            super().remove_label(label_id, label_tag)
-            self.refresh()
-
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Note what is known of an image."""
-        with self._table:
-            super().update_image_info(image_id, info)
-
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Note what is known of a label."""
-        with self._table:
-            super().update_label_info(label_id, label_tag, info)
 
     def _check_writable(self) -> None:
         if self._is_read_only:
@@ -361,33 +315,5 @@ class FolderDatastore(LocalDatastore):
         return stem, suffix
 
     def _use(self, index: FolderIndex) -> None:
-        """Take a list for the present one."""
-        self._datastore = index
+        super()._use(index)
         self._files.folder = Path(index.image_path())
-
-    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """Read the list, if it is another one than the last that was read or written."""
-        path = Path(self._datastore_config_path)
-        if not path.exists() or path.stat().st_mtime == self._config_ts:
-            return
-        try:
-            self._use(read_index(path, self._studies))
-            self._config_ts = path.stat().st_mtime
-        except StudiesError:
-            if throw_exception:
-                raise
-            logger.error("The list of the images is damaged, and is written anew with the next change")
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        """Write the list."""
-        self._config_ts = write_index(self._datastore, Path(self._datastore_config_path))
-
-
-def _copy(source: str, target: Path) -> None:
-    """Copy a file, wholly or not at all."""
-    aside = target.with_name(f".{target.name}.part")
-    try:
-        shutil.copyfile(source, aside)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)

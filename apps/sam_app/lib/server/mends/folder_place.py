@@ -15,6 +15,7 @@ from pathlib import Path
 
 from monailabel.config import settings
 
+from lib.base.files import move, sync
 from lib.imaging.image import MedicalImage
 from lib.server.mends.folder_datastore import FolderDatastore
 from lib.server.mends.folder_index import StudiesError, folders_in
@@ -29,7 +30,7 @@ def open_folder(
     read: Callable[[Path], MedicalImage],
     look: Callable[[Path], MedicalImage],
 ) -> FolderDatastore:
-    """The datastore of a folder of images, by MONAI Label's settings.
+    """The datastore of a folder of images, by MONAI Label's settings; no other server gets it meanwhile.
 
     Args:
         studies: The folder.
@@ -39,6 +40,7 @@ def open_folder(
 
     Raises:
         StudiesError: If it cannot be served; the message says why and what would do.
+        FolderInUseError: If another server serves it.
     """
     try:
         os.listdir(studies)
@@ -47,7 +49,9 @@ def open_folder(
     is_writable = not settings.MONAI_LABEL_DATASTORE_READ_ONLY and _is_writable(studies)
     try:
         place = studies if is_writable else _place_beside(studies, datastore)
-        store = FolderDatastore(studies, place, read, look, follows=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
+        store = FolderDatastore(
+            studies, place, read, look, follows=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD, exclusive=True
+        )
     except (OSError, shutil.Error) as error:
         reason = getattr(error, "strerror", None) or "a file of them cannot be copied"
         if is_writable:
@@ -85,6 +89,8 @@ def _place_beside(studies: Path, datastore: Path) -> Path:
                 shutil.copyfile(studies / INDEX, aside / INDEX)
             if (studies / LABELS).is_dir():
                 shutil.copytree(studies / LABELS, aside / LABELS, copy_function=shutil.copyfile)
-            aside.rename(place)
+            for path in aside.rglob("*"):
+                sync(path)
+            move(aside, place)
     tempfile.TemporaryFile(dir=place).close()
     return place

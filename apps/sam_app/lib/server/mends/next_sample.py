@@ -11,6 +11,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.server.mends.guard import Guard
+from lib.server.storable import check_storable
 
 
 def _known_strategy(strategy: str) -> str:
@@ -21,7 +22,8 @@ def _known_strategy(strategy: str) -> str:
 
 
 def _without_strategy(params: dict[str, Any] | None) -> dict[str, Any]:
-    """Upstream would take another strategy from here."""
+    """Params, of which the client's id is noted with the image; upstream would take another strategy from here."""
+    check_storable(params or {})
     return {key: value for key, value in (params or {}).items() if key != "strategy"}
 
 
