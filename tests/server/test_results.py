@@ -200,6 +200,24 @@ def test_old_results_go(store):
     store.close()
 
 
+def test_a_clock_that_is_31_days_ahead_for_one_request_deletes_nothing(store, monkeypatch):
+    store = again(store, max_age_seconds=30 * 86400)
+    before = [a_result(store) for _ in range(3)]
+    real, real_ns = time.time, time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(timestamps.time, "time", lambda: real() + 31 * 86400)
+        patch.setattr(timestamps.time, "time_ns", lambda: real_ns() + 31 * 86400 * 10**9)
+        during = a_result(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(timestamps.time, "time", lambda: real() + 31 * 86400)
+        store._delete(f"{during:.6f}")
+        store = again(store, max_age_seconds=30 * 86400)
+        assert all(store.find(timestamp).state == "done" for timestamp in before)
+    store = again(store, max_age_seconds=30 * 86400)
+    assert all(store.find(timestamp).state == "done" for timestamp in [*before, a_result(store)])
+    store.close()
+
+
 def test_the_oldest_go_when_all_are_too_large_but_the_newest_stays(store):
     store = again(store, max_bytes=2500)
     timestamps = [a_result(store, b"x" * 1000) for _ in range(4)]

@@ -4,7 +4,7 @@ from decimal import Decimal
 import pytest
 
 from lib.server import timestamps
-from lib.server.timestamps import TimestampSource, parse_timestamp, print_timestamp
+from lib.server.timestamps import RetentionClock, TimestampSource, parse_timestamp, print_timestamp
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,66 @@ def test_they_are_unique_among_threads():
     for thread in threads:
         thread.join(30)
     assert len(set(taken)) == 4000
+
+
+DAY = 86400.0
+
+
+class Clocks:
+    """The machine's clock, and its monotonic one, in days."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wall, self.monotonic = 20000.0, 3.0
+        monkeypatch.setattr(timestamps.time, "time", lambda: self.wall * DAY)
+        monkeypatch.setattr(timestamps.time, "clock_gettime", lambda _: self.monotonic * DAY)
+
+    def days_kept(self, retention: RetentionClock) -> float:
+        """How many days before the true time is what is just kept."""
+        return (20000 + self.monotonic - 3) - retention.oldest() / DAY
+
+
+@pytest.fixture
+def clocks(monkeypatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+def made(*days_ago: float) -> list[float]:
+    return [(20000 - days) * DAY for days in days_ago]
+
+
+def test_what_is_older_than_the_limit_goes_as_time_passes(clocks):
+    retention = RetentionClock(30 * DAY, made(40, 20, 0))
+    for _ in range(3):
+        assert clocks.days_kept(retention) == pytest.approx(30)
+        clocks.wall, clocks.monotonic = clocks.wall + 5, clocks.monotonic + 5
+
+
+@pytest.mark.parametrize("jump", [31, 1000, -31])
+def test_no_jump_of_the_clock_makes_anything_older(clocks, jump, caplog):
+    retention = RetentionClock(30 * DAY, made(20, 0))
+    clocks.wall, clocks.monotonic = clocks.wall + jump, clocks.monotonic + 0.01
+    for _ in range(3):
+        assert clocks.days_kept(retention) >= 30 - 1e-6
+    assert caplog.text.count("jumped ahead by 31.0 days") == (1 if jump == 31 else 0)
+    clocks.wall = clocks.wall - jump + 0.01
+    assert clocks.days_kept(retention) == pytest.approx(30)
+
+
+@pytest.mark.parametrize("ahead", [31, 25])
+def test_a_clock_that_is_ahead_at_the_start_deletes_nothing_for_a_day(clocks, ahead, caplog):
+    clocks.wall += ahead
+    retention = RetentionClock(30 * DAY, made(20, 10, 6, 1))
+    assert retention.oldest() < made(1000)[0] and f"The clock is {ahead + 1}.0 days ahead" in caplog.text
+    clocks.wall, clocks.monotonic = clocks.wall + 1.1, clocks.monotonic + 1.1
+    assert retention.oldest() / DAY == pytest.approx(20000 + ahead + 1.1 - 30), "it may be right"
+
+
+def test_a_server_that_was_off_for_some_days_deletes_what_became_too_old(clocks, caplog):
+    clocks.wall += 4
+    retention = RetentionClock(30 * DAY, made(28, 20, 10, 1))
+    assert retention.oldest() > made(28)[0] and not caplog.records
+
+
+def test_without_a_limit_nothing_is_too_old(clocks):
+    assert RetentionClock(0, made(10**4)).oldest() == -float("inf")
+    assert RetentionClock(30 * DAY, []).oldest() == pytest.approx(made(30)[0])

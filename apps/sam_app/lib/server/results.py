@@ -26,7 +26,6 @@ import os
 import re
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,7 +36,7 @@ from typing import Any, BinaryIO, Literal
 
 from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sync
 from lib.server.folder_lock import FolderLock
-from lib.server.timestamps import TimestampSource, print_timestamp
+from lib.server.timestamps import RetentionClock, TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ class ResultStore:
 
     Args:
         folder: Where they are; made if it is not there, readable by this user alone.
-        max_age_seconds: Older results are deleted; 0 keeps them.
+        max_age_seconds: Older results are deleted, see :class:`RetentionClock`; 0 keeps them.
         max_bytes: The oldest are deleted above this total; 0 keeps them.
 
     Raises:
@@ -166,7 +165,6 @@ class ResultStore:
 
     def __init__(self, folder: Path, *, max_age_seconds: float = 0, max_bytes: float = 0) -> None:
         self._folder = folder
-        self._max_age_seconds = max_age_seconds
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._manifests = threading.Lock()
@@ -176,6 +174,7 @@ class ResultStore:
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._sizes = self._find_finished()
+        self._retention = RetentionClock(max_age_seconds, [float(name) for name in self._sizes])
         self._queued = self._find_queued()
         self._timestamps = TimestampSource(self._last_timestamp())
         self.purge()
@@ -348,12 +347,13 @@ class ResultStore:
 
     def purge(self) -> None:
         """Delete results that are too old, then the oldest while all together are too large. Keeps the newest."""
+        oldest = self._retention.oldest()
         with self._lock:
             names = sorted(self._sizes, key=Decimal)
             total = sum(self._sizes.values())
             gone: list[str] = []
             for name in names:
-                too_old = self._max_age_seconds and time.time() - float(name) > self._max_age_seconds
+                too_old = float(name) < oldest
                 too_much = self._max_bytes and total > self._max_bytes and name != names[-1]
                 if too_old or too_much:
                     total -= self._sizes.pop(name)
