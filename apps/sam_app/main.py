@@ -23,6 +23,7 @@ from lib.base.threads import start_periodic
 from lib.configs.sam import SamConfig
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.isolation import start_workers
+from lib.imaging.memory_budget import budget
 from lib.infers.ahead import Ahead
 from lib.infers.sam_task import SamTask
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
@@ -75,7 +76,9 @@ class SamApp(MONAILabelApp):
             specs = _chosen_models(conf, self._model_dir)
         except (OptionError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
+        budget.total = int(self.options.memory_mb * 2**20)
         self.images = ImageCache()
+        budget.add_spare(self.images.give_up_oldest)
         limits = self.options.limits
         self._read = LoadMedicalImage(limits.max_pixels, limits.max_frames, self.images)
         self._look = LoadMedicalImage(limits.max_pixels, limits.max_frames)

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK
 from pydicom.dataset import Dataset
 
+from lib.imaging import isolation
 from lib.imaging.dicom_io import read_dataset, to_bytes, write
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError, Window
 from lib.imaging.readers import read_image
@@ -160,6 +161,7 @@ def test_undecodable_frame_count_is_corrupt(sample) -> None:
 def test_limit_is_checked_from_the_header(make_ct, save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(make_ct(np.zeros((3, 4, 5), np.uint8)))
     assert read_image(path, max_pixels=60).frame_count == 3
+    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
     monkeypatch.setattr("lib.imaging.dicom.decode_pixels", lambda dataset: pytest.fail("decoded"))
     with pytest.raises(ImageTooLargeError, match="60 pixels"):
         read_image(path, max_pixels=59)
@@ -170,6 +172,7 @@ def test_a_deflated_bomb_is_refused(make_ct, save, monkeypatch: pytest.MonkeyPat
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
     path = save(dataset)
     assert read_image(path).frames.shape == (1, 600, 600)
+    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
     monkeypatch.setattr("lib.imaging.dicom_io._MAX_INFLATED_BYTES", 300_000)
     with pytest.raises(ImageTooLargeError, match="inflates"):
         read_image(path)

@@ -20,9 +20,9 @@ from pydicom.uid import (
 )
 
 from lib.imaging.dicom_io import read_dataset
-from lib.imaging.dicom_pixels import decode_pixels
 from lib.imaging.frame_decoders import JPEGXLLossless
 from lib.imaging.image import CorruptImageError
+from support.decoding import decode_pixels
 
 DELIMITER = b"\xfe\xff\xdd\xe0"
 

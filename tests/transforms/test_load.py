@@ -5,6 +5,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage
+from lib.imaging.memory_budget import working_bytes
 from lib.transforms.load import LoadMedicalImage, LoadMedicalImaged
 
 
@@ -25,7 +26,9 @@ def test_arrays_and_images_pass():
     assert load(np.zeros((3, 5, 3), np.uint8)).is_colour
     assert load(np.zeros((4, 3, 5), np.float32)).frame_count == 4
     image = MedicalImage(frames=np.zeros((1, 2, 2)))
-    assert LoadMedicalImaged(keys="image")({"image": image, "other": 1}) == {"image": image, "other": 1}
+    loaded = LoadMedicalImaged(keys="image")({"image": image, "other": 1})
+    assert loaded.pop("reserved").size == working_bytes((2, 2))
+    assert loaded == {"image": image, "other": 1}
 
 
 @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((2, 2), complex), np.zeros((0, 5)), "/no/such/file"])

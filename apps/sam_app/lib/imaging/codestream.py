@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+from lib.imaging.image import ImageTooLargeError
 
 _LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))  # T.81 table B.1
 _JPEG_LS = 0xF7  # T.87
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {_JPEG_LS}
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _ADOBE, _START_OF_SCAN = 0xEE, 0xDA
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
+"""A marker that a length follows; between the segments of scans there are bytes without any."""
+MOST_SCANS = 100
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _JPEG_XL = b"\xff\x0a"
 _JPEG_XL_FILE = b"\x00\x00\x00\x0cJXL "
@@ -94,6 +100,27 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
             )
         at += 2 + length
     return None
+
+
+def check_scans(frame: bytes) -> None:
+    """Let a JPEG pass whose scans are as many as a picture can need; each costs the time of decoding all pixels.
+
+    Encoders write some ten. Other kinds of frames pass.
+
+    Args:
+        frame: All of its bytes.
+
+    Raises:
+        ImageTooLargeError: If it has more.
+    """
+    if frame[:2] != b"\xff\xd8":
+        return
+    scans, at = 0, 2
+    while found := _SEGMENT.search(frame, at):
+        scans += frame[found.end() - 1] == _START_OF_SCAN
+        at = found.end() + int.from_bytes(frame[found.end() : found.end() + 2], "big")
+    if scans > MOST_SCANS:
+        raise ImageTooLargeError(f"the JPEG image has {scans} scans; at most {MOST_SCANS} are read")
 
 
 def _read_jpeg_xl(frame: bytes) -> Codestream | None:

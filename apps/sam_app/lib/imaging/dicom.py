@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +13,22 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from lib.imaging.dicom_io import read_dataset
-from lib.imaging.dicom_pixels import PIXEL_KEYWORDS, decode_pixels
+from lib.imaging.dicom_pixels import PIXEL_KEYWORDS, decode_pixels, decoding_bytes
 from lib.imaging.dicom_series import find_series
 from lib.imaging.dicom_values import integer, value_of
 from lib.imaging.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
+from lib.imaging.isolation import claim
 from lib.imaging.modality import says_hounsfield, to_modality_values
 from lib.imaging.one_volume import PlacedFrame, why_no_place, why_no_volume
 from lib.imaging.pixel_attributes import complete_pixel_attributes
 from lib.imaging.pixel_spacing import pixel_spacing
 from lib.imaging.voi import displays_of
 
+_COPIES_OF_FILE = 2
+"""Its bytes, and its pixel data among them once more."""
+_COPIES_OF_VOLUME = 3
 _BAD_PIXEL_ATTRIBUTES = "the DICOM image's attributes of its pixels are damaged"
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
@@ -43,9 +48,12 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         CorruptImageError: Truncated or contradictory.
         ImageTooLargeError: Larger than ``limits``.
     """
+    claim(_COPIES_OF_FILE * os.fstat(file.fileno()).st_size)
     dataset = read_dataset(file)
     shape = _image_shape(dataset)
     limits.check(*shape)
+    _complete(dataset)
+    claim(decoding_bytes(dataset, shape), math.prod(shape))
     frames = _modality_frames(dataset)
     header = _without_pixels(dataset)
     with corrupt_on_failure(_BAD_HEADER):
@@ -83,16 +91,24 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
 
     headers: list[Dataset] = []
     volume = np.empty(0)
+    claim(_COPIES_OF_FILE * max(os.path.getsize(found.path) for found in files), len(files) * rows * columns)
     for k, found in enumerate(files):
         with open(found.path, "rb") as file:
             dataset = read_dataset(file)
+        _complete(dataset)
+        if k == 0:
+            claim(decoding_bytes(dataset, (1, rows, columns)))
         frame = _modality_frames(dataset)[0]
         headers.append(_without_pixels(dataset))
         if k == 0:
+            claim(_COPIES_OF_VOLUME * len(files) * frame.nbytes)
             volume = np.empty((len(files), *frame.shape), frame.dtype)
         if frame.shape != volume.shape[1:]:
             raise CorruptImageError("the slices of the DICOM series differ in size or are grey and colour")
-        volume = volume.astype(np.result_type(volume, frame), copy=False)
+        common = np.result_type(volume, frame)
+        if common != volume.dtype:
+            claim(_COPIES_OF_VOLUME * volume.size * common.itemsize)
+            volume = volume.astype(common)
         volume[k] = frame
     with corrupt_on_failure(_BAD_HEADER):
         image = _image(volume, headers)
@@ -214,12 +230,16 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     )
 
 
-def _modality_frames(dataset: Dataset) -> np.ndarray:
-    """``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
+def _complete(dataset: Dataset) -> None:
+    """Have all attributes of the pixels stated."""
     if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         raise CorruptImageError("the DICOM image has no pixel data")
     with corrupt_on_failure(_BAD_PIXEL_ATTRIBUTES):
         complete_pixel_attributes(dataset)
+
+
+def _modality_frames(dataset: Dataset) -> np.ndarray:
+    """``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
     values = decode_pixels(dataset)
     if values.ndim == 4:
         return values

@@ -21,6 +21,7 @@ from pydicom.uid import (
 from lib.base.files import replacing
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.isolation import claim
 
 # Values that the standard does not allow are read, and copied into what is derived, as they are: archives are full of
 # them. pydicom's warnings would quote patient data.
@@ -28,6 +29,8 @@ settings.reading_validation_mode = settings.writing_validation_mode = IGNORE
 
 _DAMAGED = "the DICOM file is truncated or damaged"
 _MAX_INFLATED_BYTES = 2 * 1024**3
+_COPIES_WHEN_INFLATED = 4
+"""By zlib as it grows, as a stream, and its pixel data."""
 _CHUNK = 1024 * 1024
 _PIXEL_DATA = 0x7FE00010
 _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
@@ -122,10 +125,11 @@ def _read_meta(stream: BinaryIO) -> Dataset | None:
     )
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while chunk := inflater.unconsumed_tail or stream.read(_CHUNK):
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK)):
             total += len(inflater.decompress(chunk, _CHUNK))
             if total > _MAX_INFLATED_BYTES:
                 raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
+        claim(_COPIES_WHEN_INFLATED * total)
     return meta
 
 

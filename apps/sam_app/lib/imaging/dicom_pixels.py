@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ from pydicom.uid import (
 
 from lib.imaging.codestream import Codestream, read_codestream
 from lib.imaging.dicom_values import integer, numbers, value_of
-from lib.imaging.frame_decoders import FRAME_DECODERS, FrameDecoder, decode_frame
+from lib.imaging.frame_decoders import FRAME_DECODERS, JPEGXL, FrameDecoder, decode_frame
 from lib.imaging.guard import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, UnsupportedImageError
-from lib.imaging.isolation import isolated
 from lib.imaging.lut import apply_lut, read_lut
+from lib.imaging.piecewise import piecewise
 from lib.imaging.pixel_attributes import COLOUR, GREY, PALETTE
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -41,9 +42,8 @@ _BY_PYDICOM = (
     ExplicitVRBigEndian,
     RLELossless,
 )
-_DECODER_BYTES_A_SAMPLE = 64
-_DECODER_SECONDS, _DECODER_SECONDS_A_SAMPLE = 20.0, 4e-6
-"""What a decoder may take: OpenJPEG needs some 12 bytes a sample, libjxl 40; a busy core some 0.1 s a megapixel."""
+_BYTES_A_SAMPLE, _JPEG_XL_BYTES_A_SAMPLE = 32, 48
+"""Of one frame, while it is decoded: OpenJPEG needs some 12, libjxl 40, the conversion of YCbCr 8."""
 _UNDECODABLE = "the DICOM image's pixel data are truncated, damaged or contradict its header"
 
 
@@ -96,6 +96,21 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
         return values
 
 
+def decoding_bytes(dataset: Dataset, shape: tuple[int, int, int]) -> int:
+    """What decoding takes at its peak, to modality values or RGB, as :func:`lib.imaging.isolation.claim` counts it.
+
+    Args:
+        dataset: With all Image Pixel attributes.
+        shape: ``(frames, rows, columns)``.
+    """
+    photometric, samples = value_of(dataset, "PhotometricInterpretation"), integer(dataset, "SamplesPerPixel")
+    stored = math.ceil(integer(dataset, "BitsAllocated") / 8)
+    made = 6 if photometric in (*COLOUR, PALETTE) else 4 if stored <= 2 else 8
+    is_jpeg_xl = FRAME_DECODERS.get(UID(dataset.file_meta.TransferSyntaxUID)) == FRAME_DECODERS[JPEGXL]
+    decoding = samples * (_JPEG_XL_BYTES_A_SAMPLE if is_jpeg_xl else _BYTES_A_SAMPLE)
+    return math.prod(shape) * (2 * stored * samples + 3 * made) + math.prod(shape[1:]) * decoding
+
+
 def _decode_by_pydicom(dataset: Dataset, syntax: UID) -> np.ndarray:
     """All frames as they are stored: what is in unused bits, and the colour space, is left as it is."""
     plugin = "pydicom" if syntax == RLELossless else ""  # whatever else is installed
@@ -107,13 +122,9 @@ def _decode_compressed(dataset: Dataset, shape: tuple[int, int, int], samples: i
     """All frames, each checked against the header before it is decoded; held once."""
     is_rgb = value_of(dataset, "PhotometricInterpretation") == "RGB"
     syntax, size = str(dataset.file_meta.TransferSyntaxUID), (*shape[1:], *([samples] if samples > 1 else []))
-    bounds: dict[str, Any] = {
-        "memory": _DECODER_BYTES_A_SAMPLE * math.prod(size),
-        "seconds": _DECODER_SECONDS + math.prod(size) * _DECODER_SECONDS_A_SAMPLE,
-    }
     stacked = np.empty(0)
     for index, (frame, header) in enumerate(_checked_frames(dataset, shape, samples)):
-        decoded = isolated(decode_frame, syntax, frame, header, is_rgb, **bounds)
+        decoded = decode_frame(syntax, frame, header, is_rgb)
         if index == 0:
             stacked = np.empty((shape[0], *size), decoded.dtype)
         if decoded.shape != size:
@@ -163,7 +174,11 @@ def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder |
     target = unsigned_type.replace("u", "i") if signed else unsigned_type
     if stored == width:
         return values.view(target)
-    return (values.view(unsigned_type) << (width - 1 - high_bit)).view(target) >> (width - stored)
+
+    def cut(piece: np.ndarray) -> np.ndarray:
+        return (piece.view(unsigned_type) << (width - 1 - high_bit)).view(target) >> (width - stored)
+
+    return piecewise(cut, values, np.empty(values.shape, target))
 
 
 def _palette_colours(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -175,7 +190,9 @@ def _palette_colours(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     for channel, name in enumerate(("Red", "Green", "Blue")):
         descriptor = f"{name}PaletteColorLookupTableDescriptor"
         table, first = read_lut(dataset, dataset, descriptor=descriptor, data=f"{name}PaletteColorLookupTableData")
-        colours[..., channel] = apply_lut(stored, _upper_byte(table, int(numbers(dataset, descriptor)[2])), first)
+        table = _upper_byte(table, int(numbers(dataset, descriptor)[2]))
+        look_up = partial(apply_lut, table=table, first_mapped=first)
+        colours[..., channel] = piecewise(look_up, stored, np.empty(stored.shape, np.uint8))
     return colours
 
 
@@ -183,7 +200,8 @@ def _upper_byte(values: np.ndarray, bits: int) -> np.ndarray:
     """Unsigned samples of ``bits`` bits to uint8; samples that need no more than 8 bits stay as they are."""
     if values.dtype == np.uint8:
         return values if values.flags.writeable else values.copy()
-    return (values >> max(bits - 8, 0) if values.max() > 255 else values).astype(np.uint8)
+    shift = max(bits - 8, 0) if values.max() > 255 else 0
+    return piecewise(lambda piece: (piece >> shift).astype(np.uint8), values, np.empty(values.shape, np.uint8))
 
 
 def _name(syntax: UID) -> str:

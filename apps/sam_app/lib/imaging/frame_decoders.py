@@ -28,7 +28,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from lib.imaging.codestream import Codestream
+from lib.imaging.codestream import Codestream, check_scans
 
 _END = b"\xff\xd9"
 _FILLER = b"\x55\xa3" * 32
@@ -60,6 +60,7 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     is in the Photometric Interpretation (PS3.5 8.2.1). A frame with subsampled components is YCbCr whatever the DICOM
     header says; a lossless frame is as it is.
     """
+    check_scans(frame)
     colours: dict[str, Any] = {}
     if header.components == 3 and not header.is_lossless:
         stored = "RGB" if is_rgb and not header.is_subsampled else "YCBCR"

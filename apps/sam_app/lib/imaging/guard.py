@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError
+from lib.imaging.isolation import lend
+from lib.imaging.memory_budget import working_bytes
 
 _SERVERS_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
@@ -53,7 +55,7 @@ class SizeLimits:
     max_frames: int
 
     def check(self, frames: int, rows: int, columns: int) -> None:
-        """Refuse an image that is larger.
+        """Refuse an image that is larger, or for whose segmentation there is not enough memory.
 
         Args:
             frames: As the header states them; so, too, ``rows`` and ``columns``.
@@ -62,9 +64,11 @@ class SizeLimits:
 
         Raises:
             ImageTooLargeError: If the image has more frames or more pixels.
+            ImageError: If a worker process is not granted the memory.
         """
         if frames > self.max_frames:
             raise ImageTooLargeError(f"the image has {frames} frames; at most {self.max_frames} are read")
         count = frames * rows * columns
         if count > self.max_pixels:
             raise ImageTooLargeError(f"the image has {count} pixels; at most {self.max_pixels} are read")
+        lend(working_bytes((rows, columns)))

@@ -103,6 +103,10 @@ class ImageCache:
 
         return self._cache.get_or_compute(sha256 or identity, read_only)
 
+    def give_up_oldest(self) -> bool:
+        """No longer keep the image that was not used for longest; False if none is kept."""
+        return self._cache.give_up_oldest()
+
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
         return self._cache.stats()

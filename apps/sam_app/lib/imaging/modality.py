@@ -6,6 +6,7 @@ In enhanced objects it is the Pixel Value Transformation macro (C.7.6.16.2.9).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydicom import Dataset
@@ -14,7 +15,7 @@ from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from lib.imaging.dicom_values import functional_group, integer, numbers, value_of
 from lib.imaging.image import CorruptImageError
 from lib.imaging.lut import apply_lut, read_lut
-from lib.imaging.raster import finite
+from lib.imaging.piecewise import finite, piecewise
 
 _INTEGER_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32)
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage)
@@ -86,7 +87,7 @@ def to_modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     output_type = np.result_type(*{transform.output_type(low, high) for transform in transforms})
     values = np.empty(stored.shape, output_type)
     for frame, transform in enumerate(transforms):
-        values[frame] = transform.apply(stored[frame], output_type)
+        piecewise(partial(transform.apply, output_type=output_type), stored[frame], values[frame])
     return values
 
 

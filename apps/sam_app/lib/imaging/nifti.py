@@ -8,16 +8,20 @@ from typing import Any, BinaryIO, cast
 
 import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.isolation import claim
 from lib.imaging.nifti_place import nifti_affine
-from lib.imaging.raster import finite
+from lib.imaging.piecewise import finite
 
 _DAMAGED = "the NIfTI image is truncated or damaged"
 _MAX_VOXEL_OFFSET = 16 * 1024 * 1024
 _RGB24 = ("R", "G", "B")
+_PIECE = 1 << 20
+"""Voxels that are read at once."""
+_COPIES = 4
+"""Of the volume: while non-finite values are replaced two, then one in the worker, on the way and in the server."""
 
 
 def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
@@ -52,12 +56,10 @@ def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
                 f"the NIfTI image has the shape {' x '.join(map(str, shape))}; one 2D or 3D image is read, "
                 "so take one time point or component of it"
             )
-        columns, rows, slices = ijk_shape = (*shape[:3], 1)[:3]
+        columns, rows, slices = (*shape[:3], 1)[:3]
         limits.check(slices, rows, columns)
         dtype = header.get_data_dtype()
-        voxels = _read_voxels(ArrayProxy(stream, (shape, dtype, offset), mmap=False), dtype, _scaling(stored))
-        voxels = voxels.reshape(*ijk_shape, *voxels.shape[len(shape) :], order="F")
-        frames = np.ascontiguousarray(voxels.swapaxes(0, 2))
+        frames = _read_voxels(stream, offset, (slices, rows, columns), dtype, _scaling(stored))
         affine = nifti_affine(stored)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or min(sizes) == 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
@@ -93,17 +95,35 @@ def _scaling(header: Any) -> tuple[float, float]:
     return slope, intercept if math.isfinite(intercept) else 0.0
 
 
-def _read_voxels(proxy: ArrayProxy, dtype: np.dtype, scaling: tuple[float, float]) -> np.ndarray:
-    """Values in file shape, or that shape + (3,) for RGB24; native byte order."""
+def _read_voxels(
+    stream: BinaryIO, offset: int, shape: tuple[int, int, int], dtype: np.dtype, scaling: tuple[float, float]
+) -> np.ndarray:
+    """``(K, rows, columns)`` in native byte order, or ``(K, rows, columns, 3)`` of RGB24; read a piece at a time."""
     if dtype.names is not None:
         if dtype.names != _RGB24:
             raise UnsupportedImageError("NIfTI voxels of RGBA are not read; RGB24 and single numbers are")
-        coloured = proxy.get_unscaled()
-        return np.stack([coloured[name] for name in _RGB24], axis=-1)
+        shape, dtype = (*shape, 3), np.dtype(np.uint8)  # type: ignore[assignment]
+        scaling = (1.0, 0.0)
     if dtype.kind not in "uif":
         raise UnsupportedImageError("NIfTI voxels of complex numbers are not read")
-    values = np.asarray(proxy.get_unscaled(), dtype=dtype.newbyteorder("="))
+    is_float = dtype.kind == "f" or scaling != (1.0, 0.0)
+    kept = np.dtype(np.float32) if is_float else dtype.newbyteorder("=")
+    claim(_COPIES * math.prod(shape) * kept.itemsize, math.prod(shape))
+    stream.seek(offset)
+    voxels = np.empty(shape, kept)
+    flat = voxels.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        part = flat[start : start + _PIECE]
+        content = stream.read(part.size * dtype.itemsize)
+        if len(content) < part.size * dtype.itemsize:
+            raise CorruptImageError(_DAMAGED)
+        values = np.frombuffer(content, dtype)
+        with np.errstate(over="ignore"):
+            part[:] = _scaled(values, scaling) if is_float else values
+    return finite(voxels) if is_float else voxels
+
+
+def _scaled(values: np.ndarray, scaling: tuple[float, float]) -> np.ndarray:
+    """As float64, but for floats without scaling; the order is that of the volume, in which ``i`` is the fastest."""
     slope, intercept = scaling
-    if scaling != (1.0, 0.0):
-        values = values * slope + intercept
-    return finite(values.astype(np.float32)) if values.dtype.kind == "f" else values
+    return values if scaling == (1.0, 0.0) else values.astype(values.dtype.newbyteorder("=")) * slope + intercept

@@ -16,7 +16,6 @@ import numpy as np
 import SimpleITK
 
 from lib.imaging.image import LPS_TO_RAS
-from lib.imaging.isolation import isolated
 
 SimpleITK.ProcessObject.GlobalWarningDisplayOff()  # ITK would print what it finds odd, with the file's name
 
@@ -24,7 +23,6 @@ _GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
-_MEMORY, _SECONDS = 256 * 2**20, 20.0
 _UNITS = {1: 1e3, 3: 1e-3}
 """Of ``xyzt_units``: metres and micrometres in mm; everything else is mm."""
 
@@ -41,7 +39,7 @@ def nifti_affine(header: Any) -> np.ndarray:
     Returns:
         ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to RAS+ mm; not finite or not invertible where the header is bad.
     """
-    affine = isolated(_itk_affine, header, memory=_MEMORY, seconds=_SECONDS)
+    affine = _itk_affine(header)
     if affine is None:
         affine = np.array(header.get_best_affine(), dtype=np.float64)
         affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)

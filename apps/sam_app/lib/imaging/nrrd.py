@@ -16,7 +16,8 @@ import SimpleITK
 
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import LPS_TO_RAS, CorruptImageError, MedicalImage, UnsupportedImageError
-from lib.imaging.raster import finite
+from lib.imaging.isolation import claim
+from lib.imaging.piecewise import finite, piecewise
 
 _HEADER_LIMIT = 1024 * 1024
 _FIELD = re.compile(rb"([^:]+):(?!=)\s*(.*)")
@@ -74,18 +75,19 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
             )
         columns, rows, slices = (*size, 1)[:3]
         limits.check(slices, rows, columns)
+        claim(_bytes_a_value(reader.GetPixelID()) * components * math.prod(size), math.prod(size))
         if readable != header:
             file.seek(end.end())
             _append(file, Path(path), math.prod(size) * components * 8 if encoding in _BZIP2 else None)
         image = reader.Execute()
-        voxels = SimpleITK.GetArrayFromImage(image)
+        voxels = SimpleITK.GetArrayViewFromImage(image)
         voxels = voxels.reshape(slices, rows, columns, *([3] if colour else []))
         affine, axes = np.eye(4), min(len(size), 3)
         direction = np.array(image.GetDirection()).reshape(len(size), len(size))
         affine[:axes, :axes] = (direction * image.GetSpacing())[:axes, :axes]
         affine[:axes, 3] = image.GetOrigin()[:axes]
-    if voxels.dtype.kind == "f":
-        voxels = finite(voxels.astype(np.float32))
+        voxels = finite(_as_float32(voxels)) if voxels.dtype.kind == "f" else voxels.copy()
+        del image
     if not np.isfinite(affine).all():
         raise CorruptImageError("the NRRD image's geometry is not finite")
     return MedicalImage(
@@ -94,6 +96,17 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         file_format="NRRD",
         is_geometric={b"space", b"spacedirections"} <= fields.keys(),
     )
+
+
+def _bytes_a_value(pixel_id: int) -> int:
+    """What a number takes at most: twice in ITK or while non-finite ones are replaced; kept, on the way and served."""
+    stored = np.dtype(SimpleITK.GetArrayViewFromImage(SimpleITK.Image(1, 1, pixel_id)).dtype)
+    return 2 * stored.itemsize + 3 * (4 if stored.kind == "f" else stored.itemsize)
+
+
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return piecewise(lambda piece: piece.astype(np.float32), values, np.empty(values.shape, np.float32))
 
 
 def _fields(header: bytes) -> dict[bytes, bytes]:

@@ -8,14 +8,20 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.imaging.codestream import read_codestream
+from lib.imaging.codestream import check_scans, read_codestream
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImageError, affine_of_pixels
+from lib.imaging.isolation import claim
 
 _JPEG_HEADER = 1024 * 1024
 _ORIENTATION = 274
 _DEEP_LAYOUTS = ("LA;16B", "RGB;16B", "RGBA;16B")
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_BYTES_A_PIXEL = {"1": 8, "L": 6, "RGB": 18, **dict.fromkeys(_UINT16_MODES, 15)}
+_MOST_BYTES_A_PIXEL, _DEEP_BYTES_A_PIXEL, _PROGRESSIVE_BYTES_A_PIXEL = 24, 36, 8
+"""Of Pillow's picture, its copies on the way to an array, and three times the array, as :func:`claim` has it; of 16-bit
+samples with colour; beside it of the coefficients that a JPEG keeps until its last scan."""
+_PIXELS_AT_ONCE = 1 << 20
 
 
 def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> MedicalImage:
@@ -47,6 +53,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
         try:
             with Image.open(file, formats=[file_format]) as image:
                 limits.check(1, image.height, image.width)
+                claim(_bytes_a_pixel(image) * image.width * image.height, image.width * image.height)
                 pixels, affine = _deep_array(file) if _is_deep_png(image) else _page_array(image), _affine(image)
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
@@ -60,9 +67,20 @@ def _affine(image: Image.Image) -> np.ndarray:
     return affine_of_pixels(length, image.info.get("jfif_density", (0, 0)), is_turned=is_turned)
 
 
+def _bytes_a_pixel(image: Image.Image) -> int:
+    """What a pixel takes at most while the picture is read."""
+    if _layout(image) in _DEEP_LAYOUTS:
+        return _DEEP_BYTES_A_PIXEL
+    is_plain = "transparency" not in image.info
+    bytes_a_pixel = _BYTES_A_PIXEL.get(image.mode, _MOST_BYTES_A_PIXEL) if is_plain else _MOST_BYTES_A_PIXEL
+    return bytes_a_pixel + (_PROGRESSIVE_BYTES_A_PIXEL if image.info.get("progressive") else 0)
+
+
 def _check_jpeg(file: BinaryIO) -> None:
-    """Refuse, by its name, a JPEG that browsers do not show either."""
-    header = read_codestream(file.read(_JPEG_HEADER))
+    """Refuse, by its name, a JPEG that browsers do not show either, and one of too many scans."""
+    content = file.read()
+    header = read_codestream(content[:_JPEG_HEADER])
+    check_scans(content)
     file.seek(0)
     if header is not None and (header.is_lossless or header.precision != 8):
         kind = "lossless" if header.is_lossless else f"of {header.precision} bits"
@@ -74,7 +92,8 @@ def _check_jpeg(file: BinaryIO) -> None:
 def _page_array(image: Image.Image) -> np.ndarray:
     """The picture, decoded: ``(rows, columns)`` or ``(rows, columns, 3)``."""
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image
     if upright.mode == "1":
         return np.asarray(upright, dtype=np.uint8) * np.uint8(255)
     if upright.mode in _UINT16_MODES:
@@ -83,10 +102,10 @@ def _page_array(image: Image.Image) -> np.ndarray:
         return deep if transparent is None else np.where(deep == transparent, np.uint16(0), deep)
     if upright.has_transparency_data:
         grey = upright.mode in ("L", "LA", "La")
-        layered = np.asarray(upright.convert("RGBA"))
+        layered = np.asarray(upright if upright.mode == "RGBA" else upright.convert("RGBA"))
         colours = on_black(layered[..., :3], layered[..., 3])
         return np.ascontiguousarray(colours[..., 0]) if grey else colours
-    if upright.mode == "L":
+    if upright.mode in ("L", "RGB"):
         return np.asarray(upright)
     try:
         return np.asarray(upright.convert("RGB"))
@@ -94,9 +113,14 @@ def _page_array(image: Image.Image) -> np.ndarray:
         raise UnsupportedImageError(f"pixels of the layout {upright.mode} are not read") from error
 
 
+def _layout(image: Image.Image) -> str:
+    """How the samples of a PNG lie in its file; known until it is decoded."""
+    return "".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1]) if image.format == "PNG" else ""
+
+
 def _is_deep_png(image: Image.Image) -> bool:
     """Whether it has 16-bit samples with colour or an alpha channel; turned ones are left to Pillow."""
-    layout = "".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1]) if image.format == "PNG" else ""
+    layout = _layout(image)
     is_plain = "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
     return layout in _DEEP_LAYOUTS and is_plain
 
@@ -118,20 +142,9 @@ def on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     most = alpha.max()
     if alpha.min() == most:
         return np.ascontiguousarray(colours)
-    share = alpha.astype(np.float32)[..., np.newaxis] / np.float32(most)
-    return np.rint(colours * share).astype(colours.dtype)
-
-
-def finite(values: np.ndarray) -> np.ndarray:
-    """Replace NaN and infinities by the smallest finite value (by 0 if there is none).
-
-    Args:
-        values: Any shape, float.
-
-    Returns:
-        The same array if all of it is finite, else a copy of the same dtype.
-    """
-    good = np.isfinite(values)
-    if good.all():
-        return values
-    return np.where(good, values, values[good].min() if good.any() else 0).astype(values.dtype)
+    composed = np.empty(colours.shape, colours.dtype)
+    step = max(1, _PIXELS_AT_ONCE // colours.shape[1])
+    for rows in (slice(top, top + step) for top in range(0, len(colours), step)):
+        share = alpha[rows].astype(np.float32)[..., np.newaxis] / np.float32(most)
+        composed[rows] = np.rint(colours[rows] * share)
+    return composed

@@ -17,8 +17,8 @@ from lib.imaging.tiff import read_tiff
 DEFAULT_MAX_PIXELS = 512 * 512 * 2048
 """Some 2,000 CT slices: 1 GiB as 16-bit values."""
 DEFAULT_MAX_FRAMES = 4096
-_BYTES_A_PIXEL, _SECONDS = 16, 120.0
-"""What reading a file may take: a float, a copy of it and the decoder's own, of as many pixels as are read at most."""
+_MEMORY, _SECONDS = 64 * 2**20, 10.0
+"""What reading a header may take; the rest is claimed by it."""
 
 
 def read_image(
@@ -40,9 +40,19 @@ def read_image(
         UnsupportedImageError: Something else; the message says what was found.
         CorruptImageError: Truncated, damaged or contradictory.
         ImageTooLargeError: More than ``max_pixels`` or ``max_frames``.
+        MemoryBusyError: Others use the memory that it needs.
+        TimeLimitError: The current clock's time is up.
         OSError: The file itself cannot be opened. For any content that can be opened there is no other error.
     """
     limits = SizeLimits(max_pixels, max_frames)
+    if not os.path.isdir(path):
+        with open(path, "rb"):  # whatever keeps it from being opened is said by the system's own error
+            pass
+    return isolated(_read, os.path.abspath(path), limits, memory=_MEMORY, seconds=_SECONDS)
+
+
+def _read(path: str, limits: SizeLimits) -> MedicalImage:
+    """In a worker process."""
     if os.path.isdir(path):
         return read_dicom_series(path, limits=limits)
     with open(path, "rb") as file:
@@ -55,19 +65,6 @@ def read_image(
             return read_dicom_file(file, limits=limits)
         if file_format == "NIfTI":
             return read_nifti(file, limits=limits)
-    return isolated(
-        _read_natively,
-        os.fspath(path),
-        file_format,
-        limits,
-        memory=_BYTES_A_PIXEL * max_pixels,
-        seconds=_SECONDS,
-    )
-
-
-def _read_natively(path: str, file_format: str, limits: SizeLimits) -> MedicalImage:
-    """A file of a format whose libraries are written in C."""
-    with open(path, "rb") as file:
         if file_format == "NRRD":
             return read_nrrd(path, file, limits=limits)
         if file_format == "TIFF":

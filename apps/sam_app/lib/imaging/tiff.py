@@ -7,6 +7,7 @@ What a TIFF can hold is without end. What is read here is chosen by its tags, be
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +23,9 @@ from lib.imaging.image import (
     UnsupportedImageError,
     affine_of_pixels,
 )
-from lib.imaging.raster import finite, on_black
+from lib.imaging.isolation import claim
+from lib.imaging.piecewise import finite
+from lib.imaging.raster import on_black
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it says the same as its errors, and quotes the file
 
@@ -52,6 +55,9 @@ _WHOLE_SLIDES = {
     **{"is_svs": "Aperio SVS", "is_ndpi": "Hamamatsu NDPI", "is_scn": "Leica SCN", "is_bif": "Ventana BIF"},
     **{"is_philips": "Philips TIFF", "is_qpi": "PerkinElmer QPI"},
 }
+_BYTES_A_PIXEL, _COPIES = 32, 3
+"""Of one page, on the way from its samples to grey or RGB, beside these; and of all frames: in the worker, on the way
+and in the server."""
 _SPARE_TILE = 4096 * 4096
 """Pixels by which a tile may be larger than its image."""
 
@@ -89,9 +95,28 @@ def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
                 f"the {len(pages)} pages of the TIFF image differ in size or in kind of pixel ({sizes}). They would be "
                 "frames, so send those that are alike, or one of them"
             )
-        frames = np.stack([_upright(_pixels(page), page) for page in pages])
+        frames = _frames(pages)
         inverted = first.photometric == PHOTOMETRIC.MINISWHITE and first.bitspersample > 8
         return MedicalImage(frames=frames, affine=_affine(first), file_format="TIFF", inverted=inverted)
+
+
+def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
+    """``(K, rows, columns)`` or ``(K, rows, columns, 3)``, filled page by page."""
+    first = pages[0]
+    pixels = first.imagelength * first.imagewidth
+    claim(pixels * (_BYTES_A_PIXEL + first.samplesperpixel * (first.bitspersample + 7) // 8 * 2), pixels * len(pages))
+    page = _upright(_pixels(first), first)
+    claim(_COPIES * len(pages) * page.nbytes)
+    frames = np.empty((len(pages), *page.shape), page.dtype)
+    frames[0] = page
+    for k, other in enumerate(pages[1:], 1):
+        page = _upright(_pixels(other), other)
+        common = np.result_type(frames, page)
+        if common != frames.dtype:
+            claim(_COPIES * frames.size * common.itemsize)
+            frames = frames.astype(common)
+        frames[k] = page
+    return frames
 
 
 def _affine(page: TiffPage) -> np.ndarray:
@@ -204,7 +229,7 @@ def _grey(values: np.ndarray, page: TiffPage) -> np.ndarray:
         values = np.invert(values)
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return finite(values.astype(np.float32))
+            return finite(np.ascontiguousarray(values, np.float32))
     if values.dtype.itemsize == 8:
         fits = np.iinfo(np.int32).min <= values.min() and values.max() <= np.iinfo(np.int32).max
         return values.astype(np.int32 if fits else np.float32)

@@ -129,6 +129,15 @@ class ByteBoundedCache(Generic[K, V]):
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= self._size_of(oldest)
 
+    def give_up_oldest(self) -> bool:
+        """No longer keep the value that was not used for longest; False if none is kept."""
+        with self._lock:
+            if not self._entries:
+                return False
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= self._size_of(oldest)
+        return True
+
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
         with self._lock:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from lib.base.files import is_full
 from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.memory_budget import MemoryBusyError
 from lib.sam.checkpoints import CheckpointError
 from lib.sam.clock import TimeLimitError
 from lib.sam.prompts import PromptError
@@ -66,6 +67,7 @@ STATUS: dict[type[Exception], int] = {
     UnknownImageError: 404,
     UnknownResultError: 404,
     BusyError: 429,
+    MemoryBusyError: 503,
     GivenUpError: 500,
     DicomWebError: 502,
     DicomWebUnreachableError: 503,

@@ -4,6 +4,7 @@ The keys that pass through the dictionary, in order:
 
 ==============  ========================================================================================
 ``image``       path, array or :class:`~lib.imaging.image.MedicalImage`; after loading always the latter
+``reserved``    memory for work on the image, given back when nobody holds the dictionary any more
 ``slice``       k, the frame that was asked for; ``slice_source`` says by what
 ``objects``     list of :class:`~lib.sam.prompts.Prompts`, one an object; empty asks for automatic
 ``prompts``     where they come from instead of the client, see :mod:`lib.transforms.prompt_sources`

@@ -13,6 +13,7 @@ from monai.transforms import MapTransform, Transform
 
 from lib.imaging.image import ImageError, MedicalImage
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.memory_budget import budget
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
 from lib.sam.clock import current_clock
 
@@ -100,9 +101,10 @@ class LoadMedicalImaged(MapTransform):
         self.load = LoadMedicalImage(max_pixels, max_frames, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each key's value by the loaded image."""
+        """Replace each key's value by the loaded image; ``reserved`` is the memory for work on it."""
         result = dict(data)
         with current_clock().stage("read"):
             for key in self.key_iterator(result):
                 result[key] = self.load(result[key], self.sha256)
+                result["reserved"] = budget.for_work_on(result[key])
         return result

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from monai.transforms import Transform
 
 from lib.imaging.image import Display, MedicalImage, VoiTable, VoiTransform, Window
 from lib.imaging.image_cache import once_per_image
+from lib.imaging.piecewise import piecewise
 from lib.imaging.views import grey_to_rgb
 from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
@@ -239,6 +241,10 @@ def apply_window(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
     Returns:
         uint8 of the same shape.
     """
+    return piecewise(partial(_apply, transform=transform), values, np.empty(values.shape, np.uint8))
+
+
+def _apply(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
     if isinstance(transform, VoiTable):
         outputs = np.frombuffer(transform.outputs, np.uint8)
         places = np.rint(values.astype(np.float64) - transform.first_mapped)
