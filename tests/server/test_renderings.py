@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -264,7 +265,7 @@ def test_more_renderings_than_cores_wait_and_give_up_when_their_time_is_up(store
     assert shared.with_file(result, "overlay.png").path("overlay.png").is_file()
 
 
-@pytest.mark.parametrize("moment", ["write_bytes", "fsync"])
+@pytest.mark.parametrize("moment", ["write", "fsync"])
 def test_a_full_disk_leaves_the_result_as_it_was(store, monkeypatch, moment):
     result = a_picture(store)
     before = {path.name: path.read_bytes() for path in result.folder.iterdir()}
@@ -272,19 +273,18 @@ def test_a_full_disk_leaves_the_result_as_it_was(store, monkeypatch, moment):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def half(path: Path, content: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(content[: len(content) // 2])
-        full()
-
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch:
         if moment == "fsync":
             patch.setattr(results.os, "fsync", full)
-        else:
-            patch.setattr(Path, "write_bytes", half)
-        for name in ("overlay.png", "segmentation.dcm"):
-            with pytest.raises(NoSpaceError, match="no space left"):
-                made(store, result, name)
+        else:  # half of a file is written
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, unlimited[1]))
+        try:
+            for name in ("overlay.png", "segmentation.dcm"):
+                with pytest.raises(NoSpaceError, match="no space left"):
+                    made(store, result, name)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert {path.name: path.read_bytes() for path in result.folder.iterdir()} == before
     assert made(store, result, "segmentation.dcm")
 

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
@@ -27,6 +24,7 @@ from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.base.scratch import scratch_file
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.body_check import FormText, form_only
@@ -105,15 +103,15 @@ def infer(
     note_viewer_prompts(allowed)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
-    with admission.inside(), ExitStack() as uploads:
+    with admission.inside():
         if given:
             check_meant(images, given, viewer)
         if session:
             asked.update(image=session.image, session=session.to_json())
         elif file:
-            asked["image"] = uploads.enter_context(_on_disk(file))
+            asked["image"] = _on_disk(file)
         if label:
-            asked["sent_label"] = uploads.enter_context(_on_disk(label))
+            asked["sent_label"] = _on_disk(label)
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         result = app.infer(asked, images)
         if given:  # a file may have been replaced while it was segmented: then nobody gets the result
@@ -130,13 +128,12 @@ def infer(
     return answer
 
 
-@contextmanager
-def _on_disk(upload: UploadFile) -> Iterator[str]:
-    """The path of an upload's content, under the suffixes of its name, within the ``with`` block."""
-    with tempfile.NamedTemporaryFile(suffix="".join(Path(upload.filename or "").suffixes)) as file:
+def _on_disk(upload: UploadFile) -> str:
+    """The path of an upload's content, under the suffixes of its name, until the request ends."""
+    path = scratch_file("".join(Path(upload.filename or "").suffixes))
+    with open(path, "wb") as file:
         shutil.copyfileobj(upload.file, file)
-        file.flush()
-        yield file.name
+    return path
 
 
 def _allowed_params(params: str) -> dict[str, Any]:
