@@ -80,6 +80,8 @@ class DicomWebStore(DicomWebLabels):
         exclusive: bool = False,
     ) -> None:
         self._client = client
+        self._search_filter = dict(search_filter)
+        self._fetch_by_frame = fetch_by_frame
         self._convert_to_nifti = convert_to_nifti
         self._extensions = ["*.nii.gz", "*.nii"]
         place = _place(client, cache_path)
