@@ -1,6 +1,7 @@
 """The inference task by itself, as MONAI Label calls it, without a server."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nrrd
@@ -17,6 +18,7 @@ from lib.infers.sam_2d import Sam2D
 from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.clock import Clock, use_clock
 from lib.sam.engine import Engine
+from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import PromptError
 from lib.sam.registry import MODELS
 from lib.transforms.limits import Limits
@@ -111,9 +113,8 @@ def test_an_empty_mask_is_a_file_too(task, monkeypatch):
     decode = predict.decode
 
     def nothing(*args, **kwargs):
-        predictions = decode(*args, **kwargs)
-        predictions[0].masks[:] = False
-        return predictions
+        [prediction] = decode(*args, **kwargs)
+        return [replace(prediction, packed=(PackedMask.of(np.zeros((40, 50), bool)),))]
 
     monkeypatch.setattr(predict, "decode", nothing)
     path, facts = task({"image": image, "foreground": [[5, 5, 1]], "result_extension": ".nrrd"})

@@ -6,6 +6,7 @@ import pytest
 from lib.sam.automatic import GridOptions, _without_hidden, segment_automatically
 from lib.sam.checkpoints import CheckpointStore
 from lib.sam.embeddings import EmbeddingCache
+from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.registry import MODELS
 
@@ -60,7 +61,7 @@ def test_what_would_be_hidden_is_left_out():
         mask = np.zeros((1, 10, 20), bool)
         for part in columns:
             mask[0, :, part] = True
-        return Prediction(masks=mask, scores=np.ones(1), low_res_logits=np.zeros((1, 256, 256)))
+        return Prediction(packed=(PackedMask.of(mask[0]),), scores=np.ones(1), low_res_logits=np.zeros((1, 256, 256)))
 
     large, middle = prediction(slice(0, 20)), prediction(slice(2, 8))
     left, right = prediction(slice(2, 5)), prediction(slice(5, 8))

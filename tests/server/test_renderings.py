@@ -23,6 +23,7 @@ from lib.imaging.image import CorruptImageError, ImageTooLargeError, MedicalImag
 from lib.imaging.readers import read_image
 from lib.imaging.views import contour, overlay
 from lib.sam.clock import Clock, TimeLimitError, use_clock
+from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 from lib.server import renderings as module
 from lib.server import results
@@ -50,7 +51,9 @@ def predictions(size: tuple[int, int]) -> list[Prediction]:
     large[2:20, 3:20], small[5:9, 5:9], other[-4:, -5:] = True, True, True
     return [
         Prediction(
-            np.stack(masks), np.linspace(0.9, 0.8, len(masks), dtype=np.float32), np.zeros((len(masks), 4, 4), "f4")
+            tuple(map(PackedMask.of, masks)),
+            np.linspace(0.9, 0.8, len(masks), dtype=np.float32),
+            np.zeros((len(masks), 4, 4), "f4"),
         )
         for masks in ([large, small], [other])
     ]

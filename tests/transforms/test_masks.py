@@ -1,6 +1,7 @@
 import numpy as np
 
 from lib.imaging.image import MedicalImage
+from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd, candidate_masks, merge_masks
 
@@ -8,7 +9,9 @@ from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeM
 def prediction(mask: np.ndarray) -> Prediction:
     worse = np.zeros_like(mask)
     return Prediction(
-        masks=np.stack([mask, worse]), scores=np.array([0.9, 0.1]), low_res_logits=np.zeros((2, 256, 256))
+        packed=(PackedMask.of(mask), PackedMask.of(worse)),
+        scores=np.array([0.9, 0.1]),
+        low_res_logits=np.zeros((2, 256, 256)),
     )
 
 
@@ -26,13 +29,13 @@ def test_smaller_objects_are_on_top_and_keep_their_numbers():
 
 def test_of_equally_large_objects_the_later_is_on_top():
     mask = np.eye(4, dtype=bool)
-    assert np.array_equal(merge_masks([mask, mask], (4, 4)), 2 * mask)
+    assert np.array_equal(merge_masks([PackedMask.of(mask)] * 2, (4, 4)), 2 * mask)
 
 
 def test_an_object_without_that_candidate_gives_its_best_one():
     mask = np.eye(4, dtype=bool)
     masks = candidate_masks([prediction(mask)], 1), candidate_masks([prediction(mask)], 2)
-    assert not masks[0][0].any() and np.array_equal(masks[1][0], mask)
+    assert not masks[0][0].area and np.array_equal(masks[1][0], mask)
 
 
 def test_no_objects_give_an_empty_map():
@@ -60,12 +63,12 @@ def test_the_largest_piece_is_kept_and_holes_are_filled_if_asked_for():
     before = mask.copy()
     cases = {(False, False): 100 - 9 + 12 + 1, (True, False): 91, (False, True): 100 + 12 + 1, (True, True): 100}
     for (largest, fill), area in cases.items():
-        data = {"masks": [mask, ~mask], "largest_component": largest, "fill_holes": fill}
-        cleaned = CleanMasksd()(data)["masks"][0]
+        data = {"masks": [PackedMask.of(mask), PackedMask.of(~mask)], "largest_component": largest, "fill_holes": fill}
+        cleaned = np.asarray(CleanMasksd()(data)["masks"][0])
         assert np.count_nonzero(cleaned) == area and cleaned.dtype == bool, (largest, fill)
-    assert np.array_equal(CleanMasksd()({"masks": [mask]})["masks"][0], before)
+    assert np.array_equal(CleanMasksd()({"masks": [PackedMask.of(mask)]})["masks"][0], before)
 
 
 def test_an_empty_mask_stays_empty():
-    empty = {"masks": [np.zeros((20, 30), bool)], "largest_component": True, "fill_holes": True}
-    assert not CleanMasksd()(empty)["masks"][0].any()
+    empty = {"masks": [PackedMask.of(np.zeros((20, 30), bool))], "largest_component": True, "fill_holes": True}
+    assert not CleanMasksd()(empty)["masks"][0].area

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from lib.imaging.image_cache import ImageCache
 from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
@@ -174,7 +172,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "image_notes": list(data["image"].notes),
         "window": data["window"].as_dict(),
         "scores": [scores[0] for scores in candidate_scores],
-        "areas": [int(np.count_nonzero(mask)) for mask in data["masks"]],
+        "areas": [mask.area for mask in data["masks"]],
         "candidates": max(map(len, candidate_scores), default=1),
         "candidate_scores": candidate_scores,
     }

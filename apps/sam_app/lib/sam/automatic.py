@@ -81,23 +81,23 @@ def segment_automatically(
     keep = nms(boxes, scores, options.max_overlap)
     predictions: list[Prediction] = []
     for index in keep.tolist():
-        mask = predictor.masks(logits[index][None, None], embedding.image_size)[0].cpu().numpy()
-        if options.min_area <= mask.mean() <= options.max_area:
-            low_res = logits[index][None].cpu().numpy()
-            predictions.append(Prediction(masks=mask, scores=scores[index][None].cpu().numpy(), low_res_logits=low_res))
+        restored = predictor.restore(embedding, scores[index][None].cpu().numpy(), logits[index][None].cpu().numpy())
+        if options.min_area <= restored.packed[0].area / (height * width) <= options.max_area:
+            predictions.append(restored)
         if len(predictions) == options.max_objects:
             break
-    predictions.sort(key=lambda prediction: -int(np.count_nonzero(prediction.masks)))
+    predictions.sort(key=lambda prediction: -prediction.packed[0].area)
     return _without_hidden(predictions, options.min_area * height * width)
 
 
 def _without_hidden(predictions: list[Prediction], min_pixels: float) -> list[Prediction]:
     """Those of which something is seen when they are painted in their order, each on top of the ones before."""
     seen: list[Prediction] = []
-    covered = np.False_
+    covered = np.zeros(predictions[0].packed[0].shape if predictions else (0, 0), dtype=bool)
     for prediction in reversed(predictions):
-        mask = prediction.masks[0]
-        if np.count_nonzero(mask & ~covered) >= max(1, min_pixels):
+        mask = prediction.packed[0]
+        part, below = mask.part, covered[mask.rows, mask.columns]
+        if np.count_nonzero(part & ~below) >= max(1, min_pixels):
             seen.append(prediction)
-            covered = covered | mask
+            below |= part
     return seen[::-1]

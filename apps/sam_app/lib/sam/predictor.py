@@ -18,6 +18,7 @@ from lib.sam.clock import current_clock
 from lib.sam.device_queue import DeviceQueue, ShouldStop, WorkAhead
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
+from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import MASK_LOGITS_SIZE, Prompts
 from lib.sam.registry import ModelSpec
@@ -35,14 +36,19 @@ class Prediction:
     """The candidates for one object, best score first.
 
     Args:
-        masks: ``(C, H, W)`` bool, at the image's size; C is 1, or 3 with ``multimask``.
+        packed: The C masks, at the image's size; C is 1, or 3 with ``multimask``.
         scores: ``(C,)`` float32, the model's own estimate of each mask's IoU.
         low_res_logits: ``(C, 256, 256)`` float32, fit to be the next call's ``mask_logits``.
     """
 
-    masks: np.ndarray
+    packed: tuple[PackedMask, ...]
     scores: np.ndarray
     low_res_logits: np.ndarray
+
+    @property
+    def masks(self) -> np.ndarray:
+        """``(C, H, W)`` bool: all of them at once, each time anew."""
+        return np.stack([np.asarray(mask) for mask in self.packed])
 
 
 class Predictor:
@@ -176,20 +182,26 @@ class Predictor:
             low_res_logits: ``(C, 256, 256)`` float32.
         """
         logits = self._tensor(low_res_logits)[None]
-        masks = self._preprocessor.masks(logits, embedding.image_size)[0].cpu().numpy()
-        return Prediction(masks=masks, scores=scores, low_res_logits=low_res_logits)
+        packed = self._packed(logits, embedding.image_size)
+        return Prediction(packed=packed, scores=scores, low_res_logits=low_res_logits)
 
     def _decode_batch(self, embedding: Embedding, batch: Sequence[Prompts], multimask: bool) -> Iterator[Prediction]:
         low_res, scores = self.decode_logits(embedding, batch, multimask=multimask)
-        masks = self._preprocessor.masks(low_res, embedding.image_size)
         order = torch.argsort(scores, dim=1, descending=True, stable=True)
         for index in range(len(batch)):
             ranks = order[index]
             yield Prediction(
-                masks=masks[index, ranks].cpu().numpy(),
+                packed=self._packed(low_res[index, ranks][None], embedding.image_size),
                 scores=scores[index, ranks].cpu().numpy(),
                 low_res_logits=low_res[index, ranks].cpu().numpy(),
             )
+
+    def _packed(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> tuple[PackedMask, ...]:
+        """``(1, C, 256, 256)`` logits to masks, one after the other: at the image's size there is one at a time."""
+        return tuple(
+            PackedMask.of(self.masks(low_res_logits[:, rank : rank + 1], image_size)[0, 0].cpu().numpy())
+            for rank in range(low_res_logits.shape[1])
+        )
 
     @torch.inference_mode()
     def decode_logits(

@@ -6,7 +6,8 @@ Everything else that the GET routes answer is made of these files by :mod:`lib.s
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,15 +54,15 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
         masks = candidate_masks(data["predictions"], candidate)
         labels = merge_masks(masks, (frame.shape[0], frame.shape[1]))
         result.write(candidate_file(MASK, candidate), encode_png(labels))
-        if sum(map(np.count_nonzero, masks)) > np.count_nonzero(labels):
-            packed = {f"mask_{n}": np.packbits(mask, bitorder="little") for n, mask in enumerate(masks)}
-            result.write(candidate_file(MASKS, candidate), _npz(packed, compressed=True))
+        if sum(mask.area for mask in masks) > np.count_nonzero(labels):
+            bits = ((f"mask_{n}", np.packbits(np.asarray(mask), bitorder="little")) for n, mask in enumerate(masks))
+            result.write(candidate_file(MASKS, candidate), _npz(bits, compressed=True))
     if data["objects"]:
         arrays = {}
         for index, prediction in enumerate(data["predictions"]):
             arrays[f"scores_{index}"] = prediction.scores
             arrays[f"logits_{index}"] = prediction.low_res_logits
-        result.write(LOGITS, _npz(arrays))
+        result.write(LOGITS, _npz(arrays.items()))
 
 
 def stored_labels(result: StoredResult, candidate: int) -> np.ndarray:
@@ -74,18 +75,20 @@ def has_overlaps(result: StoredResult, candidate: int) -> bool:
     return candidate_file(MASKS, candidate) in result.manifest["files"]
 
 
-def stored_masks(result: StoredResult, candidate: int) -> list[np.ndarray]:
-    """``(rows, columns)`` bool, the candidate's whole mask of each object.
+def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
+    """``(rows, columns)`` bool, the candidate's whole mask of each object, one after the other.
 
     Of a result from before these were kept, it is what the label map shows of each.
     """
     labels = stored_labels(result, candidate)
     numbers = range(len(result.manifest["result"]["scores"]))
     if not has_overlaps(result, candidate):
-        return [labels == number + 1 for number in numbers]
+        yield from (labels == number + 1 for number in numbers)
+        return
     arrays = read_arrays(result.path(candidate_file(MASKS, candidate)))
-    flat = [np.unpackbits(arrays[f"mask_{n}"], count=labels.size, bitorder="little") for n in numbers]
-    return [mask.reshape(labels.shape).astype(bool) for mask in flat]
+    for n in numbers:
+        flat = np.unpackbits(arrays[f"mask_{n}"], count=labels.size, bitorder="little")
+        yield flat.view(bool).reshape(labels.shape)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -95,9 +98,11 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _npz(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> bytes:
-    """Arrays by name as the content of a ``.npz`` file."""
+def _npz(arrays: Iterable[tuple[str, np.ndarray]], *, compressed: bool = False) -> bytes:
+    """Arrays by name as the content of a ``.npz`` file; one of them is looked at at a time."""
     buffer = io.BytesIO()
-    save: Callable[..., None] = np.savez_compressed if compressed else np.savez
-    save(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+        for name, array in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     return buffer.getvalue()

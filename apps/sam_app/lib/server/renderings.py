@@ -25,12 +25,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from pydicom import Dataset
 
 from lib.imaging.dicom_io import read_dataset, to_bytes
 from lib.imaging.guard import corrupt_on_failure
+from lib.imaging.memory_budget import budget, working_bytes
 from lib.imaging.secondary_capture import secondary_capture
 from lib.imaging.segmentation import segmentation
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
@@ -48,6 +50,7 @@ CONTOUR = "contour.png"
 SECONDARY_CAPTURE = "secondary_capture.dcm"
 SEGMENTATION = "segmentation.dcm"
 
+_SEGMENT_BYTES_A_PIXEL = 3
 _BAD_HEADER = "the DICOM image's header is damaged, so that no DICOM object can be made that belongs to it"
 
 
@@ -92,10 +95,12 @@ class Renderings:
         if make in (_secondary_capture, _segmentation) and SOURCE in makers:
             result = self.with_file(result, SOURCE)
         try:
+            reserved = budget.reserve(_bytes_for(result, make))
             with self._place(), current_clock().stage("write"):
                 content = make(result, candidate)
         except FileNotFoundError:
             raise UnknownResultError("the result was deleted meanwhile") from None
+        reserved.release()
         return self._store.add(result, name, content)
 
     @contextmanager
@@ -109,6 +114,13 @@ class Renderings:
             yield
         finally:
             self._places.release()
+
+
+def _bytes_for(result: StoredResult, make: Maker) -> int:
+    """What making a file takes at its peak, by the picture's size; of a Segmentation by that of all its segments."""
+    size = (int(result.manifest["input"].get("rows", 0)), int(result.manifest["input"].get("columns", 0)))
+    objects = len(result.manifest["result"]["scores"]) if make is _segmentation else 0
+    return working_bytes(size) + _SEGMENT_BYTES_A_PIXEL * objects * size[0] * size[1]
 
 
 def check_file(result: StoredResult, name: str) -> None:
@@ -155,7 +167,8 @@ def _image(result: StoredResult, _: int) -> bytes:
 
 def _object_mask(result: StoredResult, candidate: int, *, number: int) -> bytes:
     """An object's number on its whole mask, 0 elsewhere."""
-    return encode_png(np.where(stored_masks(result, candidate)[number - 1], np.uint8(number), np.uint8(0)))
+    mask = next(islice(stored_masks(result, candidate), number - 1, None))
+    return encode_png(np.where(mask, np.uint8(number), np.uint8(0)))
 
 
 def _overlay(result: StoredResult, candidate: int) -> bytes:
@@ -204,7 +217,11 @@ def _segmentation(result: StoredResult, candidate: int) -> bytes:
     """The masks as a Segmentation, with a segment for each object; segments may overlap (PS3.3 C.8.20.2)."""
     source, facts = _source_header(result), result.manifest["result"]
     overlaps = has_overlaps(result, candidate)
-    objects = np.stack(stored_masks(result, candidate), axis=-1) if overlaps else stored_labels(result, candidate)
+    objects = stored_labels(result, candidate)
+    if overlaps:
+        objects = np.zeros((*objects.shape, len(facts["scores"])), dtype=bool)
+        for index, mask in enumerate(stored_masks(result, candidate)):
+            objects[..., index] = mask
     label = result.manifest["effective"].get("label") or "Object"
     with corrupt_on_failure(_BAD_HEADER):
         dataset = segmentation(

@@ -12,7 +12,7 @@ The keys that pass through the dictionary, in order:
 ``frame``       that frame: modality values, then ``(H, W, 3)`` uint8 after windowing
 ``window``      what was asked for (``window_asked``), then :class:`~lib.transforms.window.AppliedWindow`
 ``predictions`` list of :class:`~lib.sam.predictor.Prediction`, one an object
-``masks``       list of ``(H, W)`` bool, one an object, whole: they can overlap
+``masks``       list of :class:`~lib.sam.packed_mask.PackedMask`, one an object, whole: they can overlap
 ``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
 ``pred``        :class:`~lib.imaging.slice_labels.SliceLabels`: ``labels`` in its frame of the volume
 ==============  ========================================================================================

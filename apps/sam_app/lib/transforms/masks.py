@@ -10,10 +10,11 @@ from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.slice_labels import SliceLabels
+from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 
 
-def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> list[np.ndarray]:
+def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> list[PackedMask]:
     """One candidate mask of each object, whole: masks of different objects can overlap.
 
     Args:
@@ -21,27 +22,28 @@ def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> li
         candidate: Rank of the candidate by score, from 0; an object with fewer gives its best one.
 
     Returns:
-        ``(H, W)`` bool for each object.
+        One for each object.
     """
-    return [prediction.masks[candidate if candidate < len(prediction.masks) else 0] for prediction in predictions]
+    return [prediction.packed[candidate if candidate < len(prediction.packed) else 0] for prediction in predictions]
 
 
-def merge_masks(masks: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def merge_masks(masks: Sequence[PackedMask], size: tuple[int, int]) -> np.ndarray:
     """Masks in one label map, in which each pixel belongs to one object.
 
     Where masks overlap the smaller one wins, of equally large ones the later, so that an object inside another stays
     visible.
 
     Args:
-        masks: ``(H, W)`` bool, at most 255, in the order in which the objects are numbered from 1.
+        masks: Of that size, at most 255, in the order in which the objects are numbered from 1.
         size: ``(H, W)``.
 
     Returns:
         ``(H, W)`` uint8, 0 background.
     """
     labels = np.zeros(size, dtype=np.uint8)
-    for index in sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n]))):
-        labels[masks[index]] = index + 1
+    for index in sorted(range(len(masks)), key=lambda n: -masks[n].area):
+        mask = masks[index]
+        labels[mask.rows, mask.columns][mask.part] = index + 1
     return labels
 
 
@@ -70,11 +72,11 @@ class CleanMasksd(Transform):
         return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
 
 
-def _cleaned(mask: np.ndarray, steps: Sequence[Transform]) -> np.ndarray:
-    channel = mask[None].astype(np.uint8)  # a copy: the transforms may write into what they get
+def _cleaned(mask: PackedMask, steps: Sequence[Transform]) -> PackedMask:
+    channel = np.asarray(mask, dtype=np.uint8)[None]
     for step in steps:
         channel = step(channel)
-    return np.asarray(channel[0], dtype=bool)
+    return PackedMask.of(np.asarray(channel[0], dtype=bool))
 
 
 class MergeMasksd(Transform):
