@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_FILE = Path(__file__).resolve().parents[1] / "apps" / "sam_app" / "logs" / "audit.jsonl"
-OUTCOMES = ("ok", "refused", "failed", "disconnected")
+OUTCOMES = ("ok", "refused", "failed", "disconnected", "timeout")
 
 Entry = dict[str, Any]
 

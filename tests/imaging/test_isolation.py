@@ -3,6 +3,7 @@ from __future__ import annotations
 import operator
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from lib.imaging import isolation
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 from lib.imaging.isolation import isolated
+from lib.sam.clock import ClientLeftError, Clock, TimeLimitError, use_clock
 
 MEBIBYTE = 2**20
 
@@ -129,3 +131,28 @@ def _double(value: int) -> int:
 
 def _touch(count: int) -> int:
     return len(b"x" * count)
+
+
+def test_a_call_ends_with_the_time_of_its_request() -> None:
+    started = time.monotonic()
+    with use_clock(Clock(0.3)), pytest.raises(TimeLimitError):
+        call(time.sleep, 20)
+    assert time.monotonic() - started < 5
+
+
+def test_a_call_ends_when_the_client_leaves() -> None:
+    started, clock = time.monotonic(), Clock(60)
+    threading.Timer(0.3, clock.cancel).start()
+    with use_clock(clock), pytest.raises(ClientLeftError):
+        call(time.sleep, 20)
+    assert time.monotonic() - started < 5
+    assert call(operator.add, 1, 2) == 3
+
+
+def test_waiting_for_a_worker_ends_with_the_time_of_the_request() -> None:
+    with ThreadPoolExecutor(len(workers())) as pool:
+        busy = [pool.submit(call, time.sleep, 1.5) for _ in workers()]
+        time.sleep(0.3)
+        with use_clock(Clock(0.2)), pytest.raises(TimeLimitError):
+            call(os.getpid)
+        assert all(each.result() is None for each in busy)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lib.sam.clock import Clock, TimeLimitError, use_clock
+from lib.sam.clock import ClientLeftError, Clock, TimeLimitError, use_clock
 from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue, PreemptedError
 
 
@@ -188,3 +188,13 @@ def test_what_fails_ahead_is_left_and_the_rest_is_done(queue: DeviceQueue, caplo
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert done == ["next"]
     assert "background thread device failed" in caplog.text
+
+
+def test_who_leaves_while_waiting_makes_room(queue: DeviceQueue):
+    occupied = Occupied(queue)
+    clock = Clock(60)
+    threading.Timer(0.2, clock.cancel).start()
+    with use_clock(clock), pytest.raises(ClientLeftError):
+        queue.run(lambda: pytest.fail("it was begun"))
+    assert queue.stats()["waiting"] == 0
+    occupied.release()

@@ -116,11 +116,11 @@ def test_the_summary_counts_by_user_and_outcome(log, capsys):
     audit.main(["--file", str(log), "--summary"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows == [
-        ["user", "ok", "refused", "failed", "disconnected", "all"],
-        ["-", "0", "2", "0", "0", "2"],
-        ["ben", "0", "2", "0", "0", "2"],
-        ["key:anna", "2", "0", "1", "0", "3"],
-        ["all", "2", "4", "1", "0", "7"],
+        ["user", "ok", "refused", "failed", "disconnected", "timeout", "all"],
+        ["-", "0", "2", "0", "0", "0", "2"],
+        ["ben", "0", "2", "0", "0", "0", "2"],
+        ["key:anna", "2", "0", "1", "0", "0", "3"],
+        ["all", "2", "4", "1", "0", "0", "7"],
     ]
 
 

@@ -21,10 +21,12 @@ import ctypes
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import queue
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -42,7 +44,7 @@ from pydicom import FileDataset
 
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError, MedicalImage
 from lib.imaging.memory_budget import budget, working_bytes
-from lib.sam.clock import current_clock
+from lib.sam.clock import LOOK_S, current_clock
 
 Result = TypeVar("Result")
 
@@ -96,7 +98,7 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
         CorruptImageError: The worker ended, each time: by an abort or a fault inside a native library.
         ImageTooLargeError: The call takes longer than it may, or needs more memory than is ever allowed.
         MemoryBusyError: It needs memory that others have, and was not freed in time.
-        TimeLimitError: The current clock's time is up.
+        TimeLimitError: The current clock's time is up, or its client has left.
     """
     if _is_worker:
         return function(*args)
@@ -265,7 +267,22 @@ class _Worker:
         return answer
 
     def _receive(self, count: int, deadline: float) -> bytes:
-        self._channel.settimeout(max(0.001, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)))
+        """So many bytes of the worker's answer.
+
+        Raises:
+            TimeoutError: If they do not come before the deadline, or the client leaves.
+        """
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+
+        def happens(seconds: float) -> bool:
+            left = min(seconds, deadline - time.monotonic())
+            if left <= 0:
+                raise TimeoutError
+            return bool(poll.poll(math.ceil(left * 1000)))
+
+        if not current_clock().waits_for(happens):
+            raise TimeoutError
         return self._channel.recv(count, socket.MSG_WAITALL)
 
     def stop(self) -> None:
@@ -312,7 +329,7 @@ class _Pool:
         while True:
             current_clock().check()
             with contextlib.suppress(queue.Empty):
-                return self._idle.get(timeout=1)
+                return self._idle.get(timeout=LOOK_S)
 
     def give_back(self, worker: _Worker) -> None:
         """It did its work."""

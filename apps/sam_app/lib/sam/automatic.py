@@ -81,6 +81,7 @@ def segment_automatically(
     keep = nms(boxes, scores, options.max_overlap)
     predictions: list[Prediction] = []
     for index in keep.tolist():
+        current_clock().check()
         restored = predictor.restore(embedding, scores[index][None].cpu().numpy(), logits[index][None].cpu().numpy())
         if options.min_area <= restored.packed[0].area / (height * width) <= options.max_area:
             predictions.append(restored)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitedTooLong
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -71,8 +70,10 @@ class ByteBoundedCache(Generic[K, V]):
             return self._compute(key, compute, mine)
         try:
             with current_clock().stage("wait"):
-                return running.future.result(min(current_clock().remaining, threading.TIMEOUT_MAX))
-        except (TimeLimitError, PreemptedError, WaitedTooLong):
+                if not current_clock().waits_for(lambda seconds: bool(wait([running.future], seconds).done)):
+                    current_clock().check()
+                return running.future.result()
+        except (TimeLimitError, PreemptedError):
             current_clock().check()
             return self.get_or_compute(key, compute)
         finally:

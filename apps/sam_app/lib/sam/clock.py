@@ -2,20 +2,28 @@
 
 A :class:`Clock` is started where work begins: for a request, or for a segmentation that was put into the queue.
 Everything below finds it by :func:`current_clock`, in the thread that does the work. Python cannot stop a thread from
-outside, so that the work itself looks at the clock between its steps and ends with :class:`TimeLimitError`.
+outside, so that the work itself looks at the clock between its steps and while it waits, and ends with
+:class:`TimeLimitError`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+LOOK_S = 0.1
+"""How often work that waits looks whether it is to end, in seconds."""
 
 
 class TimeLimitError(RuntimeError):
     """The work took longer than it may; nothing of it is kept."""
+
+
+class ClientLeftError(TimeLimitError):
+    """Nobody waits for the work any more."""
 
 
 class Clock:
@@ -28,6 +36,7 @@ class Clock:
     def __init__(self, seconds: float = math.inf) -> None:
         self._limit = seconds
         self._started = time.monotonic()
+        self._is_cancelled = False
         self.stages: dict[str, float] = {}
         """Seconds by stage, in the order in which the stages were first entered."""
 
@@ -41,14 +50,40 @@ class Clock:
         """Seconds that are left, at least 0; infinity without a limit."""
         return max(0.0, self._limit - self.elapsed)
 
+    def cancel(self) -> None:
+        """Nobody waits for the work any more: it is to end at its next step."""
+        self._is_cancelled = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the work is to end."""
+        return self._is_cancelled or self.remaining == 0
+
     def check(self) -> None:
-        """Go on only if there is time left.
+        """Go on only if there is time left and somebody waits.
 
         Raises:
-            TimeLimitError: If there is none.
+            ClientLeftError: If nobody does.
+            TimeLimitError: If there is no time left.
         """
+        if self._is_cancelled:
+            raise ClientLeftError("the client has left")
         if self.remaining == 0:
             raise TimeLimitError(f"the work was given up after {self._limit:g} seconds, the limit of this server")
+
+    def waits_for(self, happens: Callable[[float], bool]) -> bool:
+        """Wait for something, as long as the work may go on.
+
+        Args:
+            happens: Waits at most so many seconds, and tells whether it happened: ``Event.wait``.
+
+        Returns:
+            Whether it happened; if not, :meth:`check` says why the work is to end.
+        """
+        while not happens(min(self.remaining, LOOK_S)):
+            if self.is_over:
+                return False
+        return True
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

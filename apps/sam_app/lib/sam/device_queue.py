@@ -110,9 +110,11 @@ class DeviceQueue:
         with self._lock:
             self._jobs.append(job)
             self._wake()
-        if not job.started.wait(min(clock.remaining, threading.TIMEOUT_MAX)):
+        if not clock.waits_for(job.started.wait):
             with self._lock, suppress(ValueError):  # it has been begun in this moment: wait for it
                 self._jobs.remove(job)
+                if clock.remaining:
+                    clock.check()
                 raise TimeLimitError("the device was not free within the time that this server allows")
         job.done.wait()
         if job.error is not None:

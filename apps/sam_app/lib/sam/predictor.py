@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lib.sam.clock import current_clock
-from lib.sam.device_queue import DeviceQueue, ShouldStop, WorkAhead
+from lib.sam.device_queue import DeviceQueue, PreemptedError, ShouldStop, WorkAhead
 from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.packed_mask import PackedMask
@@ -95,10 +95,20 @@ class Predictor:
 
         Raises:
             ValueError: If the image has another shape or dtype.
-            TimeLimitError: If the current clock's time is up before the encoder could start.
+            TimeLimitError: If the current clock's time is up, or its client has left, and nobody else waits for this.
         """
-        key = self._key(image)
-        return self._cache.get_or_compute(key, lambda: self.on_device(lambda: self._encode(image, key)))
+        key, clock = self._key(image), current_clock()
+
+        def is_needless() -> bool:
+            return clock.is_over and not self._cache.is_awaited(key)
+
+        try:
+            return self._cache.get_or_compute(
+                key, lambda: self.on_device(lambda: self._encode(image, key, is_needless))
+            )
+        except PreemptedError:
+            clock.check()
+            raise
 
     def encode_ahead(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
         """Have images encoded in the background before somebody clicks on them, in this order.

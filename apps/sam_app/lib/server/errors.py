@@ -16,7 +16,7 @@ from lib.base.files import is_full
 from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
 from lib.imaging.memory_budget import MemoryBusyError
 from lib.sam.checkpoints import CheckpointError
-from lib.sam.clock import TimeLimitError
+from lib.sam.clock import ClientLeftError, TimeLimitError
 from lib.sam.prompts import PromptError
 from lib.sam.registry import UnknownModelError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
@@ -75,6 +75,7 @@ STATUS: dict[type[Exception], int] = {
     CheckpointError: 503,
     RuntimeUnavailableError: 503,
     TimeLimitError: 503,
+    ClientLeftError: 499,  # which nobody is sent: for the audit log
     NoSpaceError: 507,
 }
 RETRY_AFTER = {409: "2", 429: "5", 503: "30"}

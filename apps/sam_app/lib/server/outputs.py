@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.views import decode_png, encode_png
+from lib.sam.clock import current_clock
 from lib.server.refine import LOGITS
 from lib.server.results import PendingResult, StoredResult
 from lib.server.stored_arrays import read_arrays
@@ -51,6 +52,7 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
     frame: np.ndarray = data["frame"]
     result.write(FRAME, _npy(frame if data["image"].is_colour else frame[..., 0]))
     for candidate in range(candidates):
+        current_clock().check()
         masks = candidate_masks(data["predictions"], candidate)
         labels = merge_masks(masks, (frame.shape[0], frame.shape[1]))
         result.write(candidate_file(MASK, candidate), encode_png(labels))

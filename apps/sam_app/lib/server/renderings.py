@@ -37,7 +37,7 @@ from lib.imaging.secondary_capture import secondary_capture
 from lib.imaging.segmentation import segmentation
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
 from lib.sam.byte_cache import ByteBoundedCache
-from lib.sam.clock import TimeLimitError, current_clock
+from lib.sam.clock import current_clock
 from lib.server.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
 from lib.server.refine import LOGITS
 from lib.server.results import INPUT, ResultStore, StoredResult, UnknownResultError
@@ -108,8 +108,8 @@ class Renderings:
         """One of those who render at once."""
         clock = current_clock()
         with clock.stage("wait"):
-            if not self._places.acquire(timeout=min(clock.remaining, threading.TIMEOUT_MAX)):
-                raise TimeLimitError("no file could be made within the time that this server allows")
+            if not clock.waits_for(lambda seconds: self._places.acquire(timeout=seconds)):
+                clock.check()
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.slice_labels import SliceLabels
+from lib.sam.clock import current_clock
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 
@@ -73,6 +74,7 @@ class CleanMasksd(Transform):
 
 
 def _cleaned(mask: PackedMask, steps: Sequence[Transform]) -> PackedMask:
+    current_clock().check()
     channel = np.asarray(mask, dtype=np.uint8)[None]
     for step in steps:
         channel = step(channel)

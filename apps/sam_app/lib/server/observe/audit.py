@@ -18,6 +18,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
 
+from lib.sam.clock import TimeLimitError
 from lib.server.record import RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ AUDITED_ROUTES = (
 )
 """How the templates of those routes begin that touch images, labels, results, models, logs or logins."""
 
-Outcome = Literal["ok", "refused", "failed", "disconnected"]
+Outcome = Literal["ok", "refused", "failed", "disconnected", "timeout"]
 
 
 class AuditLogError(OSError):
@@ -55,8 +56,15 @@ def is_audited(route: str, status: int | None) -> bool:
     return route.startswith(AUDITED_ROUTES) or status in (401, 403, 421)
 
 
-def outcome_of(status: int | None) -> Outcome:
-    """What became of a request; without a status the client went before there was one."""
+def outcome_of(status: int | None, reason: str | None = None) -> Outcome:
+    """What became of a request; without a status the client went before there was one.
+
+    Args:
+        status: As for :func:`audit_entry`.
+        reason: The name of the error's class.
+    """
+    if reason == TimeLimitError.__name__:
+        return "timeout"
     if status is None:
         return "disconnected"
     return "ok" if status < 400 else "refused" if status < 500 else "failed"
@@ -79,8 +87,9 @@ def audit_entry(
         kind: ``request``: a request that was answered. ``job``: a queued segmentation that was worked on.
         method: HTTP's; None of a job.
         status: HTTP's; of a job the one that asking for its result answers; None if there was no answer.
-        outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's) or ``disconnected`` (the client
-            went before it had the whole answer).
+        outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's), ``timeout`` (the work took longer
+            than it may) or ``disconnected`` (the client went before it had the whole answer; where that ended the work
+            the status is 499, which nobody was sent).
 
     Returns:
         ``time``, now, in UTC with milliseconds; ``request_id``; ``kind``; ``user``; ``client``, its address;

@@ -44,7 +44,7 @@ class Observer:
             clock: Started with the work on it.
             status: HTTP's, that asking for its result answers: 200, or why it failed.
         """
-        outcome = outcome_of(status)
+        outcome = outcome_of(status, record.reason)
         record.route = _QUEUED_ROUTE
         if not settings.MONAI_LABEL_AUTH_ENABLE:
             record.user = None  # without a login nobody is known; the default user's name, admin, would mislead
@@ -75,6 +75,7 @@ class _Answer:
         self.seconds: float | None = None
         """Until its last byte, without what the app does in the background afterwards; None until then."""
         self.disconnected = False
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def complete(self) -> bool:
@@ -85,9 +86,23 @@ class _Answer:
 
     async def receive(self) -> Message:
         message = await self._receive()
+        self._look_at(message)
+        if self._watch is None and message["type"] == "http.request" and not message.get("more_body", False):
+            self._watch = asyncio.create_task(self._watch_client())
+        return message
+
+    async def _watch_client(self) -> None:
+        """While a request that has come in is worked on: its client's leaving is the only thing that can still come."""
+        self._look_at(await self._receive())
+
+    def _look_at(self, message: Message) -> None:
         if message["type"] == "http.disconnect" and not self.complete:
             self.disconnected = True
-        return message
+            self._clock.cancel()
+
+    def end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -99,6 +114,7 @@ class _Answer:
             self.status = message["status"]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.seconds = self._clock.elapsed
+            self.end_watch()
         await self._send(message)
 
 
@@ -143,6 +159,7 @@ class ObservingMiddleware:
                 if not answer.complete:
                     raise
             finally:
+                answer.end_watch()
                 answer.note_route()
                 await self._report(known_method(scope["method"]), record, clock, answer)
 
@@ -158,6 +175,6 @@ class ObservingMiddleware:
             kind="request",
             method=method,
             status=status,
-            outcome="disconnected" if answer.disconnected or not answer.complete else outcome_of(status),
+            outcome="disconnected" if answer.disconnected or not answer.complete else outcome_of(status, record.reason),
         )
         await asyncio.to_thread(self._observer.audit.write, entry)

@@ -1,0 +1,84 @@
+"""What becomes of an encode whose client leaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from lib.sam.checkpoints import CheckpointStore
+from lib.sam.clock import ClientLeftError, Clock, use_clock
+from lib.sam.device_queue import PreemptedError
+from lib.sam.embeddings import EmbeddingCache
+from lib.sam.predictor import Predictor
+from lib.sam.registry import MODELS
+from support.server_process import SAM_APP
+
+IMAGE = np.zeros((64, 64, 3), np.uint8)
+
+
+class SlowRuntime:
+    """Encodes for two seconds unless it is stopped."""
+
+    key, name, decode_batch = "slow", "slow", 4
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.encodes = 0
+
+    def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool]) -> tuple[torch.Tensor, ...]:
+        self.encodes += 1
+        self.begun.set()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if should_stop():
+                raise PreemptedError
+            time.sleep(0.01)
+        return (torch.zeros(1, 256, 64, 64),)
+
+
+@pytest.fixture
+def slow() -> tuple[Predictor, SlowRuntime]:
+    spec = MODELS["sam_tiny"]
+    module = spec.build()
+    CheckpointStore(SAM_APP / "model").load_into(module, spec)
+    runtime = SlowRuntime()
+    cache = EmbeddingCache(1 << 28)
+    return Predictor(spec, module, checkpoint_sha256="x", cache=cache, runtime=runtime), runtime
+
+
+def _encode(predictor: Predictor, clock: Clock):
+    with use_clock(clock):
+        return predictor.encode(IMAGE)
+
+
+def test_an_encode_ends_when_its_client_leaves(slow):
+    predictor, runtime = slow
+    clock = Clock(60)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_encode, predictor, clock)
+        assert runtime.begun.wait(10)
+        left = time.monotonic()
+        clock.cancel()
+        with pytest.raises(ClientLeftError):
+            asked.result(10)
+        assert time.monotonic() - left < 1
+
+
+def test_an_encode_that_another_waits_for_goes_on(slow):
+    predictor, runtime = slow
+    leaving, staying = Clock(60), Clock(60)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(_encode, predictor, leaving)
+        assert runtime.begun.wait(10)
+        second = pool.submit(_encode, predictor, staying)
+        time.sleep(0.3)
+        leaving.cancel()
+        assert second.result(10).features.shape == (1, 256, 64, 64)
+        first.result(10)
+    assert runtime.encodes == 1
