@@ -29,6 +29,7 @@ from lib.infers.sam_task import SamTask
 from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
 from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
+from lib.server.connections import raise_file_limit
 from lib.server.folder_lock import FolderInUseError
 from lib.server.mends.dicomweb_datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
 from lib.server.mends.dicomweb_reach import warn_if_unreachable
@@ -69,6 +70,7 @@ class SamApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         clean_logs()
         _use_scratch_folder()
+        raise_file_limit()
         start_workers()
         self._model_dir = Path(app_dir) / "model"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -99,8 +100,12 @@ def running_server(
     studies: Path | str | None = None,
     variables: dict[str, str] | None = None,
     flags: Sequence[str] = (),
+    open_files: int | None = None,
 ) -> Iterator[Server]:
-    """Start a server that can reach nothing but this machine, wait until it is healthy, stop it at the end."""
+    """Start a server that can reach nothing but this machine, wait until it is healthy, stop it at the end.
+
+    ``open_files`` is how many it may have (``ulimit -n``).
+    """
     port = free_port()
     studies = studies or folder / "studies"
     hooks = folder / "hooks"
@@ -123,6 +128,8 @@ def running_server(
             cwd=folder,
             env=environment,
         )
+    if open_files is not None:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
     server = Server(f"http://127.0.0.1:{port}", process, log, folder / "results", studies, folder / "audit.jsonl")
     try:
         _wait_until_healthy(server, "/health_check/" if app == SAM_APP else "/info/")

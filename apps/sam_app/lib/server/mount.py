@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from fastapi.middleware import Middleware
@@ -13,6 +15,7 @@ from lib.server.auth.install import install as install_login
 from lib.server.batch import BatchInference
 from lib.server.body_check import BodyCheck
 from lib.server.body_limit import BodyLimit
+from lib.server.connections import Connections, room_for_connections, watch_connections
 from lib.server.errors import add_error_handlers
 from lib.server.forms import bound_forms
 from lib.server.head import with_head
@@ -95,6 +98,9 @@ def mount(sam_app: SamApp) -> None:
     app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
     app.user_middleware.append(Middleware(BodyCheck))
     app.user_middleware.append(Middleware(RelativeRedirects))
+    proxies = os.environ.get("FORWARDED_ALLOW_IPS", "").replace(" ", "").split(",")  # as uvicorn reads it
+    connections = Connections(room_for_connections(), options.max_connections, proxies)
+    watch_connections(asyncio.get_running_loop(), connections)
     app.description = "[Segment an image in the browser](sam/), without any other client."
     app.openapi_schema = None
     app.middleware_stack = None  # built anew, with the above, at the first request

@@ -36,6 +36,7 @@ class ServerOptions:
         max_prompts: A request with more points and rectangles is refused.
         max_queue: Segmentation requests worked on or waiting; one more is answered 429.
         memory_mb: What the images of all requests may take together, while they are read and segmented.
+        max_connections: Connections from one address at the same time; this machine's and proxies' count as no one's.
         max_seconds: How long a request's body may take to come in, and how long a segmentation may take.
         cors_origins: Origins of web pages that may call the server. With ``*`` no credentials are allowed.
         hosts: Names by which the server may be asked for, besides its addresses and its own; ``*``: any.
@@ -62,6 +63,7 @@ class ServerOptions:
     max_prompts: int = DEFAULT_MAX_PROMPTS
     max_queue: int = 16
     memory_mb: float = budget.total / 2**20
+    max_connections: int = 200
     max_seconds: float = 300
     cors_origins: tuple[str, ...] = ("http://localhost", "http://localhost:3000")
     hosts: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class ServerOptions:
             max_prompts=int(_number(conf, "max_prompts", cls.max_prompts)),
             max_queue=int(_number(conf, "max_queue", cls.max_queue)),
             memory_mb=_positive(conf, "memory_mb", cls.memory_mb),
+            max_connections=int(_positive(conf, "max_connections", cls.max_connections)),
             max_seconds=_positive(conf, "max_seconds", cls.max_seconds),
             cors_origins=_words(conf, "cors_origins", cls.cors_origins),
             hosts=_words(conf, "hosts", cls.hosts),

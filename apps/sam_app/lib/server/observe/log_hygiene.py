@@ -8,6 +8,7 @@ what they were given. There is no telling such words from others afterwards, so 
 * Exceptions are shown as their types and the lines of code that they passed, without their words.
 * uvicorn's access log (``--access_log``) shows the route's template, neither path nor query.
 * Python's warnings are shown as their category and the line that warned.
+* A line of code that writes very often is shown at times, with the number of those left out.
 
 Messages that are written while a request is worked on begin with its id, which the audit log and the answer's header
 ``X-Request-ID`` have, too. What MONAI Label prints before it loads the app (the command line) is out of reach.
@@ -26,6 +27,7 @@ from typing import TextIO
 
 import SimpleITK
 
+from lib.server.observe.log_rate import RateLimit, left_out
 from lib.server.observe.template import known_method
 from lib.server.record import current_record
 
@@ -72,7 +74,7 @@ class CleanFormatter(logging.Formatter):
         request = current_record()
         if request:
             clean.msg = f"[{request.request_id}] {clean.msg}"
-        return self._formatter.format(clean)
+        return self._formatter.format(clean) + left_out(record)
 
 
 def _clean_access(record: logging.LogRecord) -> None:
@@ -140,6 +142,7 @@ def clean_logs() -> None:
             if not isinstance(handler.formatter, CleanFormatter):
                 handler.setFormatter(CleanFormatter(handler.formatter or logging.Formatter()))
                 handler.addFilter(drop_chatter)
+                handler.addFilter(RateLimit())
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it names files on standard error
     warnings.showwarning = _show_warning
     threading.excepthook = _show_thread_error
