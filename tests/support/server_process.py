@@ -113,9 +113,9 @@ def running_server(
     (hooks / "sitecustomize.py").write_text(REFUSE_OUTBOUND)
     environment = {
         **os.environ,
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
         **(variables or {}),
         "PYTHONPATH": str(hooks),
-        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
     }
     log = folder / "server.log"
     names = {"results": "results", "audit_log": "audit.jsonl", "embeddings": "embeddings"}
