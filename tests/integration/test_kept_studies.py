@@ -142,11 +142,8 @@ def test_a_full_disk_leaves_the_label_before_and_what_is_noted_of_it(tmp_path, s
         kept = {"label": ("l.nii.gz", label(1))}
         assert put(server, final, files=kept, data={"params": '{"version": 1}'}).status_code == 200
         before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
-        for room in (
-            0,
-            20_000,
-            60_000,
-        ):  # for nothing; for a part of a label; for a label, but not for the list as well
+        pages = -(-len(label(2)) // 4096)
+        for room in (0, 20_000, 4096 * pages):  # nothing; a part of a label; a label, but not the list as well
             filling = small_disk / "labels" / ".filling"
             with filling.open("wb", buffering=0) as file:
                 while True:
