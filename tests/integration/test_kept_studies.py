@@ -47,7 +47,7 @@ ODD_INFOS = [
 def label(seed: int) -> bytes:
     """A label of some 100 kB, on the voxels of the ball."""
     voxels = np.random.default_rng(seed).integers(0, 255, (64, 48, 16), np.uint8)
-    return gzip.compress(nibabel.Nifti1Image(voxels, BALL_AFFINE).to_bytes())
+    return gzip.compress(nibabel.Nifti1Image(voxels, BALL_AFFINE).to_bytes(), mtime=0)
 
 
 def put(server: Server, path: str, **kwargs: object) -> requests.Response:
