@@ -31,6 +31,8 @@ QUICK = (
     "TIFF, strips",
     "PNG, texts and a profile",
     "NRRD, text",
+    "PNG, that fits 1 GiB",
+    "NIfTI, that fits 1 GiB",
 )
 
 

@@ -53,6 +53,10 @@ def png_grey() -> bytes:
     return _png(13_000, 8, 0, 1)
 
 
+def png_that_fits() -> bytes:
+    return _png(5_000, 8, 2, 3)
+
+
 def png_rgba_16() -> bytes:
     return _png(7_000, 16, 6, 4)
 
@@ -141,6 +145,10 @@ def nifti_doubles() -> bytes:
     return _nifti((512, 512, 700), np.float64)
 
 
+def nifti_that_fits() -> bytes:
+    return _nifti((512, 512, 180), np.float64)
+
+
 def nifti_flat() -> bytes:
     return _nifti((20_000, 20_000, 1), np.int16)
 
@@ -222,6 +230,7 @@ def dicom_elements() -> bytes:
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "PNG, grey": png_grey,
+    "PNG, that fits 1 GiB": png_that_fits,
     "PNG, RGBA of 16 bits": png_rgba_16,
     "PNG, texts and a profile": png_texts,
     "JPEG, scans": jpeg_scans,
@@ -231,6 +240,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "TIFF, pages": tiff_pages,
     "TIFF, strips": tiff_strips,
     "NIfTI, doubles": nifti_doubles,
+    "NIfTI, that fits 1 GiB": nifti_that_fits,
     "NIfTI, one slice": nifti_flat,
     "NRRD, doubles": nrrd_doubles,
     "NRRD, text": nrrd_text,
