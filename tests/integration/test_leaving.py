@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from support.server_process import Server, running_server
 
 pytestmark = pytest.mark.server
 
-BOXES = [{"x1": 10 + n, "y1": 10, "x2": 900, "y2": 900 - n} for n in range(150)]
+BOXES = [{"startX": 10 + n, "startY": 10, "width": 880, "height": 880 - n} for n in range(250)]
 LONG = json.dumps({"rectangles": BOXES, "multimask": True})
-"""Takes many seconds, in 38 steps."""
+"""Takes many seconds, in dozens of steps."""
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,22 @@ def test_work_ends_when_the_client_leaves_and_is_audited_so(server):
 
 def test_work_ends_at_the_limit_and_is_audited_so(server):
     started = time.monotonic()
-    answer = server.segment(picture(), json.dumps({"rectangles": BOXES * 6, "multimask": True}))
-    assert answer.status_code in (503, 422), answer.text
+    answer = server.segment(picture(), LONG)
+    assert answer.status_code == 503, answer.text
     assert time.monotonic() - started < 8
-    if answer.status_code == 503:
-        assert becomes(lambda: last_entry(server)["outcome"] == "timeout", 2)
+    assert becomes(lambda: last_entry(server)["outcome"] == "timeout", 2)
     assert becomes(lambda: running(server) == 0, 1)
+
+
+def test_a_request_that_the_server_s_end_broke_off_is_audited_by_the_next_one(tmp_path):
+    audit = ("audit_log", str(tmp_path / "shared.jsonl"))
+    with running_server(tmp_path / "first", *audit) as server, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.segment, picture(), LONG)
+        assert becomes(lambda: running(server) == 1, 10)
+        server.process.kill()
+        with pytest.raises(requests.ConnectionError):
+            asked.result(20)
+    with running_server(tmp_path / "second", *audit):
+        entries = [json.loads(line) for line in (tmp_path / "shared.jsonl").read_text().splitlines()]
+    broken = [entry for entry in entries if entry["reason"] == "ServerEnded"]
+    assert [(entry["route"], entry["outcome"]) for entry in broken] == [("/segment_input_image/", "failed")]

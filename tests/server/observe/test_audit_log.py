@@ -110,7 +110,7 @@ def test_full_files_are_put_aside_closed_to_others_and_the_oldest_go(tmp_path):
         log.write({"n": n, "filling": "x" * 20})
     log.close()
     files = [tmp_path / f"audit.jsonl.{n}" for n in range(KEPT_FILES, 0, -1)] + [path]
-    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert sorted(tmp_path.glob("*.jsonl*")) == sorted([*files, tmp_path / "audit.jsonl.in-flight"])
     assert all(file.stat().st_size <= 50 and stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     assert [entry["n"] for file in files for entry in lines(file)] == list(range(100 - KEPT_FILES - 1, 100))
 

@@ -245,6 +245,8 @@ class ResultStore:
         with self._part(timestamp) as pending:
             with open(queued / _ATTEMPTS, "ab") as attempts:
                 attempts.write(b".")
+                attempts.flush()
+                os.fsync(attempts.fileno())
             pending.attempt = (queued / _ATTEMPTS).stat().st_size
             for file in queued.iterdir():
                 if file.name != _ATTEMPTS:

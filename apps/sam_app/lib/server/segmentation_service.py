@@ -55,7 +55,7 @@ from lib.version import VERSION
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ALIAS = "sam"
-_MAX_ATTEMPTS = 3
+_MAX_ATTEMPTS = 2
 
 JobObserver = Callable[[RequestRecord, Clock, int], None]
 """Told of each segmentation of the queue when it has ended: what it was, how long it took, and with which status."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lib.sam.clock import TimeLimitError
+from lib.server.observe.in_flight import InFlight
 from lib.server.record import RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,16 @@ def audit_entry(
     }
 
 
+def entry_if_killed(record: RequestRecord, *, method: str) -> dict[str, Any]:
+    """The entry of a request that has come in, for the next server to write if this one ends before it is done.
+
+    Returns:
+        As :func:`audit_entry`: ``time`` is when the request had come in, ``reason`` ``ServerEnded``.
+    """
+    entry = audit_entry(record, 0, kind="request", method=method, status=None, outcome="failed")
+    return {**entry, "reason": "ServerEnded", "latency_ms": None}
+
+
 class _AuditHandler(RotatingFileHandler):
     """Rotates by size; its files are for the server's user alone. Raises what goes wrong."""
 
@@ -142,10 +153,13 @@ class AuditLog:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._handler = _AuditHandler(path, maxBytes=max_bytes, backupCount=KEPT_FILES)
             os.chmod(path, 0o600)
+            self.in_flight = InFlight(path.with_name(f"{path.name}.in-flight"))
         except OSError as error:
             raise AuditLogError(f"the audit log {path} cannot be written: {error.strerror}") from error
         self.lost = 0
         """Entries that could not be written."""
+        for entry in self.in_flight.left:
+            self.write(entry)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry, as one line in one write; what cannot be written goes into the server's log."""
@@ -159,3 +173,4 @@ class AuditLog:
     def close(self) -> None:
         """Close the file."""
         self._handler.close()
+        self.in_flight.close()

@@ -8,6 +8,7 @@ The audit log's file is written in another thread: a slow disk holds up nobody b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from monailabel.config import settings
 from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.base.scratch import scratch_files
 from lib.sam.clock import Clock, use_clock
-from lib.server.observe.audit import AuditLog, audit_entry, is_audited, outcome_of
+from lib.server.observe.audit import AuditLog, audit_entry, entry_if_killed, is_audited, outcome_of
 from lib.server.observe.metrics import Metrics
 from lib.server.observe.template import UNMATCHED, RouteTemplates, known_method
 from lib.server.record import RequestRecord, use_record
@@ -62,7 +63,14 @@ class _Answer:
     """What the app has sent so far, and whether the client stayed to get it. Notes the route once it is known."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, record: RequestRecord, clock: Clock, templates: RouteTemplates
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        record: RequestRecord,
+        clock: Clock,
+        templates: RouteTemplates,
+        received: Callable[[], None],
     ) -> None:
         self._scope = scope
         self._path = get_route_path(scope)  # a mount changes what the scope says of it
@@ -71,6 +79,7 @@ class _Answer:
         self._record = record
         self._clock = clock
         self._templates = templates
+        self._received = received
         self.status: int | None = None
         self.seconds: float | None = None
         """Until its last byte, without what the app does in the background afterwards; None until then."""
@@ -89,6 +98,8 @@ class _Answer:
         self._look_at(message)
         if self._watch is None and message["type"] == "http.request" and not message.get("more_body", False):
             self._watch = asyncio.create_task(self._watch_client())
+            self.note_route()
+            self._received()
         return message
 
     async def _watch_client(self) -> None:
@@ -150,7 +161,14 @@ class ObservingMiddleware:
         client = scope.get("client")
         record = RequestRecord(client=client[0] if client else None)
         clock = Clock(self._max_seconds)
-        answer = _Answer(scope, receive, send, record, clock, self._templates)
+        in_flight = self._observer.audit.in_flight
+        slots: list[int] = []
+
+        def received() -> None:
+            if is_audited(record.route or UNMATCHED, None):
+                slots.append(in_flight.begin(entry_if_killed(record, method=known_method(scope["method"]))))
+
+        answer = _Answer(scope, receive, send, record, clock, self._templates, received)
         with use_record(record), use_clock(clock), scratch_files():
             try:
                 await self.app(scope, answer.receive, answer.send)
@@ -161,7 +179,11 @@ class ObservingMiddleware:
             finally:
                 answer.end_watch()
                 answer.note_route()
-                await self._report(known_method(scope["method"]), record, clock, answer)
+                try:
+                    await self._report(known_method(scope["method"]), record, clock, answer)
+                finally:
+                    for slot in slots:
+                        in_flight.end(slot)
 
     async def _report(self, method: str, record: RequestRecord, clock: Clock, answer: _Answer) -> None:
         route, status = record.route or UNMATCHED, answer.status
