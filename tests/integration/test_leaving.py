@@ -78,6 +78,8 @@ def test_work_ends_at_the_limit_and_is_audited_so(server):
     assert becomes(lambda: running(server) == 0, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_request_that_the_server_s_end_broke_off_is_audited_by_the_next_one(tmp_path):
     audit = ("audit_log", str(tmp_path / "shared.jsonl"))
     with running_server(tmp_path / "first", *audit) as server, ThreadPoolExecutor(1) as pool:

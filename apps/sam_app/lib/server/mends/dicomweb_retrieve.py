@@ -25,14 +25,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lib.imaging.dicom_io import write
 from lib.server.mends.dicomweb_search import ArchiveClient
-from lib.server.mends.dicomweb_session import AS_STORED, DicomWebError, DicomWebStatusError, unreachable
+from lib.server.mends.dicomweb_session import AS_STORED, DicomWebError, DicomWebStatusError, pieces, unreachable
 
 _UID = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _NOT_DICOM = (ValueError, LookupError, AttributeError, InvalidDicomError)
 """What dicomweb-client, python-multipart and pydicom raise of what they cannot read."""
 _NO_SUCH_RETRIEVAL = (204, 400, 404, 405, 406, 415, 501)
 """Statuses with which servers answer that hand out instances one by one alone."""
-_PIECE = 1024 * 1024
 
 
 def is_uid(text: str) -> bool:
@@ -129,7 +128,7 @@ class SeriesRetrieval:
             parts.parse(answer, options[b"boundary"])
         else:  # a lone instance that is not packed, against PS3.18 8.6.1.2
             with parts.next() as file:
-                for piece in answer.iter_content(_PIECE):
+                for piece in pieces(answer):
                     file.write(piece)
         for part in parts.files:
             self._name(part)
@@ -198,7 +197,7 @@ class _Parts:
             },
         )
         try:
-            for piece in answer.iter_content(_PIECE):
+            for piece in pieces(answer):
                 if not self._is_complete:  # what follows the last boundary is of no meaning
                     parser.write(piece)
         finally:

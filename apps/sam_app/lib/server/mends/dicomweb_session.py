@@ -1,6 +1,6 @@
 """Mends of how MONAI Label 0.8.5 talks to a DICOMweb server.
 
-- It waits without end, and answers the server's failures with a bare 500.
+- It waits without end, also where bytes come one by one, and answers the server's failures with a bare 500.
 - It asks for one media type, and gives up where the server knows it by another name.
 
 Whatever is asked of the DICOMweb server goes through one :class:`DicomWebSession`. It has the login and a time limit,
@@ -9,14 +9,19 @@ and its errors are for clients to read: they name neither the server's address n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import requests
+import urllib3
+
+from lib.sam.clock import current_clock
 
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """``Accept`` for instances in whatever transfer syntax the server has them: PS3.18 8.7.3.5.2."""
 
 _CONNECT_S = 5.0
+_PIECE = 1 << 20
 _JSON = "application/dicom+json, application/json"
 """What dicomweb-client asks for."""
 _OTHER_NAMES = {
@@ -79,8 +84,11 @@ class DicomWebSession(requests.Session):
         Raises:
             DicomWebUnreachableError: If it cannot be reached, or does not answer in time.
             DicomWebStatusError: If it answers with an error.
+            TimeLimitError: If the current clock's time is up before all of the answer has come.
         """
-        kwargs["timeout"] = self._timeout  # dicomweb-client has one of its own
+        clock = current_clock()
+        clock.check()
+        kwargs["timeout"] = tuple(min(seconds, clock.remaining) for seconds in self._timeout)
         headers = kwargs.pop("headers", None) or {}
         accept = headers.get("Accept", "")
         if accept not in _OTHER_NAMES:
@@ -102,15 +110,38 @@ class DicomWebSession(requests.Session):
         assert first is not None
         raise first
 
-    def _ask(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+    def _ask(self, method: str, url: str, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:
         try:
-            answer = super().request(method, url, *args, **kwargs)
+            answer = super().request(method, url, *args, **{**kwargs, "stream": True})
+            if not stream:
+                answer._content = b"".join(pieces(answer))
         except requests.RequestException as error:
             raise unreachable(error) from error
         if answer.status_code >= 400 or answer.is_redirect:  # that is followed unless the caller forbids it
             answer.close()
             raise DicomWebStatusError(answer.status_code)
         return answer
+
+
+def pieces(answer: requests.Response) -> Iterator[bytes]:
+    """The body of a streamed answer as its bytes come in, decompressed; the connection is closed where it ends early.
+
+    Raises:
+        TimeLimitError: If the current clock's time is up: a time limit for the next bytes does not bound all of them.
+        requests.RequestException: If the connection breaks off.
+    """
+    clock = current_clock()
+    try:
+        while piece := answer.raw.read1(_PIECE, decode_content=True):
+            yield piece
+            clock.check()
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        answer.close()
+        is_late = isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError))
+        raise (requests.ReadTimeout if is_late else requests.ConnectionError)(error) from error
+    except BaseException:
+        answer.close()
+        raise
 
 
 def unreachable(error: Exception) -> DicomWebUnreachableError:
