@@ -80,8 +80,8 @@ def infer(
         note_image_file(Path(session.image))
     elif file:
         note_uploads([file])
-    else:
-        _check_image(image)
+    elif not image:
+        raise HTTPException(422, "no image: give image=<id of the datastore>, session_id=<session> or a file")
     file, label = neutral_upload(file), neutral_upload(label)
     given = "" if file or session_id else image
     if output == ResultType.dicom_seg and not given and not session:
@@ -104,7 +104,8 @@ def infer(
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
     with admission.inside():
-        if given:
+        if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
+            _check_image(given)
             check_meant(images, given, viewer)
         if session:
             asked.update(image=session.image, session=session.to_json())
@@ -153,8 +154,6 @@ def _check_image(image: str) -> None:
     Raises:
         UnknownImageError: For everything else, paths among it.
     """
-    if not image:
-        raise HTTPException(422, "no image: give image=<id of the datastore>, session_id=<session> or a file")
     known_image(image)
     if os.path.exists(image):  # upstream would open this
         raise HTTPException(409, f"{image!r} is also a file's name in the folder where the server was started")
