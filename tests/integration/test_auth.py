@@ -223,6 +223,38 @@ def test_roles_are_monai_labels_and_none_includes_another(guarded, user):
     assert server.get("/info/", headers=everything).status_code == 200
 
 
+def test_labels_are_stored_by_annotators_whichever_way(guarded, user):
+    """Inference that is told to keep its result, and what the proxy hands to an archive, are ways to store a label."""
+    annotator = guarded.add("annotator", "user", "annotator")
+    labels = guarded.server.studies / "labels"
+    before = sorted(labels.rglob("*"))
+    click = {"foreground": [[130, 90, 0]], "result_extension": ".png", "label_tag": "final"}
+
+    def infer(headers: dict[str, str], **options: object) -> int:
+        data = {"params": json.dumps(click | options)}
+        return guarded.server.post("/infer/sam_tiny?image=disc", data=data, headers=headers).status_code
+
+    for yes in (True, "true", 1, "on"):
+        assert infer(user, save_label=yes) == 403
+    assert sorted(labels.rglob("*")) == before
+    assert infer(user) == infer(user, save_label=False) == 200
+    assert infer(annotator, save_label=True) == 200
+    assert sorted(labels.rglob("*")) != before
+    admin = guarded.add("tidy", "admin")
+    requests.delete(f"{guarded.server.url}/datastore/label?id=disc&tag=final", headers=admin, timeout=30)
+    for path in ("studies", "stow/studies", "studies/1.2"):
+        assert guarded.server.post(f"/proxy/dicom/{path}", data=b"x", headers=user).status_code == 403
+        assert guarded.server.post(f"/proxy/dicom/{path}", data=b"x", headers=annotator).status_code == 404
+    for method, path in (("POST", "/batch/infer/sam_tiny"), ("DELETE", "/batch/infer"), ("DELETE", "/train/")):
+        assert requests.request(method, guarded.server.url + path, headers=user, timeout=30).status_code == 403
+
+
+def test_what_timing_tells_is_for_administrators(guarded, user):
+    admin = guarded.add("timekeeper", "user", "admin")
+    assert "Server-Timing" not in segment(guarded.server, user).headers
+    assert "total;dur=" in segment(guarded.server, admin).headers["Server-Timing"]
+
+
 def test_a_key_ends_when_it_is_removed(guarded):
     server, headers = guarded.server, guarded.add("leaver", "user")
     assert server.get("/info/", headers=headers).status_code == 200

@@ -12,8 +12,19 @@ from fastapi import Depends
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
+_ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
+
 CurrentUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 """The parameter type of a route for users. While there is no login it is MONAI Label's default user."""
+
+
+async def check_may_label(user: User) -> None:
+    """Let a user pass who may store labels, as ``PUT /datastore/label`` asks for it.
+
+    Raises:
+        HTTPException: 403 if they lack the role.
+    """
+    await _ANNOTATOR(user)
 
 
 def may_see(user: User, owner: str) -> bool:

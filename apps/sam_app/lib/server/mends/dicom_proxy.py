@@ -10,6 +10,7 @@
   the first byte. Here it waits in threads of its own and hands on what comes as it comes.
 - It does not look at what it hands out. Here it notes the instances in the metadata by which a viewer reads a series,
   as its clicks name slices of that: see :mod:`lib.server.seen_images`.
+- It stores for whoever may look at images, segmentations as well. Here storing asks for the role that labels ask for.
 - A refused login is the viewer's: its user would be asked for a password of the DICOM server. Here it is a 502.
 """
 
@@ -28,6 +29,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.server.auth.users import check_may_label
 from lib.server.mends.dicomweb_datastore import DicomWebStore
 from lib.server.mends.dicomweb_session import DicomWebStatusError
 from lib.server.mends.metadata_seen import MetadataSeen
@@ -51,6 +53,8 @@ async def proxy(
     request: Request, path: str, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 ) -> StreamingResponse:
     """Hand on a request for a resource to the DICOMweb server, if asked for under the prefix of one of its services."""
+    if request.method == "POST":
+        await check_may_label(user)  # what is stored on the server can be a label
     datastore = app_instance().datastore()
     if not isinstance(datastore, DicomWebStore):
         raise HTTPException(404, "there is no DICOMweb server behind this one: its images are in a folder")

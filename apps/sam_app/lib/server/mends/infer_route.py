@@ -12,6 +12,7 @@ calls the app's ``infer`` itself.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -27,6 +28,7 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.base.scratch import scratch_file
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
+from lib.server.auth.users import check_may_label
 from lib.server.body_check import FormText, form_only
 from lib.server.client_key import client_key
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
@@ -87,8 +89,10 @@ def infer(
     if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
     allowed = _allowed_params(params)
-    if not given and as_flag(allowed.get("save_label", False), "save_label"):
-        raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
+    if as_flag(allowed.get("save_label", False), "save_label"):
+        if not given:
+            raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
+        asyncio.run(check_may_label(user))
     client_id = allowed.pop("client_id", None)
     client, viewer = client_key(request, user.username, client_id), current_viewer(client_id)
     asked = {
