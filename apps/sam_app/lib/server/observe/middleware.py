@@ -93,6 +93,12 @@ class _Answer:
     def note_route(self) -> None:
         self._record.route = self._templates.of(self._scope, self._path)
 
+    def _may_see_stages(self) -> bool:
+        """Whether the user may know what work was needed: that tells if somebody has had the same image before."""
+        user = self._scope.get("state", {}).get("user")
+        is_admin = user is not None and settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
+        return is_admin or not settings.MONAI_LABEL_AUTH_ENABLE  # without a login everybody is one user
+
     async def receive(self) -> Message:
         message = await self._receive()
         self._look_at(message)
@@ -119,7 +125,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.note_route()
             headers = [*message.get("headers", ()), (b"x-request-id", self._record.request_id.encode("ascii"))]
-            if self._clock.stages:
+            if self._clock.stages and self._may_see_stages():
                 headers.append((b"server-timing", server_timing(self._clock).encode("ascii")))
             message = {**message, "headers": headers}
             self.status = message["status"]
@@ -135,7 +141,8 @@ class ObservingMiddleware:
     The request's scratch files are removed when it has ended.
 
     Every answer gets the request's id as header ``X-Request-ID``, and one that an image was worked on for also
-    ``Server-Timing``: whoever waits can see what for, and whether a click had to ``encode``.
+    ``Server-Timing``: whoever waits can see what for, and whether a click had to ``encode``. With a login that is told
+    to administrators alone.
 
     What the app raises was logged, with that id, and answered below; it goes on to the server only if the answer was
     not complete, so that the connection is closed.
