@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import sys
 from collections import Counter
@@ -167,7 +168,10 @@ def run(asked: argparse.Namespace) -> None:
     Raises:
         AuditError: If the log cannot be read.
     """
-    found = ((line, entry) for line, entry in read(log_files(asked.file)) if is_asked_for(entry, asked))
+    of_nobody = asked.file.with_name(f"{asked.file.stem}.nobody{asked.file.suffix}")  # who was denied and is not known
+    others = read(log_files(of_nobody)) if of_nobody.is_file() else ()
+    every = heapq.merge(read(log_files(asked.file)), others, key=lambda item: item[1]["time"])
+    found = ((line, entry) for line, entry in every if is_asked_for(entry, asked))
     if asked.json:
         for line, _ in found:
             print(line)

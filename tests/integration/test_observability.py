@@ -22,6 +22,7 @@ from pydicom.data import get_testdata_file
 
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
+from lib.server.observe.audit import nobodys_file
 from support.phantoms import BALL_AFFINE, ball_volume
 from support.server_process import SAM_APP, Server, command, free_port, running_server
 
@@ -55,7 +56,11 @@ def audited(server: Server, request_id: str | None = None) -> list[dict]:
     """The audit log's entries, or those of one request: they are written when its answer was sent."""
     deadline = time.monotonic() + 10
     while True:
-        entries = [json.loads(line) for line in server.audit.read_text().splitlines()]
+        entries = [
+            json.loads(line)
+            for file in (server.audit, nobodys_file(server.audit))
+            for line in file.read_text().splitlines()
+        ]
         found = [entry for entry in entries if request_id in (None, entry["request_id"])]
         if found or time.monotonic() > deadline:
             return found

@@ -90,10 +90,11 @@ def test_options_narrow_down(days, options, found):
     assert days(*options) == found
 
 
-def test_json_is_the_lines_as_they_are(log, capsys):
+def test_json_is_the_lines_as_they_are_of_both_logs_in_their_order(log, capsys):
     audit.main(["--file", str(log), "--json"])
-    files = [*sorted(log.parent.glob("audit.jsonl.*"), reverse=True), log]
-    assert capsys.readouterr().out == "".join(file.read_text() for file in files)
+    lines = [line for file in log.parent.glob("audit.*") for line in file.read_text().splitlines()]
+    assert log.with_name("audit.nobody.jsonl").is_file()
+    assert capsys.readouterr().out.splitlines() == sorted(lines, key=lambda line: json.loads(line)["time"])
 
 
 def test_the_table_shows_an_entry_a_line(log, capsys):

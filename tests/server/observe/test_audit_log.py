@@ -12,7 +12,17 @@ from contextlib import suppress
 
 import pytest
 
-from lib.server.observe.audit import KEPT_FILES, AuditLog, AuditLogError, audit_entry, is_audited, outcome_of
+from lib.server.observe import audit as module
+from lib.server.observe.audit import (
+    KEPT_FILES,
+    AuditLog,
+    AuditLogError,
+    audit_entry,
+    is_audited,
+    is_of_nobody,
+    nobodys_file,
+    outcome_of,
+)
 from lib.server.record import RequestRecord
 
 
@@ -151,3 +161,32 @@ def test_a_line_that_cannot_be_written_goes_into_the_servers_log_and_is_counted(
             log.write({"n": 1})
     assert log.lost == 1
     assert 'could not be written (OSError): {"n":1}' in caplog.text
+
+
+def entry_of(status: int, user: str | None = None, kind: str = "request", method: str = "GET") -> dict:
+    return audit_entry(RequestRecord(user=user), 0, kind=kind, method=method, status=status, outcome=outcome_of(status))
+
+
+@pytest.mark.parametrize("status", [401, 403, 421])
+def test_refusals_of_nobody_known_put_nothing_aside(tmp_path, monkeypatch, caplog, status):
+    monkeypatch.setattr(module, "_OF_NOBODY_A_MINUTE", 5)
+    log = AuditLog(tmp_path / "audit.jsonl", max_bytes=2000)
+    log.write(entry_of(200, "key:anna"))
+    log.write(entry_of(403, "key:anna"))
+    for _ in range(5000):
+        log.write(entry_of(status))
+    assert [entry["user"] for entry in lines(tmp_path / "audit.jsonl")] == ["key:anna"] * 2
+    assert [entry["status"] for entry in lines(nobodys_file(tmp_path / "audit.jsonl"))][-1] == status
+    assert len(list(tmp_path.iterdir())) <= 4
+    log._begun -= 60
+    log.write(entry_of(status))
+    assert "4995 requests that were refused are not in the audit log" in caplog.text
+    log.close()
+
+
+def test_with_a_login_whoever_has_none_is_nobody(monkeypatch):
+    assert not is_of_nobody(entry_of(200)) and not is_of_nobody(entry_of(422))
+    monkeypatch.setattr(module.settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    assert is_of_nobody(entry_of(200)) and is_of_nobody(entry_of(422, method="POST"))
+    assert not is_of_nobody(entry_of(200, method="POST")), "a login"
+    assert not is_of_nobody(entry_of(200, kind="job")) and not is_of_nobody(entry_of(403, "key:anna"))

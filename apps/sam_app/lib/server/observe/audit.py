@@ -3,6 +3,9 @@
 It holds no patient's name, no file's name, no path and no image's id, which can be a file's name: routes are written as
 templates, images as SHA-256 sums. Its format is documented in :func:`audit_entry`; ``scripts/audit`` reads it.
 
+What nobody known did (refused, or to one of the paths that need no login) is a file of its own beside it, of so many
+lines a minute: else anyone could have the entries of what users did put aside, and at last deleted.
+
 If a line cannot be written while the server runs, it goes into the server's log instead, as an error, and is counted in
 ``sam_audit_lines_lost_total``: work on a patient does not stop because a disk is full.
 """
@@ -11,12 +14,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import threading
+import time
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
+
+from monailabel.config import settings
 
 from lib.sam.clock import TimeLimitError
 from lib.server.observe.in_flight import InFlight
@@ -45,6 +53,9 @@ AUDITED_ROUTES = (
 )
 """How the templates of those routes begin that touch images, labels, results, models, logs or logins."""
 
+_DENIED = (401, 403, 421)
+_OF_NOBODY_A_MINUTE = 600
+
 Outcome = Literal["ok", "refused", "failed", "disconnected", "timeout"]
 
 
@@ -54,7 +65,20 @@ class AuditLogError(OSError):
 
 def is_audited(route: str, status: int | None) -> bool:
     """Whether a request belongs into the audit log: by its route's template, or because access was denied."""
-    return route.startswith(AUDITED_ROUTES) or status in (401, 403, 421)
+    return route.startswith(AUDITED_ROUTES) or status in _DENIED
+
+
+def is_of_nobody(entry: dict[str, Any]) -> bool:
+    """Whether an entry tells of somebody unknown who was denied, or did not log in where no login is needed."""
+    if entry.get("user") is not None or entry.get("kind") == "job":
+        return False
+    logged_in = entry.get("method") == "POST" and entry.get("status") == 200
+    return entry.get("status") in _DENIED or (settings.MONAI_LABEL_AUTH_ENABLE and not logged_in)
+
+
+def nobodys_file(path: Path) -> Path:
+    """Where the entries of nobody known are, beside an audit log: ``audit.nobody.jsonl``."""
+    return path.with_name(f"{path.stem}.nobody{path.suffix}")
 
 
 def outcome_of(status: int | None, reason: str | None = None) -> Outcome:
@@ -138,14 +162,14 @@ class _AuditHandler(RotatingFileHandler):
 
 
 class AuditLog:
-    """Appends entries to a file. Thread-safe; one server a file.
+    """Appends entries to a file, those of nobody known to another. Thread-safe; one server a file.
 
     Args:
         path: The file; it and its folder are made if they are not there, for the server's user alone.
         max_bytes: A file that would grow larger is put aside and a new one begun; 0 never does.
 
     Raises:
-        AuditLogError: If the file cannot be opened for writing.
+        AuditLogError: If a file cannot be opened for writing.
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
@@ -156,6 +180,10 @@ class AuditLog:
             self.in_flight = InFlight(path.with_name(f"{path.name}.in-flight"))
         except OSError as error:
             raise AuditLogError(f"the audit log {path} cannot be written: {error.strerror}") from error
+        self._of_nobody = _AuditHandler(nobodys_file(path), maxBytes=max_bytes, backupCount=KEPT_FILES, delay=True)
+        self._begun = -math.inf
+        self._lines = 0
+        self._lock = threading.Lock()
         self.lost = 0
         """Entries that could not be written."""
         for entry in self.in_flight.left:
@@ -163,14 +191,32 @@ class AuditLog:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry, as one line in one write; what cannot be written goes into the server's log."""
+        handler = self._handler
+        if is_of_nobody(entry):
+            handler = self._of_nobody
+            if not self._has_room():
+                return
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
         try:
-            self._handler.handle(logging.makeLogRecord({"msg": line}))
+            handler.handle(logging.makeLogRecord({"msg": line}))
         except (OSError, ValueError) as error:  # ValueError: the file is closed
             self.lost += 1
             logger.error("The audit log could not be written (%s): %s", type(error).__name__, line)
 
+    def _has_room(self) -> bool:
+        """Whether one more entry of nobody known is written in this minute."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._begun >= 60:
+                if self._lines > _OF_NOBODY_A_MINUTE:
+                    left_out = self._lines - _OF_NOBODY_A_MINUTE
+                    logger.warning("%d requests that were refused are not in the audit log: too many", left_out)
+                self._begun, self._lines = now, 0
+            self._lines += 1
+            return self._lines <= _OF_NOBODY_A_MINUTE
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self._handler.close()
+        self._of_nobody.close()
         self.in_flight.close()
