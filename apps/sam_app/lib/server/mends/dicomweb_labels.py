@@ -1,7 +1,7 @@
 """Mends of what MONAI Label 0.8.5 does with the labels of a DICOMweb server's series.
 
 - A final label becomes DICOM SEG by dcmqi: see :mod:`lib.server.mends.dicom_seg` for what that costs.
-- That the server refused it goes unnoticed: the label counts as stored.
+- That the server refused it, or is none and answers a page, goes unnoticed: the label counts as stored.
 - A label is asked for by its image's id, but looked for on the server under that id, which is the series itself: it is
   read as if it were a segmentation, and the answer is a 500. Here it is the one kept or, where there is none, the
   server's newest segmentation of the series, whoever made it.
@@ -34,6 +34,7 @@ from lib.server.mends.dicom_seg import segmentation_of_labels
 from lib.server.mends.dicomweb_session import DicomWebError
 from lib.server.mends.local_store import LocalStore
 
+_NOT_CONFIRMED = "the DICOMweb server did not say that it has stored the segmentation (PS3.18 10.5.3)"
 _AS_STORED = (("application/dicom", "*"),)
 
 
@@ -149,9 +150,17 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
 
     def _store(self, segmentation: Dataset) -> None:
         """STOW-RS, PS3.18 10.5."""
-        answer = self._client.store_instances([segmentation])
+        try:
+            answer = self._client.store_instances([segmentation])
+        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError):  # SyntaxError: XML that is none
+            raise DicomWebError(_NOT_CONFIRMED) from None
         if value_of(answer, "FailedSOPSequence"):
             raise DicomWebError("the DICOMweb server refused the segmentation")
+        stored = [
+            value_of(item, "ReferencedSOPInstanceUID") for item in value_of(answer, "ReferencedSOPSequence") or ()
+        ]
+        if segmentation.SOPInstanceUID not in stored:
+            raise DicomWebError(_NOT_CONFIRMED)
 
     def _newest_segmentation(self, image: str) -> str | None:
         """The series of the newest segmentation of an image on the server."""

@@ -2,6 +2,7 @@
 
 - It waits without end, also where bytes come one by one, and answers the server's failures with a bare 500.
 - It asks for one media type, and gives up where the server knows it by another name.
+- It goes wherever the server redirects it, to other machines as well. Here it stays at the server's own address.
 
 Whatever is asked of the DICOMweb server goes through one :class:`DicomWebSession`. It has the login and a time limit,
 and its errors are for clients to read: they name neither the server's address nor its login.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -110,6 +112,12 @@ class DicomWebSession(requests.Session):
         assert first is not None
         raise first
 
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Where an answer redirects to; None if it leaves the server, which is then an error."""
+        target = super().get_redirect_target(resp)
+        here, there = urlsplit(resp.url), urlsplit(urljoin(resp.url, target or ""))
+        return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
+
     def _ask(self, method: str, url: str, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:
         try:
             answer = super().request(method, url, *args, **{**kwargs, "stream": True})
@@ -117,9 +125,11 @@ class DicomWebSession(requests.Session):
                 answer._content = b"".join(pieces(answer))
         except requests.RequestException as error:
             raise unreachable(error) from error
-        if answer.status_code >= 400 or answer.is_redirect:  # that is followed unless the caller forbids it
+        if answer.status_code >= 400 or answer.is_redirect:  # one that was not followed
             answer.close()
             raise DicomWebStatusError(answer.status_code)
+        if method == "POST":  # dicomweb-client knows what was stored by a type without parameters
+            answer.headers["Content-Type"] = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return answer
 
 
