@@ -401,6 +401,7 @@ class _Claims:
         covered = min(memory, self._lent)
         self._lent -= covered
         self._ask(memory - covered, seconds)
+        self._claimed += memory
         self._allow(memory)
 
     def lend(self, memory: int) -> None:
@@ -419,7 +420,6 @@ class _Claims:
             ctypes.CDLL(None).malloc_trim(0)
 
     def _allow(self, memory: int) -> None:
-        self._claimed += memory
         self._most += memory
         resource.setrlimit(resource.RLIMIT_AS, (self._most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
