@@ -156,6 +156,18 @@ def test_transparent_colours_of_a_palette_are_composed_on_black(tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize("colours", [RGB, GREY], ids=["rgb", "grey"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_nothing_but_its_end_is_read(tmp_path: Path, colours: np.ndarray, progressive: bool) -> None:
+    Image.fromarray(colours).resize((80, 64)).save(tmp_path / "a", format="JPEG", progressive=progressive)
+    whole, expected = (tmp_path / "a").read_bytes(), read_image(tmp_path / "a").frames
+    (tmp_path / "a").write_bytes(whole[:-2])
+    np.testing.assert_array_equal(read_image(tmp_path / "a").frames, expected)
+    (tmp_path / "a").write_bytes(whole[:-40])
+    with pytest.raises(CorruptImageError):
+        read_image(tmp_path / "a")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_truncated_files_are_corrupt(tmp_path: Path, kind: str) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8)

@@ -207,6 +207,21 @@ def test_text_fields_may_come_as_files(server, content_type):
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [
+        ("POST", "/segment_input_image/", "file"),
+        ("POST", "/segment_input_image/", "sam_input"),
+        ("POST", "/infer/sam_tiny?image=ball", "params"),
+        ("PUT", "/datastore/label?image=ball", "label"),
+    ],
+)
+def test_of_two_parts_of_one_name_none_is_lost_without_a_word(server, method, path, field):
+    parts = [(field, ("a.nii.gz", BALL)), (field, ("b.nii.gz", BALL))]
+    answer = requests.request(method, server.url + path, files=parts, timeout=60)
+    assert answer.status_code == 422 and f"several parts called '{field}'" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("changed", "status", "said"),
     [
         ({"Content-Encoding": "gzip"}, 415, "coded as gzip"),

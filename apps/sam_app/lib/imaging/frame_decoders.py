@@ -65,14 +65,7 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     if header.components == 3 and not header.is_lossless:
         stored = "RGB" if is_rgb and not header.is_subsampled else "YCBCR"
         colours = {"colorspace": None if header.has_adobe_marker else stored, "outcolorspace": "RGB"}
-    if _is_terminated(frame):
-        return imagecodecs.jpeg8_decode(frame, **colours)
-    # libjpeg fills what is missing without a word: of a truncated frame, but not of one that lacks nothing but its end,
-    # it takes what is put behind it for pixels.
-    decoded = imagecodecs.jpeg8_decode(frame + _END, **colours)
-    if not np.array_equal(decoded, imagecodecs.jpeg8_decode(frame + _FILLER + _END, **colours)):
-        raise ValueError("the JPEG frame is truncated")
-    return decoded
+    return imagecodecs.jpeg8_decode(with_end(frame), **colours)
 
 
 def _decode_jpeg_2000(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
@@ -93,6 +86,21 @@ def _decode_jpeg_ls(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarra
 def _decode_jpeg_xl(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """JPEG XL (ISO/IEC 18181), its own colour transform undone."""
     return imagecodecs.jpegxl_decode(frame)
+
+
+def with_end(jpeg: bytes) -> bytes:
+    """A JPEG with its end marker, which some writers leave out.
+
+    Raises:
+        ValueError: If pixels are missing, too.
+    """
+    if _is_terminated(jpeg):
+        return jpeg
+    # libjpeg fills what is missing without a word: of a truncated frame, but not of one that lacks nothing but its end,
+    # it takes what is put behind it for pixels.
+    if not np.array_equal(imagecodecs.jpeg8_decode(jpeg + _END), imagecodecs.jpeg8_decode(jpeg + _FILLER + _END)):
+        raise ValueError("the JPEG frame is truncated")
+    return jpeg + _END
 
 
 def _is_terminated(frame: bytes) -> bool:

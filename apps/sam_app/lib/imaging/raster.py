@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import BinaryIO
 
 import imagecodecs
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lib.imaging.codestream import check_scans, read_codestream
+from lib.imaging.frame_decoders import with_end
 from lib.imaging.guard import SizeLimits, corrupt_on_failure
 from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImageError, affine_of_pixels
 from lib.imaging.isolation import claim
@@ -54,7 +56,10 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
             with Image.open(file, formats=[file_format]) as image:
                 limits.check(1, image.height, image.width)
                 claim(_bytes_a_pixel(image) * image.width * image.height, image.width * image.height)
-                pixels, affine = _deep_array(file) if _is_deep_png(image) else _page_array(image), _affine(image)
+                pixels, affine = (
+                    _deep_array(file) if _is_deep_png(image) else _page_array(_loaded(image, file)),
+                    _affine(image),
+                )
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
     return MedicalImage(frames=pixels[np.newaxis], affine=affine, file_format=file_format)
@@ -89,9 +94,22 @@ def _check_jpeg(file: BinaryIO) -> None:
         )
 
 
+def _loaded(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """The picture, decoded; a JPEG that lacks nothing but its end is whole."""
+    try:
+        image.load()
+        return image
+    except OSError:
+        if image.format != "JPEG":
+            raise
+    file.seek(0)
+    whole = Image.open(io.BytesIO(with_end(file.read())), formats=["JPEG"])
+    whole.load()
+    return whole
+
+
 def _page_array(image: Image.Image) -> np.ndarray:
-    """The picture, decoded: ``(rows, columns)`` or ``(rows, columns, 3)``."""
-    image.load()
+    """A decoded picture as ``(rows, columns)`` or ``(rows, columns, 3)``."""
     ImageOps.exif_transpose(image, in_place=True)
     upright = image
     if upright.mode == "1":

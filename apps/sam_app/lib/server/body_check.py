@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MULTIPART = "multipart/form-data"
 _FORMS = (_MULTIPART, "application/x-www-form-urlencoded")
+_SEVERAL = "files"
+"""The one name of which a form may have several parts: a session's files."""
 _MAX_TEXT_BYTES = 1 << 20
 """Of a text field that comes as a file: as much as Starlette allows for one that does not."""
 
@@ -84,17 +86,21 @@ class _WholeMultipart:
             self._seen = self._seen[-len(self._closing) :]
 
 
-def form_only(request: Request) -> None:
+async def form_only(request: Request) -> None:
     """A dependency of routes that read a form: a body of another type would count as an empty one.
 
     Raises:
-        HTTPException: 415 with the type that was found.
+        HTTPException: 415 with the type that was found; 422 for two parts of one name, of which one would be lost.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if has_body and kind not in _FORMS:
         found = f"of the type {kind[:60]}" if kind else "of no stated type"
         raise HTTPException(415, f"the body is {found}; this route reads a form, {_MULTIPART}")
+    form = await request.form()
+    twice = next((name for name in form if name != _SEVERAL and len(form.getlist(name)) > 1), None)
+    if twice is not None:
+        raise HTTPException(422, f"the form has several parts called {twice[:60]!r}, of which one is read: send one")
 
 
 def _text_of_part(value: Any) -> Any:
