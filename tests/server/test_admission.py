@@ -50,3 +50,24 @@ def test_never_more_than_allowed_are_in_among_threads():
     for thread in threads:
         thread.join(30)
     assert 1 <= most[0] <= 3 and admission.count == 0
+
+
+def test_nobody_has_all_places():
+    admission = Admission(4)
+    for _ in range(3):
+        admission.enter("anna")
+    with pytest.raises(BusyError, match="3 segmentations of yours"):
+        admission.enter("anna")
+    with admission.inside("ben"), pytest.raises(BusyError, match="4 segmentations are being"):
+        admission.enter("carl")
+    admission.leave("anna")
+    admission.enter("anna")
+    assert admission.count == 3
+
+
+def test_one_place_is_for_whoever_comes_first():
+    admission = Admission(1)
+    with admission.inside("anna"), pytest.raises(BusyError):
+        admission.enter("ben")
+    with admission.inside("ben"):
+        assert admission.count == 1

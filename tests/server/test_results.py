@@ -227,6 +227,18 @@ def test_the_oldest_go_when_all_are_too_large_but_the_newest_stays(store):
     store.close()
 
 
+def test_who_keeps_most_makes_room(store):
+    store = again(store, max_bytes=5500)
+    of_anna = [a_result(store, b"x" * 1000, user="anna") for _ in range(2)]
+    of_ben = [a_result(store, b"x" * 1000, user="ben") for _ in range(8)]
+    assert folders(store) == [f"{timestamp:.6f}" for timestamp in (*of_anna, *of_ben[-3:])]
+    last = a_result(store, b"x" * 1000, user="anna")
+    assert folders(store) == [f"{timestamp:.6f}" for timestamp in (of_anna[1], *of_ben[-3:], last)]
+    store = again(store, max_bytes=5500)
+    assert len(folders(store)) == 5
+    store.close()
+
+
 def test_a_full_disk_is_said_so_and_leaves_the_others(store, monkeypatch):
     kept, queued = a_result(store), a_queued_request(store)
 

@@ -26,13 +26,14 @@ import os
 import re
 import shutil
 import threading
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sync
 from lib.server.folder_lock import FolderLock
@@ -58,6 +59,13 @@ class UnknownResultError(LookupError):
 
 class NoSpaceError(OSError):
     """The results' disk is full."""
+
+
+class _Kept(NamedTuple):
+    """A finished result: bytes of its files, and whose it is."""
+
+    size: int
+    user: str
 
 
 @dataclass(frozen=True)
@@ -173,8 +181,8 @@ class ResultStore:
         self._in_use = FolderLock(folder)
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self._sizes = self._find_finished()
-        self._retention = RetentionClock(max_age_seconds, [float(name) for name in self._sizes])
+        self._finished = self._find_finished()
+        self._retention = RetentionClock(max_age_seconds, [float(name) for name in self._finished])
         self._queued = self._find_queued()
         self._timestamps = TimestampSource(self._last_timestamp())
         self.purge()
@@ -184,9 +192,9 @@ class ResultStore:
         self._to_disk.shutdown()
         self._in_use.release()
 
-    def _find_finished(self) -> dict[str, int]:
-        """Bytes of every whole result; what is damaged stays where it is and is not served."""
-        sizes = {}
+    def _find_finished(self) -> dict[str, _Kept]:
+        """Every whole result; what is damaged stays where it is and is not served."""
+        found = {}
         for path in self._folder.iterdir():
             if _NAME.fullmatch(path.name):
                 for leftover in path.glob(".*.part"):
@@ -196,15 +204,15 @@ class ResultStore:
                 except (OSError, ValueError) as error:
                     logger.error("The result %s is damaged and is not served: %s", path.name, error)
                 else:
-                    sizes[path.name] = _size(manifest)
-        return sizes
+                    found[path.name] = _kept(manifest)
+        return found
 
     def _find_queued(self) -> set[str]:
         """The requests that an earlier server accepted and did not finish."""
         queued = set()
         for path in self._folder.iterdir():
             match = _QUEUED.fullmatch(path.name)
-            if match and match[1] in self._sizes:  # it was finished when the server stopped
+            if match and match[1] in self._finished:  # it was finished when the server stopped
                 shutil.rmtree(path, ignore_errors=True)
             elif match:
                 try:
@@ -276,7 +284,7 @@ class ResultStore:
             raise
         with self._lock:
             if pending.becomes == "finished":
-                self._sizes[name] = _size(manifest)
+                self._finished[name] = _kept(manifest)
             else:
                 self._queued.add(name)
         self.purge()
@@ -312,8 +320,8 @@ class ResultStore:
             _raise_if_full(error)
             raise
         with self._lock:
-            if folder.name in self._sizes:
-                self._sizes[folder.name] += len(content)
+            if kept := self._finished.get(folder.name):
+                self._finished[folder.name] = kept._replace(size=kept.size + len(content))
         self.purge()
         return replace(result, manifest=manifest)
 
@@ -326,7 +334,7 @@ class ResultStore:
         name = f"{timestamp:.6f}"
         for _ in range(2):  # what was queued at the first look can be finished at the second
             with self._lock:
-                finished, queued = name in self._sizes, name in self._queued
+                finished, queued = name in self._finished, name in self._queued
             with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
                 if finished:
                     folder = self._folder / name
@@ -345,23 +353,37 @@ class ResultStore:
     def stats(self) -> dict[str, int]:
         """``results`` that are finished, ``queued`` requests, ``bytes`` of the finished ones."""
         with self._lock:
-            return {"results": len(self._sizes), "queued": len(self._queued), "bytes": sum(self._sizes.values())}
+            size = sum(kept.size for kept in self._finished.values())
+            return {"results": len(self._finished), "queued": len(self._queued), "bytes": size}
 
     def purge(self) -> None:
-        """Delete results that are too old, then the oldest while all together are too large. Keeps the newest."""
+        """Delete results that are too old and, while all together are too large, the oldest of the user with the most.
+
+        The newest stays. So nobody loses results to somebody who keeps more than they do.
+        """
         oldest = self._retention.oldest()
         with self._lock:
-            names = sorted(self._sizes, key=Decimal)
-            total = sum(self._sizes.values())
-            gone: list[str] = []
-            for name in names:
-                too_old = float(name) < oldest
-                too_much = self._max_bytes and total > self._max_bytes and name != names[-1]
-                if too_old or too_much:
-                    total -= self._sizes.pop(name)
-                    gone.append(name)
+            names = sorted(self._finished, key=Decimal)
+            gone = [name for name in names if float(name) < oldest]
+            gone += self._too_much([name for name in names if float(name) >= oldest]) if self._max_bytes else []
+            for name in gone:
+                self._finished.pop(name)
         for name in gone:
             self._delete(name)
+
+    def _too_much(self, names: list[str]) -> list[str]:
+        """Those of these results, oldest first, that go for their size."""
+        of_user: dict[str, deque[str]] = {}
+        held: Counter[str] = Counter()
+        for name in names:
+            of_user.setdefault(self._finished[name].user, deque()).append(name)
+            held[self._finished[name].user] += self._finished[name].size
+        gone: list[str] = []
+        while held.total() > self._max_bytes and len(gone) < len(names) - 1:
+            user = next(user for user, _ in held.most_common() if of_user[user] and of_user[user][0] != names[-1])
+            gone.append(of_user[user].popleft())
+            held[user] -= self._finished[gone[-1]].size
+        return gone
 
     def _delete(self, name: str) -> None:
         """Take the result away at one stroke, then free its space."""
@@ -397,9 +419,8 @@ def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
     return manifest
 
 
-def _size(manifest: dict[str, Any]) -> int:
-    """Bytes of the files of a result."""
-    return int(sum(manifest["files"].values()))
+def _kept(manifest: dict[str, Any]) -> _Kept:
+    return _Kept(int(sum(manifest["files"].values())), manifest["user"])
 
 
 def _json(content: object) -> bytes:

@@ -33,6 +33,7 @@ from lib.sam.clock import Clock, current_clock, use_clock
 from lib.sam.engine import Engine
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
+from lib.server.auth.users import sharer
 from lib.server.errors import GivenUpError, failure_of
 from lib.server.outputs import write_outputs
 from lib.server.record import RequestRecord, current_record, note, use_record
@@ -95,7 +96,7 @@ class SegmentationService:
         self._engine = engine
         self._max_seconds = max_seconds
         self._observe_job = observe_job
-        self._jobs: queue.Queue[Decimal] = queue.Queue()
+        self._jobs: queue.Queue[tuple[Decimal, str]] = queue.Queue()
         self._without_space: set[Decimal] = set()
         self._last_job_seconds = 1.0
         self.store = store
@@ -106,7 +107,7 @@ class SegmentationService:
         """Begin with the queue: first what an earlier server accepted and did not finish."""
         for timestamp in self.store.queued():
             self.admission.enter(unconditionally=True)
-            self._jobs.put(timestamp)
+            self._jobs.put((timestamp, ""))
         start_watched("segmentation-queue", self._work_off_jobs)
 
     def segment(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Segmented:
@@ -124,7 +125,7 @@ class SegmentationService:
             UnknownModelError, ImageError, PromptError, CheckpointError, TimeLimitError, NoSpaceError: As their messages
                 say.
         """
-        with self.admission.inside(), self.store.new() as pending:
+        with self.admission.inside(sharer(user)), self.store.new() as pending:
             request = self._receive(pending, upload, asked, user, earlier)
             facts = self._work(pending, request)
         return Segmented(pending.timestamp, facts)
@@ -144,16 +145,16 @@ class SegmentationService:
         Raises:
             BusyError, RefineError, NotFinishedError, UnknownModelError, NoSpaceError: As :meth:`segment`.
         """
-        self.admission.enter()
+        self.admission.enter(sharer(user))
         try:
             with self.store.new() as pending:
                 request = self._receive(pending, upload, asked, user, earlier)
                 record = current_record() or RequestRecord()
                 pending.queue({**request, "origin": {"request_id": record.request_id, "client": record.client}})
         except BaseException:
-            self.admission.leave()
+            self.admission.leave(sharer(user))
             raise
-        self._jobs.put(pending.timestamp)
+        self._jobs.put((pending.timestamp, sharer(user)))
         return pending.timestamp
 
     def retry_after(self, timestamp: Decimal) -> int:
@@ -297,14 +298,14 @@ class SegmentationService:
     def _work_off_jobs(self) -> None:
         """The queue's thread."""
         while True:
-            timestamp = self._jobs.get()
+            timestamp, user = self._jobs.get()
             try:
                 self._work_off(timestamp)
             except Exception as error:  # the request stays queued for the next server
                 logger.error("The accepted request %s could not be worked on", print_timestamp(timestamp))
                 failed("segmentation-queue", error)
             finally:
-                self.admission.leave()
+                self.admission.leave(user)
 
     def _work_off(self, timestamp: Decimal) -> None:
         """Do one accepted request: its result is stored, or its failure."""

@@ -27,6 +27,15 @@ async def check_may_label(user: User) -> None:
     await _ANNOTATOR(user)
 
 
+def sharer(username: str) -> str:
+    """Whose share of what is bounded a request takes: nobody's (empty) while there is no login and all are one user.
+
+    Args:
+        username: Of who asks.
+    """
+    return username if settings.MONAI_LABEL_AUTH_ENABLE else ""
+
+
 def may_see(user: User, owner: str) -> bool:
     """Whether a user may see what someone made: all of it while there is no login, and as an administrator.
 

@@ -28,7 +28,7 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.base.scratch import scratch_file
 from lib.sam.registry import UnknownModelError
 from lib.server.admission import Admission
-from lib.server.auth.users import check_may_label
+from lib.server.auth.users import check_may_label, sharer
 from lib.server.body_check import FormText, form_only
 from lib.server.client_key import client_key
 from lib.server.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
@@ -107,7 +107,7 @@ def infer(
     note_viewer_prompts(allowed)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
-    with admission.inside():
+    with admission.inside(sharer(user.username)):
         if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
             _check_image(given)
             check_meant(images, given, viewer)
