@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,7 +75,9 @@ def test_the_slices_beside_a_click_are_encoded_before_the_next_one(server):
 
 
 def test_the_next_sample_is_encoded_before_the_first_click_on_it(tmp_path, server):
-    with running_server(tmp_path, studies=server.studies) as fresh:
+    (tmp_path / "studies").mkdir()
+    shutil.copy(server.studies / "ball.nii.gz", tmp_path / "studies")
+    with running_server(tmp_path) as fresh:
         sample = fresh.post("/activelearning/first", json={}).json()
         assert sample["id"] == "ball"
         time.sleep(3)
