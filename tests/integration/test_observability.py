@@ -59,6 +59,7 @@ def audited(server: Server, request_id: str | None = None) -> list[dict]:
         entries = [
             json.loads(line)
             for file in (server.audit, nobodys_file(server.audit))
+            if file.exists()
             for line in file.read_text().splitlines()
         ]
         found = [entry for entry in entries if request_id in (None, entry["request_id"])]
