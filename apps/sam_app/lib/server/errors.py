@@ -29,6 +29,11 @@ from lib.server.results import NoSpaceError, UnknownResultError
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 1000
+"""Characters of a message, and of each part of FastAPI's."""
+
+_MOST_FAULTS = 20
+
 
 class UnknownImageError(LookupError):
     """The datastore has no such image."""
@@ -90,7 +95,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Failure(503, "the server has as many files and connections open as it may; try again later")
     if kind is not None:
-        return Failure(STATUS[kind], str(error))
+        return Failure(STATUS[kind], _short(str(error)))
     return Failure(500, "the server failed; its log says why")
 
 
@@ -116,9 +121,19 @@ def answer_failure(failure: Failure, *, retry: bool = True) -> JSONResponse:
 
 
 async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
-    """FastAPI's own answer without the input's values: they can be anything, also what JSON cannot hold."""
+    """FastAPI's own answer without the input's values: they can be anything, also what JSON cannot hold.
+
+    Of very many faults the first are told.
+    """
     assert isinstance(error, RequestValidationError)
-    detail = [{key: item[key] for key in ("type", "loc", "msg")} for item in error.errors()]
+    detail = [
+        {
+            "type": item["type"],
+            "loc": [_short(part) if isinstance(part, str) else part for part in item["loc"]],
+            "msg": _short(item["msg"]),
+        }
+        for item in error.errors()[:_MOST_FAULTS]
+    ]
     return JSONResponse({"detail": detail}, status_code=422)
 
 
@@ -129,7 +144,15 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         return await _answer(request, error.__cause__)
     if is_too_much(error.__context__):
         error = HTTPException(413, f"the form is larger than allowed: {error.detail}")
+    if isinstance(error.detail, str):
+        error = HTTPException(error.status_code, _short(error.detail), error.headers)
     return await http_exception_handler(request, error)
+
+
+def _short(text: str) -> str:
+    """A message without its middle if it is long: it can quote what a client sent, and what helps stands at its end."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def add_error_handlers(app: FastAPI) -> None:
