@@ -29,7 +29,13 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 CLIENTS = 3
 DICOM = ("MR_small.dcm", "CT_small.dcm", "MR_small_jp2klossless.dcm")
-MAX_GROWTH_PERCENT = 2
+SPARE_FILES = 2
+"""One or two more can be open at one moment than at another; what a request leaves open would be hundreds."""
+
+FIFTHS, LATER = 5, 3
+"""After the first fifth the server is warm. The allocator's arenas go up and down by some percent: of the last fifths
+the median is taken, which what is lost with every request would raise; a short run tells but a large leak."""
+
 POINT = json.dumps({"positive_points": [{"x": 20, "y": 20}], "negative_points": [{"x": 3, "y": 3}]})
 BOX = json.dumps({"rectangles": [{"startX": 8, "startY": 8, "width": 24, "height": 20}], "multimask": True})
 CLICK = {"foreground": [list(BALL_CENTRE)], "result_extension": ".nii.gz"}
@@ -82,6 +88,7 @@ class Client:
         ]
         while self.statuses.total() - before < count:
             self._random.choice(kinds)()
+        self._session.close()  # its connections, not for good
 
     def _ask(self, method: str, path: str, *expected: int, **body: object) -> requests.Response:
         answer = self._session.request(method, f"{self._url}/{path}", timeout=120, **body)
@@ -172,13 +179,13 @@ def below(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize(
-    "count",
+    ("count", "most_percent"),
     [
-        pytest.param(300, id="some"),
-        pytest.param(5000, id="many", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+        pytest.param(300, 10, id="some"),
+        pytest.param(5000, 2, id="many", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )
-def test_nothing_is_left_of_mixed_requests(tmp_path: Path, count: int) -> None:
+def test_nothing_is_left_of_mixed_requests(tmp_path: Path, count: int, most_percent: int) -> None:
     sent = contents()
     for name in ("studies", "tmp"):
         (tmp_path / name).mkdir()
@@ -193,14 +200,11 @@ def test_nothing_is_left_of_mixed_requests(tmp_path: Path, count: int) -> None:
             return memory_and_files(server)
 
         temporary, studies = below(tmp_path / "tmp"), below(server.studies)
-        memory, files = work(count // 5)
-        memory_later, files_later = work(count - count // 5)
+        memory, files = zip(*(work(count // FIFTHS) for _ in range(FIFTHS)), strict=True)
         statuses = sum((client.statuses for client in clients), Counter())
-        growth = 100 * (memory_later / memory - 1)
+        growth = 100 * (statistics.median(memory[-LATER:]) / memory[0] - 1)
         print(f"{statuses.total()} requests, {dict(sorted(statuses.items()))}")
-        print(
-            f"memory {memory:.0f} MiB, then {memory_later:.0f} MiB ({growth:+.2f} %); files {files}, then {files_later}"
-        )
+        print(f"MiB after each fifth: {[round(each) for each in memory]} ({growth:+.2f} %); open files: {files}")
         assert below(tmp_path / "tmp") <= temporary
         assert not below(tmp_path / "sessions")
         assert {path.name for path in below(server.studies) - studies} <= {
@@ -212,5 +216,5 @@ def test_nothing_is_left_of_mixed_requests(tmp_path: Path, count: int) -> None:
         made = {f"{result:.6f}" for client in clients for result in client.results}
         assert {path.name for path in server.results.iterdir()} - {".lock"} == made
         assert "Traceback" not in server.log.read_text(errors="replace")
-        assert files_later <= files
-        assert growth <= MAX_GROWTH_PERCENT
+        assert min(files[-LATER:]) <= files[0] + SPARE_FILES
+        assert growth <= most_percent
