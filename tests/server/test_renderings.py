@@ -404,8 +404,9 @@ def an_overlapping_result(store: ResultStore, *, kept: bool = True) -> tuple[Sto
     """A result of such objects; without ``kept`` as they were stored before their whole masks were."""
     masks = overlapping((30, 41))
     image = MedicalImage(frames=np.zeros((1, 30, 41), np.uint8), file_format="PNG")
-    found = [Prediction(mask[None], np.ones(1, "f4"), np.zeros((1, 4, 4), "f4")) for mask in masks]
-    data = {"image": image, "frame": np.zeros((30, 41, 3), np.uint8), "objects": masks, "predictions": found}
+    packed = [PackedMask.of(mask) for mask in masks]
+    found = [Prediction((mask,), np.ones(1, "f4"), np.zeros((1, 4, 4), "f4")) for mask in packed]
+    data = {"image": image, "frame": np.zeros((30, 41, 3), np.uint8), "objects": packed, "predictions": found}
     facts = {"model": "m", "checkpoint_sha256": "0" * 16, "slice": 0, "candidates": 1, "scores": [1.0] * len(masks)}
     with store.new() as pending:
         write_outputs(pending, data, 1)
