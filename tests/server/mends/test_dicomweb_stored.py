@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -16,35 +12,9 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from lib.server.mends.dicomweb_labels import DicomWebLabels
 from lib.server.mends.dicomweb_search import ArchiveClient
 from lib.server.mends.dicomweb_session import DicomWebError, DicomWebSession
+from support.dicomweb_stand_in import Answer, running_stand_in
 
 UID = "1.2.3.4"
-
-
-@contextmanager
-def archive(kind: str, body: bytes) -> Iterator[str]:
-    """A server that answers every POST so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def segmentation() -> Dataset:
@@ -57,8 +27,9 @@ def segmentation() -> Dataset:
 
 
 def store(kind: str, body: bytes) -> None:
-    with archive(kind, body) as url, DicomWebSession(None, 5) as session:
-        DicomWebLabels._store(SimpleNamespace(_client=ArchiveClient(url, session=session)), segmentation())
+    with running_stand_in() as archive, DicomWebSession(None, 5) as session:
+        archive.answer = lambda path: Answer(body=[(0, body)], headers={"Content-Type": kind})
+        DicomWebLabels._store(SimpleNamespace(_client=ArchiveClient(archive.url, session=session)), segmentation())
 
 
 def listed(sequence: str, uid: str = UID) -> bytes:
