@@ -23,16 +23,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "apps" / "sam_app"), str(ROOT / "tests")]
 
+from lib.base.clock import Clock, use_clock  # noqa: E402
 from lib.imaging.image import MedicalImage  # noqa: E402
-from lib.sam.checkpoints import MODEL_FOLDER  # noqa: E402
-from lib.sam.clock import Clock, use_clock  # noqa: E402
 from lib.sam.engine import Engine  # noqa: E402
 from lib.sam.logits_grid import innermost  # noqa: E402
+from lib.sam.models.checkpoints import MODEL_FOLDER  # noqa: E402
+from lib.sam.models.registry import MODELS  # noqa: E402
 from lib.sam.predictor import Predictor  # noqa: E402
 from lib.sam.prompts import Prompts  # noqa: E402
-from lib.sam.propagation import PropagationOptions, VolumePrompts, propagate  # noqa: E402
-from lib.sam.registry import MODELS  # noqa: E402
-from lib.sam.slice_following import FollowingOptions  # noqa: E402
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate  # noqa: E402
+from lib.sam.volume.slice_following import FollowingOptions  # noqa: E402
 from lib.transforms.volume_labels import ResultToVolumed  # noqa: E402
 from lib.transforms.window import volume_pictures  # noqa: E402
 from support.solids import SolidVolume, solid_volumes  # noqa: E402

@@ -21,20 +21,20 @@ sys.path.insert(0, str(APP_FOLDER))
 from pydicom.datadict import tag_for_keyword  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from lib.base.clock import Clock, use_clock  # noqa: E402
+from lib.dicomweb.connection import DicomWebError  # noqa: E402
+from lib.dicomweb.datastore import AddressError, open_dicomweb  # noqa: E402
 from lib.imaging.image import ImageError  # noqa: E402
-from lib.sam.checkpoints import MODEL_FOLDER, CheckpointError  # noqa: E402
-from lib.sam.clock import Clock, use_clock  # noqa: E402
-from lib.sam.embedding_files import EmbeddingFiles  # noqa: E402
+from lib.sam.embeddings.disk import EmbeddingFiles  # noqa: E402
 from lib.sam.engine import Engine  # noqa: E402
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError  # noqa: E402
+from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec  # noqa: E402
 from lib.sam.predictor import Predictor  # noqa: E402
-from lib.sam.registry import DEFAULT_MODEL, UnknownModelError, get_spec  # noqa: E402
 from lib.sam.runtimes.choice import PRECISIONS  # noqa: E402
 from lib.sam.runtimes.runtime import RuntimeUnavailableError  # noqa: E402
-from lib.server.mends.dicomweb_datastore import AddressError, open_dicomweb  # noqa: E402
-from lib.server.mends.dicomweb_session import DicomWebError  # noqa: E402
 from lib.server.observe.log_hygiene import clean_logs  # noqa: E402
 from lib.server.options import ServerOptions  # noqa: E402
-from lib.server.study_files import image_suffixes, split_name  # noqa: E402
+from lib.studies.study_files import image_suffixes, split_name  # noqa: E402
 from lib.transforms.load import LoadMedicalImage  # noqa: E402
 from lib.transforms.window import AUTO, PRESETS, choose_window, windowed_frame  # noqa: E402
 

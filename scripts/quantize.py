@@ -70,9 +70,9 @@ def report(check: Int8Check) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line says; raises what went wrong."""
-    from lib.sam.checkpoints import CheckpointStore
     from lib.sam.engine import Engine
-    from lib.sam.registry import get_spec
+    from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.registry import get_spec
     from lib.sam.runtimes.int8 import Int8RefusedError, make_int8
     from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
 
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; 0 if it was kept, 1 if not, 2 for a wrong call."""
     arguments = make_parser().parse_args(argv)
     sys.path.insert(0, str(APP_FOLDER))
-    from lib.sam.registry import UnknownModelError
+    from lib.sam.models.registry import UnknownModelError
 
     try:
         run(arguments)

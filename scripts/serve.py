@@ -54,8 +54,8 @@ def check_models(names: str) -> None:
     Raises:
         UsageError: If not; the message lists the known models, or says how to get the checkpoint.
     """
-    from lib.sam.checkpoints import CheckpointStore
-    from lib.sam.registry import DEFAULT_MODEL, get_spec
+    from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.registry import DEFAULT_MODEL, get_spec
 
     store = CheckpointStore(APP_FOLDER / "model")
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lib.sam.checkpoints import CheckpointStore
-    from lib.sam.registry import ModelSpec
+    from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.registry import ModelSpec
 
 APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
 
@@ -69,8 +69,8 @@ def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Does what the command line says; whether all was right."""
-    from lib.sam.checkpoints import CheckpointStore
-    from lib.sam.registry import MODELS, get_spec
+    from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.registry import MODELS, get_spec
 
     store = CheckpointStore(arguments.folder)
     if arguments.command == "list":
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; 0 if all was right, 1 if a file was not, 2 for a wrong call."""
     arguments = make_parser().parse_args(argv)
     sys.path.insert(0, str(APP_FOLDER))
-    from lib.sam.registry import UnknownModelError
+    from lib.sam.models.registry import UnknownModelError
 
     try:
         return 0 if run(arguments) else 1

@@ -18,31 +18,31 @@ from monailabel.tasks.activelearning.first import First
 
 from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
+from lib.base.folder_lock import FolderInUseError
 from lib.base.scratch import use_scratch_folder
 from lib.base.threads import start_periodic
 from lib.configs.sam import SamConfig
+from lib.dicomweb.datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
+from lib.dicomweb.reach import warn_if_unreachable
+from lib.imaging.decoding.isolation import start_workers
+from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
-from lib.imaging.isolation import start_workers
-from lib.imaging.memory_budget import budget
 from lib.infers.ahead import Ahead
 from lib.infers.sam_task import SamTask
-from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
-from lib.sam.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
-from lib.server.connections import raise_file_limit
-from lib.server.folder_lock import FolderInUseError
-from lib.server.mends.dicomweb_datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
-from lib.server.mends.dicomweb_reach import warn_if_unreachable
-from lib.server.mends.folder_datastore import FolderDatastore
-from lib.server.mends.folder_index import StudiesError
-from lib.server.mends.folder_place import open_folder
-from lib.server.mends.saved_inference import infer_and_save
-from lib.server.mends.session_store import SessionStore
-from lib.server.mends.temporary_files import remove_log_configuration, track_temporary_files
-from lib.server.mount import mount
+from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
+from lib.sam.models.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
+from lib.server.app import mount
+from lib.server.http.connections import raise_file_limit
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
+from lib.server.upstream.saved_inference import infer_and_save
+from lib.server.upstream.session_store import SessionStore
+from lib.server.upstream.temporary_files import remove_log_configuration, track_temporary_files
+from lib.studies.folder_datastore import FolderDatastore
+from lib.studies.folder_index import StudiesError
+from lib.studies.folder_place import open_folder
 from lib.transforms.load import LoadMedicalImage
 from lib.version import VERSION
 

@@ -14,10 +14,10 @@ from pydicom.uid import JPEG2000Lossless
 from bench.figures import Sample
 from bench.row import Bar, Measurement, Row
 from bench.workplace import Workplace
-from lib.imaging.codestream import read_codestream
-from lib.imaging.frame_decoders import decode_frame
+from lib.imaging.decoding.codestream import read_codestream
+from lib.imaging.decoding.frame_decoders import decode_frame
+from lib.imaging.decoding.isolation import isolated
 from lib.imaging.image import CorruptImageError
-from lib.imaging.isolation import isolated
 
 _BOUNDS = {"memory": 256 * 2**20, "seconds": 30}
 

@@ -56,8 +56,8 @@ def bundled_model_for_each_request(folder: Path) -> Handler:
     from PIL import Image
 
     from lib.sam.engine import Engine
+    from lib.sam.models.registry import MODELS
     from lib.sam.prompts import Prompts
-    from lib.sam.registry import MODELS
 
     def segment(request: dict[str, Any]) -> None:
         image = np.asarray(Image.open(request["image"]).convert("RGB"))

@@ -85,7 +85,7 @@ def monailabel_sam2(folder: Path, size: str) -> Iterator[Peer]:
         folder: Made for it, and removed at the end: hiera-large takes 900 MB.
         size: ``large`` or ``tiny``; large is what MONAI Label downloads by default.
     """
-    from lib.sam.sam2_model import build_sam2
+    from lib.sam.models.sam2_model import build_sam2
 
     letter = size[0]
     config, checkpoint = f"sam2.1_hiera_{letter}.yaml", f"sam2.1_hiera_{size}.pt"

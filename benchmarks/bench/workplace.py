@@ -20,8 +20,8 @@ from scipy.ndimage import gaussian_filter
 
 from bench.machine import ROOT
 from bench.server import Server, serving
-from lib.sam.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
-from lib.sam.registry import MODELS
+from lib.sam.models.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
+from lib.sam.models.registry import MODELS
 
 T = TypeVar("T")
 

@@ -22,9 +22,9 @@ from evaluation.report import Result, as_text, by_label, calibration, clicks_nee
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
 from lib.imaging.digest import image_sha256
 from lib.imaging.image import ImageError
-from lib.sam.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.engine import Engine
-from lib.sam.registry import DEFAULT_MODEL, UnknownModelError, get_spec
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
+from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
 from lib.version import VERSION
 
 

@@ -12,10 +12,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _load() -> ModuleType:
-    """Return `apps/sam_app/lib/sam/tiny.py` as the module `sam_tiny_model`."""
+    """Return `apps/sam_app/lib/sam/models/tiny.py` as the module `sam_tiny_model`."""
     name = "sam_tiny_model"
     if name not in sys.modules:
-        path = REPOSITORY / "apps" / "sam_app" / "lib" / "sam" / "tiny.py"
+        path = REPOSITORY / "apps" / "sam_app" / "lib" / "sam" / "models" / "tiny.py"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise ImportError(f"cannot load {path}")
@@ -26,6 +26,6 @@ def _load() -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from lib.sam import tiny as sam_tiny
+    from lib.sam.models import tiny as sam_tiny
 else:
     sam_tiny = _load()

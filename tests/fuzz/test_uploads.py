@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from hypothesis import strategies as st
 
-from lib.imaging.dicom_io import to_bytes
+from lib.imaging.dicom.data_sets import to_bytes
 from support.fuzzing import AMOUNTS, fuzz
 from support.hostile import damages
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lib.infers.sam_2d import Sam2D
-from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.engine import Engine
-from lib.sam.registry import DEFAULT_MODEL, get_spec
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import DEFAULT_MODEL, get_spec
 from lib.transforms.limits import Limits
 from support.series import Acquisition, write_series
 

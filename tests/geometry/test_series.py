@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from lib.imaging.dicom_io import read_dataset, to_bytes, write
-from lib.imaging.nifti_writer import write_nifti
+from lib.dicomweb.dicom_seg import segmentation_of_labels
+from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
+from lib.imaging.formats.nifti_writer import write_nifti
+from lib.imaging.labels.series_grid import read_series_grid
+from lib.imaging.labels.series_segmentation import labels_of_segmentation, series_segmentation
 from lib.imaging.readers import read_image
-from lib.imaging.series_grid import read_series_grid
-from lib.imaging.series_segmentation import labels_of_segmentation, series_segmentation
-from lib.server.mends.dicom_seg import segmentation_of_labels
 from support.patient import centroid, points, voxel_at
 from support.series import ACQUISITIONS, LANDMARK, RADIUS, SHAPE, TILTED, Acquisition, voxels
 

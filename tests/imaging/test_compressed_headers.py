@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from lib.imaging.frame_decoders import FRAME_DECODERS, JPEGXLLossless
+from lib.imaging.decoding.frame_decoders import FRAME_DECODERS, JPEGXLLossless
 from lib.imaging.image import ImageError
 from support.decoding import decode_pixels
 from support.fuzzing import AMOUNTS, fuzz

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image import ImageTooLargeError
-from lib.imaging.memory_budget import budget
 from lib.imaging.readers import read_image
 from support import bombs
 

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from lib.imaging import isolation
+from lib.imaging.decoding import isolation
 from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
 from lib.imaging.readers import read_image
 
@@ -87,9 +87,9 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
 
     monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
     for decoder in (
-        "lib.imaging.dicom.decode_pixels",
-        "lib.imaging.tiff._pixels",
-        "lib.imaging.nifti._read_voxels",
+        "lib.imaging.dicom.reader.decode_pixels",
+        "lib.imaging.formats.tiff._pixels",
+        "lib.imaging.formats.nifti._read_voxels",
         "SimpleITK.ImageFileReader.Execute",
     ):
         monkeypatch.setattr(decoder, lambda *arguments: pytest.fail("decoded"))

@@ -19,8 +19,8 @@ from pydicom.uid import (
     JPEGLSLossless,
 )
 
-from lib.imaging.dicom_io import read_dataset
-from lib.imaging.frame_decoders import JPEGXLLossless
+from lib.imaging.decoding.frame_decoders import JPEGXLLossless
+from lib.imaging.dicom.data_sets import read_dataset
 from lib.imaging.image import CorruptImageError
 from support.decoding import decode_pixels
 

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
+from lib.base.clock import Clock, use_clock
 from lib.imaging.image import MedicalImage, Window
 from lib.infers.ahead import Ahead, nearest_first
-from lib.sam.checkpoints import MODEL_FOLDER
-from lib.sam.clock import Clock, use_clock
 from lib.sam.engine import Engine
-from lib.sam.registry import MODELS
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
 from lib.transforms.window import requested_window, windowed_frame
 
 WINDOW = Window(50, 100)

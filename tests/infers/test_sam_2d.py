@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from lib.base.clock import Clock, use_clock
 from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
 from lib.infers.ahead import Ahead
 from lib.infers.sam_2d import Sam2D
-from lib.sam.checkpoints import MODEL_FOLDER
-from lib.sam.clock import Clock, use_clock
 from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
 from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import PromptError
-from lib.sam.registry import MODELS
 from lib.transforms.limits import Limits
 
 

@@ -26,7 +26,7 @@ def decoders(server_pid: int) -> list[int]:
     found = []
     for child in psutil.Process(server_pid).children(recursive=True):
         try:
-            if any("lib.imaging.isolation" in word for word in child.cmdline()):
+            if any("lib.imaging.decoding.isolation" in word for word in child.cmdline()):
                 found.append(child.pid)
         except psutil.Error:
             continue

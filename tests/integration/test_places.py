@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import requests
 
-from lib.imaging.dicom_io import read_dataset, to_bytes
+from lib.imaging.dicom.data_sets import read_dataset, to_bytes
 from support.items import NO_PLACE, item
 from support.patient import points, voxel_at
 from support.series import ACQUISITIONS, LANDMARK, RADIUS, write_series

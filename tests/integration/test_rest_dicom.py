@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from lib.imaging.dicom_io import to_bytes
+from lib.imaging.dicom.data_sets import to_bytes
 
 pytestmark = pytest.mark.server
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lib.sam.automatic import GridOptions, _without_hidden, segment_automatically
-from lib.sam.checkpoints import CheckpointStore
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings.cache import EmbeddingCache
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import MODELS
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction, Predictor
-from lib.sam.registry import MODELS
 
 
 @pytest.fixture(scope="module")

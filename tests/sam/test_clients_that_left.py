@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.sam.checkpoints import CheckpointStore
-from lib.sam.clock import ClientLeftError, Clock, use_clock
+from lib.base.clock import ClientLeftError, Clock, use_clock
 from lib.sam.device_queue import PreemptedError
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings.cache import EmbeddingCache
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
-from lib.sam.registry import MODELS
 from support.server_process import SAM_APP
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lib.sam.clock import ClientLeftError, Clock, TimeLimitError, use_clock
+from lib.base.clock import ClientLeftError, Clock, TimeLimitError, use_clock
 from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue, PreemptedError
 
 
@@ -82,7 +82,7 @@ def test_the_caller_s_clock_counts_the_wait_and_the_work(queue: DeviceQueue):
     with use_clock(Clock()) as clock:
 
         def work() -> None:
-            from lib.sam.clock import current_clock
+            from lib.base.clock import current_clock
 
             with current_clock().stage("encode"):
                 time.sleep(0.1)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.sam.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.engine import Engine
-from lib.sam.registry import MODELS
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
+from lib.sam.models.registry import MODELS
 
 
 def test_a_model_is_loaded_once_however_many_ask_first():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from lib.sam.checkpoints import CheckpointStore
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings.cache import EmbeddingCache
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import PromptError, Prompts
-from lib.sam.registry import MODELS
 
 SHAPES = {"square": (300, 300), "wide": (180, 400), "tall": (420, 150)}
 

@@ -9,9 +9,9 @@ import torch
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from lib.sam.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.engine import Engine
-from lib.sam.registry import MODELS
+from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
+from lib.sam.models.registry import MODELS
 from support.sam2_checkpoint import SPEC
 
 pytestmark = pytest.mark.slow

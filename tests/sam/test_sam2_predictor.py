@@ -10,7 +10,7 @@ import torch
 from hydra import initialize_config_module
 
 from lib.sam.automatic import GridOptions, segment_automatically
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.prompts import Prompts
 from lib.sam.sam2_predictor import Sam2Predictor
 from support.sam2_checkpoint import CONFIG, SPEC

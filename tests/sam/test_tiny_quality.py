@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from lib.sam.checkpoints import MODEL_FOLDER
 from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
 from lib.sam.prompts import Prompts
-from lib.sam.registry import MODELS
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import audit
+from lib.base.request_record import RequestRecord
 from lib.server.observe.audit import AuditLog, audit_entry
-from lib.server.record import RequestRecord
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ANNA = RequestRecord(

@@ -22,8 +22,8 @@ from evaluation.users import (
     jittered_box,
     random_click,
 )
-from lib.imaging.dicom_io import to_bytes
-from lib.imaging.segmentation import segmentation
+from lib.imaging.dicom.data_sets import to_bytes
+from lib.imaging.labels.segmentation import segmentation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy.*:FutureWarning")
 

@@ -18,14 +18,14 @@ from monailabel.config import settings
 from PIL import Image
 
 import precompute
+from lib.base.clock import Clock, use_clock
 from lib.imaging.readers import read_image
 from lib.infers.sam_2d import Sam2D
-from lib.sam.checkpoints import MODEL_FOLDER
-from lib.sam.clock import Clock, use_clock
-from lib.sam.embedding_files import EmbeddingFiles
+from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.engine import Engine
-from lib.sam.registry import get_spec
-from lib.server.mends.folder_datastore import FolderDatastore
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import get_spec
+from lib.studies.folder_datastore import FolderDatastore
 from lib.transforms.limits import Limits
 from precompute import find_images, from_the_middle, main
 from support.dicomweb_stand_in import running_stand_in

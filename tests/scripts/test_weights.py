@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import weights
-from lib.sam.checkpoints import CheckpointStore
-from lib.sam.registry import MODELS
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import MODELS
 
 
 @pytest.fixture

@@ -14,8 +14,14 @@ import httpx
 import pytest
 import uvicorn
 
-from lib.server import connections as module
-from lib.server.connections import Connection, Connections, raise_file_limit, room_for_connections, watch_connections
+from lib.server.http import connections as module
+from lib.server.http.connections import (
+    Connection,
+    Connections,
+    raise_file_limit,
+    room_for_connections,
+    watch_connections,
+)
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 

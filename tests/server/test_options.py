@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.sam.embeddings import Embedding
+from lib.sam.embeddings.cache import Embedding
 from lib.server.options import OptionError, ServerOptions
 
 

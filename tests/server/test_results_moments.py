@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.server import results
-from lib.server.results import ResultStore
+from lib.server.rest import results
+from lib.server.rest.results import ResultStore
 
 
 def test_a_request_that_is_finished_while_it_is_looked_up_is_found(

@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
 
 from lib.sam.prompts import PromptError
-from lib.server.errors import add_error_handlers, failure_of
+from lib.server.http.errors import add_error_handlers, failure_of
 from support.asgi import ask
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydicom import Dataset
 
-from lib.imaging import dicom_pixels
-from lib.imaging.isolation import isolated
+from lib.imaging.decoding.isolation import isolated
+from lib.imaging.dicom import pixel_data
 
 
 def decode_pixels(dataset: Dataset) -> np.ndarray:
-    """As :func:`lib.imaging.dicom_pixels.decode_pixels`."""
-    return isolated(dicom_pixels.decode_pixels, dataset, memory=512 * 2**20, seconds=30)
+    """As :func:`lib.imaging.dicom.pixel_data.decode_pixels`."""
+    return isolated(pixel_data.decode_pixels, dataset, memory=512 * 2**20, seconds=30)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lib.sam.registry import MODELS
+from lib.sam.models.registry import MODELS
 
 SPEC = MODELS["sam2_hiera_tiny"]
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"

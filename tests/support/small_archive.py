@@ -13,7 +13,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from lib.imaging.dicom_io import to_bytes
+from lib.imaging.dicom.data_sets import to_bytes
 from support.dicomweb_stand_in import Answer, StandIn
 
 JSON = {"Content-Type": "application/dicom+json"}

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from lib.imaging.decoding.memory_budget import working_bytes
 from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage
-from lib.imaging.memory_budget import working_bytes
 from lib.transforms.load import LoadMedicalImage, LoadMedicalImaged
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lib.imaging.image import CorruptImageError, MedicalImage
-from lib.imaging.label_writers import write_label_volume
-from lib.imaging.slice_labels import SliceLabels
+from lib.imaging.labels.label_writers import write_label_volume
+from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.prompt_sources import LabelClicksd, PromptSourced, RestoreValuesd, inner_points, label_prompts

@@ -3,8 +3,8 @@ import pydicom
 import pytest
 from pydicom.pixels import apply_voi_lut
 
+from lib.base.clock import Clock, use_clock
 from lib.imaging.image import Display, MedicalImage, Window
-from lib.sam.clock import Clock, use_clock
 from lib.sam.prompts import PromptError
 from lib.transforms.window import PRESETS, WindowFramed, apply_window, choose_window, volume_pictures, windowed_frame
 

@@ -7,10 +7,10 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from lib.imaging.dicom_io import write
+from lib.imaging.dicom.data_sets import write
+from lib.imaging.labels.series_grid import read_series_grid
+from lib.imaging.labels.series_segmentation import series_segmentation
 from lib.imaging.readers import read_image
-from lib.imaging.series_grid import read_series_grid
-from lib.imaging.series_segmentation import series_segmentation
 from support.series import ACQUISITIONS, write_series
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

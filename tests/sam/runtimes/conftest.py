@@ -9,8 +9,8 @@ import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
 
-from lib.sam.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
-from lib.sam.registry import MODELS
+from lib.sam.models.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
+from lib.sam.models.registry import MODELS
 
 
 def small_vit() -> ImageEncoderViT:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.sam.engine import Engine
-from lib.sam.registry import MODELS
+from lib.sam.models.registry import MODELS
 from lib.sam.runtimes import choice
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
@@ -18,7 +18,7 @@ from support.sam2_checkpoint import SPEC
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A folder with the bundled model alone, nothing converted."""
-    from lib.sam.checkpoints import MODEL_FOLDER
+    from lib.sam.models.checkpoints import MODEL_FOLDER
 
     name = MODELS["sam_tiny"].checkpoint
     (tmp_path / name).write_bytes((MODEL_FOLDER / name).read_bytes())

@@ -9,13 +9,13 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
-from lib.sam.checkpoints import MODEL_FOLDER
-from lib.sam.clock import Clock, use_clock
+from lib.base.clock import Clock, use_clock
 from lib.sam.device_queue import PreemptedError
 from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
-from lib.sam.registry import MODELS
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 
 

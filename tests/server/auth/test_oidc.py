@@ -17,7 +17,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import from_token
 
 from lib.server.auth import oidc
-from lib.server.auth.errors import InvalidLoginError, ProviderError
+from lib.server.auth.login_errors import InvalidLoginError, ProviderError
 from lib.server.auth.oidc import OidcVerifier
 from support.oidc_provider import CLIENT_ID, PASSWORD, OidcProvider, running_provider
 

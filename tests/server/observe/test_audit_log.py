@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 
+from lib.base.request_record import RequestRecord
 from lib.server.observe import audit as module
 from lib.server.observe.audit import (
     KEPT_FILES,
@@ -23,7 +24,6 @@ from lib.server.observe.audit import (
     nobodys_file,
     outcome_of,
 )
-from lib.server.record import RequestRecord
 
 
 def lines(path):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from lib.base.request_record import RequestRecord
 from lib.server.observe.audit import AuditLog, entry_if_killed
 from lib.server.observe.in_flight import InFlight
-from lib.server.record import RequestRecord
 
 
 @pytest.fixture

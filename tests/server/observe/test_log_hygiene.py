@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.base.request_record import RequestRecord, use_record
 from lib.server.observe.log_hygiene import clean_logs
-from lib.server.record import RequestRecord, use_record
 
 OF_REQUESTS = ("monailabel.tasks.infer.basic_infer", "monailabel.interfaces.utils.transform")
 FORMAT = "%(levelname)s %(name)s - %(message)s"
@@ -48,9 +48,9 @@ def uvicorn_logger(name):
 
 
 def test_this_apps_messages_are_shown(shown):
-    logging.getLogger("lib.server.mount").info("Results: %s", "/data/results")
+    logging.getLogger("lib.server.app").info("Results: %s", "/data/results")
     logging.getLogger("main").info("SAM models: %d%%", 100)
-    assert shown() == "INFO lib.server.mount - Results: /data/results\nINFO main - SAM models: 100%\n"
+    assert shown() == "INFO lib.server.app - Results: /data/results\nINFO main - SAM models: 100%\n"
 
 
 def test_of_others_only_warnings_are_shown_without_their_words(shown):
@@ -85,13 +85,13 @@ def open_missing_image():
 
 
 def test_an_exception_is_shown_by_type_and_lines_of_code_with_its_cause(shown):
-    logger = logging.getLogger("lib.server.errors")
+    logger = logging.getLogger("lib.server.http.errors")
     try:
         open_missing_image()
     except RuntimeError:
         logger.exception("A request failed")
     text = shown()
-    assert text.startswith("ERROR lib.server.errors - A request failed\n")
+    assert text.startswith("ERROR lib.server.http.errors - A request failed\n")
     assert "builtins.FileNotFoundError\nwhich led to:\n" in text and text.endswith("builtins.RuntimeError\n")
     assert 'test_log_hygiene.py", line' in text and "in open_missing_image" in text
     assert "cannot segment doe_jane" not in text.replace('raise RuntimeError("cannot segment doe_jane")', "")
@@ -108,8 +108,8 @@ def test_the_records_themselves_stay_as_they_are_for_other_handlers(shown):
 
 def test_messages_of_a_request_begin_with_its_id(shown):
     with use_record(RequestRecord(request_id="0123456789abcdef")):
-        logging.getLogger("lib.server.errors").error("A request failed: %s", "why")
-    assert shown() == "ERROR lib.server.errors - [0123456789abcdef] A request failed: why\n"
+        logging.getLogger("lib.server.http.errors").error("A request failed: %s", "why")
+    assert shown() == "ERROR lib.server.http.errors - [0123456789abcdef] A request failed: why\n"
 
 
 def test_the_access_log_shows_the_template(shown):

@@ -8,12 +8,12 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from lib.sam.checkpoints import CheckpointStore
-from lib.sam.embedding_files import EmbeddingFiles
+from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.engine import Engine
-from lib.sam.registry import get_spec
-from lib.server.observe.install import observe
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import get_spec
 from lib.server.observe.metrics import LiveState, Metrics, router
+from lib.server.observe.setup import observe
 from lib.version import VERSION
 from support.asgi import ask
 

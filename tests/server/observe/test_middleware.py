@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from monailabel.config import settings
 from starlette.types import ASGIApp
 
-from lib.sam.clock import Clock, current_clock
-from lib.server.observe.install import observe
-from lib.server.record import RequestRecord, current_record, note
+from lib.base.clock import Clock, current_clock
+from lib.base.request_record import RequestRecord, current_record, note
+from lib.server.observe.setup import observe
 from support.asgi import ask
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from lib.base.byte_cache import ByteBoundedCache
 from lib.imaging.image import ImageChangedError, MedicalImage
-from lib.sam.byte_cache import ByteBoundedCache
 
 FileIdentity = tuple[int, int, int, int, int]
 """Device, inode, size, time of the last writing and time of the last change, which no program can set back."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from lib.imaging.dicom import read_dicom_file, read_dicom_series
-from lib.imaging.guard import SizeLimits
+from lib.imaging.decoding.isolation import isolated
+from lib.imaging.decoding.parse_errors import SizeLimits
+from lib.imaging.dicom.reader import read_dicom_file, read_dicom_series
+from lib.imaging.formats.nifti import read_nifti
+from lib.imaging.formats.nrrd import read_nrrd
+from lib.imaging.formats.raster import read_raster
+from lib.imaging.formats.sniff import HEAD_LENGTH, READABLE, find_format
+from lib.imaging.formats.tiff import read_tiff
 from lib.imaging.image import MedicalImage, UnsupportedImageError
-from lib.imaging.isolation import isolated
-from lib.imaging.nifti import read_nifti
-from lib.imaging.nrrd import read_nrrd
-from lib.imaging.raster import read_raster
-from lib.imaging.sniff import HEAD_LENGTH, READABLE, find_format
-from lib.imaging.tiff import read_tiff
 
 DEFAULT_MAX_PIXELS = 512 * 512 * 2048
 """Some 2,000 CT slices: 1 GiB as 16-bit values."""

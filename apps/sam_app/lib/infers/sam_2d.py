@@ -11,7 +11,7 @@ from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
-from lib.sam.embeddings import Embedding
+from lib.sam.embeddings.cache import Embedding
 from lib.sam.engine import Engine
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts

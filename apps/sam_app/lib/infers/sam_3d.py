@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
 from lib.imaging.image_cache import ImageCache, once_per_image
-from lib.imaging.slice_labels import SliceLabels
+from lib.imaging.labels.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
-from lib.sam.clock import current_clock
 from lib.sam.engine import Engine
-from lib.sam.propagation import propagate
-from lib.sam.sam2_video import propagate_by_memory
-from lib.sam.volume_result import VolumeResult
+from lib.sam.volume.propagation import propagate
+from lib.sam.volume.result import VolumeResult
+from lib.sam.volume.sam2_video import propagate_by_memory
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.prompt_sources import LabelClicksd, RestoreValuesd
@@ -35,9 +35,9 @@ _REMEMBERED = {"per_client": 2, "clients": 8}
 
 
 class Sam3D(SamTask):
-    """One SAM model as a MONAI Label task for an object in a volume; see :mod:`lib.sam.propagation`.
+    """One SAM model as a MONAI Label task for an object in a volume; see :mod:`lib.sam.volume.propagation`.
 
-    SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.sam2_video`.
+    SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.volume.sam2_video`.
 
     Its prompts are those of viewers, :mod:`lib.transforms.viewer_prompts_3d`, or, with ``prompts``, of the label that
     the image has, :mod:`lib.transforms.prompt_sources`. Prompts of one client (``client``, which
@@ -133,8 +133,8 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what a person should know of how it was read),
         ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (of
         each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
-        :class:`~lib.sam.volume_result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
-        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume_result.Stop`).
+        :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
+        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume.result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
     labels: SliceLabels = data["pred"]

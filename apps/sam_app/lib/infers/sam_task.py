@@ -8,11 +8,11 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 
+from lib.base.clock import current_clock
 from lib.base.scratch import scratch_file
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
-from lib.imaging.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
-from lib.sam.clock import current_clock
+from lib.imaging.labels.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.transforms.limits import Limits

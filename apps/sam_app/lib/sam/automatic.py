@@ -14,8 +14,8 @@ import torch
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torchvision.ops import nms
 
-from lib.sam.clock import current_clock
-from lib.sam.embeddings import Embedding
+from lib.base.clock import current_clock
+from lib.sam.embeddings.cache import Embedding
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts
 

@@ -26,8 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lib.base.clock import TimeLimitError, current_clock
 from lib.base.threads import failed, start_watched
-from lib.sam.clock import TimeLimitError, current_clock
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ from typing import Literal
 
 import torch
 
-from lib.sam.checkpoints import CheckpointStore
 from lib.sam.device_queue import DeviceQueue
-from lib.sam.embedding_files import EmbeddingFiles
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings.cache import EmbeddingCache
+from lib.sam.embeddings.disk import EmbeddingFiles
+from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.registry import ModelSpec
 from lib.sam.predictor import Predictor
-from lib.sam.registry import ModelSpec
 from lib.sam.runtimes.choice import default_precision, on_cpu
 from lib.sam.runtimes.runtime import Precision, Runtime
 from lib.sam.runtimes.torch_runtime import TorchRuntime

@@ -2,7 +2,7 @@
 
 Concurrency: encodes take their turn in the device's queue, see :mod:`lib.sam.device_queue`; decoding does not, and so
 never waits for another image's encode. Waiting, encoding and decoding look at the current
-:class:`~lib.sam.clock.Clock` and end when its time is up.
+:class:`~lib.base.clock.Clock` and end when its time is up.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lib.sam.clock import current_clock
+from lib.base.clock import current_clock
 from lib.sam.device_queue import DeviceQueue, PreemptedError, ShouldStop, WorkAhead
-from lib.sam.embeddings import Embedding, EmbeddingCache, embedding_key
+from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
+from lib.sam.models.registry import ModelSpec
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import MASK_LOGITS_SIZE, Prompts
-from lib.sam.registry import ModelSpec
 from lib.sam.runtimes.runtime import Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 

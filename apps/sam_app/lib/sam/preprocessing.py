@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from lib.sam.registry import Preprocessing
+from lib.sam.models.registry import Preprocessing
 
 ImageSize = tuple[int, int]
 """``(height, width)`` in pixels."""

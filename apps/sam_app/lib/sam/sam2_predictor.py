@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib.sam.embeddings import Embedding
+from lib.sam.embeddings.cache import Embedding
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.torch_runtime import TorchRuntime

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lib.base.clock import Clock, use_clock
 from lib.base.scratch import scratch_files
 from lib.base.threads import start_watched
-from lib.sam.clock import Clock, use_clock
 from lib.server.admission import Admission, BusyError
-from lib.server.errors import failure_of
+from lib.server.http.errors import failure_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from lib.imaging.memory_budget import budget
+from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 from lib.infers.ahead import DEFAULT_SLICES
-from lib.sam.embedding_files import EmbeddingFiles
+from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError

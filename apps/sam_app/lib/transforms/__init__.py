@@ -14,14 +14,14 @@ The keys that pass through the dictionary, in order:
 ``predictions`` list of :class:`~lib.sam.predictor.Prediction`, one an object
 ``masks``       list of :class:`~lib.sam.packed_mask.PackedMask`, one an object, whole: they can overlap
 ``labels``      ``(H, W)`` uint8: 0 background, 1 the first object, and so on
-``pred``        :class:`~lib.imaging.slice_labels.SliceLabels`: ``labels`` in its frame of the volume
+``pred``        :class:`~lib.imaging.labels.slice_labels.SliceLabels`: ``labels`` in its frame of the volume
 ==============  ========================================================================================
 
 Through a volume, instead of ``slice`` to ``labels``:
 
 =======================  ===============================================================================
-``volume_prompts``       :class:`~lib.sam.propagation.VolumePrompts`
-``propagation_options``  :class:`~lib.sam.propagation.PropagationOptions`
-``volume_result``        :class:`~lib.sam.volume_result.VolumeResult`
+``volume_prompts``       :class:`~lib.sam.volume.propagation.VolumePrompts`
+``propagation_options``  :class:`~lib.sam.volume.propagation.PropagationOptions`
+``volume_result``        :class:`~lib.sam.volume.result.VolumeResult`
 =======================  ===============================================================================
 """

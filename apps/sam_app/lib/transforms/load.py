@@ -11,11 +11,11 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
+from lib.base.clock import current_clock
+from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image import ImageError, MedicalImage
 from lib.imaging.image_cache import ImageCache
-from lib.imaging.memory_budget import budget
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
-from lib.sam.clock import current_clock
 
 _MAX_ASPECT = 256
 """Of a longer and thinner image nothing is left at the size at which the smallest model sees it."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 
+from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage
-from lib.imaging.slice_labels import SliceLabels
-from lib.sam.clock import current_clock
+from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 

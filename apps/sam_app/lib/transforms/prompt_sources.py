@@ -10,8 +10,8 @@ from monai.transforms import Transform
 from scipy import ndimage
 
 from lib.imaging.image import MedicalImage
-from lib.imaging.label_grid import labels_on_grid
-from lib.imaging.slice_labels import SliceLabels
+from lib.imaging.labels.label_grid import labels_on_grid
+from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError, Prompts
 from lib.transforms.load import LoadMedicalImage
 

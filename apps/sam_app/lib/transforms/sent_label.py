@@ -9,7 +9,7 @@ from typing import Any
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
-from lib.imaging.label_grid import check_label_file
+from lib.imaging.labels.label_grid import check_label_file
 
 
 class SentLabeld(Transform):

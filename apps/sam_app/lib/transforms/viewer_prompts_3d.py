@@ -14,7 +14,7 @@ from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
 from lib.sam.prompts import PromptError, Prompts
-from lib.sam.propagation import PropagationOptions, VolumePrompts
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts
 from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 from lib.transforms.viewer_prompts import box_between, voxel_points, voxel_region
 

@@ -9,8 +9,8 @@ import numpy as np
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
-from lib.imaging.slice_labels import SliceLabels
-from lib.sam.volume_result import VolumeResult
+from lib.imaging.labels.slice_labels import SliceLabels
+from lib.sam.volume.result import VolumeResult
 
 
 class ResultToVolumed(Transform):

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from monai.transforms import Transform
 
+from lib.base.clock import current_clock
+from lib.imaging.decoding.piecewise import piecewise
 from lib.imaging.image import Display, MedicalImage, VoiTable, VoiTransform, Window
 from lib.imaging.image_cache import once_per_image
-from lib.imaging.piecewise import piecewise
 from lib.imaging.views import grey_to_rgb
-from lib.sam.clock import current_clock
 from lib.sam.prompts import PromptError
 from lib.transforms.visibility import hides, is_poor, some_of
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from lib.sam.registry import ModelSpec
+from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from segment_anything.utils.amg import build_point_grid
 
-from lib.sam.embeddings import Embedding
+from lib.sam.embeddings.cache import Embedding
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.openvino_ir import DECODER, ENCODER, NetworkKey, keep_networks, openvino

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.sam.checksums import sha256_of
-from lib.sam.file_lock import locked
+from lib.base.file_lock import locked
+from lib.sam.models.checksums import sha256_of
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
 
 logger = logging.getLogger(__name__)

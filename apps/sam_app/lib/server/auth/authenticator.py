@@ -14,8 +14,8 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User
 
 from lib.server.auth.api_keys import ApiKey
-from lib.server.auth.errors import InvalidLoginError, NoLoginError
 from lib.server.auth.key_file import KeyRing
+from lib.server.auth.login_errors import InvalidLoginError, NoLoginError
 from lib.server.auth.oidc import OidcVerifier
 
 

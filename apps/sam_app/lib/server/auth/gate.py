@@ -18,12 +18,12 @@ from starlette._utils import get_route_path  # what the router matches; there is
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.base.request_record import note
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.errors import AuthError
+from lib.server.auth.login_errors import AuthError
 from lib.server.auth.pages import Pages
 from lib.server.auth.refusal import refuse
-from lib.server.body_limit import BodyLimit
-from lib.server.record import note
+from lib.server.http.body_limit import BodyLimit
 
 OPEN_PATHS = frozenset(
     {

@@ -15,9 +15,9 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User, get_current_user
 
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.errors import AuthError
+from lib.server.auth.login_errors import AuthError
 from lib.server.auth.refusal import refuse
-from lib.server.schemas import ErrorDetail
+from lib.server.rest.schemas import ErrorDetail
 
 router = APIRouter(tags=["Auth"])
 

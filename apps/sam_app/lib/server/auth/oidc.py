@@ -28,7 +28,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User
 from pydantic import ValidationError
 
-from lib.server.auth.errors import InvalidLoginError, ProviderError
+from lib.server.auth.login_errors import InvalidLoginError, ProviderError
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lib.server.auth.errors import AuthError, ForeignHostError, ForeignPageError
 from lib.server.auth.exposure import listening_host
+from lib.server.auth.login_errors import AuthError, ForeignHostError, ForeignPageError
 from lib.server.auth.refusal import refuse
 
 ANY = "*"

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
-from lib.server.auth.errors import AuthError
-from lib.server.record import note
+from lib.base.request_record import note
+from lib.server.auth.login_errors import AuthError
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from typing import Any, Literal
 
 from monailabel.config import settings
 
-from lib.sam.clock import TimeLimitError
+from lib.base.clock import TimeLimitError
+from lib.base.request_record import RequestRecord
 from lib.server.observe.in_flight import InFlight
-from lib.server.record import RequestRecord
 
 logger = logging.getLogger(__name__)
 

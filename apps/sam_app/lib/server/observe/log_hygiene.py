@@ -27,9 +27,9 @@ from typing import TextIO
 
 import SimpleITK
 
+from lib.base.request_record import current_record
 from lib.server.observe.log_rate import RateLimit, left_out
 from lib.server.observe.template import known_method
-from lib.server.record import current_record
 
 logger = logging.getLogger(__name__)
 

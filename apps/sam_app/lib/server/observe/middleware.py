@@ -14,12 +14,12 @@ from monailabel.config import settings
 from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.base.clock import Clock, use_clock
+from lib.base.request_record import RequestRecord, use_record
 from lib.base.scratch import scratch_files
-from lib.sam.clock import Clock, use_clock
 from lib.server.observe.audit import AuditLog, audit_entry, entry_if_killed, is_audited, outcome_of
 from lib.server.observe.metrics import Metrics
 from lib.server.observe.template import UNMATCHED, RouteTemplates, known_method
-from lib.server.record import RequestRecord, use_record
 
 _QUEUED_ROUTE = "/segment_input_image/"
 """The only route whose work can be queued."""

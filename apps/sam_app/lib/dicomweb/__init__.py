@@ -1,0 +1,1 @@
+"""The studies of a DICOMweb server, as a MONAI Label datastore."""

@@ -1,0 +1,212 @@
+"""Mends of what MONAI Label 0.8.5 does with the labels of a DICOMweb server's series.
+
+- A final label becomes DICOM SEG by dcmqi: see :mod:`lib.dicomweb.dicom_seg` for what that costs.
+- That the server refused it, or is none and answers a page, goes unnoticed: the label counts as stored.
+- A label is asked for by its image's id, but looked for on the server under that id, which is the series itself: it is
+  read as if it were a segmentation, and the answer is a 500. Here it is the one kept or, where there is none, the
+  server's newest segmentation of the series, whoever made it.
+- A label stays what it was when its series changes, and is handed out for another number of slices. Here it is looked
+  at anew: see :meth:`DicomWebLabels.get_label_uri`.
+- Raw labels (``.bin``) go through a NIfTI file of the series.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from pydicom import Dataset
+
+from lib.dicomweb.connection import DicomWebError
+from lib.dicomweb.dicom_seg import segmentation_of_labels
+from lib.imaging.dicom.header_values import value_of
+from lib.imaging.image import CorruptImageError, ImageChangedError, ImageError
+from lib.imaging.labels.label_grid import labels_on_grid
+from lib.imaging.labels.label_writers import write_label_volume
+from lib.imaging.labels.series_grid import SeriesGrid, read_series_grid
+from lib.imaging.labels.series_segmentation import labels_of_segmentation
+from lib.imaging.readers import read_image
+from lib.studies.local_store import LocalStore
+
+_NOT_CONFIRMED = "the DICOMweb server did not say that it has stored the segmentation (PS3.18 10.5.3)"
+_AS_STORED = (("application/dicom", "*"),)
+
+
+class DicomWebLabels(LocalStore, DICOMWebDatastore):
+    """The labels of a DICOMweb server's series; the datastore made of it has the rest.
+
+    A final label is kept here as it came, and on the server as a DICOM Segmentation in the study of its series.
+    """
+
+    def __init__(self, place: Path, *, exclusive: bool = False) -> None:
+        super().__init__(place, place, exclusive=exclusive)
+        self._fetching_label = Lock()
+
+    def series_folder(self, series: str) -> str:
+        """A folder with the DICOM files of a series."""
+        raise NotImplementedError
+
+    def keep_image(self, series: str) -> str:
+        """Have MONAI Label know a series, so that it keeps labels of it; the path of what it has."""
+        raise NotImplementedError
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None, label_id: str = ""
+    ) -> str:
+        """Keep a label; a final one is stored on the server as well.
+
+        Args:
+            image_id: The Series Instance UID.
+            label_filename: The labels, on the voxels of the series; ``.bin``: raw uint8 voxels, ``i`` fastest.
+            label_tag: The label's tag.
+            label_info: What is known of it; names of the labels in its ``label_info``.
+            label_id: Not used; it is the image's.
+
+        Returns:
+            The label's id.
+
+        Raises:
+            ImageError: If it does not lie on the series, or no Segmentation can be made of it; then it is not kept.
+            DicomWebError: If the server does not take it; likewise.
+        """
+        self.keep_image(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
+        folder = self.series_folder(image_id)
+        info = {**(label_info or {}), "version": _version(folder)}
+        with tempfile.TemporaryDirectory() as scratch:
+            label = Path(label_filename)
+            grid = read_series_grid(folder)
+            if label.suffix == ".bin":
+                label = _from_raw(label, grid, Path(scratch))
+            if label_tag == DefaultLabelTag.FINAL:
+                made = segmentation_of_labels(grid, label, info.get("label_info"), model=info.get("model"))
+                self._store(made)
+                info |= {
+                    "SeriesInstanceUID": str(made.SeriesInstanceUID),
+                    "StudyInstanceUID": str(made.StudyInstanceUID),
+                    "PatientID": str(made.PatientID),
+                    "Modality": str(made.Modality),
+                }
+            elif label.suffix != ".json":
+                labels_on_grid(read_image(label), grid.affine, grid.shape)
+            self.keep_label(image_id, label, label_tag, info)
+        return image_id
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """The path of a label.
+
+        Args:
+            label_id: The image's id; with ``image_id``: the Series Instance UID of a segmentation.
+            label_tag: The label's tag.
+            image_id: The image's id, where a certain segmentation is meant.
+
+        Returns:
+            The path; empty if there is no such label. A final label that does not lie on the series as it is now is
+            fetched from the server again, by the instances that it refers to.
+
+        Raises:
+            ImageChangedError: If another label does not lie on the series as it is now.
+            UnsupportedImageError: If the server's segmentation cannot be laid over the series.
+            DicomWebError: If the server does not answer.
+        """
+        image = image_id or label_id
+        kept = self._kept(image, label_tag)
+        lies = bool(kept) and self._lies_on_series(image, label_tag, kept)
+        if label_tag != DefaultLabelTag.FINAL:
+            if kept and not lies:
+                raise ImageChangedError("the series has changed since this label was saved: it does not lie on it now")
+            return kept
+        with self._fetching_label:
+            if not lies:
+                series = label_id if image_id else self._newest_segmentation(image)
+                if series:
+                    self._fetch_label(series, image)
+                elif kept:
+                    raise ImageChangedError(
+                        "the series has changed since this label was saved: it does not lie on it now"
+                    )
+        return self._kept(image, label_tag)
+
+    def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:
+        """Whether a label that is kept has the voxels of the series as it is now."""
+        folder = self.series_folder(image)
+        if self.get_label_info(image, label_tag).get("version") == _version(folder):
+            return True
+        grid = read_series_grid(folder)
+        try:
+            labels_on_grid(read_image(label), grid.affine, grid.shape)
+        except ImageError:
+            return False
+        return True
+
+    def _kept(self, image: str, label_tag: str) -> str:
+        path: str = LocalDatastore.get_label_uri(self, image, label_tag)
+        return path
+
+    def _store(self, segmentation: Dataset) -> None:
+        """STOW-RS, PS3.18 10.5."""
+        try:
+            answer = self._client.store_instances([segmentation])
+        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError):  # SyntaxError: XML that is none
+            raise DicomWebError(_NOT_CONFIRMED) from None
+        if value_of(answer, "FailedSOPSequence"):
+            raise DicomWebError("the DICOMweb server refused the segmentation")
+        stored = [
+            value_of(item, "ReferencedSOPInstanceUID") for item in value_of(answer, "ReferencedSOPSequence") or ()
+        ]
+        if segmentation.SOPInstanceUID not in stored:
+            raise DicomWebError(_NOT_CONFIRMED)
+
+    def _newest_segmentation(self, image: str) -> str | None:
+        """The series of the newest segmentation of an image on the server."""
+        study = str(read_series_grid(self.series_folder(image)).sources[0].StudyInstanceUID)
+        found = self._client.search_for_series(study_instance_uid=study, search_filters={"Modality": "SEG"})
+        made = []
+        for series in (str(Dataset.from_json(item).SeriesInstanceUID) for item in found):
+            for instance in map(Dataset.from_json, self._client.retrieve_series_metadata(study, series)):
+                sources = value_of(instance, "ReferencedSeriesSequence") or []
+                if any(value_of(source, "SeriesInstanceUID") == image for source in sources):
+                    made.append((f"{value_of(instance, 'ContentDate')} {value_of(instance, 'ContentTime')}", series))
+        return max(made)[1] if made else None
+
+    def _fetch_label(self, series: str, image: str) -> None:
+        """Keep a segmentation of the server as the image's final label."""
+        self.keep_image(image)
+        folder = self.series_folder(image)
+        grid = read_series_grid(folder)
+        study = str(grid.sources[0].StudyInstanceUID)
+        segmentation = self._client.retrieve_series(study, series, media_types=_AS_STORED)[-1]
+        with tempfile.TemporaryDirectory() as scratch:
+            label = _write(labels_of_segmentation(segmentation, grid.sources), grid, Path(scratch))
+            names = [
+                {"name": str(segment.SegmentLabel), "idx": int(segment.SegmentNumber)}
+                for segment in segmentation.SegmentSequence
+            ]
+            info = {"label_info": names, **self._dicom_info(series), "version": _version(folder)}
+            self.keep_label(image, label, DefaultLabelTag.FINAL, info)
+
+
+def _version(series_folder: str) -> str:
+    """Names the content of a series: see :class:`lib.dicomweb.series.SeriesFolders`."""
+    return Path(series_folder).name
+
+
+def _from_raw(raw: Path, grid: SeriesGrid, folder: Path) -> Path:
+    """Raw voxels as a label volume."""
+    voxels = np.fromfile(raw, dtype=np.uint8)
+    if voxels.size != np.prod(grid.shape):
+        expected = " x ".join(map(str, grid.shape[::-1]))
+        raise CorruptImageError(f"the raw label has {voxels.size} voxels, the series {expected}")
+    return _write(voxels.reshape(grid.shape), grid, folder)
+
+
+def _write(labels: np.ndarray, grid: SeriesGrid, folder: Path) -> Path:
+    path = folder / "label.nii.gz"
+    dtype = "uint8" if labels.max() < 256 else "uint16"
+    write_label_volume(labels, grid.file_affine, path, dtype=dtype)
+    return path

@@ -1,0 +1,89 @@
+"""Mends of how MONAI Label 0.8.5 lists the series of a DICOMweb server.
+
+- It lists CT alone, unless a setting says otherwise. Here all series that hold images are listed.
+- It keeps its lists for two hours, so that a study which has just arrived is not there. Here for seconds.
+- To tell which series are labelled it asks for every segmentation's metadata, each time. Here once for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+from cachetools import TTLCache
+from pydicom import Dataset
+
+from lib.dicomweb.search import ArchiveClient
+
+_WITHOUT_IMAGES = frozenset(
+    {
+        *("AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD"),
+        *("RTSTRUCT", "RWV", "SEG", "SR"),
+    }
+)
+"""Modalities (PS3.3 C.7.3.1.1.1) of series that hold nothing to segment; results of segmentation are among them."""
+
+
+class SeriesLists:
+    """What series a DICOMweb server has; may be used by several threads.
+
+    Args:
+        client: Knows the server.
+        search_filter: Which series are listed, by DICOM keyword; empty: all.
+        max_age: Seconds after which a list is asked for anew.
+    """
+
+    def __init__(self, client: ArchiveClient, search_filter: Mapping[str, Any], max_age: float) -> None:
+        self._client = client
+        self._filter = dict(search_filter)
+        self._lists: TTLCache[str, list[str]] = TTLCache(maxsize=2, ttl=max_age)
+        self._source_of: dict[str, str | None] = {}
+        self._lock = Lock()
+
+    def images(self) -> list[str]:
+        """Series Instance UIDs of those that hold images.
+
+        Raises:
+            DicomWebError: If the server does not answer.
+        """
+        with self._lock:
+            return list(self._images())
+
+    def labelled(self) -> list[str]:
+        """Those of :meth:`images` that a segmentation on the server refers to.
+
+        Raises:
+            DicomWebError: If the server does not answer.
+        """
+        with self._lock:
+            found = self._lists.get("labelled")
+            if found is None:
+                sources = {self._source(segmentation) for segmentation in self._search({"Modality": "SEG"})}
+                found = self._lists["labelled"] = [series for series in self._images() if series in sources]
+            return list(found)
+
+    def forget_labelled(self) -> None:
+        """A segmentation was stored."""
+        with self._lock:
+            self._lists.pop("labelled", None)
+
+    def _images(self) -> list[str]:
+        found = self._lists.get("images")
+        if found is None:
+            every = self._search(self._filter)
+            found = [str(one.SeriesInstanceUID) for one in every if one.get("Modality") not in _WITHOUT_IMAGES]
+            self._lists["images"] = found
+        return found
+
+    def _search(self, search_filter: dict[str, Any]) -> list[Dataset]:
+        return [Dataset.from_json(found) for found in self._client.search_for_series(search_filters=search_filter)]
+
+    def _source(self, segmentation: Dataset) -> str | None:
+        """The series that a segmentation's first instance refers to; an instance never changes."""
+        series = str(segmentation.SeriesInstanceUID)
+        if series not in self._source_of:
+            metadata = self._client.retrieve_series_metadata(str(segmentation.StudyInstanceUID), series)
+            sources = Dataset.from_json(metadata[0]).get("ReferencedSeriesSequence") if metadata else None
+            self._source_of[series] = str(sources[0].SeriesInstanceUID) if sources else None
+        return self._source_of[series]

@@ -1,0 +1,61 @@
+"""Which instances of a series a viewer reads, by the metadata that it is handed out (WADO-RS, PS3.18 10.4.1.1.2)."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from typing import Any
+
+from lib.dicomweb.datastore import DicomWebStore
+from lib.dicomweb.search import INSTANCE, SERIES, STUDY, first_value
+from lib.dicomweb.series import token_of_instances
+from lib.studies.seen_images import Viewer, seen_images
+
+_MOST_BYTES = 256 * 1024 * 1024
+
+
+class MetadataSeen:
+    """Collects an answer of the DICOMweb server on its way to a viewer.
+
+    Args:
+        store: Of that server.
+        viewer: Gets the answer.
+    """
+
+    def __init__(self, store: DicomWebStore, viewer: Viewer) -> None:
+        self._store = store
+        self._viewer = viewer
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece, as it is sent."""
+        self._size += len(piece)
+        if self._size <= _MOST_BYTES:
+            self._pieces.append(piece)
+
+    def note(self, encoding: str) -> None:
+        """The answer is complete: remember what the viewer saw. What cannot be read says nothing.
+
+        Args:
+            encoding: Its Content-Encoding.
+        """
+        instances: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for found in self._metadata(encoding):
+            study, series, uid = (first_value(found, tag) for tag in (STUDY, SERIES, INSTANCE))
+            if study and series and uid:
+                instances[str(study), str(series)].add(str(uid))
+        for (study, series), uids in instances.items():
+            self._store.folders.learn_study(series, study)
+            seen_images.handed_out(self._viewer, series, token_of_instances(uids))
+
+    def _metadata(self, encoding: str) -> list[Any]:
+        body = b"".join(self._pieces) if self._size <= _MOST_BYTES else b""
+        try:
+            if encoding in ("gzip", "deflate"):
+                body = zlib.decompressobj(wbits=47).decompress(body, _MOST_BYTES)
+            found = json.loads(body)
+        except (ValueError, zlib.error, RecursionError):
+            return []
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -1,0 +1,1 @@
+"""DICOM images read, and the DICOM objects that are made of them."""

@@ -1,0 +1,150 @@
+"""DICOM data sets from and to PS3.10 files."""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom
+from pydicom import Dataset, filereader
+from pydicom.config import IGNORE, settings
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from lib.base.files import replacing
+from lib.imaging.decoding.isolation import claim
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
+from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+
+# Values that the standard does not allow are read, and copied into what is derived, as they are: archives are full of
+# them. pydicom's warnings would quote patient data.
+settings.reading_validation_mode = settings.writing_validation_mode = IGNORE
+
+_DAMAGED = "the DICOM file is truncated or damaged"
+_MAX_INFLATED_BYTES = 2 * 1024**3
+_COPIES_WHEN_INFLATED = 4
+"""By zlib as it grows, as a stream, and its pixel data."""
+_CHUNK = 1024 * 1024
+_PIXEL_DATA = 0x7FE00010
+_SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+
+def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) -> Dataset:
+    """Read a DICOM file, with or without preamble.
+
+    Args:
+        source: Its bytes, or the open file at its start.
+        stop_before_pixels: Leave Pixel Data out.
+
+    Returns:
+        The data set. ``file_meta`` has a Transfer Syntax UID, found from the encoding where the file states none.
+        Elements at the root that cannot be decoded are left out, unless they describe the pixels (group 0028).
+
+    Raises:
+        UnsupportedImageError: Compressed pixels whose transfer syntax is not stated.
+        CorruptImageError: Not a DICOM data set, or damaged.
+        ImageTooLargeError: A deflated data set that inflates to more than 2 GiB.
+    """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    with corrupt_on_failure(_DAMAGED):
+        meta = _read_meta(stream)
+        if meta is not None and not str(meta.get("TransferSyntaxUID") or "").strip():
+            stream = io.BytesIO(stream.read())  # pydicom would take an empty syntax for explicit VR, little endian
+        else:
+            stream.seek(0)
+            meta = None
+        dataset = _parse(stream, stop_before_pixels)
+        dataset.filename = ""  # a header travels further than the path it came from
+        if meta is not None or not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset(meta or {})
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            _check_native(dataset)
+            implicit, little = dataset.original_encoding
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        _drop_undecodable(dataset)
+    if not dataset:
+        raise CorruptImageError(_DAMAGED)
+    return dataset
+
+
+def to_bytes(dataset: Dataset) -> bytes:
+    """Encode a data set as a file: preamble, File Meta Information, data set (PS3.10 section 7).
+
+    Args:
+        dataset: With SOP Class UID, SOP Instance UID and ``file_meta.TransferSyntaxUID``. Its File Meta Information
+            is completed in place.
+
+    Returns:
+        The file's bytes.
+    """
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a data set as a file that is there whole or not at all; not brought down to the disk.
+
+    Args:
+        dataset: As for :func:`to_bytes`.
+        path: The file, replaced if it is there.
+    """
+    with replacing(Path(path), durable=False) as file:
+        file.write(to_bytes(dataset))
+
+
+def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
+    """Parse a file whose compressed pixel data may lack the delimiter at their end (PS3.5 A.4), and nothing else."""
+    dataset: Dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
+    if dataset:
+        return dataset
+    stream.seek(0)  # of a file that ends too early pydicom returns nothing
+    completed = pydicom.dcmread(io.BytesIO(stream.read() + _SEQUENCE_DELIMITER), force=True)
+    is_whole = completed and max(completed.keys()) == _PIXEL_DATA and completed["PixelData"].is_undefined_length
+    return completed if is_whole else dataset
+
+
+def _read_meta(stream: BinaryIO) -> Dataset | None:
+    """The File Meta Information, behind which the stream then is; None if there is no preamble.
+
+    A deflated data set is inflated piece by piece, only to see that it stays within the limit.
+    """
+    stream.seek(0)
+    if stream.read(132)[128:] != b"DICM":
+        return None
+    meta = filereader.read_dataset(
+        stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
+    )
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK)):
+            total += len(inflater.decompress(chunk, _CHUNK))
+            if total > _MAX_INFLATED_BYTES:
+                raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
+        claim(_COPIES_WHEN_INFLATED * total)
+    return meta
+
+
+def _check_native(dataset: Dataset) -> None:
+    """Without a transfer syntax only pixels that are not compressed can be read: PS3.5 A.4 gives those no length."""
+    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+        raise UnsupportedImageError(
+            "the DICOM file does not state its transfer syntax (0002,0010), by which its compressed pixels are read"
+        )
+
+
+def _drop_undecodable(dataset: Dataset) -> None:
+    """Decode each element at the root once, and leave out those that cannot be, but for what describes pixels."""
+    for tag in [tag for tag in dataset.keys() if tag.group != 0x0028]:  # noqa: SIM118 (a Dataset iterates elements)
+        try:
+            dataset[tag]
+        except Exception:  # whatever the value provokes; without the element the rest is still good
+            del dataset[tag]

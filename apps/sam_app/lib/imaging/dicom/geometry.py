@@ -1,0 +1,170 @@
+"""Where a DICOM image lies in the patient: planes of frames, and the affine of a stack of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydicom import Dataset
+
+from lib.imaging.dicom.header_values import functional_group, numbers, value_of
+from lib.imaging.dicom.pixel_spacing import pixel_spacing, slice_step
+from lib.imaging.image import LPS_TO_RAS, place_tolerance
+
+UNKNOWN_SPACING = (1.0, 1.0)
+"""mm between rows and columns, as in ITK, of an image that does not say it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One frame's plane in the patient coordinate system (LPS, mm): DICOM PS3.3 C.7.6.2.
+
+    Args:
+        position: ``(3,)`` centre of the first pixel, Image Position (Patient).
+        row_direction: ``(3,)`` unit vector of increasing column index ``i``, first half of Image Orientation.
+        column_direction: ``(3,)`` unit vector of increasing row index ``j``, second half.
+        row_spacing: mm between rows (along ``j``), first value of Pixel Spacing.
+        column_spacing: mm between columns (along ``i``), second value.
+        thickness: mm along the normal that a lone frame takes: Spacing Between Slices or Slice Thickness, else None.
+    """
+
+    position: np.ndarray
+    row_direction: np.ndarray
+    column_direction: np.ndarray
+    row_spacing: float
+    column_spacing: float
+    thickness: float | None
+
+    @property
+    def normal(self) -> np.ndarray:
+        """``(3,)`` unit vector, the cross product of the two directions."""
+        return np.cross(self.row_direction, self.column_direction)
+
+    def moved(self, distance: float) -> Plane:
+        """The plane, moved along its normal by ``distance`` mm."""
+        return replace(self, position=self.position + self.normal * distance)
+
+
+def axes_of(dataset: Dataset, frame: int = 0) -> np.ndarray | None:
+    """``(2, 3)`` unit vectors (LPS) of increasing column and row; None unless they are stated and perpendicular."""
+    orientation = numbers(_placed(dataset, "PlaneOrientationSequence", frame), "ImageOrientationPatient")
+    if len(orientation) != 6:
+        return None
+    axes = np.array(orientation).reshape(2, 3)
+    lengths = np.linalg.norm(axes, axis=1)
+    if np.abs(lengths - 1).max() > 0.05 or abs(axes[0] @ axes[1]) > 0.05:
+        return None
+    return np.asarray(axes / lengths[:, np.newaxis])
+
+
+def position_of(dataset: Dataset, frame: int = 0) -> np.ndarray | None:
+    """``(3,)`` centre of a frame's first pixel (LPS, mm); None if it is not stated."""
+    position = numbers(_placed(dataset, "PlanePositionSequence", frame), "ImagePositionPatient")
+    return np.array(position) if len(position) == 3 else None
+
+
+def plane_of(dataset: Dataset, frame: int = 0, *, default_spacing: tuple[float, float] | None = None) -> Plane | None:
+    """The plane of a frame.
+
+    Args:
+        dataset: An image's header.
+        frame: 0-based. Looked up in the functional groups of enhanced objects (PS3.3 C.7.6.16) or in the detector's
+            description of an NM image (C.8.4.11); else the attributes at the root hold for it.
+        default_spacing: What the pixel spacing is where it is not stated.
+
+    Returns:
+        None unless position, orientation (two perpendicular unit vectors) and pixel spacing are all there.
+    """
+    position, axes = position_of(dataset, frame), axes_of(dataset, frame)
+    spacing = pixel_spacing(dataset, frame) or default_spacing
+    if position is None or axes is None or spacing is None:
+        return None
+    measures = functional_group(dataset, "PixelMeasuresSequence", frame)
+    sizes = [abs(value) for key in ("SpacingBetweenSlices", "SliceThickness") for value in numbers(measures, key)]
+    return Plane(position, axes[0], axes[1], *spacing, next(filter(None, sizes), None))
+
+
+def frame_planes(
+    dataset: Dataset, frame_count: int, *, default_spacing: tuple[float, float] | None = None
+) -> list[Plane] | None:
+    """The planes of all frames of an instance, None unless each has one.
+
+    Where frames share one plane at the root, RT Dose's Grid Frame Offset Vector (PS3.3 C.8.8.3.2) or Spacing Between
+    Slices moves them along the normal.
+
+    Args:
+        dataset: An image's header.
+        frame_count: How many frames it has.
+        default_spacing: As for :func:`plane_of`.
+    """
+    if "PerFrameFunctionalGroupsSequence" not in dataset:
+        plane = plane_of(dataset, default_spacing=default_spacing)
+        if plane is None:
+            return None
+        offsets = numbers(dataset, "GridFrameOffsetVector")
+        if len(offsets) == frame_count:
+            return [plane.moved(offset - offsets[0]) for offset in offsets]
+        return [plane.moved(number * (slice_step(dataset) or 0.0)) for number in range(frame_count)]
+    planes = [plane_of(dataset, frame, default_spacing=default_spacing) for frame in range(frame_count)]
+    found = [plane for plane in planes if plane is not None]
+    return found if len(found) == frame_count else None
+
+
+def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where a stack of parallel planes lies.
+
+    The affine's step along ``k`` is the mean one, from the first plane to the last, so that a gantry's tilt is in it
+    (a sheared affine), if by it no plane lies off its place by more than :func:`~lib.imaging.image.place_tolerance`.
+    Else planes are missing or unevenly spaced, and the step is the median one.
+
+    Args:
+        planes: In order of ``k``, one at least. One alone is stepped along its normal by its thickness, else by 1 mm.
+
+    Returns:
+        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+, and, unless that holds for all planes, their
+        positions, ``(K, 3)`` in RAS+ mm.
+    """
+    positions = np.array([plane.position for plane in planes])
+    if len(planes) == 1:
+        return _affine(planes[0], planes[0].normal * (planes[0].thickness or 1.0)), None
+    step = (positions[-1] - positions[0]) / (len(planes) - 1)
+    even = positions[0] + np.arange(len(planes))[:, np.newaxis] * step
+    if np.linalg.norm(positions - even, axis=1).max() <= place_tolerance(step):
+        return _affine(planes[0], step), None
+    gaps = np.diff(positions, axis=0)
+    step = gaps[np.argsort(np.linalg.norm(gaps, axis=1))[len(gaps) // 2]]
+    return _affine(planes[0], step), positions @ LPS_TO_RAS[:3, :3]
+
+
+def affine_without_place(dataset: Dataset) -> np.ndarray:
+    """The affine of an image of which not all is stated, as ITK has it: see :class:`lib.imaging.image.MedicalImage`.
+
+    Args:
+        dataset: A header; what it states of spacing, orientation and position holds.
+
+    Returns:
+        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+.
+    """
+    position, axes = position_of(dataset), axes_of(dataset)
+    row_direction, column_direction = np.eye(3)[:2] if axes is None else axes
+    row_spacing, column_spacing = pixel_spacing(dataset) or UNKNOWN_SPACING
+    origin = np.zeros(3) if position is None else position
+    plane = Plane(origin, row_direction, column_direction, row_spacing, column_spacing, thickness=None)
+    return _affine(plane, plane.normal * (slice_step(dataset) or 1.0))
+
+
+def _affine(plane: Plane, step: np.ndarray) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, 0] = plane.row_direction * plane.column_spacing
+    affine[:3, 1] = plane.column_direction * plane.row_spacing
+    affine[:3, 2] = step
+    affine[:3, 3] = plane.position
+    return LPS_TO_RAS @ affine
+
+
+def _placed(dataset: Dataset, sequence: str, frame: int) -> Dataset:
+    """Where a frame's position and orientation are."""
+    found = functional_group(dataset, sequence, frame)
+    detectors = value_of(dataset, "DetectorInformationSequence") or []
+    return detectors[0] if found is dataset and len(detectors) == 1 else found

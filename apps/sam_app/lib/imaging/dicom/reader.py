@@ -1,0 +1,255 @@
+"""DICOM images: one file of one or many frames, or a folder that holds one series."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from lib.imaging.decoding.isolation import claim
+from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.dicom.data_sets import read_dataset
+from lib.imaging.dicom.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
+from lib.imaging.dicom.header_values import integer, value_of
+from lib.imaging.dicom.modality import says_hounsfield, to_modality_values
+from lib.imaging.dicom.one_volume import PlacedFrame, why_no_place, why_no_volume
+from lib.imaging.dicom.pixel_attributes import complete_pixel_attributes
+from lib.imaging.dicom.pixel_data import PIXEL_KEYWORDS, decode_pixels, decoding_bytes
+from lib.imaging.dicom.pixel_spacing import pixel_spacing
+from lib.imaging.dicom.series_files import find_series
+from lib.imaging.dicom.voi import displays_of
+from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
+
+_COPIES_OF_FILE = 2
+"""Its bytes, and its pixel data among them once more."""
+_COPIES_OF_VOLUME = 3
+_BAD_PIXEL_ATTRIBUTES = "the DICOM image's attributes of its pixels are damaged"
+_BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
+
+
+def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+    """Read a DICOM image of one or more frames, in the order in which the file holds them.
+
+    Args:
+        file: The open file, at its start.
+        limits: The most that is read; checked before decoding.
+
+    Returns:
+        Modality values or RGB; one header in ``datasets``.
+
+    Raises:
+        UnsupportedImageError: No image, or a transfer syntax or colour that is not read.
+        CorruptImageError: Truncated or contradictory.
+        ImageTooLargeError: Larger than ``limits``.
+    """
+    claim(_COPIES_OF_FILE * os.fstat(file.fileno()).st_size)
+    dataset = read_dataset(file)
+    shape = _image_shape(dataset)
+    limits.check(*shape)
+    _complete(dataset)
+    claim(decoding_bytes(dataset, shape), math.prod(shape))
+    frames = _modality_frames(dataset)
+    header = _without_pixels(dataset)
+    with corrupt_on_failure(_BAD_HEADER):
+        return _image(frames, [header])
+
+
+def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
+    """Read the one series of single-frame images that a folder (without its subfolders) holds.
+
+    The slices come in the order of :func:`~lib.imaging.dicom.series_files.find_series`, so that ``(i, j, k)`` is the
+    same voxel as in ITK, 3D Slicer and the NIfTI that MONAI Label makes of a series. The affine runs from the first to
+    the last slice, so a gantry tilt shears it; for slices that are missing or unevenly spaced see ``positions`` of the
+    image.
+
+    Args:
+        folder: The folder. Files that are not DICOM images are ignored.
+        limits: The most that is read; checked before decoding.
+
+    Returns:
+        The volume; ``datasets`` in order of ``k``.
+
+    Raises:
+        UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
+        CorruptImageError: A damaged file, or slices of different size or kind.
+        NotOneVolumeError: Images that are not one volume; the message says what was found.
+        ImageTooLargeError: Larger than ``limits``.
+    """
+    files, notes = find_series(folder)
+    if len(files) == 1:
+        with open(files[0].path, "rb") as file:
+            image = read_dicom_file(file, limits=limits)
+        return replace(image, notes=(*notes, *image.notes))
+    _, rows, columns = _image_shape(files[0].header)
+    limits.check(len(files), rows, columns)
+
+    headers: list[Dataset] = []
+    volume = np.empty(0)
+    claim(_COPIES_OF_FILE * max(os.path.getsize(found.path) for found in files), len(files) * rows * columns)
+    for k, found in enumerate(files):
+        with open(found.path, "rb") as file:
+            dataset = read_dataset(file)
+        _complete(dataset)
+        if k == 0:
+            claim(decoding_bytes(dataset, (1, rows, columns)))
+        frame = _modality_frames(dataset)[0]
+        headers.append(_without_pixels(dataset))
+        if k == 0:
+            claim(_COPIES_OF_VOLUME * len(files) * frame.nbytes)
+            volume = np.empty((len(files), *frame.shape), frame.dtype)
+        if frame.shape != volume.shape[1:]:
+            raise CorruptImageError("the slices of the DICOM series differ in size or are grey and colour")
+        common = np.result_type(volume, frame)
+        if common != volume.dtype:
+            claim(_COPIES_OF_VOLUME * volume.size * common.itemsize)
+            volume = volume.astype(common)
+        volume[k] = frame
+    with corrupt_on_failure(_BAD_HEADER):
+        image = _image(volume, headers)
+    return replace(image, notes=(*notes, *image.notes))
+
+
+def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
+    """Read the headers of a DICOM image, nothing of it being decoded.
+
+    Args:
+        path: A file, or a folder that holds one series.
+
+    Returns:
+        What ``datasets`` of the image would be: one header an instance, in order of ``k``.
+
+    Raises:
+        UnsupportedImageError: No DICOM image, or more than one series.
+        CorruptImageError: A damaged file.
+        NotOneVolumeError: Images that are not one volume.
+    """
+    if os.path.isdir(path):
+        headers = tuple(found.header for found in find_series(path)[0])
+    else:
+        with open(path, "rb") as file:
+            headers = (read_dataset(file, stop_before_pixels=True),)
+    for header in headers:
+        _image_shape(header)
+    return headers
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the frames of a DICOM image lie; see :class:`lib.imaging.image.MedicalImage` for what these are.
+
+    Args:
+        affine: ``(4, 4)``.
+        is_geometric: Whether it lies in the patient.
+        positions: ``(K, 3)`` or None.
+        volume_fault: Text.
+    """
+
+    affine: np.ndarray
+    is_geometric: bool
+    positions: np.ndarray | None = None
+    volume_fault: str = ""
+
+
+def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
+    """Where a DICOM image lies, by its headers.
+
+    Args:
+        headers: One an instance, in order of ``k``.
+        frame_count: Of all of them together.
+    """
+    counts = [frame_count] if len(headers) == 1 else [1] * len(headers)
+    frames = [
+        PlacedFrame(header, number, plane)
+        for header, count in zip(headers, counts, strict=True)
+        for number, plane in enumerate(frame_planes(header, count, default_spacing=UNKNOWN_SPACING) or ())
+    ]
+    if len(frames) < frame_count:
+        stated = [(headers[0], number) for number in range(frame_count)] if len(headers) == 1 else []
+        fault = why_no_place(stated, "frames")  # a series was refused when put in order
+        return Place(affine_without_place(headers[0]), is_geometric=False, volume_fault=fault)
+    is_geometric = all(pixel_spacing(frame.header, frame.number) is not None for frame in frames)
+    if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):
+        return Place(place_of([frames[0].plane])[0], is_geometric, volume_fault=fault)
+    affine, positions = place_of([frame.plane for frame in frames])
+    return Place(affine, is_geometric, positions)
+
+
+def _image(frames: np.ndarray, headers: Sequence[Dataset]) -> MedicalImage:
+    """Put the parts together; what is said once of all frames is said by the middle header."""
+    header = headers[len(headers) // 2]
+    place = place_of_image(headers, len(frames))
+    colour = frames.ndim == 4
+    return MedicalImage(
+        frames=frames,
+        affine=place.affine,
+        file_format="DICOM",
+        modality=str(value_of(header, "Modality") or "") or None,
+        displays=(Display(),) if colour else displays_of(headers, frames),
+        inverted=value_of(header, "PhotometricInterpretation") == "MONOCHROME1",
+        is_hounsfield=False if colour else says_hounsfield(header, 0 if len(headers) > 1 else len(frames) // 2),
+        is_geometric=place.is_geometric,
+        datasets=tuple(headers),
+        positions=place.positions,
+        volume_fault=place.volume_fault,
+        notes=_notes(place),
+    )
+
+
+def _notes(place: Place) -> tuple[str, ...]:
+    """What a person should know of where the frames lie."""
+    if place.volume_fault:
+        return (place.volume_fault,)
+    if place.positions is None:
+        return ()
+    step, tolerance = np.linalg.norm(place.affine[:3, 2]), place_tolerance(place.affine[:3, 2])
+    gaps = np.linalg.norm(np.diff(place.positions, axis=0), axis=1)
+    odd = np.flatnonzero(np.abs(gaps - step) > tolerance)
+    where = f" {gaps[odd[0]]:.4g} mm between slices {odd[0] + 1} and {odd[0] + 2}" if len(odd) else ""
+    return (
+        f"slices are missing or unevenly spaced:{where} at a usual step of {step:.4g} mm ({len(odd)} of {len(gaps)} "
+        "steps differ); a label lies right on the slices that it marks",
+    )
+
+
+def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
+    """``(frames, rows, columns)`` as the header states them."""
+    sop_class = UID(str(value_of(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
+    if "Rows" not in dataset and "Columns" not in dataset:
+        what = f"of the kind {sop_class.name}" if sop_class else "that does not state its kind"
+        raise UnsupportedImageError(f"the DICOM object {what} holds no image")
+    return (
+        integer(dataset, "NumberOfFrames", default=1, minimum=1),
+        integer(dataset, "Rows", minimum=1),
+        integer(dataset, "Columns", minimum=1),
+    )
+
+
+def _complete(dataset: Dataset) -> None:
+    """Have all attributes of the pixels stated."""
+    if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
+        raise CorruptImageError("the DICOM image has no pixel data")
+    with corrupt_on_failure(_BAD_PIXEL_ATTRIBUTES):
+        complete_pixel_attributes(dataset)
+
+
+def _modality_frames(dataset: Dataset) -> np.ndarray:
+    """``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
+    values = decode_pixels(dataset)
+    if values.ndim == 4:
+        return values
+    with corrupt_on_failure("the DICOM image's Modality LUT is damaged"):
+        return to_modality_values(values, dataset)
+
+
+def _without_pixels(dataset: Dataset) -> Dataset:
+    """The same data set, its pixel data taken out."""
+    for keyword in PIXEL_KEYWORDS:
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    return dataset

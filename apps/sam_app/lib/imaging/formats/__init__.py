@@ -1,0 +1,1 @@
+"""The formats beside DICOM, and which one a file has."""

@@ -1,0 +1,278 @@
+"""TIFF and BigTIFF, by tifffile and the decoders of imagecodecs.
+
+What a TIFF can hold is without end. What is read here is chosen by its tags, before anything is decoded, so that
+"damaged" is said of nothing that is only not read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
+
+from lib.imaging.decoding.codestream import read_codestream
+from lib.imaging.decoding.isolation import claim
+from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.piecewise import finite
+from lib.imaging.formats.raster import on_black
+from lib.imaging.image import (
+    CorruptImageError,
+    ImageTooLargeError,
+    MedicalImage,
+    UnsupportedImageError,
+    affine_of_pixels,
+)
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it says the same as its errors, and quotes the file
+
+_DAMAGED = "the TIFF image is truncated, damaged or of a variant that is not read"
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_ORIENTATION, _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 274, 254, 255
+_NOT_AN_IMAGE = 0b101
+"""Bits of NewSubfileType: a reduced version of another page, a transparency mask."""
+
+_CODESTREAMS = (COMPRESSION.JPEG, COMPRESSION.JPEG2000, COMPRESSION.JPEG_2000_LOSSY, COMPRESSION.APERIO_JP2000_RGB)
+"""Compressions whose decoder takes the size from the data, not from the tags."""
+_COMPRESSIONS = {
+    *_CODESTREAMS,
+    *(COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.PACKBITS, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE),
+    *(
+        COMPRESSION.CCITTRLE,
+        COMPRESSION.CCITTFAX3,
+        COMPRESSION.CCITTFAX4,
+        COMPRESSION.ZSTD,
+        COMPRESSION.ZSTD_DEPRECATED,
+    ),
+}
+_GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+_COLOUR: dict[int, int] = {PHOTOMETRIC.RGB: 3, PHOTOMETRIC.YCBCR: 3, PHOTOMETRIC.SEPARATED: 4}
+"""Samples per pixel by Photometric Interpretation, without transparency."""
+_WHOLE_SLIDES = {
+    **{"is_svs": "Aperio SVS", "is_ndpi": "Hamamatsu NDPI", "is_scn": "Leica SCN", "is_bif": "Ventana BIF"},
+    **{"is_philips": "Philips TIFF", "is_qpi": "PerkinElmer QPI"},
+}
+_BYTES_A_PIXEL, _COPIES = 32, 3
+"""Of one page, on the way from its samples to grey or RGB, beside these; and of all frames: in the worker, on the way
+and in the server."""
+_SPARE_TILE = 4096 * 4096
+"""Pixels by which a tile may be larger than its image."""
+
+
+def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+    """Read the pages of a TIFF as frames, each the right way up (tag Orientation).
+
+    Grey keeps its numbers: fewer than 8 bits become uint8 from 0 to 255, 64-bit integers int32 where they fit, floats
+    float32 without non-finite values. Palette, CMYK and other colour becomes 8-bit RGB, transparency black. Pages that
+    are reduced versions of others, or their masks, are left out.
+
+    Args:
+        file: The open file, at its start.
+        limits: The most that is read; checked before decoding.
+
+    Returns:
+        The image, without geometry but for the size of its pixels, as far as ITK has one. ``inverted`` for more than 8
+        bits whose zero is white.
+
+    Raises:
+        UnsupportedImageError: A compression or layout that is not read, whole slides, pages that differ.
+        CorruptImageError: Truncated or damaged.
+        ImageTooLargeError: Larger than ``limits``.
+    """
+    with corrupt_on_failure(_DAMAGED), TiffFile(file, name="image") as tiff:
+        pages = _pages(tiff, limits)
+        first = pages[0]
+        limits.check(len(pages), first.imagelength, first.imagewidth)
+        for page in pages:
+            _check_layout(page)
+            _check_segments(page)
+        if len({(page.shaped, page.dtype, page.photometric) for page in pages}) > 1:
+            sizes = ", ".join(sorted({f"{page.imagewidth} x {page.imagelength}" for page in pages}))
+            raise UnsupportedImageError(
+                f"the {len(pages)} pages of the TIFF image differ in size or in kind of pixel ({sizes}). They would be "
+                "frames, so send those that are alike, or one of them"
+            )
+        frames = _frames(pages)
+        inverted = first.photometric == PHOTOMETRIC.MINISWHITE and first.bitspersample > 8
+        return MedicalImage(frames=frames, affine=_affine(first), file_format="TIFF", inverted=inverted)
+
+
+def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
+    """``(K, rows, columns)`` or ``(K, rows, columns, 3)``, filled page by page."""
+    first = pages[0]
+    pixels = first.imagelength * first.imagewidth
+    claim(pixels * (_BYTES_A_PIXEL + first.samplesperpixel * (first.bitspersample + 7) // 8 * 2), pixels * len(pages))
+    page = _upright(_pixels(first), first)
+    claim(_COPIES * len(pages) * page.nbytes)
+    frames = np.empty((len(pages), *page.shape), page.dtype)
+    frames[0] = page
+    for k, other in enumerate(pages[1:], 1):
+        page = _upright(_pixels(other), other)
+        common = np.result_type(frames, page)
+        if common != frames.dtype:
+            claim(_COPIES * frames.size * common.itemsize)
+            frames = frames.astype(common)
+        frames[k] = page
+    return frames
+
+
+def _affine(page: TiffPage) -> np.ndarray:
+    """As ITK: 1 mm, or what the page says by its resolution in dots an inch or a centimetre."""
+    length = {2: 25.4, 3: 10.0}.get(page.tags.valueof(_RESOLUTION_UNIT, 1))
+    density = [_quotient(page.tags.valueof(tag, (0, 1))) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    return affine_of_pixels(length, density, is_turned=page.tags.valueof(_ORIENTATION, 1) > 4)
+
+
+def _quotient(rational: tuple[int, int]) -> float:
+    return rational[0] / rational[1] if rational[1] else 0.0
+
+
+def _pages(tiff: TiffFile, limits: SizeLimits) -> list[TiffPage]:
+    """The pages that are images of their own; no more of them are walked than may be read."""
+    pages: list[TiffPage] = []
+    for number, page in enumerate(tiff.pages):
+        if number > 2 * limits.max_frames or len(pages) > limits.max_frames:
+            raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
+        assert isinstance(page, TiffPage)  # a TiffFrame is one only where that is asked for
+        is_reduced = page.tags.valueof(_NEW_SUBFILE_TYPE, 0) & _NOT_AN_IMAGE or page.tags.valueof(_SUBFILE_TYPE, 1) == 2
+        if number == 0 or not is_reduced:
+            pages.append(page)
+    if len(pages) > limits.max_frames:
+        raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
+    _check_kind_of_file(tiff, len(pages))
+    return pages
+
+
+def _check_kind_of_file(tiff: TiffFile, pages: int) -> None:
+    """Refuse what is a TIFF, but whose pages are not its images."""
+    slide = next((name for flag, name in _WHOLE_SLIDES.items() if getattr(tiff, flag)), None)
+    if slide:
+        raise UnsupportedImageError(f"found: whole-slide image ({slide}). Send a region of it as a plain PNG or TIFF")
+    stated = (tiff.imagej_metadata or {}).get("images", 1)
+    is_truncated = any(one.get("truncated") for one in tiff.shaped_metadata or ())
+    if stated > pages or is_truncated or tiff.is_stk:
+        raise UnsupportedImageError(
+            "the TIFF image holds several images in one page, as ImageJ and MetaMorph write them; save each as a page"
+        )
+
+
+def _check_layout(page: TiffPage) -> None:
+    """Refuse, by its name, what is not read."""
+    compression, photometric = page.compression, page.photometric
+    if compression not in _COMPRESSIONS:
+        raise UnsupportedImageError(
+            f"TIFF compressed by {_name(COMPRESSION, compression)} is not read; uncompressed, LZW, Deflate, Zstandard, "
+            "PackBits, CCITT, JPEG and JPEG 2000 are"
+        )
+    if photometric not in (*_GREY, *_COLOUR, PHOTOMETRIC.PALETTE):
+        raise UnsupportedImageError(
+            f"TIFF pixels of the kind {_name(PHOTOMETRIC, photometric)} are not read; grey, RGB, YCbCr, CMYK and "
+            "palettes are"
+        )
+    colours = _COLOUR.get(photometric, 1)
+    is_one_image = set(page.axes) <= set("YXS") and page.imagedepth == 1
+    if page.samplesperpixel > colours + 1 or page.samplesperpixel < colours or not is_one_image:
+        raise UnsupportedImageError(
+            f"the TIFF image has {page.samplesperpixel} bands and {page.imagedepth} planes in one page; grey and "
+            "colour, also with transparency, are read, so send each band or plane as a page or a file of its own"
+        )
+    kind = page.dtype.kind if page.dtype is not None else "?"
+    is_read = kind in "uifb" if colours == 1 and photometric != PHOTOMETRIC.PALETTE else kind in "ub"
+    if not is_read or (page.samplesperpixel > 1 and page.bitspersample not in (8, 16)):
+        raise UnsupportedImageError(
+            f"TIFF pixels of {page.samplesperpixel} samples of {page.bitspersample} bits "
+            f"({_kind_name(kind)}) are not read; whole numbers and floats of grey, and colour of 8 or 16 bits are"
+        )
+    if page.is_subsampled and compression not in _CODESTREAMS:
+        raise UnsupportedImageError("TIFF of subsampled YCbCr is read as JPEG only; send it as RGB")
+
+
+def _check_segments(page: TiffPage) -> None:
+    """Refuse strips and tiles that are not there, or whose decoding would take more memory than the page."""
+    tile = page.tilewidth * page.tilelength if page.is_tiled else 0
+    if tile > page.imagewidth * page.imagelength + _SPARE_TILE or page.tiledepth > 1:
+        raise ImageTooLargeError("the tiles of the TIFF image are far larger than the image")
+    if not page.databytecounts or 0 in page.databytecounts:
+        raise CorruptImageError("parts of the TIFF image are missing")
+    if page.compression not in _CODESTREAMS:
+        return
+    most = (page.tilelength, page.tilewidth) if page.is_tiled else (page.imagelength, page.imagewidth)
+    for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        page.parent.filehandle.seek(offset)
+        header = read_codestream(page.parent.filehandle.read(length))
+        if header is None or header.rows > most[0] or header.columns > most[1]:
+            raise CorruptImageError("the size of compressed data in the TIFF image contradicts its tags")
+
+
+def _pixels(page: TiffPage) -> np.ndarray:
+    """One page as it is stored: ``(rows, columns)`` of numbers or ``(rows, columns, 3)`` uint8."""
+    samples = page.asarray(maxworkers=1)
+    if page.axes.startswith("S"):  # planes of one sample each
+        samples = np.moveaxis(samples, 0, -1)
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        return _palette_colours(samples if samples.ndim == 2 else samples[..., 0], page.colormap)
+    count = _COLOUR.get(page.photometric, 1)
+    colours = samples if samples.ndim == 2 else samples[..., :count]
+    if page.samplesperpixel > count and page.extrasamples[:1] == (2,):  # transparency that is not multiplied in yet
+        colours = on_black(colours, samples[..., count])
+    return _grey(colours.reshape(colours.shape[:2]), page) if count == 1 else _rgb(colours, page)
+
+
+def _grey(values: np.ndarray, page: TiffPage) -> np.ndarray:
+    bits = page.bitspersample
+    if bits < 8:
+        values = (values.astype(np.uint16) * 255 // (2**bits - 1)).astype(np.uint8)
+    if bits <= 8 and page.photometric == PHOTOMETRIC.MINISWHITE:
+        values = np.invert(values)
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return finite(np.ascontiguousarray(values, np.float32))
+    if values.dtype.itemsize == 8:
+        fits = np.iinfo(np.int32).min <= values.min() and values.max() <= np.iinfo(np.int32).max
+        return values.astype(np.int32 if fits else np.float32)
+    return values
+
+
+def _rgb(samples: np.ndarray, page: TiffPage) -> np.ndarray:
+    if samples.dtype.itemsize > 1:
+        samples = (samples >> max(0, int(samples.max()).bit_length() - 8)).astype(np.uint8)
+    is_ycbcr = page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _CODESTREAMS
+    mode = "CMYK" if page.photometric == PHOTOMETRIC.SEPARATED else "YCbCr" if is_ycbcr else "RGB"
+    return np.asarray(Image.frombytes(mode, samples.shape[1::-1], samples.tobytes()).convert("RGB"))
+
+
+def _palette_colours(indices: np.ndarray, colormap: np.ndarray | None) -> np.ndarray:
+    """Look the colours up: their 16 bits are cut to 8, unless the writer has put 8 into them."""
+    if colormap is None:
+        raise CorruptImageError("the TIFF image has no palette")
+    colours = colormap >> 8 if colormap.max() > 255 else colormap
+    return np.ascontiguousarray(colours.T.astype(np.uint8)[indices])
+
+
+def _upright(pixels: np.ndarray, page: TiffPage) -> np.ndarray:
+    """Turn and mirror the page as its tag says: TIFF 6.0, Orientation."""
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _name(kind: type, value: int) -> str:
+    """A tag's value in words, or its number."""
+    try:
+        return str(kind(value).name)
+    except ValueError:
+        return f"number {value}"
+
+
+def _kind_name(kind: str) -> str:
+    return {"i": "signed", "u": "unsigned", "f": "floating point", "c": "complex", "b": "one bit"}.get(
+        kind, "of no kind"
+    )

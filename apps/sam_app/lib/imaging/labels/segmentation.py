@@ -1,0 +1,234 @@
+"""Objects found in images as a DICOM Segmentation: PS3.3 A.51, by highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+
+from lib.imaging.dicom.derived import (
+    MANUFACTURER,
+    MODEL_NAME,
+    copy_lossy_compression,
+    copy_patient_and_study,
+    is_referable,
+    set_instance_time,
+    source_reference,
+)
+from lib.imaging.dicom.geometry import Plane, frame_planes
+from lib.imaging.dicom.header_values import functional_group, numbers, value_of
+from lib.imaging.dicom.pixel_spacing import pixel_spacing
+from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
+
+
+class SourceFrame(NamedTuple):
+    """A frame that was segmented.
+
+    Args:
+        header: The instance's header.
+        frame: Which of its frames, 0-based.
+        plane: Where it lies; None if that is not known.
+    """
+
+    header: Dataset
+    frame: int
+    plane: Plane | None
+
+
+def segmentation(
+    labels: np.ndarray,
+    *,
+    source: Dataset,
+    frame: int,
+    segment_labels: Sequence[str],
+    algorithm_name: str,
+    algorithm_version: str,
+    instance_time: datetime,
+    series_description: str = "Segmentation",
+    series_number: int = 9002,
+    is_automatic: bool = False,
+    device_serial_number: str = "1",
+) -> Dataset:
+    """Make a binary Segmentation with one segment per object.
+
+    It belongs to the source's patient, study and, if the source lies in a patient coordinate system, its frame of
+    reference; each frame references the source instance and, of a multi-frame source, the frame. A source without
+    position, orientation, spacing or Frame of Reference UID (ultrasound, projection X-ray, Secondary Capture) gives
+    a Segmentation without them, aligned with the source pixel by pixel. Where only the Slice Thickness is unknown,
+    it is 1 mm. An object without pixels is kept as an empty frame, so
+    that segment numbers are always the object numbers.
+
+    Args:
+        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, of objects that
+            can overlap, ``(rows, columns, N)`` bool, the mask of object ``n`` in channel ``n - 1``.
+        source: Header of the source instance; not changed and not shared with the result.
+        frame: The source's frame, 0-based.
+        segment_labels: The objects' names, at most 64 characters each: ``segment_labels[n - 1]`` is that of object
+            ``n``. One at least. What they name is coded, too, if :mod:`lib.imaging.labels.anatomy_codes` knows it.
+        algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
+        algorithm_version: Its version, and that of the software.
+        instance_time: When the segmentation was made.
+        series_description: Series Description (0008,103E).
+        series_number: Series Number (0020,0011).
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
+        device_serial_number: Device Serial Number (0018,1000), which the IOD demands.
+
+    Returns:
+        A complete data set (Explicit VR Little Endian, UTF-8) for :func:`lib.imaging.dicom.data_sets.write`.
+
+    Raises:
+        ValueError: Labels of another size or dtype than the source asks for, an object without a name, a frame that
+            the source does not have, a source that cannot be referenced.
+    """
+    _check(labels, source, frame, segment_labels)
+    planes = frame_planes(source, _frame_count(source))
+    return compose_segmentation(
+        labels[np.newaxis],
+        frames=[SourceFrame(source, frame, planes[frame] if planes else None)],
+        source_references=[source_reference(source, frame)],
+        segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
+        software_version=algorithm_version,
+        instance_time=instance_time,
+        series_description=series_description,
+        series_number=series_number,
+        device_serial_number=device_serial_number,
+        omit_empty_frames=False,
+    )
+
+
+def compose_segmentation(
+    labels: np.ndarray,
+    *,
+    frames: Sequence[SourceFrame],
+    source_references: Sequence[Dataset],
+    segments: Sequence[SegmentDescription],
+    software_version: str,
+    instance_time: datetime,
+    series_description: str,
+    series_number: int,
+    device_serial_number: str,
+    omit_empty_frames: bool,
+) -> Dataset:
+    """Make a binary Segmentation of frames of one series; its callers check that the arguments fit each other.
+
+    Args:
+        labels: ``(N, rows, columns)`` uint8 segment numbers, 0 for background, or ``(N, rows, columns, segments)``
+            bool.
+        frames: The N frames that ``labels`` belong to. More than one need a place and a frame of reference.
+        source_references: Source Image Sequence (0008,2112) of the whole: an item an instance.
+        segments: The Segment Sequence.
+        software_version: Software Versions (0018,1020).
+        instance_time: When the segmentation was made.
+        series_description: Series Description (0008,103E).
+        series_number: Series Number (0020,0011).
+        device_serial_number: Device Serial Number (0018,1000).
+        omit_empty_frames: Leave out a segment's frames without pixels. At least one frame of all must have some.
+
+    Returns:
+        A complete data set (Explicit VR Little Endian, UTF-8).
+    """
+    stand_ins = [_stand_in(source) for source in frames]
+    source = frames[0].header
+    result = Segmentation(
+        source_images=stand_ins,
+        pixel_array=labels,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=series_number,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=software_version,
+        device_serial_number=device_serial_number,
+        content_label="SEGMENTATION",
+        content_description=series_description[:64],
+        content_creator_name=None,
+        series_description=series_description,
+        omit_empty_frames=omit_empty_frames,
+    )
+    copy_patient_and_study(source, result)
+    set_instance_time(result, instance_time)
+    copy_lossy_compression(source, result)
+    by_stand_in = {header.SOPInstanceUID: frame for header, frame in zip(stand_ins, frames, strict=True)}
+    _reference(result, by_stand_in, source_references)
+    if "FrameOfReferenceUID" not in result:
+        result.PatientOrientation = ""
+    return result
+
+
+def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless the arguments fit each other."""
+    size = (int(source.Rows), int(source.Columns))
+    are_masks = labels.dtype == np.bool_ and labels.shape == (*size, len(segment_labels))
+    if not are_masks and (labels.dtype != np.uint8 or labels.shape != size):
+        raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
+    check_segment_labels(segment_labels)
+    if labels.max() > len(segment_labels):
+        raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
+    if not 0 <= frame < _frame_count(source):
+        raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
+    if not is_referable(source):
+        raise ValueError("the source states no SOP class, SOP instance, series or study, so it cannot be referenced")
+
+
+def _frame_count(source: Dataset) -> int:
+    """How many frames the source has."""
+    return int(value_of(source, "NumberOfFrames") or 1)
+
+
+def _stand_in(source: SourceFrame) -> Dataset:
+    """A single-frame header at the place of the source's frame, for highdicom to derive geometry from.
+
+    highdicom wants functional groups of every multi-frame source (classic ultrasound has none), takes one frame only
+    where there is no frame of reference, and refuses a CT that lacks one. The references are put right afterwards;
+    the SOP Instance UID is new, so that they can be told apart.
+    """
+    original, frame, plane = source
+    header = Dataset()
+    copy_patient_and_study(None, header)  # the real ones are set on the result, beyond highdicom's own checks
+    header.StudyInstanceUID = str(original.StudyInstanceUID)
+    header.SOPClassUID = SecondaryCaptureImageStorage
+    header.SOPInstanceUID = generate_uid(prefix=None)
+    header.SeriesInstanceUID = str(original.SeriesInstanceUID)
+    header.Modality = str(value_of(original, "Modality") or "OT")
+    header.Rows, header.Columns = int(original.Rows), int(original.Columns)
+    thickness = numbers(functional_group(original, "PixelMeasuresSequence", frame), "SliceThickness")
+    spacing = pixel_spacing(original, frame)
+    if spacing:
+        header.PixelSpacing = list(spacing)
+        header.SliceThickness = thickness[0] if thickness and thickness[0] > 0 else 1.0
+    frame_of_reference = value_of(original, "FrameOfReferenceUID")
+    if plane is not None and frame_of_reference is not None:
+        header.FrameOfReferenceUID = str(frame_of_reference)
+        header.PositionReferenceIndicator = value_of(original, "PositionReferenceIndicator") or ""
+        header.ImagePositionPatient = [float(value) for value in plane.position]
+        header.ImageOrientationPatient = [float(value) for value in (*plane.row_direction, *plane.column_direction)]
+    return header
+
+
+def _reference(result: Dataset, by_stand_in: dict[str, SourceFrame], source_references: Sequence[Dataset]) -> None:
+    """Let the Segmentation reference the sources themselves: their classes and, of several, their frames."""
+    result.SourceImageSequence = list(source_references)
+    series = Dataset()
+    series.SeriesInstanceUID = str(next(iter(by_stand_in.values())).header.SeriesInstanceUID)
+    series.ReferencedInstanceSequence = [_without_purpose(item) for item in source_references]
+    result.ReferencedSeriesSequence = [series]
+    for groups in result.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.DerivationImageSequence:
+            source = by_stand_in[derivation.SourceImageSequence[0].ReferencedSOPInstanceUID]
+            derivation.SourceImageSequence = [source_reference(source.header, source.frame)]
+
+
+def _without_purpose(reference: Dataset) -> Dataset:
+    """The class and the instance that an item of Source Image Sequence refers to."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.ReferencedSOPClassUID
+    item.ReferencedSOPInstanceUID = reference.ReferencedSOPInstanceUID
+    return item

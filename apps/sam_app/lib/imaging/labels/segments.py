@@ -1,0 +1,81 @@
+"""What a Segmentation says of its segments: the Segment Sequence of DICOM PS3.3 C.8.20.4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import highdicom
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+
+from lib.base.plain_text import as_plain, shortened
+from lib.imaging.labels.anatomy_codes import SegmentedProperty, property_of
+from lib.imaging.palette import PALETTE, dicom_cielab
+
+MAX_SEGMENTS = len(PALETTE) - 1
+"""As many as there are colours, and values of uint8 besides 0."""
+_MAX_LABEL_LENGTH = 64
+_ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
+
+
+def check_segment_labels(segment_labels: Sequence[str]) -> None:
+    """Check that a Segmentation can have segments of these names.
+
+    Raises:
+        ValueError: None or too many of them, or one that a Segment Label (0062,0005) cannot hold.
+    """
+    if not 1 <= len(segment_labels) <= MAX_SEGMENTS:
+        raise ValueError(f"a Segmentation needs names of 1 to {MAX_SEGMENTS} segments, not {len(segment_labels)}")
+    if any(label != segment_label(label) or not label for label in segment_labels):
+        raise ValueError("a segment's label has 1 to 64 characters, no backslash and no control character")
+
+
+def segment_label(name: str) -> str:
+    """A name as a Segment Label (0062,0005) can hold it (LO, PS3.5 6.2); empty if nothing of it can be held."""
+    return shortened(as_plain(name.replace("\\", "")), _MAX_LABEL_LENGTH)
+
+
+def segment_descriptions(
+    segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool
+) -> list[SegmentDescription]:
+    """One Segment Sequence item per object, in the colour of the views, coded by what its label names.
+
+    Args:
+        segment_labels: The objects' names: ``segment_labels[n - 1]`` is that of segment ``n``.
+        algorithm_name: Segment Algorithm Name (0062,0009), at most 64 characters.
+        algorithm_version: Its version.
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's (SEMIAUTOMATIC).
+    """
+    kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    descriptions = []
+    for number, label in enumerate(segment_labels, start=1):
+        found = property_of(label)
+        description = SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=found.category,
+            segmented_property_type=found.kind,
+            algorithm_type=kind,
+            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+                name=algorithm_name,
+                family=CodedConcept(*_ARTIFICIAL_INTELLIGENCE),
+                version=algorithm_version,
+            ),
+            anatomic_regions=[found.region] if found.region else None,
+        )
+        _add_side(description, found)
+        description.RecommendedDisplayCIELabValue = dicom_cielab(PALETTE[number])
+        descriptions.append(description)
+    return descriptions
+
+
+def _add_side(description: Dataset, found: SegmentedProperty) -> None:
+    """State left or right of the anatomic region, else of the segmented property type itself: PS3.3 C.8.20.4."""
+    if found.side is None:
+        return
+    modifier = [CodedConcept.from_code(found.side)]
+    if found.region is not None:
+        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifier
+    else:
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier

@@ -1,0 +1,176 @@
+"""Objects found in a whole series as one DICOM Segmentation, and back: PS3.3 A.51, by highdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import highdicom
+import numpy as np
+from pydicom import Dataset
+
+from lib.imaging.dicom.derived import is_referable, source_reference
+from lib.imaging.dicom.geometry import frame_planes
+from lib.imaging.dicom.header_values import value_of
+from lib.imaging.image import UnsupportedImageError
+from lib.imaging.labels.segmentation import SourceFrame, compose_segmentation
+from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
+
+_SAME = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
+_LEAST_GAP = 1e-3
+
+
+def series_segmentation(
+    labels: np.ndarray,
+    *,
+    sources: Sequence[Dataset],
+    segment_labels: Sequence[str],
+    algorithm_name: str,
+    algorithm_version: str,
+    instance_time: datetime,
+    series_description: str = "Segmentation",
+    series_number: int = 9002,
+    is_automatic: bool = False,
+    device_serial_number: str = "1",
+) -> Dataset:
+    """Make a binary Segmentation of a series with one segment per object.
+
+    Each of its frames lies where its source frame lies, by the headers alone, so that uneven gaps and a tilted gantry
+    are kept. Frames without pixels of a segment are left out. Labels without any pixel still give a valid object,
+    that says "looked for, not found": each segment has one empty frame, on the middle slice.
+
+    Args:
+        labels: ``(K, rows, columns)`` uint8 object numbers, 0 for background; ``k`` counts the frames of ``sources``.
+        sources: The headers of one series, in order of ``k``: as ``datasets`` of the image that was segmented.
+        segment_labels: The objects' names, as of :func:`lib.imaging.labels.segmentation.segmentation`, one at least.
+        algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
+        algorithm_version: Its version, and that of the software.
+        instance_time: When the segmentation was made.
+        series_description: Series Description (0008,103E).
+        series_number: Series Number (0020,0011).
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
+        device_serial_number: Device Serial Number (0018,1000), which the IOD demands.
+
+    Returns:
+        A complete data set for :func:`lib.imaging.dicom.data_sets.write`. It references every instance of the series.
+
+    Raises:
+        ValueError: Labels of another size or dtype than the series, or an object without a name.
+        UnsupportedImageError: A series that no Segmentation can reference: of several studies, sizes or frames of
+            reference, without UIDs, or with several segmented slices whose places are unknown, not parallel or the
+            same.
+    """
+    frames = _frames(sources)
+    size = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
+    if labels.dtype != np.uint8 or labels.shape != size:
+        raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
+    check_segment_labels(segment_labels)
+    if labels.max() > len(segment_labels):
+        raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
+    used = np.flatnonzero(labels.any(axis=(1, 2))).tolist() or [len(frames) // 2]
+    segmented = [frames[k] for k in used]
+    _check_places(segmented)
+    return compose_segmentation(
+        labels[used],
+        frames=segmented,
+        source_references=[source_reference(source, None) for source in sources],
+        segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
+        software_version=algorithm_version,
+        instance_time=instance_time,
+        series_description=series_description,
+        series_number=series_number,
+        device_serial_number=device_serial_number,
+        omit_empty_frames=bool(labels.any()),
+    )
+
+
+def labels_of_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) -> np.ndarray:
+    """Bring a Segmentation back onto the frames of the series that it was made of.
+
+    Args:
+        segmentation: A Segmentation with its pixels, of whatever maker.
+        sources: The headers of the series, in order of ``k``.
+
+    Returns:
+        ``(K, rows, columns)`` segment numbers, 0 for background.
+
+    Raises:
+        UnsupportedImageError: If its frames do not reference the frames of the series pixel by pixel, if segments
+            overlap, or if it is not binary.
+    """
+    frames = _frames(sources)
+    _check_references(segmentation, {str(source.SOPInstanceUID) for source in sources})
+    try:
+        found = highdicom.seg.Segmentation.from_dataset(segmentation)
+        if len(sources) == len(frames):
+            pixels = found.get_pixels_by_source_instance(
+                [str(source.SOPInstanceUID) for source in sources],
+                combine_segments=True,
+                assert_missing_frames_are_empty=True,
+            )
+        else:
+            pixels = found.get_pixels_by_source_frame(
+                str(sources[0].SOPInstanceUID),
+                [frame.frame + 1 for frame in frames],
+                combine_segments=True,
+                assert_missing_frames_are_empty=True,
+            )
+    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise UnsupportedImageError(f"the Segmentation cannot be laid over the series: {error}") from error
+    expected = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
+    if pixels.shape != expected:
+        raise UnsupportedImageError(f"the Segmentation has frames of {pixels.shape[1:]}, the series of {expected[1:]}")
+    return np.asarray(pixels)
+
+
+def _check_references(segmentation: Dataset, instances: set[str]) -> None:
+    """Raise ``UnsupportedImageError`` unless each frame was derived from one of these instances.
+
+    highdicom takes a frame that references nothing for one that is not there.
+    """
+    for groups in value_of(segmentation, "PerFrameFunctionalGroupsSequence") or [Dataset()]:
+        derivations = value_of(groups, "DerivationImageSequence") or []
+        sources = [source for item in derivations for source in value_of(item, "SourceImageSequence") or []]
+        if not any(value_of(source, "ReferencedSOPInstanceUID") in instances for source in sources):
+            raise UnsupportedImageError(
+                "the Segmentation cannot be laid over the series: not each of its frames references an image of it"
+            )
+
+
+def _frames(sources: Sequence[Dataset]) -> list[SourceFrame]:
+    """All frames of a series, in order of ``k``.
+
+    Raises:
+        UnsupportedImageError: If the headers are not of one series that can be referenced.
+    """
+    if not sources or not all(map(is_referable, sources)):
+        raise UnsupportedImageError("the series states no SOP class, SOP instance, series or study in some image")
+    for keyword in _SAME:
+        if len({str(value_of(source, keyword)) for source in sources}) > 1:
+            raise UnsupportedImageError(f"the images of the series differ in {keyword}")
+    return [frame for source in sources for frame in _frames_of(source)]
+
+
+def _frames_of(source: Dataset) -> Iterator[SourceFrame]:
+    count = int(value_of(source, "NumberOfFrames") or 1)
+    planes = frame_planes(source, count)
+    for number in range(count):
+        yield SourceFrame(source, number, planes[number] if planes else None)
+
+
+def _check_places(frames: Sequence[SourceFrame]) -> None:
+    """Raise ``UnsupportedImageError`` unless these frames can be in one Segmentation."""
+    if len(frames) == 1:
+        return
+    planes = [frame.plane for frame in frames if frame.plane is not None]
+    if len(planes) < len(frames) or value_of(frames[0].header, "FrameOfReferenceUID") is None:
+        raise UnsupportedImageError(
+            "the series states no place in the patient, so that one Segmentation cannot hold several of its slices"
+        )
+    first = planes[0]
+    axes = np.array([[plane.row_direction, plane.column_direction] for plane in planes])
+    if np.abs(axes - axes[0]).max() > 1e-3:
+        raise UnsupportedImageError("the slices of the series are not parallel, so that they make no volume")
+    heights = np.sort([plane.position @ first.normal for plane in planes])
+    if np.diff(heights).min() < _LEAST_GAP:
+        raise UnsupportedImageError("several slices of the series lie at the same place, so that they make no volume")

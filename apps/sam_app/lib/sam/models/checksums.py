@@ -1,0 +1,123 @@
+"""What is known of the files in a model folder: their checksums, kept in a small JSON file beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lib.base.file_lock import locked
+from lib.base.files import replacing
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells cheaply whether a file has changed."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """The stamp of a file that exists."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Checksums of one content, in hexadecimal."""
+
+    sha256: str
+    md5: str
+
+    @classmethod
+    def of(cls, path: Path) -> Digests:
+        """Reads the whole file once."""
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        _feed(path, sha256, md5)
+        return cls(sha256.hexdigest(), md5.hexdigest())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    _feed(path, sha256)
+    return sha256.hexdigest()
+
+
+def _feed(path: Path, *sums: hashlib._Hash) -> None:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            for checksum in sums:
+                checksum.update(block)
+
+
+@dataclass(frozen=True)
+class ChecksumRecord:
+    """What is known of one file name.
+
+    Args:
+        digests: Checksums of the content that was found right, or None if none ever was.
+        verified: The stamp of the file when it was last found to have them.
+        rejected: The stamp of the file when it was last found wrong.
+    """
+
+    digests: Digests | None = None
+    verified: FileStamp | None = None
+    rejected: FileStamp | None = None
+
+
+class ChecksumFile:
+    """The records of a folder's files, by file name.
+
+    Safe for threads and processes. In a folder that cannot be written the records last as long as this object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._unwritten: dict[str, ChecksumRecord] = {}
+
+    def get(self, name: str) -> ChecksumRecord:
+        """What is known of that file; an empty record if nothing is."""
+        with self._lock:
+            return self._unwritten.get(name) or self._read().get(name) or ChecksumRecord()
+
+    def put(self, name: str, record: ChecksumRecord) -> None:
+        """Replaces what is known of that file."""
+        with self._lock:
+            try:
+                with locked(self._path.parent):
+                    self._write({**self._read(), name: record})
+            except OSError:
+                self._unwritten[name] = record
+            else:
+                self._unwritten.pop(name, None)
+
+    def _read(self) -> dict[str, ChecksumRecord]:
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
+            return {name: _record(entry) for name, entry in entries.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._path.name} in the model folder is damaged ({error}): remove it") from error
+
+    def _write(self, records: dict[str, ChecksumRecord]) -> None:
+        text = json.dumps({name: asdict(records[name]) for name in sorted(records)}, indent=2)
+        with replacing(self._path) as file:
+            file.write(f"{text}\n".encode())
+
+
+def _record(entry: dict[str, dict | None]) -> ChecksumRecord:
+    digests, verified, rejected = entry["digests"], entry["verified"], entry["rejected"]
+    return ChecksumRecord(
+        digests=Digests(**digests) if digests else None,
+        verified=FileStamp(**verified) if verified else None,
+        rejected=FileStamp(**rejected) if rejected else None,
+    )

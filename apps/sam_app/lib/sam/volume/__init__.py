@@ -1,0 +1,1 @@
+"""From prompts on some slices to an object through a volume."""

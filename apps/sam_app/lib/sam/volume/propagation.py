@@ -1,0 +1,278 @@
+"""From prompts on one or more slices to a mask on every slice that the object reaches.
+
+A slice with prompts is decoded with them: an *anchor*. From there the object is followed slice by slice, in both
+directions (:mod:`lib.sam.volume.slice_following`); between two anchors from both, and what both found is blended. The
+slices between two anchors, or between one and the end of the volume, are a *span*. A span depends on the anchors at
+its ends alone, so that a correction on one slice changes the spans beside it and no other; a later call takes those
+that it shares with an earlier result from there.
+
+Slices are encoded when they are reached, and what is kept of each are 256 x 256 logits and a packed mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from lib.sam.logits_grid import LogitsGrid, touching
+from lib.sam.predictor import Predictor
+from lib.sam.prompts import FOREGROUND, MASK_LOGITS_SIZE, PromptError, Prompts
+from lib.sam.volume.appearance import Appearance
+from lib.sam.volume.result import Anchor, SliceMask, Source, Span, SpanKey, Stop, VolumeResult
+from lib.sam.volume.slice_following import (
+    FollowingOptions,
+    ObjectLostError,
+    correction_prompts,
+    encode_slice,
+    follow,
+)
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class PropagationOptions:
+    """How far and by which rules an object is followed.
+
+    Args:
+        max_slices: At most so many beyond the first and the last slice with prompts; None for as many as there are.
+        following: When the object is on the next slice, and when it has ended.
+    """
+
+    max_slices: int | None = None
+    following: FollowingOptions = field(default_factory=FollowingOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumePrompts:
+    """What a user points at in a volume, for one object.
+
+    Args:
+        marked: The prompts of each slice on which something marks the object.
+        background: Points ``(N, 2)``, XY, of slices on which nothing does: if one is on the mask that is found
+            otherwise, that is corrected.
+        bounds: The slices that the object can be on; those with prompts are among them.
+
+    Raises:
+        PromptError: If nothing marks the object, or there are prompts out of bounds.
+    """
+
+    marked: Mapping[int, Prompts]
+    background: Mapping[int, np.ndarray]
+    bounds: range
+
+    def __post_init__(self) -> None:
+        if not self.marked:
+            raise PromptError("nothing marks the object on any slice")
+        outside = [k for k in (*self.marked, *self.background) if k not in self.bounds]
+        if outside:
+            raise PromptError(f"there are prompts on the slices {outside}, which are not among those to segment")
+
+
+def propagate(
+    predictor: Predictor,
+    frame: Callable[[int], np.ndarray],
+    prompts: VolumePrompts,
+    options: PropagationOptions | None = None,
+    *,
+    earlier: VolumeResult | None = None,
+) -> VolumeResult:
+    """The object on every slice that it reaches.
+
+    Args:
+        predictor: The model.
+        frame: Gives slice k, ``(H, W, 3)`` uint8 after windowing; called for slices that are reached, and only then.
+        prompts: What the user points at.
+        options: By default :class:`PropagationOptions` as it is.
+        earlier: A result of the same volume, window and model. What it has in common with this one is taken from it.
+
+    Raises:
+        PromptError: If a prompt is outside its slice.
+        TimeLimitError: If the current clock's time is up.
+    """
+    rules = (options or PropagationOptions(), prompts.bounds)
+    work = _Propagation(predictor, frame, rules, earlier if earlier is not None and earlier.rules == rules else None)
+    anchors = {k: work.anchor(k, marked) for k, marked in prompts.marked.items()}
+    found, stops = work.fill(anchors)
+    for k in sorted(prompts.background, key=lambda k: (min(abs(k - marked) for marked in prompts.marked), k)):
+        if k in found and _covers(found[k].mask, prompts.background[k]):
+            anchors[k] = work.correction(k, prompts.background[k], found[k], anchors)
+            found, stops = work.fill(anchors)
+    return VolumeResult(found, stops, work.anchors, work.spans, rules)
+
+
+class _Propagation:
+    """One call of :func:`propagate`: makes anchors and spans, or takes them from an earlier result."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        frame: Callable[[int], np.ndarray],
+        rules: tuple[PropagationOptions, range],
+        earlier: VolumeResult | None,
+    ) -> None:
+        self.anchors: dict[str, Anchor] = {}
+        self.spans: dict[SpanKey, Span] = {}
+        self._predictor = predictor
+        self._frame = frame
+        self._options, self._bounds = rules
+        self._earlier = earlier
+        self._progress = _Progress()
+
+    def anchor(self, k: int, prompts: Prompts) -> Anchor:
+        """The anchor of a slice's own prompts."""
+        box = b"" if prompts.box is None else prompts.box.tobytes()
+        key = _key(k, prompts.points.tobytes(), prompts.labels.tobytes(), box)
+        return self._anchor(k, key, lambda grid: prompts)
+
+    def correction(self, k: int, background: np.ndarray, found: SliceMask, anchors: Mapping[int, Anchor]) -> Anchor:
+        """The anchor of background points together with the mask that was found there between these anchors."""
+        left = max((other for other in anchors if other < k), default=None)
+        right = min((other for other in anchors if other > k), default=None)
+        sides = [b"" if side is None else anchors[side].key.encode() for side in (left, right)]
+        key = _key(k, background.tobytes(), *sides)
+        return self._anchor(k, key, lambda grid: correction_prompts(grid, found.logits, background))
+
+    def _anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
+        known = self.anchors.get(key) or (self._earlier.anchors.get(key) if self._earlier is not None else None)
+        if known is None:
+            known = self._new_anchor(k, key, prompts_on)
+        self.anchors[key] = known
+        return known
+
+    def _new_anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
+        here = encode_slice(self._predictor, self._frame(k))
+        prompts = prompts_on(here.grid)
+        logits, score = np.full(MASK_LOGITS_SIZE, -1.0, dtype=np.float32), 0.0
+        if prompts is not None:
+            multimask = prompts.is_lone_point and self._predictor.spec.point_candidates
+            prediction = self._predictor.decode(here.embedding, [prompts], multimask=multimask)[0]
+            logits = _pointed_at(here.grid, prediction.low_res_logits[0], prompts)
+            score = float(prediction.scores[0])
+        found = self._slice_mask(here.embedding.image_size, logits, "prompts", score)
+        mask = here.grid.mask(found.logits)
+        return Anchor(k, key, found, Appearance.of(here.grey, mask) if mask.any() else None)
+
+    def fill(self, anchors: Mapping[int, Anchor]) -> tuple[dict[int, SliceMask], tuple[Stop, ...]]:
+        """The masks of all slices between and beyond the anchors, theirs among them, and where following ended."""
+        found = {k: anchor.found for k, anchor in anchors.items() if anchor.appearance is not None}
+        stops: list[Stop] = []
+        ends = [None, *(anchors[k] for k in sorted(anchors)), None]
+        for left, right in pairwise(ends):
+            span = self._span(left, right)
+            found.update(span.found)
+            stops.extend(span.stops)
+        return dict(sorted(found.items())), tuple(stops)
+
+    def _span(self, left: Anchor | None, right: Anchor | None) -> Span:
+        key = (left.key if left else "", right.key if right else "")
+        known = self.spans.get(key) or (self._earlier.spans.get(key) if self._earlier is not None else None)
+        if known is None:
+            known = self._new_span(left, right)
+        self.spans[key] = known
+        return known
+
+    def _new_span(self, left: Anchor | None, right: Anchor | None) -> Span:
+        first = left.k + 1 if left else self._bounds.start
+        last = right.k - 1 if right else self._bounds.stop - 1
+        memory = _memory(left, right)
+        is_open = left is None or right is None
+        forward, stop = self._follow(left, range(first, last + 1), memory, is_open=is_open)
+        backward, other_stop = self._follow(right, range(last, first - 1, -1), memory, is_open=is_open)
+        found = {**forward, **backward}
+        for k in forward.keys() & backward.keys():
+            found[k] = self._blended(forward[k], backward[k], weight=(last + 1 - k) / (last - first + 2))
+        return Span(found, tuple(each for each in (stop, other_stop) if each is not None))
+
+    def _follow(
+        self, anchor: Anchor | None, slices: range, memory: Appearance | None, *, is_open: bool
+    ) -> tuple[dict[int, SliceMask], Stop | None]:
+        """The object on these slices, one after the other, until it is lost; and why it ended unless at an anchor."""
+        found: dict[int, SliceMask] = {}
+        if anchor is None or anchor.appearance is None or memory is None:
+            return found, None
+        logits = anchor.found.logits
+        for k in slices:
+            if is_open and len(found) == self._options.max_slices:
+                return found, Stop(anchor.k, k, "max_slices")
+            here = encode_slice(self._predictor, self._frame(k))
+            try:
+                step = follow(self._predictor, here, logits, memory, self._options.following)
+            except ObjectLostError as lost:
+                return found, Stop(anchor.k, k, str(lost))
+            logits = step.logits
+            found[k] = self._slice_mask(
+                here.embedding.image_size, logits, "followed", step.score, step.overlap, step.likeness
+            )
+            self._progress.show(k)
+        if not is_open:
+            return found, None
+        return found, Stop(anchor.k, slices.stop, "end of slices")
+
+    def _blended(self, forward: SliceMask, backward: SliceMask, weight: float) -> SliceMask:
+        """Both sides' logits, each weighted by how near its anchor is; of the result what either side found."""
+        grid = self._predictor.logits_grid(forward.size)
+        logits = weight * forward.logits + (1 - weight) * backward.logits
+        mask = touching(grid.mask(logits), grid.mask(forward.logits) | grid.mask(backward.logits))
+        score = weight * forward.score + (1 - weight) * backward.score
+        return self._slice_mask(forward.size, grid.only(logits, mask), "blended", score)
+
+    def _slice_mask(
+        self, size: tuple[int, int], logits: np.ndarray, source: Source, score: float, *fit: float
+    ) -> SliceMask:
+        tensor = torch.as_tensor(logits, dtype=torch.float32, device=self._predictor.device)[None, None]
+        mask = self._predictor.masks(tensor, size)[0, 0].cpu().numpy()
+        return SliceMask(logits.astype(np.float16), np.packbits(mask), size, source, score, *fit)
+
+
+class _Progress:
+    """A line in the log every two seconds, for work that takes that long."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+        self._slices = 0
+
+    def show(self, k: int) -> None:
+        self._slices += 1
+        if time.monotonic() >= self._next:
+            logger.info("Followed the object on %d slices, now on slice %d", self._slices, k)
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+
+
+def _covers(mask: np.ndarray, points: np.ndarray) -> bool:
+    """Whether any of the points (x, y) is on the mask."""
+    columns, rows = np.clip(np.round(points).astype(int), 0, np.array(mask.shape[::-1]) - 1).T
+    return bool(mask[rows, columns].any())
+
+
+def _key(k: int, *parts: bytes) -> str:
+    digest = hashlib.sha256(str(k).encode())
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def _memory(left: Anchor | None, right: Anchor | None) -> Appearance | None:
+    known = [anchor.appearance for anchor in (left, right) if anchor is not None and anchor.appearance is not None]
+    return None if not known else known[0].merged(known[-1])
+
+
+def _pointed_at(grid: LogitsGrid, logits: np.ndarray, prompts: Prompts) -> np.ndarray:
+    """Without the pieces that no foreground point is in, unless there is a box or none is."""
+    points = prompts.points[prompts.labels == FOREGROUND]
+    if prompts.box is not None or not len(points):
+        return logits
+    pointed = np.zeros(grid.shape, dtype=bool)
+    for point in points:
+        pointed[grid.cell(tuple(point))] = True
+    mask = touching(grid.mask(logits), pointed)
+    return grid.only(logits, mask) if mask.any() else logits

@@ -1,0 +1,236 @@
+"""Following an object through a volume with SAM 2's memory: the slices are the frames of a video.
+
+Sources: Ravi et al. 2024, arXiv:2408.00714, section 4; facebookresearch/sam2, ``sam2/sam2_video_predictor.py``. That
+class reads its frames from JPEG files, keeps all of them and everything it computed; here the step that it takes on
+each frame, ``SAM2Base.track_step``, is taken on slices as they are reached, and gives the same masks. What is kept is
+what a later step can look at: 16 slices and those with prompts, 0.5 MiB each.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib.base.clock import current_clock
+from lib.sam.embeddings.cache import Embedding
+from lib.sam.logits_grid import dice
+from lib.sam.prompts import BACKGROUND, Prompts
+from lib.sam.sam2_predictor import LOGITS_BOUND, Sam2Predictor
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts
+from lib.sam.volume.result import SliceMask, Stop, VolumeResult
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5
+"""Slices in a row without the object after which it has ended; SAM 2's memory finds it again after fewer."""
+
+_PROGRESS_SECONDS = 2.0
+
+
+def propagate_by_memory(
+    predictor: Sam2Predictor,
+    frame: Callable[[int], np.ndarray],
+    prompts: VolumePrompts,
+    options: PropagationOptions | None = None,
+    *,
+    earlier: VolumeResult | None = None,
+) -> VolumeResult:
+    """The object on every slice on which SAM 2 finds it; arguments as of :func:`.propagation.propagate`.
+
+    From the first marked slice on upwards, then from there downwards, as upstream does; every slice sees all marked
+    ones, the nearest eight of more. Background points on a slice without other prompts correct the mask there, and
+    are remembered as the prompts are.
+
+    Args:
+        predictor: The model.
+        frame: Gives slice k, ``(H, W, 3)`` uint8 after windowing; called for slices that are reached, and only then.
+        prompts: What the user points at.
+        options: Of these ``max_slices``; SAM 2 has rules of its own for when an object has ended.
+        earlier: Not used: every slice depends on every prompt. The embeddings of slices come from the cache, though.
+
+    Returns:
+        The masks, with no anchors and no spans. A mask's ``score`` is the probability, as SAM 2 predicts it, that the
+        object is on the slice.
+
+    Raises:
+        PromptError: If a prompt is outside its slice.
+        TimeLimitError: If the current clock's time is up.
+    """
+    options = options or PropagationOptions()
+    tracker = _Tracker(predictor, frame, slices=prompts.bounds.stop)
+    marked = {k: tracker.mark(k, prompts.marked[k]) for k in sorted(prompts.marked)}
+    found = {k: mask for k, mask in marked.items() if _shows_something(mask)}
+    stops: list[Stop] = []
+    if found:
+        first, last = min(marked), max(marked)
+        up, down = range(first + 1, prompts.bounds.stop), range(first - 1, prompts.bounds.start - 1, -1)
+        for slices, anchor in ((up, last), (down, first)):
+            stops.append(_walk(tracker, slices, anchor, marked, prompts.background, options.max_slices, found))
+    return VolumeResult(dict(sorted(found.items())), tuple(stops), {}, {}, rules=("sam2", options, prompts.bounds))
+
+
+def _walk(
+    tracker: _Tracker,
+    slices: range,
+    anchor: int,
+    marked: Mapping[int, SliceMask],
+    background: Mapping[int, np.ndarray],
+    max_slices: int | None,
+    found: dict[int, SliceMask],
+) -> Stop:
+    """Follow the object over slices, one after the other; its masks go into ``found``.
+
+    Args:
+        tracker: Takes the steps.
+        slices: In the order in which they are visited; the first is beside a marked one.
+        anchor: The marked slice beyond which the object can end.
+        marked: The masks of all slices with prompts of their own.
+        background: Points of others.
+        max_slices: At most so many beyond the anchor.
+        found: Added to.
+    """
+    before, absent = marked[slices.start - slices.step], 0
+    for k in slices:
+        if k in marked:
+            before, absent = marked[k], 0
+            continue
+        beyond = (k - anchor) * slices.step
+        if max_slices is not None and beyond > max_slices:
+            return Stop(anchor, k, "max_slices")
+        mask = tracker.follow(k, background.get(k), in_reverse=slices.step < 0)
+        if _shows_something(mask):
+            found[k] = replace(mask, overlap=dice(mask.logits > 0, before.logits > 0))
+            absent = 0
+        else:
+            absent += 1
+        if beyond >= _PATIENCE and absent >= _PATIENCE:
+            return Stop(anchor, k - (absent - 1) * slices.step, "nothing found")
+        before = mask
+    return Stop(anchor, slices.stop, "end of slices")
+
+
+def _shows_something(mask: SliceMask) -> bool:
+    return bool(mask.packed.any())
+
+
+class _Tracker:
+    """One object in one volume: its memory, and the steps that look at it and add to it.
+
+    Args:
+        predictor: The model.
+        frame: Gives a slice.
+        slices: How many slices the volume has.
+    """
+
+    def __init__(self, predictor: Sam2Predictor, frame: Callable[[int], np.ndarray], slices: int) -> None:
+        self._predictor = predictor
+        self._frame = frame
+        self._slices = slices
+        self._prompted: dict[int, dict[str, Any]] = {}
+        self._followed: dict[int, dict[str, Any]] = {}
+        self._position: list[torch.Tensor] | None = None  # the same for every slice
+        self._reach = max(predictor.module.num_maskmem, predictor.module.max_obj_ptrs_in_encoder)
+        self._progress = time.monotonic() + _PROGRESS_SECONDS
+
+    def mark(self, k: int, prompts: Prompts) -> SliceMask:
+        """The mask of a slice's own prompts, by themselves alone; it is remembered for all other slices."""
+        embedding = self._predictor.encode(self._frame(k))
+        return self._step(k, embedding, prompts, is_first=True)
+
+    def follow(self, k: int, background: np.ndarray | None, *, in_reverse: bool) -> SliceMask:
+        """The mask by what is remembered of other slices, without what is at the background points.
+
+        Args:
+            k: The slice after the one that was visited last.
+            background: Points ``(N, 2)``, XY, that correct the mask and are remembered as prompts are; or None.
+            in_reverse: Whether slices are visited downwards.
+        """
+        embedding = self._predictor.encode(self._frame(k))
+        mask = self._step(k, embedding, None, in_reverse=in_reverse)
+        if background is not None and _shows_something(mask):
+            points = Prompts(background, [BACKGROUND] * len(background), mask_logits=mask.logits)  # type: ignore[arg-type]
+            del self._followed[k]
+            mask = self._step(k, embedding, points, in_reverse=in_reverse)
+        self._forget(k)
+        if time.monotonic() >= self._progress:
+            logger.info("Followed the object to slice %d", k)
+            self._progress = time.monotonic() + _PROGRESS_SECONDS
+        return mask
+
+    @torch.inference_mode()
+    def _step(
+        self,
+        k: int,
+        embedding: Embedding,
+        prompts: Prompts | None,
+        *,
+        is_first: bool = False,
+        in_reverse: bool = False,
+    ) -> SliceMask:
+        module, size = self._predictor.module, embedding.image_size
+        points = mask = earlier = None
+        if prompts is not None:
+            prompts = prompts.within(size[1], size[0])
+            points = self._predictor.point_inputs(prompts, size)
+            if prompts.mask_logits is not None:
+                logits = torch.tensor(prompts.mask_logits, device=self._predictor.device)[None, None]
+                if points is None:
+                    side = (module.image_size, module.image_size)
+                    mask = (F.interpolate(logits, side, mode="bilinear", align_corners=False) > 0).float()
+                else:
+                    earlier = logits.clamp(-LOGITS_BOUND, LOGITS_BOUND)
+        levels = (*embedding.finer, embedding.features)
+
+        def track() -> dict[str, Any]:
+            with current_clock().stage("decode"), torch.inference_mode():
+                tracked: dict[str, Any] = module.track_step(
+                    frame_idx=k,
+                    is_init_cond_frame=is_first,
+                    current_vision_feats=[_flat(level) for level in levels],
+                    current_vision_pos_embeds=[_flat(module.image_encoder.neck.position_encoding(embedding.features))],
+                    feat_sizes=[tuple(level.shape[-2:]) for level in levels],
+                    point_inputs=points,
+                    mask_inputs=mask,
+                    output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._followed},
+                    num_frames=self._slices,
+                    track_in_reverse=in_reverse,
+                    prev_sam_mask_logits=earlier,
+                )
+            return tracked
+
+        output = self._predictor.on_device(track)
+        if self._position is None:
+            self._position = output["maskmem_pos_enc"]
+        memory = self._followed if prompts is None else self._prompted
+        memory[k] = {
+            "maskmem_features": output["maskmem_features"].to(torch.bfloat16),  # as upstream keeps them
+            "maskmem_pos_enc": self._position,
+            "obj_ptr": output["obj_ptr"],
+        }
+        shown = self._predictor.masks(output["pred_masks"], size)[0, 0].cpu().numpy()
+        return SliceMask(
+            logits=output["pred_masks"][0, 0].cpu().numpy().astype(np.float16),
+            packed=np.packbits(shown),
+            size=size,
+            source="followed" if prompts is None else "prompts",
+            score=float(output["object_score_logits"].sigmoid()),
+        )
+
+    def _forget(self, k: int) -> None:
+        """Drop what no later step looks at: neither near this slice, nor near the one from which it goes down."""
+        first = min(self._prompted)
+        for other in list(self._followed):
+            if abs(other - k) > self._reach and abs(other - first) > self._reach:
+                del self._followed[other]
+
+
+def _flat(level: torch.Tensor) -> torch.Tensor:
+    """``(1, C, h, w)`` to the ``(h * w, 1, C)`` that SAM 2's attention takes."""
+    return level.flatten(2).permute(2, 0, 1)

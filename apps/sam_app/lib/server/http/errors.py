@@ -1,0 +1,164 @@
+"""Which of our errors a client gets as which HTTP status. Everything said to a client is in their messages."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import asdict, dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from lib.base.clock import ClientLeftError, TimeLimitError
+from lib.base.files import is_full
+from lib.base.request_record import note
+from lib.dicomweb.connection import DicomWebError, DicomWebUnreachableError, SeriesGoneError
+from lib.imaging.decoding.memory_budget import MemoryBusyError
+from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
+from lib.sam.models.checkpoints import CheckpointError
+from lib.sam.models.registry import UnknownModelError
+from lib.sam.prompts import PromptError
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.server.admission import BusyError
+from lib.server.http.forms import is_too_much
+from lib.server.rest.refine import NotFinishedError, RefineError
+from lib.server.rest.results import NoSpaceError, UnknownResultError
+
+logger = logging.getLogger(__name__)
+
+_LONGEST = 1000
+"""Characters of a message, and of each part of FastAPI's."""
+
+_MOST_FAULTS = 20
+
+
+class UnknownImageError(LookupError):
+    """The datastore has no such image."""
+
+
+class GivenUpError(RuntimeError):
+    """An accepted request was tried as often as is sensible."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed, in words made for clients.
+
+    Args:
+        status: HTTP status.
+        detail: What was wrong and what would be right.
+    """
+
+    status: int
+    detail: str
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+STATUS: dict[type[Exception], int] = {
+    PromptError: 422,
+    ImageError: 422,
+    RefineError: 422,
+    UnsupportedImageError: 415,
+    ImageTooLargeError: 413,
+    ImageChangedError: 409,
+    NotFinishedError: 409,
+    UnknownModelError: 404,
+    UnknownImageError: 404,
+    UnknownResultError: 404,
+    BusyError: 429,
+    MemoryBusyError: 503,
+    GivenUpError: 500,
+    DicomWebError: 502,
+    DicomWebUnreachableError: 503,
+    SeriesGoneError: 404,
+    CheckpointError: 503,
+    RuntimeUnavailableError: 503,
+    TimeLimitError: 503,
+    ClientLeftError: 499,  # which nobody is sent: for the audit log
+    NoSpaceError: 507,
+}
+RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
+"""Seconds, for the header of that name."""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a client is told of an error; of one that is not in :data:`STATUS` nothing but that there was one."""
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    if kind is not NoSpaceError and (is_full(error) or is_full(error.__cause__)):
+        return Failure(507, "there is no space left on the server")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure(503, "the server has as many files and connections open as it may; try again later")
+    if kind is not None:
+        return Failure(STATUS[kind], _short(str(error)))
+    return Failure(500, "the server failed; its log says why")
+
+
+async def _answer(_: Request, error: Exception) -> JSONResponse:
+    failure = failure_of(error)
+    note(reason=type(error).__name__)
+    if failure.status >= 500 and type(error) in STATUS:
+        logger.error("%s: %s", type(error).__name__, error)
+    elif failure.status >= 500:
+        logger.error("A request failed", exc_info=error)
+    return answer_failure(failure, retry=not isinstance(error, ImageChangedError))
+
+
+def answer_failure(failure: Failure, *, retry: bool = True) -> JSONResponse:
+    """The HTTP answer of a failure.
+
+    Args:
+        failure: What to tell.
+        retry: Whether the same request can succeed later; if so, and :data:`RETRY_AFTER` has its status, it says when.
+    """
+    headers = {"Retry-After": RETRY_AFTER[failure.status]} if retry and failure.status in RETRY_AFTER else None
+    return JSONResponse({"detail": failure.detail}, status_code=failure.status, headers=headers)
+
+
+async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
+    """FastAPI's own answer without the input's values: they can be anything, also what JSON cannot hold.
+
+    Of very many faults the first are told.
+    """
+    assert isinstance(error, RequestValidationError)
+    detail = [
+        {
+            "type": item["type"],
+            "loc": [_short(part) if isinstance(part, str) else part for part in item["loc"]],
+            "msg": _short(item["msg"]),
+        }
+        for item in error.errors()[:_MOST_FAULTS]
+    ]
+    return JSONResponse({"detail": detail}, status_code=422)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own; but it calls a body bad (400) that is too much, or that there was no space to keep."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):
+        return await _answer(request, error.__cause__)
+    if is_too_much(error.__context__):
+        error = HTTPException(413, f"the form is larger than allowed: {error.detail}")
+    if isinstance(error.detail, str):
+        error = HTTPException(error.status_code, _short(error.detail), error.headers)
+    return await http_exception_handler(request, error)
+
+
+def _short(text: str) -> str:
+    """A message without its middle if it is long: it can quote what a client sent, and what helps stands at its end."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer our errors by :data:`STATUS`, and no error with more than its message."""
+    for kind in (*STATUS, OSError):
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer)

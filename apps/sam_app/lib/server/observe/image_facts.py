@@ -1,0 +1,53 @@
+"""What MONAI Label's routes work on, noted for the audit log: images by SHA-256, never by their ids or paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fastapi import UploadFile
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.base.request_record import note
+from lib.dicomweb.datastore import DicomWebStore
+from lib.imaging.digest import image_sha256, series_sha256, stream_sha256
+
+
+def note_image_file(path: Path) -> None:
+    """Note the SHA-256 of an image; of one that is not there or cannot be read nothing is noted.
+
+    Args:
+        path: A file, or a folder with a series.
+    """
+    with suppress(OSError):
+        note(image_sha256=image_sha256(path))
+
+
+def note_uploads(files: Sequence[UploadFile]) -> None:
+    """Note the SHA-256 of an image that comes in as one file, or as a series of several."""
+    sums = [stream_sha256(file.file) for file in files]
+    note(image_sha256=sums[0] if len(sums) == 1 else series_sha256(sums))
+
+
+def note_datastore_image(image: str) -> None:
+    """Note the SHA-256 of an image of the datastore; of a DICOMweb server's only once its series was fetched.
+
+    Args:
+        image: An id that the datastore has.
+    """
+    datastore = app_instance().datastore()
+    if isinstance(datastore, DicomWebStore):
+        copy = datastore.folders.find(image)
+        if copy:
+            note_image_file(copy.folder)
+    else:
+        note_image_file(Path(datastore.get_image_uri(image)))
+
+
+def note_viewer_prompts(params: Mapping[str, Any]) -> None:
+    """Note how many points, and whether a region, the params of an inference hold."""
+    found = {kind: params.get(kind) for kind in ("foreground", "background")}
+    counts = {kind: len(points) if isinstance(points, list) else 0 for kind, points in found.items()}
+    note(prompts={**counts, "roi": int(bool(params.get("roi")))})

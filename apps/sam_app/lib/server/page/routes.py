@@ -1,0 +1,83 @@
+"""``GET /sam/``: one page to use the server without any other client.
+
+The page is plain files in ``page/``, served as they are. A Content-Security-Policy forbids it everything but its own
+scripts and styles and requests to this server. It uses the public routes alone, and names them relative to itself, so
+that it works behind a proxy that serves the app under a path.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from monailabel.config import settings
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from lib.imaging.palette import PALETTE
+from lib.transforms.window import PRESETS
+
+_FOLDER = Path(__file__).with_name("static")
+_MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'self'",
+        )
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def page_routes() -> list[BaseRoute]:
+    """Routes for ``/sam/``, the page's files under ``/sam/page/``, and what they share with the server.
+
+    Like the API's documentation they need no login: they hold nothing of anybody.
+    """
+    files = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
+    index = files.pop("index.html")
+
+    async def page(_: Request) -> Response:
+        return _file(index)
+
+    async def asset(request: Request) -> Response:
+        path = files.get(request.path_params["name"])
+        if path is None:
+            raise HTTPException(404, "the page has no such file")
+        return _file(path)
+
+    async def constants(_: Request) -> Response:
+        return Response(_constants(), media_type="application/json", headers=_HEADERS)
+
+    return [
+        Route("/sam/", page),
+        Route("/sam/page/constants.json", constants),
+        Route("/sam/page/{name}", asset),
+    ]
+
+
+def _file(path: Path) -> Response:
+    return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix], headers=_HEADERS)
+
+
+def _constants() -> str:
+    """What the page and the server share: the objects' colours, the windows' presets, whether there is a login."""
+    windows = {name: {"center": window.center, "width": window.width} for name, window in PRESETS.items()}
+    asks_for_login = bool(settings.MONAI_LABEL_AUTH_ENABLE)  # also for API keys: lib.server.auth.setup sets it
+    return json.dumps({"palette": PALETTE.tolist(), "windows": windows, "asksForLogin": asks_for_login})

@@ -1,0 +1,1 @@
+"""The REST routes, the work behind them and the results that they keep."""

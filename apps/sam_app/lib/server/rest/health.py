@@ -1,0 +1,69 @@
+"""What ``/health_check/`` says."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from lib.base.threads import start_watched, troubled
+from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import CheckpointError
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.server.rest.schemas import Health, Queue, Status
+from lib.server.rest.segmentation_service import SegmentationService
+from lib.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+
+_SPEAKING = (CheckpointError, RuntimeUnavailableError)
+"""The errors of loading a model whose messages are for clients."""
+
+
+class HealthReport:
+    """The state of the engine and the queue; loads the default model in the background when made.
+
+    Args:
+        engine: Whose models are reported.
+        service: Whose queue is reported.
+    """
+
+    def __init__(self, engine: Engine, service: SegmentationService) -> None:
+        self._engine = engine
+        self._service = service
+        self._started = time.monotonic()
+        self._failure: str | None = None
+        start_watched("load-default-model", self._load_default_model)
+
+    def _load_default_model(self) -> None:
+        try:
+            self._engine.predictor(self._engine.default_model)
+        except Exception as error:
+            logger.exception("The default model could not be loaded")
+            self._failure = str(error) if isinstance(error, _SPEAKING) else "the default model could not be loaded"
+
+    def _status(self, ready: bool) -> tuple[Status, str | None]:
+        """And why it is not ok."""
+        if not ready:
+            return ("error", self._failure) if self._failure else ("loading", None)
+        threads = troubled()
+        if threads:
+            return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
+        return "ok", None
+
+    def now(self) -> Health:
+        """The state at this moment; takes no lock and reads no file but the checkpoints' names."""
+        engine = self._engine
+        models = {name: engine.state(name) for name in engine.specs}
+        status, detail = self._status(models[engine.default_model] == "ready")
+        return Health(
+            status=status,
+            detail=detail,
+            version=VERSION,
+            models=dict(models),
+            default_model=engine.default_model,
+            device=str(engine.device),
+            runtime=engine.runtime_of(engine.default_model) or "not loaded",
+            uptime_seconds=round(time.monotonic() - self._started, 1),
+            queue=Queue(running=self._service.admission.count, limit=self._service.admission.limit),
+        )

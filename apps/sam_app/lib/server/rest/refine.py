@@ -1,0 +1,70 @@
+"""One request on top of an earlier result: the prompts of both, and what else still holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lib.server.rest.results import StoredResult
+from lib.server.rest.schemas import SAMInput
+from lib.server.rest.timestamps import print_timestamp
+
+LOGITS = "logits.npz"
+"""Of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, 256, 256) float32, n from 0."""
+
+EARLIER_LOGITS = "earlier_logits.npz"
+"""Of a pending one: those of the result that it goes on from."""
+
+
+class NotFinishedError(RuntimeError):
+    """The result that is asked for is not finished yet."""
+
+
+class RefineError(ValueError):
+    """There is nothing to go on from; the message says why."""
+
+
+def check_refinable(earlier: StoredResult) -> None:
+    """Whether one can go on from that result.
+
+    Raises:
+        NotFinishedError: If it is still waiting or being worked on.
+        RefineError: If it failed.
+    """
+    name = print_timestamp(earlier.timestamp)
+    if earlier.state == "queued":
+        raise NotFinishedError(f"the result {name} is not finished yet; refine it when it is")
+    if earlier.state == "failed":
+        raise RefineError(f"the result {name} failed, so there is nothing to refine; send the image again")
+
+
+def merge_request(asked: SAMInput, earlier: StoredResult) -> SAMInput:
+    """The request that stands for both: what ``asked`` leaves open is as in the earlier one.
+
+    Its prompts are added to the earlier ones, a prompt that is there already only once; a point that was positive and
+    is now negative, or the other way round, is what it is now. On another frame only the new prompts hold.
+    """
+    before = SAMInput.model_validate(earlier.manifest["effective"])
+    changes: dict[str, Any] = {
+        name: getattr(before, name)
+        for name in ("model", "frame", "window", "label", "multimask")
+        if getattr(asked, name) is None
+    }
+    if is_same_frame(asked, earlier):
+        now = {(point.x, point.y) for point in (asked.positive_points or []) + (asked.negative_points or [])}
+        for kind in ("positive_points", "negative_points"):
+            kept = [point for point in getattr(before, kind) or [] if (point.x, point.y) not in now]
+            changes[kind] = kept + (getattr(asked, kind) or [])
+        added = [box for box in asked.rectangles or [] if box not in (before.rectangles or [])]
+        changes["rectangles"] = (before.rectangles or []) + added
+    return asked.model_copy(update=changes)
+
+
+def is_same_frame(asked: SAMInput, earlier: StoredResult) -> bool:
+    """Whether the request means the frame that the earlier result shows."""
+    return asked.frame is None or asked.frame == earlier.manifest["result"]["slice"]
+
+
+def starts_from_masks(merged: SAMInput, asked: SAMInput, earlier: StoredResult) -> bool:
+    """Whether the earlier masks are of the same picture to the same model, so that they can be prompts."""
+    before = SAMInput.model_validate(earlier.manifest["effective"])
+    return is_same_frame(asked, earlier) and merged.model == before.model and merged.window == before.window

@@ -1,0 +1,252 @@
+"""The four REST routes."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, File, Form, Header, HTTPException, Path, Query, Request, Response, UploadFile
+from fastapi.responses import JSONResponse
+from monailabel.endpoints.user.auth import User
+from pydantic import Json
+
+from lib.base.request_record import note
+from lib.server.auth.users import CurrentUser, may_see
+from lib.server.http.body_check import PartText, form_only
+from lib.server.http.errors import Failure, answer_failure
+from lib.server.rest.health import HealthReport
+from lib.server.rest.outputs import MASK, candidate_file
+from lib.server.rest.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
+from lib.server.rest.results import StoredResult, UnknownResultError
+from lib.server.rest.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
+from lib.server.rest.segmentation_service import SegmentationService
+from lib.server.rest.stored_file import answer_failed, answer_file, answer_queued
+from lib.server.rest.timestamps import parse_timestamp, print_timestamp
+from lib.server.rest.uploads import not_empty
+
+
+def _service(request: Request) -> SegmentationService:
+    service: SegmentationService = request.app.state.segmentation_service
+    return service
+
+
+def _health(request: Request) -> HealthReport:
+    report: HealthReport = request.app.state.health_report
+    return report
+
+
+Service = Annotated[SegmentationService, Depends(_service)]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    texts = {
+        400: "The body is no multipart form, or not a whole one",
+        401: "A login is needed",
+        403: "The login lacks the role",
+        404: "No such result or model",
+        408: "The body did not come in time",
+        409: "The result to refine is not finished yet",
+        413: "Larger than allowed, in bytes, pixels or frames",
+        415: "Not an image format that is read, or not a form; `detail` names what was found",
+        422: "A value is wrong; `detail` says which and what would be right",
+        429: "As many requests as allowed are being worked on",
+        500: "The server failed",
+        503: "The model cannot be used now, or the work took too long",
+        507: "The results' disk is full",
+    }
+    return {status: {"description": texts[status], "model": ErrorDetail} for status in statuses}
+
+
+router = APIRouter(tags=["Segmentation"], responses=_errors(401, 403, 500))
+
+
+@router.post(
+    "/segment_input_image/",
+    summary="Segment an image",
+    response_model=Accepted,
+    dependencies=[Depends(form_only)],
+    responses={
+        202: {"description": "Accepted, to be worked on later", "model": Accepted},
+        **_errors(400, 404, 408, 409, 413, 415, 422, 429, 503, 507),
+    },
+)
+def segment_input_image(
+    user: CurrentUser,
+    service: Service,
+    response: Response,
+    file: Annotated[UploadFile | None, File(description="PNG, JPEG, TIFF, BMP, DICOM, NIfTI or NRRD")] = None,
+    sam_input: Annotated[Json[SAMInput] | None, PartText, Form(description="`SAMInput` as JSON text")] = None,
+    prefer: Annotated[str | None, Header(description="`respond-async`: answer at once and work later")] = None,
+) -> Accepted:
+    """Segment what the prompts of `sam_input` mark on the image `file`.
+
+    Answers the timestamp that names the result in the other routes. The header `SAM-Result` says in JSON which
+    model, frame and window were used, and each object's predicted IoU and area in pixels.
+
+    With `Prefer: respond-async` (RFC 7240) the request is checked and stored, and 202 answered at once. The GET routes
+    then answer 202 with `Retry-After` until the result is there, and its error if it failed.
+
+    `file` can be left out when `sam_input` names a result to `refine`.
+    """
+    asked = sam_input or SAMInput()
+    upload = None if file is None else not_empty(file).file
+    earlier = None if asked.refine is None else _find(service, asked.refine, user)
+    if _prefers_async(prefer):
+        timestamp = service.accept(upload, asked, user.username, earlier)
+        response.status_code = 202
+        response.headers["Preference-Applied"] = "respond-async"
+        response.headers["Location"] = f"../get_segmented_image/{print_timestamp(timestamp)}"
+        response.headers["Retry-After"] = str(service.retry_after(timestamp))
+        return Accepted(timestamp=float(timestamp))
+    segmented = service.segment(upload, asked, user.username, earlier)
+    response.headers["SAM-Result"] = json.dumps(segmented.facts)
+    return Accepted(timestamp=float(segmented.timestamp))
+
+
+def _prefers_async(prefer: str | None) -> bool:
+    """Whether the header's value has the preference ``respond-async``, RFC 7240."""
+    preferences = (part.split(";")[0].strip().lower() for part in (prefer or "").split(","))
+    return "respond-async" in preferences
+
+
+class View(StrEnum):
+    """What `GET /get_segmented_image/` shows."""
+
+    overlay = "overlay"
+    contour = "contour"
+    mask = "mask"
+    image = "image"
+
+
+class DicomType(StrEnum):
+    """What `GET /get_dicom_image/` answers."""
+
+    sc = "sc"
+    seg = "seg"
+    source = "source"
+
+
+_DICOM_TYPES = (
+    "`sc`: the overlay as Secondary Capture; `seg`: Segmentation; `source`: the upload as Secondary Capture, which the "
+    "other two reference, if it was not DICOM itself"
+)
+_VIEWS = "`mask`: 8-bit, 0 background, then object numbers; where objects overlap that of the smaller one"
+_VIEW_FILES = {View.overlay: OVERLAY, View.contour: CONTOUR, View.mask: MASK}
+_DICOM_FILES = {DicomType.sc: SECONDARY_CAPTURE, DicomType.seg: SEGMENTATION}
+
+Timestamp = Annotated[
+    str,
+    Path(
+        description="As answered by `POST /segment_input_image/`",
+        examples=["1732288000.12"],
+        json_schema_extra={"type": "number"},
+    ),
+]
+Candidate = Annotated[
+    int, Query(ge=0, le=2, description="Which of the candidate masks, best first, when there are three")
+]
+_GET_ERRORS = _errors(404, 413, 415, 422, 503, 507)
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "Not finished yet; ask again after `Retry-After` seconds", "model": NotFinished},
+    304: {"description": "The client's copy is still right"},
+}
+
+
+@router.head("/get_segmented_image/{timestamp}", include_in_schema=False)
+@router.get(
+    "/get_segmented_image/{timestamp}",
+    summary="The segmented image as PNG",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "PNG"}, **_ACCEPTED, **_GET_ERRORS},
+)
+def get_segmented_image(
+    request: Request,
+    user: CurrentUser,
+    service: Service,
+    timestamp: Timestamp,
+    view: Annotated[
+        View, Query(description="`mask`: 8-bit, 0 background, then object numbers, the smaller object on top")
+    ] = View.overlay,
+    candidate: Candidate = 0,
+    object: Annotated[
+        int | None, Query(ge=1, le=255, description="With `mask`: this object alone, whole, also below others")
+    ] = None,
+) -> Response:
+    """The image with its objects overlaid, or another view of them, at the image's own size."""
+    name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], candidate)
+    if object is not None:
+        if view is not View.mask:
+            raise HTTPException(422, "object is for view=mask: the other views show all objects")
+        name = object_file(object, candidate)
+    return _answer(request, service, timestamp, user, name, candidate, "image/png")
+
+
+@router.head("/get_dicom_image/{timestamp}", include_in_schema=False)
+@router.get(
+    "/get_dicom_image/{timestamp}",
+    summary="The segmented image as DICOM",
+    response_class=Response,
+    responses={200: {"content": {"application/dicom": {}}, "description": "DICOM"}, **_ACCEPTED, **_GET_ERRORS},
+)
+def get_dicom_image(
+    request: Request,
+    user: CurrentUser,
+    service: Service,
+    timestamp: Timestamp,
+    type: Annotated[DicomType, Query(description=_DICOM_TYPES)] = DicomType.sc,
+    candidate: Candidate = 0,
+) -> Response:
+    """The overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation of it."""
+    name = SOURCE if type is DicomType.source else candidate_file(_DICOM_FILES[type], candidate)
+    return _answer(request, service, timestamp, user, name, candidate, "application/dicom")
+
+
+def _find(service: SegmentationService, timestamp: Decimal, user: User) -> StoredResult:
+    """The result, if the user may see it: others' are as if they were not there."""
+    result = service.store.find(timestamp)
+    if not may_see(user, result.owner):
+        raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
+    return result
+
+
+def _answer(
+    request: Request,
+    service: SegmentationService,
+    timestamp: str,
+    user: User,
+    name: str,
+    candidate: int,
+    media_type: str,
+) -> Response:
+    """The file of that result, or what there is to say instead."""
+    try:
+        parsed = parse_timestamp(timestamp)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+    note(timestamp=f"{parsed:.6f}")
+    result = _find(service, parsed, user)
+    if result.state == "queued":
+        if service.lacks_space(parsed):
+            return answer_failure(Failure(507, "there was no space left for the result; it is tried again later"))
+        return answer_queued(result, service.retry_after(parsed))
+    if result.state == "failed":
+        return answer_failed(result)
+    count = result.manifest["result"]["candidates"]
+    if candidate >= count:
+        raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
+    note(image_sha256=result.manifest["input"]["sha256"])
+    return answer_file(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
+
+
+@router.get(
+    "/health_check/",
+    summary="The server's state",
+    response_model=Health,
+    responses={503: {"description": "Not ready", "model": Health}},
+)
+async def health_check(report: Annotated[HealthReport, Depends(_health)]) -> JSONResponse:
+    """Whether the server can segment, with which models, on what. Needs no login; answered on the event loop."""
+    health = report.now()
+    return JSONResponse(health.model_dump(), status_code=200 if health.status in ("ok", "degraded") else 503)

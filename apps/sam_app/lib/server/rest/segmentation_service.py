@@ -1,0 +1,371 @@
+"""REST segmentations from upload to stored result, at once or from the queue.
+
+A request is received into a folder of the result store first: its image, and as JSON what to do with it. A synchronous
+one is then worked on in its own worker thread; an asynchronous one is accepted by giving the folder its queued name,
+and worked on by the queue's thread, if need be after a restart of the server. Either way the work starts from the
+folder.
+
+Concurrency: :class:`~lib.server.admission.Admission` bounds how many requests are in. The engine's locks are taken
+below, never the other way round. The queue's own lock is inside ``queue.Queue``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from importlib.metadata import version
+from typing import Any, BinaryIO
+
+from monailabel.interfaces.app import MONAILabelApp
+
+from lib.base.clock import Clock, current_clock, use_clock
+from lib.base.request_record import RequestRecord, current_record, note, use_record
+from lib.base.threads import failed, start_watched
+from lib.imaging.dicom.derived import is_referable
+from lib.imaging.image import MedicalImage
+from lib.infers.sam_2d import result_facts
+from lib.sam.engine import Engine
+from lib.sam.models.registry import UnknownModelError
+from lib.server.admission import Admission
+from lib.server.auth.users import sharer
+from lib.server.http.errors import GivenUpError, failure_of
+from lib.server.rest.outputs import write_outputs
+from lib.server.rest.refine import (
+    EARLIER_LOGITS,
+    LOGITS,
+    RefineError,
+    check_refinable,
+    merge_request,
+    starts_from_masks,
+)
+from lib.server.rest.renderings import Renderings
+from lib.server.rest.results import INPUT, REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
+from lib.server.rest.schemas import SAMInput
+from lib.server.rest.stored_arrays import read_arrays
+from lib.server.rest.timestamps import print_timestamp
+from lib.transforms.sam_input_prompts import EarlierAnswer, prompt_counts
+from lib.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL_ALIAS = "sam"
+_MAX_ATTEMPTS = 2
+
+JobObserver = Callable[[RequestRecord, Clock, int], None]
+"""Told of each segmentation of the queue when it has ended: what it was, how long it took, and with which status."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What a finished request answers: the result's name and, for the ``SAM-Result`` header, what is known of it."""
+
+    timestamp: Decimal
+    facts: dict[str, Any]
+
+
+class SegmentationService:
+    """Segments uploads by the app's own inference tasks and keeps the results.
+
+    Args:
+        app: Its ``infer`` runs the tasks.
+        engine: Names the models.
+        store: Keeps the results.
+        admission: Bounds the requests that are worked on or wait.
+        max_seconds: How long a queued segmentation may take, from when its turn comes.
+        observe_job: Told of each queued segmentation's end.
+    """
+
+    def __init__(
+        self,
+        app: MONAILabelApp,
+        engine: Engine,
+        store: ResultStore,
+        *,
+        admission: Admission,
+        max_seconds: float,
+        observe_job: JobObserver,
+    ) -> None:
+        self._app = app
+        self._engine = engine
+        self._max_seconds = max_seconds
+        self._observe_job = observe_job
+        self._jobs: queue.Queue[tuple[Decimal, str]] = queue.Queue()
+        self._without_space: set[Decimal] = set()
+        self._last_job_seconds = 1.0
+        self.store = store
+        self.renderings = Renderings(store)
+        self.admission = admission
+
+    def start(self) -> None:
+        """Begin with the queue: first what an earlier server accepted and did not finish."""
+        for timestamp in self.store.queued():
+            self.admission.enter(unconditionally=True)
+            self._jobs.put((timestamp, ""))
+        start_watched("segmentation-queue", self._work_off_jobs)
+
+    def segment(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Segmented:
+        """Segment an image now and store the result.
+
+        Args:
+            upload: The image file; None to use that of ``earlier``.
+            asked: What to segment.
+            user: Who asked, and whose the result is.
+            earlier: The result that ``asked.refine`` names.
+
+        Raises:
+            BusyError: If as many requests as allowed are being worked on.
+            RefineError, NotFinishedError: If one cannot go on from ``earlier``.
+            UnknownModelError, ImageError, PromptError, CheckpointError, TimeLimitError, NoSpaceError: As their messages
+                say.
+        """
+        with self.admission.inside(sharer(user)), self.store.new() as pending:
+            request = self._receive(pending, upload, asked, user, earlier)
+            facts = self._work(pending, request)
+        return Segmented(pending.timestamp, facts)
+
+    def accept(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Decimal:
+        """Take a request on, to be worked on later, also by the next server if this one stops.
+
+        Args:
+            upload: As in :meth:`segment`.
+            asked: As in :meth:`segment`.
+            user: As in :meth:`segment`.
+            earlier: As in :meth:`segment`.
+
+        Returns:
+            The timestamp under which the store has its state and, in the end, its result or failure.
+
+        Raises:
+            BusyError, RefineError, NotFinishedError, UnknownModelError, NoSpaceError: As :meth:`segment`.
+        """
+        self.admission.enter(sharer(user))
+        try:
+            with self.store.new() as pending:
+                request = self._receive(pending, upload, asked, user, earlier)
+                record = current_record() or RequestRecord()
+                pending.queue({**request, "origin": {"request_id": record.request_id, "client": record.client}})
+        except BaseException:
+            self.admission.leave(sharer(user))
+            raise
+        self._jobs.put((pending.timestamp, sharer(user)))
+        return pending.timestamp
+
+    def retry_after(self, timestamp: Decimal) -> int:
+        """Seconds after which it makes sense to ask for a queued result again: 1 to 60."""
+        ahead = sum(other < timestamp for other in self.store.queued())
+        return max(1, min(60, round(self._last_job_seconds * (ahead + 1))))
+
+    def lacks_space(self, timestamp: Decimal) -> bool:
+        """Whether a queued request could not be finished as the disk is full; the next server tries it again."""
+        return timestamp in self._without_space
+
+    def _receive(
+        self,
+        pending: PendingResult,
+        upload: BinaryIO | None,
+        asked: SAMInput,
+        user: str,
+        earlier: StoredResult | None,
+    ) -> dict[str, Any]:
+        """Bring the image into the pending result's folder; answers what is to be done, fit for JSON."""
+        request: dict[str, Any] = {
+            "user": user,
+            "created": datetime.fromtimestamp(float(pending.timestamp), UTC).isoformat(),
+            "request": asked.model_dump(mode="json", exclude_none=True),
+        }
+        note(timestamp=f"{pending.timestamp:.6f}")
+        effective = asked
+        if earlier is not None:
+            check_refinable(earlier)
+            effective = merge_request(asked, earlier)
+        effective = effective.model_copy(update={"model": self._model_name(effective.model)})
+        if upload is not None:
+            request["input"] = pending.copy(INPUT, upload)
+            if earlier is not None and request["input"]["sha256"] != earlier.manifest["input"]["sha256"]:
+                raise RefineError(
+                    f"the file is not that of the result {print_timestamp(earlier.timestamp)}: "
+                    "to refine it leave the file out, or segment the new file without refine"
+                )
+        elif earlier is not None:
+            pending.take_over(earlier.path(INPUT), INPUT)
+            request["input"] = {key: earlier.manifest["input"][key] for key in ("sha256", "bytes")}
+        else:
+            raise RefineError("there is no image: send a file, or name the result to refine")
+        if earlier is not None and LOGITS in earlier.manifest["files"] and starts_from_masks(effective, asked, earlier):
+            self._go_on_from(pending, earlier, asked.candidate or 0, request)
+        elif asked.candidate:
+            raise RefineError("candidate is for refining a result that has candidates, on the same frame")
+        request["effective"] = effective.model_dump(mode="json", exclude={"refine", "candidate"}, exclude_none=True)
+        note(
+            image_sha256=request["input"]["sha256"],
+            model=effective.model,
+            prompts=prompt_counts(request["effective"]),
+        )
+        return request
+
+    def _go_on_from(
+        self, pending: PendingResult, earlier: StoredResult, candidate: int, request: dict[str, Any]
+    ) -> None:
+        """Have the earlier masks at hand when the request is worked on."""
+        count = earlier.manifest["result"]["candidates"]
+        if candidate >= count:
+            raise RefineError(f"there is no candidate {candidate}; the result has {count}, from 0")
+        pending.take_over(earlier.path(LOGITS), EARLIER_LOGITS)
+        request["earlier"] = {
+            "effective": earlier.manifest["effective"],
+            "checkpoint_sha256": earlier.manifest["result"]["checkpoint_sha256"],
+            "candidate": candidate,
+        }
+
+    def _model_name(self, asked: str | None) -> str:
+        """The name in the engine of the model that is meant.
+
+        Raises:
+            UnknownModelError: If there is none.
+        """
+        if (asked or "").lower() in ("", DEFAULT_MODEL_ALIAS):
+            return self._engine.default_model
+        if asked not in self._engine.specs:
+            raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self._engine.specs)}")
+        return str(asked)
+
+    def _work(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
+        """Segment what was received and finish the result; answers its facts."""
+        effective: dict[str, Any] = request["effective"]
+        data = self._infer(pending, request)
+        facts = result_facts(data, effective["model"])
+        note(checkpoint_sha256=facts["checkpoint_sha256"])
+        clock = current_clock()
+        with clock.stage("write"):
+            write_outputs(pending, data, facts["candidates"])
+        (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
+        pending.finish(
+            {
+                "timestamp": f"{pending.timestamp:.6f}",
+                **{key: request[key] for key in ("user", "created", "request", "effective")},
+                "input": {**request["input"], **_describe(data["image"])},
+                "result": facts,
+                "latency_ms": {name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
+                "versions": _versions(),
+            }
+        )
+        return facts
+
+    def _infer(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
+        """The task's finished data dictionary: its writer is left out, as results are written here."""
+        effective = SAMInput.model_validate(request["effective"])
+        data: dict[str, Any] = self._app.infer(
+            {
+                "model": effective.model,
+                "image": str(pending.folder / INPUT),
+                "image_sha256": request["input"]["sha256"],
+                "sam_input": effective.model_dump(),
+                "earlier": self._earlier_answer(pending, request),
+                "window": effective.window.as_window() if effective.window else None,
+                "multimask": effective.multimask,
+                "automatic": effective.automatic is not False,
+                "skip_writer": True,
+            }
+        )["params"]
+        return data
+
+    def _earlier_answer(self, pending: PendingResult, request: dict[str, Any]) -> EarlierAnswer | None:
+        """The masks to go on from; none if the checkpoint is another one by now."""
+        earlier = request.get("earlier")
+        if earlier is None:
+            return None
+        model = request["effective"]["model"]
+        if self._engine.predictor(model).checkpoint_sha256 != earlier["checkpoint_sha256"]:
+            return None
+        arrays = read_arrays(pending.folder / EARLIER_LOGITS)
+        count = len(arrays) // 2
+        scores = [arrays[f"scores_{index}"] for index in range(count)]
+        logits = [arrays[f"logits_{index}"] for index in range(count)]
+        first = [_candidate_first(len(values), earlier["candidate"]) for values in scores]
+        return EarlierAnswer(
+            sam_input=earlier["effective"],
+            scores=[values[order] for values, order in zip(scores, first, strict=True)],
+            low_res_logits=[values[order] for values, order in zip(logits, first, strict=True)],
+        )
+
+    def _work_off_jobs(self) -> None:
+        """The queue's thread."""
+        while True:
+            timestamp, user = self._jobs.get()
+            try:
+                self._work_off(timestamp)
+            except Exception as error:  # the request stays queued for the next server
+                logger.error("The accepted request %s could not be worked on", print_timestamp(timestamp))
+                failed("segmentation-queue", error)
+            finally:
+                self.admission.leave(user)
+
+    def _work_off(self, timestamp: Decimal) -> None:
+        """Do one accepted request: its result is stored, or its failure."""
+        record, clock, status = RequestRecord(timestamp=f"{timestamp:.6f}"), Clock(self._max_seconds), 200
+        with use_record(record), use_clock(clock):
+            try:
+                with self.store.resume(timestamp) as pending:
+                    status = self._attempt(pending)
+            except NoSpaceError:
+                self._without_space.add(timestamp)
+                status = 507
+        self._last_job_seconds = clock.elapsed
+        self._observe_job(record, clock, status)
+
+    def _attempt(self, pending: PendingResult) -> int:
+        """Work on a request that was queued; a failure becomes the result, but for a full disk. Answers the status."""
+        request = json.loads((pending.folder / REQUEST).read_bytes())
+        note(
+            **request["origin"],
+            user=request["user"],
+            image_sha256=request["input"]["sha256"],
+            model=request["effective"]["model"],
+            prompts=prompt_counts(request["effective"]),
+        )
+        try:
+            if pending.attempt > _MAX_ATTEMPTS:
+                raise GivenUpError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
+            self._work(pending, request)
+        except Exception as error:
+            failure = failure_of(error)
+            note(reason=type(error).__name__)
+            if failure.status == 507:
+                raise
+            if failure.status >= 500:
+                logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
+            pending.finish({**request, "timestamp": f"{pending.timestamp:.6f}", "failure": failure.as_dict()})
+            return failure.status
+        return 200
+
+
+def _candidate_first(count: int, candidate: int) -> list[int]:
+    """An order of candidates that begins with that one; of an object that does not have it, the order as it is."""
+    if candidate >= count:
+        return list(range(count))
+    return [candidate, *(index for index in range(count) if index != candidate)]
+
+
+def _describe(image: MedicalImage) -> dict[str, Any]:
+    rows, columns = image.frame_size
+    return {
+        "format": image.file_format,
+        "modality": image.modality,
+        "frames": image.frame_count,
+        "rows": rows,
+        "columns": columns,
+        "referable": bool(image.datasets) and is_referable(image.datasets[0]),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("monailabel", "monai", "segment-anything", "torch", "openvino", "pydicom", "highdicom")
+    return {"sam_app": VERSION, "python": platform.python_version(), **{name: version(name) for name in packages}}

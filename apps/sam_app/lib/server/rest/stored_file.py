@@ -1,0 +1,89 @@
+"""A file of a stored result as an HTTP answer: made if need be, conditional, and with a name to save it under."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from lib.server.http.errors import Failure, answer_failure
+from lib.server.rest.renderings import Renderings, check_file
+from lib.server.rest.results import StoredResult, UnknownResultError
+from lib.server.rest.schemas import NotFinished
+from lib.server.rest.timestamps import print_timestamp
+
+
+def answer_file(
+    request: Request, renderings: Renderings, result: StoredResult, name: str, media_type: str, *, inline: bool
+) -> Response:
+    """The file's content; 304 if the client has it, and for HEAD the headers alone.
+
+    A result's files never change, so that its timestamp and the file's name are a strong validator (RFC 9110, 8.8.3),
+    also before the file is made: 304 needs none. A cache must ask before each use, as not everybody may see every
+    result.
+
+    Args:
+        request: Its ``If-None-Match`` or ``If-Modified-Since`` is honoured (RFC 9110, 13.1), its method GET or HEAD.
+        renderings: Makes the file if nobody has asked for it yet.
+        result: That is done.
+        name: Of the file in it.
+        media_type: Of the file.
+        inline: To be shown rather than saved.
+
+    Raises:
+        UnknownResultError: If it has no such file, or was deleted meanwhile.
+        ImageError, NoSpaceError, TimeLimitError: If the file cannot be made, as their messages say.
+    """
+    check_file(result, name)
+    timestamp = print_timestamp(result.timestamp)
+    made = datetime.fromtimestamp(int(result.timestamp), UTC)
+    etag = f'"{timestamp}-{name}"'
+    headers = {
+        "ETag": etag,
+        "Last-Modified": format_datetime(made, usegmt=True),
+        "Cache-Control": "private, no-cache",
+        "Vary": "Authorization",
+        "SAM-Result": json.dumps(result.manifest["result"]),
+    }
+    if _has_it(request, etag, made):
+        return Response(status_code=304, headers=headers)
+    result = renderings.with_file(result, name)
+    disposition = "inline" if inline else "attachment"
+    headers["Content-Disposition"] = f'{disposition}; filename="segmentation-{timestamp}-{name}"'
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(result.manifest["files"][name])
+        return Response(media_type=media_type, headers=headers)
+    try:
+        content = result.path(name).read_bytes()
+    except FileNotFoundError:
+        raise UnknownResultError(f"the result {timestamp} was deleted") from None
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _has_it(request: Request, etag: str, made: datetime) -> bool:
+    """Whether the client's copy is the file."""
+    asked = request.headers.get("if-none-match")
+    if asked is not None:
+        tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
+        return "*" in tags or etag in tags
+    since = request.headers.get("if-modified-since")
+    if since is None:
+        return False
+    try:
+        return made <= datetime.strptime(since, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return False
+
+
+def answer_queued(result: StoredResult, retry_after: int) -> JSONResponse:
+    """202: accepted, not finished yet."""
+    body = NotFinished(timestamp=float(result.timestamp))
+    return JSONResponse(body.model_dump(), status_code=202, headers={"Retry-After": str(retry_after)})
+
+
+def answer_failed(result: StoredResult) -> JSONResponse:
+    """What the request would have been answered if the client had waited."""
+    return answer_failure(Failure(**result.manifest["failure"]))

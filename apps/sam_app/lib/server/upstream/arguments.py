@@ -1,0 +1,154 @@
+"""What clients may say to MONAI Label's routes: each function answers the value to go on with, or refuses it.
+
+Image ids are those that the datastore knows. Names that a client chooses become names of files, so that they must stay
+within their folder. Errors are 404 for what is not there and 422 for what cannot be meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import HTTPException, UploadFile
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.base.plain_text import is_plain
+from lib.dicomweb.datastore import DicomWebStore
+from lib.server.http.errors import UnknownImageError
+from lib.server.observe.image_facts import note_datastore_image, note_uploads
+from lib.server.rest.uploads import not_empty
+from lib.studies.folder_datastore import FolderDatastore
+from lib.studies.storable import check_info, check_storable
+from lib.studies.study_files import image_suffixes, split_name
+
+_MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
+_MAX_TAG_LENGTH = 64
+_LABEL_SUFFIXES = (".bin", ".json")  # OHIF's raw labels, and Slicer's regions of interest
+
+
+def known_image(image: str) -> str:
+    """An id that the datastore has; of a DICOMweb server: a Series Instance UID that is fetched or on the server.
+
+    Raises:
+        UnknownImageError: For everything else, paths among it.
+    """
+    datastore = app_instance().datastore()
+    if isinstance(datastore, (DicomWebStore, FolderDatastore)):
+        known = datastore.has_image(image)
+    else:
+        known = image in datastore.list_images()
+    if not known:
+        raise UnknownImageError(f"the datastore has no image {image!r}")
+    note_datastore_image(image)
+    return image
+
+
+def stored_image(image: str) -> str:
+    """An id that the datastore has, also that of an image which cannot be opened.
+
+    Raises:
+        UnknownImageError: As :func:`known_image`.
+    """
+    datastore = app_instance().datastore()
+    if isinstance(datastore, FolderDatastore) and datastore.holds(image) and not datastore.has_image(image):
+        return image
+    return known_image(image)
+
+
+def plain_name(name: str) -> str:
+    """The name of a file that stays within its folder: one line of any language, no separators, no leading dot."""
+    if not _is_name(name) or len(name.encode()) > _MAX_NAME_BYTES:
+        raise HTTPException(
+            422,
+            f"a name must be one line of 1 to {_MAX_NAME_BYTES} bytes without '/', '\\' and characters that control "
+            "how it is shown, and must not begin with '.'",
+        )
+    return name
+
+
+def _is_name(text: str) -> bool:
+    return is_plain(text) and not text.startswith(".") and not set("/\\") & set(text)
+
+
+def new_image_id(image: str | None) -> str | None:
+    """The id for a new image; without one it gets its file's name."""
+    return plain_name(image) if image else None
+
+
+def named_image(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a new image with its id: upstream takes all after a name's first dot for the suffix."""
+    image = arguments["image"] or split_name(arguments["file"].filename, image_suffixes())[0]
+    return {**arguments, "image": image}
+
+
+def image_upload(file: UploadFile) -> UploadFile:
+    """An image for a folder of images, under a plain name of a type that the folder may hold."""
+    if isinstance(app_instance().datastore(), DicomWebStore):
+        raise HTTPException(422, "the images are on a DICOMweb server: store new ones there")
+    file.filename = plain_name(_last_part(file.filename))
+    _suffix(file.filename, image_suffixes())
+    note_uploads([not_empty(file)])
+    return file
+
+
+def label_upload(label: UploadFile) -> UploadFile:
+    """A label under a neutral name; its type alone matters."""
+    label.filename = "label" + _suffix(_last_part(label.filename), (*image_suffixes(), *_LABEL_SUFFIXES))
+    return not_empty(label)
+
+
+def neutral_upload(file: UploadFile | None) -> UploadFile | None:
+    """A file under a neutral name with at most two plain suffixes: the content says what it is."""
+    if file is not None:
+        found = re.search(r"(\.[A-Za-z0-9]{1,8}){0,2}$", _last_part(file.filename))
+        file.filename = "upload" + (found.group() if found else "")
+        not_empty(file)
+    return file
+
+
+def _last_part(filename: str | None) -> str:
+    """Of a client's path, as MONAILabelClient sends it, from whatever system."""
+    return re.split(r"[/\\]", filename or "")[-1]
+
+
+def _suffix(name: str, allowed: tuple[str, ...]) -> str:
+    found = split_name(f"_{name}", allowed)[1]
+    if not found:
+        raise HTTPException(422, f"the file's name must end with one of {', '.join(allowed)}")
+    return found
+
+
+def label_tag(tag: str) -> str:
+    """A label's tag, which names a folder; without one ``final``."""
+    if not tag:
+        return "final"
+    if not _is_name(tag) or len(tag) > _MAX_TAG_LENGTH or len(tag.encode()) > _MAX_NAME_BYTES:
+        raise HTTPException(
+            422,
+            f"tag and label_tag must be one line of 1 to {_MAX_TAG_LENGTH} characters without '/', '\\' and characters "
+            "that control how it is shown, and must not begin with '.'",
+        )
+    return tag
+
+
+def json_object(text: str) -> str:
+    """JSON text of what is to be kept; its ``name``, which viewers store files under, must be a plain one."""
+    parsed = parsed_object(text)
+    check_info(parsed)
+    if "name" in parsed:
+        plain_name(parsed["name"])
+    return json.dumps(parsed)
+
+
+def parsed_object(text: str) -> dict[str, Any]:
+    """The object that JSON text holds, see :func:`check_storable`; empty text is an empty one."""
+    try:
+        parsed = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise HTTPException(422, "params and info must be a JSON object")
+    check_storable(parsed)
+    return parsed

@@ -1,0 +1,131 @@
+"""Mend: MONAI Label 0.8.5's batch inference takes paths for images, and runs in a second server beside the first.
+
+A client's parameters become those of a process that loads the app anew, with its models, and writes the same datastore
+at the same time; one image's failure ends the batch. Here a batch runs in this server, see :mod:`lib.server.batch`. Its
+images are those of the datastore, its parameters those in :data:`_OPTIONS`, and it cannot make labels ``final``: those
+are people's, and go to the DICOMweb server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.base.request_record import note
+from lib.sam.models.registry import UnknownModelError
+from lib.server.batch import BatchInference
+from lib.server.upstream.arguments import known_image, label_tag
+from lib.studies.storable import check_storable
+from lib.transforms.prompt_sources import AUTOMATIC, PROMPT_SOURCES
+from lib.transforms.viewer_options import check_options
+
+router = APIRouter(tags=["Infer"])
+
+_OPTIONS = ("window", "candidates")
+"""What of a model's options a batch passes on."""
+
+_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+_Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
+
+
+@router.get("/batch/infer", summary="How far batch inference is")
+def status(request: Request, user: _User, all: bool = False, check_if_running: bool = False) -> Any:
+    """The last batch, or all of the last ones; 404 if there is none, with ``check_if_running`` if none is running."""
+    batches: BatchInference = request.app.state.batches
+    if check_if_running:
+        running = batches.running()
+        found = [running] if running else []
+    else:
+        found = batches.batches
+    if not found:
+        raise HTTPException(404, "no batch is running" if check_if_running else "there was no batch yet")
+    described = [batch.as_dict() for batch in found]
+    return described if all and not check_if_running else described[-1]
+
+
+@router.post("/batch/infer/{model}", summary="Run a model on many images")
+def run(
+    request: Request,
+    model: str,
+    user: _Admin,
+    images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+) -> Any:
+    """Segment images of the datastore and keep the results as labels.
+
+    ``params``: ``prompts`` is ``automatic`` (every object of the middle slice) or ``labels`` (points inside the labels
+    that an image has); ``label_tag`` names the results; ``images`` lists ids instead of all, ``labeled`` or
+    ``unlabeled`` ones; ``max_batch_size`` bounds their number; ``window`` and ``candidates`` are the model's options.
+    What else is sent is left out. With ``run_sync`` the answer comes at the end: the results by image.
+    """
+    app = app_instance()
+    if model not in app._infers:
+        raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
+    given = params or {}
+    check_storable(given)
+    tag = _result_tag(given)
+    check_options(given)
+    chosen = _images(images, given, tag)
+    batch_request = {
+        **{key: given[key] for key in _OPTIONS if key in given},
+        "model": model,
+        "label_tag": tag,
+        "prompts": _prompts(given),
+    }
+    note(model=model)
+    batches: BatchInference = request.app.state.batches
+    batch = batches.start(batch_request, chosen, wait=run_sync)
+    return batch.results if run_sync else batch.as_dict()
+
+
+@router.delete("/batch/infer", summary="Stop batch inference")
+def stop(request: Request, user: _Admin) -> Any:
+    """Stop after the image that is worked on; null if no batch is running."""
+    batches: BatchInference = request.app.state.batches
+    batch = batches.stop()
+    return batch.as_dict() if batch else None
+
+
+def _result_tag(params: Mapping[str, Any]) -> str:
+    tag = label_tag(str(params.get("label_tag") or DefaultLabelTag.ORIGINAL.value))
+    if tag == DefaultLabelTag.FINAL:
+        raise HTTPException(422, "a batch makes no final labels: those are what people have looked at")
+    return tag
+
+
+def _prompts(params: Mapping[str, Any]) -> str:
+    source = params.get("prompts", AUTOMATIC)
+    if source not in PROMPT_SOURCES:
+        raise HTTPException(422, f"prompts can be {' or '.join(PROMPT_SOURCES)}")
+    return str(source)
+
+
+def _images(which: BatchInferImageType, params: Mapping[str, Any], tag: str) -> list[str]:
+    datastore = app_instance().datastore()
+    listed = params.get("images")
+    if listed is not None and not isinstance(listed, (list, str)):
+        raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled")
+    if isinstance(listed, list):
+        images = [known_image(str(image)) for image in listed]
+    else:
+        try:
+            which = BatchInferImageType(listed or which)
+        except ValueError:
+            raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled") from None
+        choose = {
+            BatchInferImageType.IMAGES_LABELED: datastore.get_labeled_images,
+            BatchInferImageType.IMAGES_UNLABELED: datastore.get_unlabeled_images,
+        }
+        images = choose[which](tag) if which in choose else datastore.list_images()
+    most = params.get("max_batch_size") or 0
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise HTTPException(422, "max_batch_size must be a whole number, 0 for all")
+    return sorted(images)[:most] if most else images

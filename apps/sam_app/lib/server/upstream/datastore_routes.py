@@ -1,0 +1,111 @@
+"""Mend: MONAI Label 0.8.5's ``/datastore`` routes write and read outside the datastore, and tell paths of the server.
+
+Ids, tags and names of files are joined to paths as they come, ``../`` included, and a file of any type is taken, so
+that a client could put a program where it is run. Of a DICOMweb server's datastore an id could name any folder of DICOM
+files. ``output=train`` and an image's info tell where files lie. HEAD of a label wants another parameter than GET.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException
+from monailabel.config import settings
+from monailabel.endpoints.datastore import ResultType, download_label
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.server.upstream.arguments import (
+    image_upload,
+    json_object,
+    known_image,
+    label_tag,
+    label_upload,
+    named_image,
+    new_image_id,
+    stored_image,
+)
+from lib.server.upstream.guarded_routes import Guard
+from lib.server.upstream.meant_image import check_meant, note_handed_out
+from lib.studies.seen_images import current_viewer
+
+
+def _not_for_training(output: ResultType | None) -> ResultType | None:
+    if output == ResultType.train:
+        raise HTTPException(422, "output can be stats or all: nothing is trained here")
+    return output
+
+
+def _known_checksum(checksum: str | None) -> str | None:
+    """``[algorithm:]digest``."""
+    algorithm, colon, _ = (checksum or "").partition(":")
+    if colon and algorithm not in ("SHA256", "SHA512", "MD5"):
+        raise HTTPException(422, "check_sum can be of SHA256, SHA512 or MD5")
+    return checksum
+
+
+def _with_labelled_images(limit_cases: int | None) -> int | None:
+    if not app_instance().datastore().get_labeled_images():
+        raise HTTPException(404, "no image has a label with the tag final yet")
+    return limit_cases
+
+
+def _handed_out(image: str) -> str:
+    """An image that the client is about to see as it is now."""
+    note_handed_out(app_instance().datastore(), known_image(image), current_viewer())
+    return image
+
+
+def _meant(image: str) -> str:
+    """The image that the client sees, if it is still the same."""
+    check_meant(app_instance().datastore(), known_image(image), current_viewer())
+    return image
+
+
+def _brought(answer: dict[str, Any]) -> dict[str, Any]:
+    """The client knows the image that it has brought."""
+    note_handed_out(app_instance().datastore(), answer["image"], current_viewer())
+    return answer
+
+
+def _without_path(info: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in info.items() if key != "path"}
+
+
+router = APIRouter(prefix="/datastore", tags=["Datastore"])
+
+
+@router.head("/label", summary="Check if a label exists")
+def check_label(
+    tag: str,
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
+    label: str = "",
+    image: str = "",
+) -> Any:
+    """Whether an image has a label: ``label`` is the image's id, as for GET; ``image`` too, as upstream has it."""
+    return download_label(known_image(label or image), label_tag(tag), check_only=True)
+
+
+_ADD_IMAGE = Guard(
+    {"image": new_image_id, "file": image_upload, "params": json_object}, together=named_image, clean=_brought
+)
+_REMOVE_IMAGE = Guard({"id": stored_image})
+
+GUARDS = {
+    "GET /datastore/": Guard({"output": _not_for_training}),
+    "PUT /datastore/": _ADD_IMAGE,
+    "PUT /datastore/image": _ADD_IMAGE,
+    "DELETE /datastore/": _REMOVE_IMAGE,
+    "DELETE /datastore/image": _REMOVE_IMAGE,
+    "HEAD /datastore/image": Guard({"image": _handed_out, "check_sum": _known_checksum}),
+    "GET /datastore/image": Guard({"image": _handed_out}),
+    "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
+    "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
+    "PUT /datastore/label": Guard({"image": _meant, "tag": label_tag, "label": label_upload, "params": json_object}),
+    "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
+    "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}),
+    "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
+    "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),
+    "PUT /datastore/updatelabelinfo": Guard({"label": known_image, "tag": label_tag, "params": json_object}),
+    "GET /datastore/dataset": Guard({"limit_cases": _with_labelled_images}),
+}

@@ -1,0 +1,163 @@
+"""Mend: MONAI Label 0.8.5 runs inference on the event loop and lets a client name any file of the server.
+
+Its ``POST /infer/{model}`` is ``async def`` around blocking work, so that nothing else is answered meanwhile; and
+``image`` in the query or in ``params`` is opened as a path if there is such a file. Before each inference it asks the
+app what ``/info/`` says, and uses nothing of it: with a DICOMweb server that is a search for all its series, which a
+click waits for. Files that are sent along stay on the disk if inference fails. Of a session's id it makes a path, too;
+what is at the end of it says which file to open.
+
+This route stands in its place, runs in a worker thread, takes images of the datastore, sessions and uploads only, and
+calls the app's ``infer`` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
+from monailabel.config import settings
+from monailabel.endpoints.infer import ResultType, send_response
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.base.client_key import client_key
+from lib.base.request_record import current_record, note
+from lib.base.scratch import scratch_file
+from lib.dicomweb.datastore import for_inference
+from lib.dicomweb.dicom_seg import answer_dicom_seg
+from lib.sam.models.registry import UnknownModelError
+from lib.server.admission import Admission
+from lib.server.auth.users import check_may_label, sharer
+from lib.server.http.body_check import FormText, form_only
+from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
+from lib.server.upstream.arguments import known_image, label_tag, neutral_upload, parsed_object
+from lib.server.upstream.meant_image import check_meant
+from lib.server.upstream.session_routes import session_of
+from lib.studies.seen_images import current_viewer, note_viewer
+from lib.transforms.viewer_options import as_flag
+
+router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
+
+_SERVER_KEYS = (
+    *("image", "image_path", "model", "label", "session"),
+    *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "sent_label"),
+    *("skip_writer", "by_index"),
+    "device",  # the engine has one
+    "logging",  # would silence the server's log
+)
+"""Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
+
+_TYPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("label", "label_tag", "client_id", "result_extension", "result_dtype"), (str, "text")),
+    "label_info": (list, "a list of objects with name and idx"),
+}
+"""Params of a certain type, besides the options of the model: of another one they would have no effect."""
+
+
+@router.post("/infer/{model}", summary="Run inference for a model", dependencies=[Depends(form_only)])
+def infer(
+    request: Request,
+    background_tasks: BackgroundTasks,
+    model: str,
+    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[FormText, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
+    output: ResultType | None = None,
+) -> Any:
+    """Run a model on an image of the datastore, of a session or sent along; answers the file of its labels."""
+    app = app_instance()
+    if model not in app._infers:
+        raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
+    session = None
+    if session_id:
+        session = session_of(session_id, user)
+        note_image_file(Path(session.image))
+    elif file:
+        note_uploads([file])
+    elif not image:
+        raise HTTPException(422, "no image: give image=<id of the datastore>, session_id=<session> or a file")
+    file, label = neutral_upload(file), neutral_upload(label)
+    given = "" if file or session_id else image
+    if output == ResultType.dicom_seg and not given and not session:
+        raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
+    allowed = _allowed_params(params)
+    if as_flag(allowed.get("save_label", False), "save_label"):
+        if not given:
+            raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
+        asyncio.run(check_may_label(user))
+    client_id = allowed.pop("client_id", None)
+    client, viewer = client_key(request, user.username, client_id), current_viewer(client_id)
+    asked = {
+        **allowed,
+        "model": model,
+        "image": given,
+        "client": client,
+        "by_index": output == ResultType.dicom_seg,  # which has each slice's own place
+        "object_name": parsed_object(params).get("label"),  # upstream's own ``label`` is a file
+    }
+    note(model=model)
+    note_viewer_prompts(allowed)
+    images = for_inference(app.datastore())
+    admission: Admission = request.app.state.admission
+    with admission.inside(sharer(user.username)):
+        if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
+            _check_image(given)
+            check_meant(images, given, viewer)
+        if session:
+            asked.update(image=session.image, session=session.to_json())
+        elif file:
+            asked["image"] = _on_disk(file)
+        if label:
+            asked["sent_label"] = _on_disk(label)
+        as_file = ResultType.image if output == ResultType.dicom_seg else output
+        result = app.infer(asked, images)
+        if given:  # a file may have been replaced while it was segmented: then nobody gets the result
+            check_meant(images, given, viewer)
+        answer = send_response(images, result, as_file, background_tasks)
+        if output == ResultType.dicom_seg:
+            series = session.image if session else images.get_image_uri(given)
+            label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
+            answer = answer_dicom_seg(Path(series), Path(answer.path), label_info, model=model)
+    note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
+    record = current_record()
+    if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now
+        note_datastore_image(given)
+    return answer
+
+
+def _on_disk(upload: UploadFile) -> str:
+    """The path of an upload's content, under the suffixes of its name, until the request ends."""
+    path = scratch_file("".join(Path(upload.filename or "").suffixes))
+    with open(path, "wb") as file:
+        shutil.copyfileobj(upload.file, file)
+    return path
+
+
+def _allowed_params(params: str) -> dict[str, Any]:
+    """A client's params without what the server sets itself."""
+    parsed = parsed_object(params)
+    for name, (kind, words) in _TYPES.items():
+        if not isinstance(parsed.get(name), (kind, NoneType)):
+            raise HTTPException(422, f"{name} must be {words}")
+    if "label_tag" in parsed:
+        parsed["label_tag"] = label_tag(str(parsed["label_tag"]))
+    return {key: value for key, value in parsed.items() if key not in _SERVER_KEYS}
+
+
+def _check_image(image: str) -> None:
+    """Let only what the datastore knows pass on.
+
+    Raises:
+        UnknownImageError: For everything else, paths among it.
+    """
+    known_image(image)
+    if os.path.exists(image):  # upstream would open this
+        raise HTTPException(409, f"{image!r} is also a file's name in the folder where the server was started")

@@ -1,0 +1,38 @@
+"""Mend: MONAI Label 0.8.5 answers ``/activelearning/{strategy}`` with the image's path on the server.
+
+3D Slicer opens that path if it has such a file, and downloads the image otherwise, as it now always does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.server.upstream.guarded_routes import Guard
+from lib.studies.storable import check_storable
+
+
+def _known_strategy(strategy: str) -> str:
+    known = app_instance()._strategies
+    if strategy not in known:
+        raise HTTPException(404, f"there is no strategy {strategy!r}; the strategies are: {', '.join(known)}")
+    return strategy
+
+
+def _without_strategy(params: dict[str, Any] | None) -> dict[str, Any]:
+    """Params, of which the client's id is noted with the image; upstream would take another strategy from here."""
+    check_storable(params or {})
+    return {key: value for key, value in (params or {}).items() if key != "strategy"}
+
+
+def _without_path(sample: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sample.items() if key != "path"}
+
+
+GUARDS = {
+    "POST /activelearning/{strategy}": Guard(
+        {"strategy": _known_strategy, "params": _without_strategy}, clean=_without_path
+    ),
+}

@@ -1,0 +1,117 @@
+"""Mend: MONAI Label 0.8.5's ``/session`` routes extract archives to anywhere, and tell paths of the server.
+
+``uncompress`` unpacks a tar file whose members may be called ``../…`` or be links; no client that comes with MONAI
+Label asks for it, and several files can be sent as they are. Of two files with one name the first is lost. Whoever has
+an id has the session; how sessions are kept is in :mod:`lib.server.upstream.session_store`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, File, HTTPException, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import get_mime_type
+
+from lib.server.auth.users import CurrentUser, may_see
+from lib.server.http.body_check import form_only
+from lib.server.http.forms import MAX_SESSION_FILES
+from lib.server.observe.image_facts import note_uploads
+from lib.server.rest.uploads import not_empty
+from lib.server.upstream.arguments import plain_name
+from lib.server.upstream.session_store import DESCRIPTION, OwnedSession, SessionStore
+from lib.studies.seen_images import note_viewer
+
+_NOT_TOLD = ("path", "owner")
+
+router = APIRouter(
+    prefix="/session",
+    tags=["Session"],
+    dependencies=[Depends(note_viewer)],
+    form_limits={"max_files": MAX_SESSION_FILES},
+)
+
+
+@router.put("/", summary="Create new session with Image", dependencies=[Depends(form_only)])
+def create_session(
+    user: CurrentUser, files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0
+) -> dict[str, Any]:
+    """Keep an image, or the files of a series, for its sender; it is removed when it was not used for some time."""
+    if uncompress:
+        raise HTTPException(422, "archives are not unpacked: send the image's files themselves")
+    names = _plain_names(files)
+    note_uploads(files)
+    sent = zip(names, (file.file for file in files), strict=True)
+    session = _store().add(sent, expiry, user.username)
+    app_instance().prepare(lambda: session.image)
+    return {"session_id": session.name, "session_info": _told(session)}
+
+
+@router.get("/{session_id}", summary="Get Session ID", response_model=None)
+def get_session(
+    session_id: str, user: CurrentUser, update_ts: bool = False, image: bool = False
+) -> FileResponse | dict[str, Any]:
+    """What is known of a session, or its image."""
+    session = session_of(session_id, user, update_ts=update_ts)
+    if not image:
+        return _told(session)
+    if os.path.isdir(session.image):
+        raise HTTPException(422, "a session of several files has no single image to download")
+    return FileResponse(
+        session.image, media_type=get_mime_type(session.image), filename=os.path.basename(session.image)
+    )
+
+
+@router.delete("/{session_id}", summary="Delete Session")
+def remove_session(session_id: str, user: CurrentUser) -> dict[str, Any]:
+    """Remove a session and its image."""
+    session = session_of(session_id, user, update_ts=False)
+    _store().remove_session(session_id)
+    return _told(session)
+
+
+def session_of(session_id: str, user: User, *, update_ts: bool = True) -> OwnedSession:
+    """A session that the user may use: others' are as if they were not there.
+
+    Args:
+        session_id: As the client sent it.
+        user: Who asks.
+        update_ts: Whether this is a use, after which it is kept for its time again.
+
+    Raises:
+        HTTPException: 404 if there is none.
+    """
+    store = _store()
+    session = store.get_session(session_id, update_ts=False)
+    if session is None or not may_see(user, session.owner):
+        raise HTTPException(404, f"there is no session {session_id!r}")
+    if update_ts:
+        store.get_session(session_id)
+    return session
+
+
+def _store() -> SessionStore:
+    store: SessionStore | None = app_instance().sessions()
+    if store is None:
+        raise HTTPException(406, "this server keeps no sessions (MONAI_LABEL_SESSIONS)")
+    return store
+
+
+def _plain_names(files: list[UploadFile]) -> list[str]:
+    names = [plain_name(os.path.basename(not_empty(file).filename or "")) for file in files]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise HTTPException(409, f"several files are called {twice[0]!r}: one would replace the other, so rename them")
+    if names == [DESCRIPTION]:
+        raise HTTPException(409, f"a session keeps its description in {DESCRIPTION}: give the file another name")
+    return names
+
+
+def _told(session: OwnedSession) -> dict[str, Any]:
+    """A session's description for its client; its image is told by its name alone."""
+    description = {key: value for key, value in vars(session).items() if key not in _NOT_TOLD}
+    return {**description, "image": os.path.basename(session.image)}

@@ -1,0 +1,96 @@
+"""Where the labels of a folder of images are kept: with them or, if that cannot be written, in a place of the server's.
+
+MONAI Label 0.8.5 ends with a stack trace if it cannot write into the studies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from monailabel.config import settings
+
+from lib.base.files import move, sync
+from lib.imaging.image import MedicalImage
+from lib.studies.folder_datastore import FolderDatastore
+from lib.studies.folder_index import StudiesError, folders_in
+from lib.studies.study_files import INDEX, LABELS
+
+logger = logging.getLogger(__name__)
+
+
+def open_folder(
+    studies: Path,
+    datastore: Path,
+    read: Callable[[Path], MedicalImage],
+    look: Callable[[Path], MedicalImage],
+) -> FolderDatastore:
+    """The datastore of a folder of images, by MONAI Label's settings; no other server gets it meanwhile.
+
+    Args:
+        studies: The folder.
+        datastore: Where to keep labels and lists of folders that cannot be written.
+        read: As of :class:`FolderDatastore`.
+        look: Likewise.
+
+    Raises:
+        StudiesError: If it cannot be served; the message says why and what would do.
+        FolderInUseError: If another server serves it.
+    """
+    try:
+        os.listdir(studies)
+    except OSError as error:
+        raise StudiesError(f"the studies {studies} cannot be read: {error.strerror}; give a folder of images") from None
+    is_writable = not settings.MONAI_LABEL_DATASTORE_READ_ONLY and _is_writable(studies)
+    try:
+        place = studies if is_writable else _place_beside(studies, datastore)
+        store = FolderDatastore(
+            studies, place, read, look, follows=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD, exclusive=True
+        )
+    except (OSError, shutil.Error) as error:
+        reason = getattr(error, "strerror", None) or "a file of them cannot be copied"
+        if is_writable:
+            raise StudiesError(f"the studies {studies} cannot be used: {reason}") from None
+        raise StudiesError(
+            f"the studies {studies} are read-only, and their labels cannot be kept in {datastore}: {reason}; choose "
+            "another place with --conf datastore FOLDER"
+        ) from None
+    if not is_writable:
+        logger.warning("The studies are read-only: their labels are kept in %s", place)
+    return store
+
+
+def _is_writable(studies: Path) -> bool:
+    """Whether files can be made in the folder, and in those of the labels that are there."""
+    labels = studies / LABELS
+    try:
+        for folder in (studies, labels, *folders_in(labels)):
+            if folder.exists():
+                tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _place_beside(studies: Path, datastore: Path) -> Path:
+    """The folder for what belongs to studies that cannot be written; at first it gets what is with them already."""
+    place = datastore / hashlib.sha256(os.fsencode(studies)).hexdigest()[:16]
+    datastore.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not place.exists():
+        with tempfile.TemporaryDirectory(dir=datastore) as scratch:
+            aside = Path(scratch, "aside")
+            aside.mkdir()
+            if (studies / INDEX).is_file():
+                shutil.copyfile(studies / INDEX, aside / INDEX)
+            if (studies / LABELS).is_dir():
+                shutil.copytree(studies / LABELS, aside / LABELS, copy_function=shutil.copyfile)
+            for path in aside.rglob("*"):
+                sync(path)
+            move(aside, place)
+    tempfile.TemporaryFile(dir=place).close()
+    return place

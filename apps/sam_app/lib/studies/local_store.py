@@ -1,0 +1,227 @@
+"""What the datastores of a folder and of a DICOMweb server keep on the disk: files, labels, and the list of them.
+
+Mends of MONAI Label 0.8.5, whose datastores both are:
+
+- It writes list, labels and images in place: a killed server leaves an empty list, with which it does not start again,
+  and halves of labels, which it serves. Here a file takes its place whole, and is on the disk before the answer.
+- A label is replaced, then noted in the list: where the disk is full the old one is gone. Here both change, or neither.
+- What it cannot read of the list ends it, and one odd value in it (``NaN``) makes each answer a 500. Here that value is
+  left out; a list that is damaged altogether is made anew of the files. The list as it was is kept beside it.
+- Two servers on one folder lose each other's labels. Here the second is refused.
+
+Concurrency: one lock guards the table of images; it is held while files change.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
+
+from lib.base.files import remove_leftovers, replacing, restored_on_error, sync
+from lib.base.folder_lock import FolderLock
+from lib.studies.folder_index import (
+    DamagedListError,
+    FolderIndex,
+    described,
+    folders_in,
+    keep_damaged,
+    new_index,
+    read_index,
+    write_index,
+)
+from lib.studies.storable import check_info
+from lib.studies.study_files import INDEX
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+_NAMED_AT_MOST = 10
+
+
+class LocalStore(LocalDatastore):
+    """A folder of MONAI Label's with images, labels and their list.
+
+    Args:
+        studies: Where the images are.
+        place: Where the list and the labels are; must be there.
+        exclusive: Keep other servers off ``place`` until this process ends, and remove what a killed one left there.
+
+    Raises:
+        FolderInUseError: If another server has it.
+        OSError: If ``place`` cannot be written.
+    """
+
+    def __init__(self, studies: Path, place: Path, *, exclusive: bool = False) -> None:  # upstream's starts a watcher
+        self._studies = studies
+        self._datastore_path = str(place)
+        self._datastore_config_path = str(place / INDEX)
+        self._config_ts = 0.0
+        self._auto_reload = False  # nothing watches the folder, so that upstream looks at it after a removal
+        self._table = threading.RLock()
+        self._in_use = _lock(place) if exclusive else None
+        try:
+            self._use(new_index(studies, place))
+            self._init_from_datastore_file()
+            for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
+                os.makedirs(self._datastore.label_path(tag), exist_ok=True)
+            if exclusive:
+                labels = Path(self._datastore.label_path(None))
+                for folder in {place, Path(self._datastore.image_path()), *folders_in(labels)}:
+                    remove_leftovers(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another server use the folder."""
+        if self._in_use:
+            self._in_use.release()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label."""
+        path = LocalDatastore.get_label_uri(self, label_id, label_tag)
+        with self._table:
+            if path:
+                Path(path).unlink(missing_ok=True)
+                sync(Path(path).parent)
+            self.refresh()
+
+    def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
+        """Note what is known of an image, beside what is noted already."""
+        with self._table:
+            if image_id not in self._datastore.objects:
+                raise ImageNotFoundException(f"Image {image_id} not found")
+            with self._changing(image_id):
+                image = self._datastore.objects[image_id].image
+                image.info = _merged(image.info, info)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
+        """Note what is known of a label, beside what is noted already."""
+        with self._table:
+            if self._datastore.label(label_id, label_tag) is None:
+                raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
+            with self._changing(label_id):
+                label = self._datastore.objects[label_id].labels[label_tag]
+                label.info = _merged(label.info, info)
+
+    def keep_label(self, image_id: str, file: Path, label_tag: str, info: Mapping[str, Any] | None) -> None:
+        """Keep a label in place of the one of that tag; if that cannot be done, the one before stays.
+
+        Args:
+            image_id: The image's id.
+            file: The label.
+            label_tag: Its tag.
+            info: What is known of it.
+
+        Raises:
+            ImageNotFoundException: If there is no such image.
+            OSError: If it cannot be written.
+        """
+        suffix = self._to_id(file.name)[1]
+        name = image_id + suffix
+        with self._table:
+            if image_id not in self._datastore.objects:
+                raise ImageNotFoundException(f"Image {image_id} not found")
+            before = LocalDatastore.get_label_uri(self, image_id, label_tag)
+            path = Path(self._datastore.label_path(label_tag), name)
+            if not path.parent.is_dir():
+                path.parent.mkdir()
+                sync(path.parent.parent)
+            with self._changing(image_id, path):
+                copy_whole(file, path)
+                image = self._datastore.objects[image_id]
+                image.labels = {**image.labels, label_tag: described(name, suffix, info)}
+            if before and before != os.path.realpath(path):  # of another type
+                Path(before).unlink(missing_ok=True)
+
+    @contextmanager
+    def _changing(self, image_id: str, *files: Path) -> Iterator[None]:
+        """Within the ``with`` block an image's entry and files change; then the list is written. All of it, or nothing.
+
+        The files must be replaced or removed, see :func:`restored_on_error`.
+        """
+        with self._table:
+            before = copy.deepcopy(self._datastore.objects.get(image_id))
+            try:
+                with restored_on_error(files):
+                    yield
+                    self._update_datastore_file()
+            except BaseException:
+                if before is None:
+                    self._datastore.objects.pop(image_id, None)
+                else:
+                    self._datastore.objects[image_id] = before
+                raise
+
+    def _use(self, index: FolderIndex) -> None:
+        """Take a list for the present one."""
+        self._datastore = index
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Read the list, if it is another one than the last that was read or written."""
+        path = Path(self._datastore_config_path)
+        with self._table:
+            if not path.exists() or path.stat().st_mtime == self._config_ts:
+                return
+            try:
+                index, odd = read_index(path, self._studies)
+            except DamagedListError:
+                kept = keep_damaged(path)
+                logger.error("The list of the images was damaged: it is kept as %s, and made anew of the files", kept)
+            else:
+                self._use(index)
+                if not odd:
+                    self._config_ts = path.stat().st_mtime
+                    return
+                kept, names = keep_damaged(path), "; ".join([*dict.fromkeys(odd)][:_NAMED_AT_MOST])
+                logger.error("%d odd values of the list are left out (%s); it is kept as %s", len(odd), names, kept)
+            self._config_ts = path.stat().st_mtime
+            self._write_what_was_found()
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Write the list."""
+        with self._table:
+            self._config_ts = write_index(self._datastore, Path(self._datastore_config_path))
+
+    def _write_what_was_found(self) -> None:
+        """Write the list, of which all can be found again: where it cannot be written that is no reason to stop."""
+        try:
+            self._update_datastore_file()
+        except OSError as error:
+            logger.error("The list of the images cannot be written: %s", error.strerror)
+
+
+def copy_whole(source: Path, target: Path, *, durable: bool = True) -> None:
+    """Copy a file, wholly or not at all; ``durable`` as of :func:`replacing`."""
+    with replacing(target, durable=durable) as file, open(source, "rb") as content:
+        shutil.copyfileobj(content, file)
+
+
+def _merged(known: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known with more of it, as long as that can be kept."""
+    merged = {**known, **more}
+    check_info(merged)
+    return merged
+
+
+def _lock(place: Path) -> FolderLock | None:
+    """Keep other servers off a folder; where its file system knows no locks, the log says so."""
+    try:
+        return FolderLock(place)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        logger.warning("The file system of %s knows no locks: start no second server there", place)
+        return None

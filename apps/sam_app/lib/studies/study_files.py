@@ -1,0 +1,228 @@
+"""What lies in a folder of studies: which of its files are images, and why the others are not.
+
+Every entry of the folder is an image or is left out with a reason; nothing goes without a word. What a look at a file's
+kind, size and first bytes does not tell, such as a truncated end, is found out by reading it: :meth:`StudyFiles.check`.
+What was found of a file holds until its identity (size, time of change, inode) is another one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from monailabel.config import settings
+
+from lib.base.files import is_leftover
+from lib.imaging.formats.nifti_length import is_surely_whole
+from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
+from lib.imaging.image import ImageError
+
+INDEX = "datastore_v2.json"
+LABELS = "labels"
+LOCK = ".lock"
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name is of what a datastore keeps beside the images, by MONAI Label's names."""
+    return name in (LABELS, LOCK) or name.startswith(INDEX) or is_leftover(name)
+
+
+MACOS = "metadata of macOS (._*)"
+HIDDEN = "hidden"
+NOT_UTF8 = "a name that is not UTF-8"
+FOLDER = "a folder"
+DANGLING = "a link to nothing"
+SPECIAL = "no ordinary file"
+EMPTY = "empty"
+OTHER_NAME = "not named like an image"
+
+_DICOM = ".dcm"
+_MORE = (".jpeg", ".tiff", ".bmp")
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """The ends of images' names: those of MONAI Label's settings, and what it forgets unless the operator chose."""
+    patterns = settings.MONAI_LABEL_DATASTORE_FILE_EXT
+    more = () if "MONAI_LABEL_DATASTORE_FILE_EXT" in settings.model_fields_set else _MORE
+    return (*dict.fromkeys((*(pattern.lstrip("*") for pattern in patterns), _DICOM, *more)),)
+
+
+def split_name(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
+    """A name without its image's suffix, and that suffix as it is written there; empty if it has none.
+
+    Args:
+        name: Of a file, without its folder.
+        suffixes: With their dots; the longest one that fits counts, in whatever case.
+    """
+    lower = name.lower()
+    length = max((len(suffix) for suffix in suffixes if lower.endswith(suffix.lower())), default=0)
+    return (name[:-length], name[-length:]) if 0 < length < len(name) else (name, "")
+
+
+class Depth(IntEnum):
+    """How closely a file was looked at: its first bytes, its length too where that tells enough, all of it."""
+
+    START = 0
+    LENGTH = 1
+    ALL = 2
+
+
+Identity = tuple[int, int, int]
+"""Inode, size and time of change."""
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8 on the disk; Python has half of a surrogate pair for each other byte."""
+    return not any("\udc80" <= char <= "\udcff" for char in name)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a file's content.
+
+    Args:
+        identity: Of the file when it was looked at.
+        reason: Why it is no image; None if none was found.
+        depth: How closely it was looked at.
+    """
+
+    identity: Identity
+    reason: str | None
+    depth: Depth
+
+
+class StudyFiles:
+    """The files of one folder. Thread-safe as long as scans take turns.
+
+    Args:
+        folder: The folder; it is not written to.
+        suffixes: Of images' names.
+    """
+
+    def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
+        self.folder = folder
+        self.suffixes = tuple(suffixes)
+        self._found: dict[str, _Found] = {}
+
+    def scan(self) -> tuple[list[str], dict[str, str]]:
+        """Look at every entry.
+
+        Returns:
+            The names of the images, sorted; and why others are left out, by name. A name that is not UTF-8 is escaped.
+
+        Raises:
+            OSError: If the folder cannot be listed.
+        """
+        images: list[str] = []
+        left_out: dict[str, str] = {}
+        names = sorted(name for name in os.listdir(self.folder) if not _is_own(name))
+        for name in names:
+            reason = self._reason(name)
+            if reason is None:
+                images.append(name)
+            else:
+                left_out[_printable(name)] = reason
+        self._found = {name: found for name, found in list(self._found.items()) if name in set(names)}
+        return images, left_out
+
+    def to_check(self) -> list[str]:
+        """The names of those that the last scan took for images by their first bytes alone."""
+        found = list(self._found.items())
+        return [name for name, one in found if one.reason is None and one.depth == Depth.START]
+
+    def refused(self) -> dict[str, Identity | None]:
+        """Of the files that are left out for their content, what tells whether they changed."""
+        return {name: self._identity(name) for name, one in list(self._found.items()) if one.reason is not None}
+
+    def check(self, name: str, depth: Depth, read: Callable[[Path], object]) -> str | None:
+        """Look closely at a file, unless that was done since it last changed.
+
+        Args:
+            name: Of the file.
+            depth: How closely.
+            read: Reads it, or raises :class:`ImageError` or ``OSError``.
+
+        Returns:
+            Why it cannot be opened; None if it can.
+        """
+        identity = self._identity(name)
+        found = self._found.get(name)
+        if found and found.identity == identity and (found.depth >= depth or found.reason is not None):
+            return found.reason
+        path = self.folder / name
+        reason = None
+        try:
+            if depth == Depth.ALL or not is_surely_whole(path):
+                depth = Depth.ALL
+                read(path)
+        except ImageError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = _not_opened(error)
+        if identity is not None:
+            self._found[name] = _Found(identity, reason, depth)
+        else:
+            self._found.pop(name, None)
+        return reason
+
+    def _identity(self, name: str) -> Identity | None:
+        try:
+            return _identity_of(os.stat(self.folder / name))
+        except OSError:
+            return None
+
+    def _reason(self, name: str) -> str | None:
+        """Why an entry is no image; None if it may be one."""
+        if not is_text(name):
+            return NOT_UTF8
+        path = self.folder / name
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return DANGLING
+        except OSError as error:
+            return _not_opened(error)
+        if stat.S_ISDIR(status.st_mode):
+            return FOLDER
+        return self._reason_by_name(name) or self._reason_by_content(name, status)
+
+    def _reason_by_name(self, name: str) -> str | None:
+        if name.startswith("."):
+            return MACOS if name.startswith("._") else HIDDEN
+        return None if split_name(name, self.suffixes)[1] else OTHER_NAME
+
+    def _reason_by_content(self, name: str, status: os.stat_result) -> str | None:
+        if not stat.S_ISREG(status.st_mode):
+            return SPECIAL
+        identity = _identity_of(status)
+        found = self._found.get(name)
+        if found is None or found.identity != identity:
+            found = self._found[name] = _Found(identity, self._first_look(self.folder / name), Depth.START)
+        return found.reason
+
+    def _first_look(self, path: Path) -> str | None:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(HEAD_LENGTH)
+        except OSError as error:
+            return _not_opened(error)
+        if not head:
+            return EMPTY
+        file_format, description = find_format(head)
+        return None if file_format else f"found: {description}"
+
+
+def _identity_of(status: os.stat_result) -> Identity:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _not_opened(error: OSError) -> str:
+    return f"cannot be opened ({error.strerror or type(error).__name__})"
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

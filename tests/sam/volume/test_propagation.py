@@ -1,0 +1,254 @@
+"""Following an object through a volume, with the bundled model and solids of known shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from lib.base.clock import Clock, TimeLimitError, use_clock
+from lib.imaging.image import MedicalImage
+from lib.sam.engine import Engine
+from lib.sam.logits_grid import innermost
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
+from lib.sam.predictor import Predictor
+from lib.sam.prompts import PromptError, Prompts
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
+from lib.sam.volume.result import VolumeResult
+from lib.transforms.volume_labels import ResultToVolumed
+from support.solids import SolidVolume, ellipsoid, tube, union, volume
+
+CLICK = Prompts.from_clicks([[5, 5]])
+POINTS = np.array([[2.0, 3.0]])
+
+
+class Counter:
+    """Counts what a predictor is asked for, and the slices that are read."""
+
+    def __init__(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decodes = 0
+        self.slices: list[int] = []
+        decode = predictor.decode
+
+        def counted(*args, **kwargs):
+            self.decodes += 1
+            return decode(*args, **kwargs)
+
+        monkeypatch.setattr(predictor, "decode", counted)
+
+    def reset(self) -> None:
+        self.decodes, self.slices = 0, []
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu").predictor("sam_tiny")
+
+
+@pytest.fixture
+def counter(predictor, monkeypatch) -> Counter:
+    return Counter(predictor, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def egg() -> SolidVolume:
+    """On slices 5 to 18 of 24, each 4 mm thick."""
+    return volume("egg", ellipsoid((60, 58, 46), (26, 20, 28)), thickness=4.0)
+
+
+@pytest.fixture(scope="module")
+def fork() -> SolidVolume:
+    """A tube that comes in as one and leaves as two."""
+    trunk = [(70, 60, 8), (72, 58, 48)]
+    arms = tube([*trunk, (46, 54, 88)], 9), tube([*trunk, (100, 62, 88)], 8)
+    return volume("fork", union(*arms), thickness=4.0, value=180.0)
+
+
+def run(
+    predictor: Predictor,
+    solid: SolidVolume,
+    marked: Mapping[int, Prompts],
+    background: Mapping[int, np.ndarray] | None = None,
+    *,
+    options: PropagationOptions | None = None,
+    earlier: VolumeResult | None = None,
+    counter: Counter | None = None,
+) -> VolumeResult:
+    pictures = np.repeat(np.clip(solid.frames, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
+
+    def frame(k: int) -> np.ndarray:
+        if counter is not None:
+            counter.slices.append(k)
+        return pictures[k]
+
+    prompts = VolumePrompts(marked, background or {}, range(len(pictures)))
+    return propagate(predictor, frame, prompts, options, earlier=earlier)
+
+
+def click(solid: SolidVolume, k: int) -> Prompts:
+    row, column = innermost(solid.truth[k])
+    return Prompts.from_clicks([[column, row]])
+
+
+def tight_box(solid: SolidVolume, k: int) -> Prompts:
+    rows, columns = np.nonzero(solid.truth[k])
+    return Prompts.from_clicks(box=[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def labels(result: VolumeResult, solid: SolidVolume) -> np.ndarray:
+    data = {"volume_result": result, "image": MedicalImage(frames=solid.frames)}
+    return np.asarray(ResultToVolumed()(data)["pred"]) > 0
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
+
+
+def slices_of(solid: SolidVolume) -> np.ndarray:
+    return np.flatnonzero(solid.truth.any(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("prompt", [click, tight_box])
+def test_an_ellipsoid_from_its_middle_slice(predictor, egg, counter, prompt):
+    result = run(predictor, egg, {egg.middle: prompt(egg, egg.middle)}, counter=counter)
+    found, true = sorted(result.found), slices_of(egg)
+    assert dice(labels(result, egg), egg.truth) > 0.93
+    assert found[0] >= true[0] - 2 and found[-1] <= true[-1] + 2, "it leaks past the object's ends"
+    assert found == list(range(found[0], found[-1] + 1))
+    assert len(result.stops) == 2 and all(stop.reason != "end of slices" for stop in result.stops)
+    assert set(counter.slices) == set(range(found[0] - 1, found[-1] + 2)), "slices that were not reached were encoded"
+
+
+def test_a_branching_tube_keeps_both_branches(predictor, fork):
+    result = run(predictor, fork, {2: click(fork, 2)})
+    assert dice(labels(result, fork), fork.truth) > 0.9
+    last = labels(result, fork)[21]
+    assert last[:, :75].any() and last[:, 75:].any()
+
+
+def test_it_stops_at_the_ends_of_the_volume(predictor):
+    rod = volume("rod", tube([(70, 60, -20), (75, 60, 120)], 14), thickness=12.0, value=180.0)
+    result = run(predictor, rod, {4: tight_box(rod, 4)})
+    assert sorted(result.found) == list(range(8))
+    assert sorted((stop.k, stop.reason) for stop in result.stops) == [(-1, "end of slices"), (8, "end of slices")]
+
+
+def test_one_slice(predictor, egg):
+    solid = SolidVolume("one", egg.frames[12:13], egg.truth[12:13])
+    result = run(predictor, solid, {0: tight_box(solid, 0)})
+    assert list(result.found) == [0] and dice(labels(result, solid), solid.truth) > 0.93
+
+
+def test_max_slices_is_by_direction(predictor, egg):
+    result = run(predictor, egg, {11: tight_box(egg, 11)}, options=PropagationOptions(max_slices=2))
+    assert list(result.found) == [9, 10, 11, 12, 13]
+    assert sorted((stop.k, stop.reason) for stop in result.stops) == [(8, "max_slices"), (14, "max_slices")]
+
+
+def test_between_prompted_slices_every_slice_holds(predictor, egg):
+    marked = {8: tight_box(egg, 8), 15: tight_box(egg, 15)}
+    result = run(predictor, egg, marked, options=PropagationOptions(max_slices=0))
+    assert list(result.found) == list(range(8, 16)), "max_slices is for the slices beyond them"
+    assert {k: found.source for k, found in result.found.items()} == {
+        **dict.fromkeys(range(9, 15), "blended"),
+        **dict.fromkeys((8, 15), "prompts"),
+    }
+    assert dice(labels(result, egg)[8:16], egg.truth[8:16]) > 0.95
+
+
+def test_a_correction_follows_anew_only_beside_it(predictor, egg, counter):
+    marked = {8: tight_box(egg, 8), 11: tight_box(egg, 11), 15: tight_box(egg, 15)}
+    first = run(predictor, egg, marked, counter=counter)
+    all_decodes = counter.decodes
+
+    counter.reset()
+    again = run(predictor, egg, marked, earlier=first, counter=counter)
+    assert counter.decodes == 0 and counter.slices == []
+    assert np.array_equal(labels(again, egg), labels(first, egg))
+
+    box = marked[15].box
+    corrected = {**marked, 15: Prompts.from_clicks([[60, 58]], box=box)}
+    later = run(predictor, egg, corrected, earlier=first, counter=counter)
+    assert 0 < counter.decodes < all_decodes and min(counter.slices) == 12
+    assert np.array_equal(labels(later, egg)[:12], labels(first, egg)[:12])
+
+    counter.reset()
+    fresh = run(predictor, egg, corrected, counter=counter)
+    assert np.array_equal(labels(fresh, egg), labels(later, egg)), "what is kept changes no result"
+    assert min(counter.slices) < 8
+
+
+def test_other_options_take_nothing_over(predictor, egg, counter):
+    marked = {11: tight_box(egg, 11)}
+    first = run(predictor, egg, marked, options=PropagationOptions(max_slices=1))
+    counter.reset()
+    second = run(predictor, egg, marked, options=PropagationOptions(max_slices=2), earlier=first, counter=counter)
+    assert list(second.found) == [9, 10, 11, 12, 13] and counter.decodes > 0
+
+
+def test_background_points_where_it_leaked(predictor, counter):
+    """A rod that another one of the same grey value runs into: a point on that one takes it away, there and beyond."""
+    rod, other = tube([(60, 60, -20), (60, 60, 120)], 14), tube([(90, 60, 40), (76, 60, 60), (90, 60, 80)], 13)
+    both = volume("both", union(rod, other), thickness=6.0, value=180.0)
+    alone = volume("rod", rod, thickness=6.0, value=180.0)
+    marked = {3: tight_box(alone, 3)}
+    first = run(predictor, both, marked, counter=counter)
+    assert first.found[10].mask[60, 88], "the phantom does not leak, so that there is nothing to correct"
+    counter.reset()
+    second = run(predictor, both, marked, {10: np.array([[88.0, 60.0]])}, earlier=first, counter=counter)
+    assert not second.found[10].mask[60, 88] and second.found[10].source == "prompts"
+    before, after = (dice(labels(result, both)[10:], alone.truth[10:]) for result in (first, second))
+    assert before < 0.75 < 0.79 < after
+    assert min(counter.slices) == 4, "slices on the other side of the prompt were followed anew"
+    assert np.array_equal(labels(second, both)[:3], labels(first, both)[:3])
+    fresh = run(predictor, both, marked, {10: np.array([[88.0, 60.0]])})
+    assert np.array_equal(labels(fresh, both), labels(second, both)), "what is kept changes no result"
+
+
+@pytest.mark.parametrize("k", [1, 12])
+def test_background_points_beside_the_mask_change_nothing(predictor, egg, k):
+    marked = {11: tight_box(egg, 11)}
+    plain = run(predictor, egg, marked)
+    result = run(predictor, egg, marked, {k: np.array([[20.0, 20.0]])})
+    assert np.array_equal(labels(result, egg), labels(plain, egg))
+
+
+def test_an_empty_mask_is_not_followed(predictor, egg, monkeypatch):
+    decode = predictor.decode
+
+    def nothing(*args, **kwargs):
+        predictions = decode(*args, **kwargs)
+        predictions[0].low_res_logits[:] = -1
+        return predictions
+
+    monkeypatch.setattr(predictor, "decode", nothing)
+    result = run(predictor, egg, {11: click(egg, 11)})
+    assert not result.found and not labels(result, egg).any() and result.stops == ()
+
+
+@pytest.mark.parametrize(
+    ("marked", "background", "said"),
+    [
+        ({}, {}, "nothing marks"),
+        ({}, {1: np.zeros((1, 2))}, "nothing marks"),
+        ({3: CLICK}, {9: np.zeros((1, 2))}, "[9]"),
+    ],
+)
+def test_prompts_that_mark_nothing_or_lie_outside(marked, background, said):
+    with pytest.raises(PromptError, match=re.escape(said)):
+        VolumePrompts(marked, background, range(5))
+
+
+def test_the_time_limit_holds(predictor, egg):
+    with use_clock(Clock(0.3)), pytest.raises(TimeLimitError):
+        for _ in range(50):
+            run(predictor, egg, {11: click(egg, 11)})
+
+
+def test_stages_are_timed(predictor, egg):
+    with use_clock(Clock()) as clock:
+        run(predictor, egg, {11: click(egg, 11)}, options=PropagationOptions(max_slices=1))
+    assert clock.stages["decode"] > 0
