@@ -53,9 +53,11 @@ logger = logging.getLogger(__name__)
 _APP_FOLDER = str(Path(__file__).resolve().parents[3])
 """Where the worker finds this package: MONAI Label has the folder on the path only while it loads the app."""
 _WORKER = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the terminal is the server's
 sys.path[:] = json.loads(sys.argv[1])
 from lib.imaging.decoding.isolation import work
+import lib.imaging.readers  # before the first call needs it
 work(*sys.argv[2:])
 """
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -363,11 +365,6 @@ def work(channel_number: str, results_number: str) -> None:
     """A worker's life: one call after the other, until the server's end of the channel is closed."""
     global _claims, _is_worker
     _is_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the terminal is the server's
-    import lib.imaging.decoding.frame_decoders
-    import lib.imaging.formats.nifti_place
-    import lib.imaging.readers  # noqa: F401  (before the first call needs them)
-
     results = int(results_number)
     with socket.socket(fileno=int(channel_number)) as channel, channel.makefile("rb") as requests:
         _claims = _Claims(channel, requests)
