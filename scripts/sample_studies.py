@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom.data
-import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+import SimpleITK as sitk
 
 
 @dataclass(frozen=True)

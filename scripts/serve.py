@@ -127,7 +127,7 @@ def studies_of(asked: str | None) -> str:
 
 def base_url(host: str, port: int) -> str:
     """Where a client on this machine finds a server that listens on ``host``."""
-    reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not where it listens
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 

@@ -31,7 +31,7 @@ def open_viewer(client: Client) -> None:
 
 def clicks(client: Client, model: str, volume: Volume, k: int, count: int, seed: int = 0) -> Iterator[Answer]:
     """Clicks on one slice: each adds a point to those before, and after some points a new object is begun."""
-    place = random.Random(seed)
+    place = random.Random(seed)  # noqa: S311 - places of clicks
     points: list[list[int]] = []
     for _ in range(count):
         if len(points) >= _POINTS_AT_MOST:

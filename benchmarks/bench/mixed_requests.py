@@ -101,7 +101,7 @@ def many_images(workplace: Workplace, count: int = 4) -> list[ManyImage]:
 
 def requests_of(number: int, images: Sequence[ManyImage]) -> Iterator[Request]:
     """The requests of the client of that number, without an end, always the same."""
-    place = random.Random(f"client {number}")
+    place = random.Random(f"client {number}")  # noqa: S311 - places of clicks
     name = f"client-{number}"
     clicked: dict[tuple[str, int, str], list[list[int]]] = {}
     while True:

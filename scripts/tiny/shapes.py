@@ -27,7 +27,7 @@ def grid(size: int) -> tuple[Field, Field]:
 
 def smooth_noise(rng: Rng, size: int, cells: float) -> Field:
     """Return smooth noise of zero mean and unit standard deviation with about `cells` bumps per side."""
-    coarse = max(int(round(cells)) + 3, 4)
+    coarse = max(round(cells) + 3, 4)
     small = rng.standard_normal((coarse, coarse)).astype(np.float32)
     rows, columns = (spline(start, (coarse - 3) / (size - 1), size, coarse) for start in rng.uniform(0.5, 1.5, 2))
     field = rows @ small @ columns.T

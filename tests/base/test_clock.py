@@ -44,9 +44,9 @@ def test_no_stage_begins_after_the_limit():
 def test_the_current_clock_is_found_below_and_gone_afterwards():
     outer, inner = Clock(), Clock()
     with use_clock(outer):
-        with pytest.raises(ValueError), use_clock(inner):
+        with pytest.raises(ZeroDivisionError), use_clock(inner):
             assert current_clock() is inner
-            raise ValueError
+            raise ZeroDivisionError
         assert current_clock() is outer
     assert current_clock() not in (outer, inner)
 

@@ -77,7 +77,7 @@ def test_without_a_search_for_series_it_is_looked_for_in_every_study(archive, wa
 
 def test_an_archive_without_any_search_is_named_as_such(archive, wanted, client):
     archive.has_series_search = archive.has_study_search = False
-    with pytest.raises(DicomWebError, match="cannot be searched .QIDO-RS.: it answered 404 to GET /series"):
+    with pytest.raises(DicomWebError, match=r"cannot be searched .QIDO-RS.: it answered 404 to GET /series"):
         client.study_of(wanted.uid)
 
 

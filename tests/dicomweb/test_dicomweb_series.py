@@ -370,7 +370,7 @@ class TestWhims:
 
     def test_an_archive_that_cannot_be_searched_but_whose_viewer_told_the_study(self, archive, folders, series):
         archive.has_series_search = archive.has_study_search = False
-        with pytest.raises(DicomWebError, match="cannot be searched.*GET /series and 404 to GET /studies"):
+        with pytest.raises(DicomWebError, match=r"cannot be searched.*GET /series and 404 to GET /studies"):
             folders.get(series.uid)
         folders.learn_study(series.uid, series.study)
         assert folders.get(series.uid).instances == uids(series)

@@ -60,5 +60,5 @@ def test_what_the_server_lists_is_stored(kind):
     ],
 )
 def test_what_it_does_not_list_is_not(kind, body):
-    with pytest.raises(DicomWebError, match="stored the segmentation|refused the segmentation"):
+    with pytest.raises(DicomWebError, match=r"stored the segmentation|refused the segmentation"):
         store(kind, body)

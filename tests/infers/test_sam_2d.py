@@ -102,7 +102,7 @@ def test_neighbours_are_encoded_ahead_as_they_will_be_asked_for(disc):
 
 def test_colour(task, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)).save(tmp_path / "c.png")
-    path, facts = task({"image": str(tmp_path / "c.png"), "foreground": [[30, 20, 0]]})
+    path, _ = task({"image": str(tmp_path / "c.png"), "foreground": [[30, 20, 0]]})
     assert path.endswith(".png") and np.asarray(Image.open(path)).shape == (50, 60)
     Path(path).unlink()
 

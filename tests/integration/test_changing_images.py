@@ -159,8 +159,9 @@ class TestLabelsOfASeriesThatChanged:
 
     def test_raw_voxels_are_for_the_series_that_the_viewer_shows(self, archived):
         archived.open_in_viewer(browser(9))
-        archived.series.instances[2:4] = archived.series.instances[3:4] + [
-            instance(archived.series.study, archived.series.uid, 12)
+        archived.series.instances[2:4] = [
+            archived.series.instances[3],
+            instance(archived.series.study, archived.series.uid, 12),
         ]
         answer = requests.put(
             f"{archived.server.url}/datastore/label?image={archived.series.uid}&tag=original",

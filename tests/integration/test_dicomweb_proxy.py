@@ -119,7 +119,7 @@ def test_an_error_is_told_without_the_archive_s_own_words(server, stand_in, stat
 
 
 def test_an_archive_that_does_not_answer_is_not_waited_for(server, stand_in):
-    stand_in.answer = lambda path: stand_in.released.wait(20) and Answer() or Answer()
+    stand_in.answer = lambda path: (stand_in.released.wait(20), Answer())[1]
     begun = time.monotonic()
     answers = [server.get("/proxy/dicom/qido/studies"), server.get("/info/")]
     assert time.monotonic() - begun < 18

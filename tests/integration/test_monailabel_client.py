@@ -134,7 +134,7 @@ def test_session(client, server):
 
 
 def test_a_label_saved_and_fetched_again_is_the_same(client, server, tmp_path):
-    values, truth = ball_volume()
+    _, truth = ball_volume()
     label = tmp_path / "label.nii.gz"
     nibabel.Nifti1Image(truth.astype(np.uint8), BALL_AFFINE).to_filename(label)
     client.save_label("ball", str(label), tag="final", params={"label_info": [{"name": "ball", "idx": 1}]})

@@ -76,7 +76,7 @@ def encodes(server: Server) -> float:
 def test_images_of_a_folder(tmp_path):
     studies, embeddings = tmp_path / "studies", tmp_path / "kept"
     studies.mkdir()
-    values, truth = ball_volume()
+    values, _ = ball_volume()
     nibabel.Nifti1Image(values, BALL_AFFINE).to_filename(studies / "ball.nii.gz")
     disc = np.where(np.hypot(*np.mgrid[-90:110, -130:110]) <= 40, 190, 70).astype(np.uint8)
     Image.fromarray(disc).save(studies / "disc.png")

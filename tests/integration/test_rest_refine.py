@@ -44,7 +44,7 @@ def two_discs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_more_points_without_the_file_change_the_mask_and_keep_the_image(server, two_discs):
-    image, left, right = two_discs
+    image, _, _ = two_discs
     first, _ = segment(server, png(image), positive_points=[{"x": 70, "y": 100}])
     second, facts = segment(server, None, refine=first, positive_points=[{"x": 170, "y": 100}])
     third, _ = segment(server, None, refine=second, negative_points=[{"x": 170, "y": 100}])

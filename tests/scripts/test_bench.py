@@ -46,7 +46,7 @@ def test_the_ratio_is_the_median_of_pairs_not_the_ratio_of_medians():
     ratio = pair_ratios(ours, peer)
     assert ratio.values == (0.1, 0.5, 0.75) and ratio.median == 0.5
     assert ratio.median != statistics.median(ours) / statistics.median(peer)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         pair_ratios(ours, peer[:2])
 
 

@@ -227,7 +227,7 @@ def test_a_dicom_series_with_its_segmentation(tmp_path, sample):
 
 
 def test_a_folder_of_something_else_is_refused_with_what_would_be_right(tmp_path, capsys):
-    with pytest.raises(CaseError, match="masks/NAME_LABEL_NUMBER.png"):
+    with pytest.raises(CaseError, match=r"masks/NAME_LABEL_NUMBER.png"):
         find_cases(tmp_path)
     assert main([str(tmp_path)]) == 2 and "holds no cases" in capsys.readouterr().err
     assert main([str(tmp_path / "nowhere")]) == 2

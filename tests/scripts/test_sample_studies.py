@@ -59,5 +59,5 @@ def test_the_example_image_is_the_png_or_the_dicom_file(studies: Path, tmp_path:
 
 
 def test_a_missing_source_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="no_such.dcm is not installed"):
+    with pytest.raises(FileNotFoundError, match=r"no_such.dcm is not installed"):
         sample_studies.dicom_file("no_such.dcm")

@@ -129,7 +129,8 @@ def test_the_curl_line_works_as_it_stands(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         line = serve.curl_line(f"http://127.0.0.1:{server.server_port}", image, rectangle)
-        subprocess.run(line.replace("curl ", "curl --noproxy '*' "), shell=True, check=True, cwd=tmp_path, timeout=30)
+        pasted = line.replace("curl ", "curl --noproxy '*' ")
+        subprocess.run(["sh", "-c", pasted], check=True, cwd=tmp_path, timeout=30)
         server.shutdown()
     assert "\n" not in line
     assert (tmp_path / "segmented.png").read_bytes() == b"/get_segmented_image/1732288000.12"

@@ -36,7 +36,7 @@ def a_run(folder: Path, few_scenes: scenes.Scenes, **options) -> Trainer:
 
 
 def test_scenes_are_reproducible_and_valid(few_scenes):
-    image, size, masks = scenes.make_scene(9, 0, 256)
+    image, _, masks = scenes.make_scene(9, 0, 256)
     assert np.array_equal(image, few_scenes.images[0])
     assert np.array_equal(masks, few_scenes.object_masks(0, np.arange(len(masks))))
     for scene in range(len(few_scenes)):

@@ -100,7 +100,7 @@ def test_names_that_differ_in_how_an_accent_is_written_are_one(opened, upload):
 def test_a_file_that_is_left_out_is_not_replaced_either(opened, studies, upload):
     (studies / "scan.nii.gz").write_bytes(b"")
     store = opened()
-    with pytest.raises(HTTPException, match="there is a file 'scan.nii.gz'"):
+    with pytest.raises(HTTPException, match=r"there is a file 'scan.nii.gz'"):
         store.add_image("scan", upload(nifti()), {})
     assert (studies / "scan.nii.gz").read_bytes() == b""
 

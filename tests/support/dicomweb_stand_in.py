@@ -57,7 +57,7 @@ def running_stand_in() -> Iterator[StandIn]:
     """Start it on a free port of this machine."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
+        def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             stand_in.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
             answer = stand_in.answer(self.path)
@@ -70,7 +70,7 @@ def running_stand_in() -> Iterator[StandIn]:
                 self.wfile.write(piece)
                 self.wfile.flush()
 
-        do_POST = do_GET  # noqa: N815 - likewise
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

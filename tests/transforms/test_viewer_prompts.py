@@ -114,5 +114,5 @@ def test_bad_prompts_are_refused_with_the_reason(volume, request_, message):
 
 def test_a_region_without_area_or_off_the_image_is_refused(volume):
     for roi in ([5, 5, 1, 9, 1, 1], [500, 600, 1, 9, 1, 1]):
-        with pytest.raises(PromptError, match="area|outside"):
+        with pytest.raises(PromptError, match=r"area|outside"):
             ViewerPromptsd()({"image": volume, "roi": roi})

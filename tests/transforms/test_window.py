@@ -170,7 +170,7 @@ def shown(image: MedicalImage, k: int = 0, asked: str = "auto") -> tuple[np.ndar
 )
 def test_hounsfield_presets_are_for_hounsfield_units(frames, facts, source):
     image = MedicalImage(frames=frames[None], **facts)
-    window, applied = choose_window(image, 0)
+    _, applied = choose_window(image, 0)
     assert applied.source == source
     if source == "percentiles":
         shown(image)

@@ -42,7 +42,7 @@ def test_a_returned_array_is_the_callers_own() -> None:
 
 
 def test_our_errors_arrive_as_they_are_and_others_by_their_words() -> None:
-    with pytest.raises(UnsupportedImageError, match="^such an image$"):
+    with pytest.raises(UnsupportedImageError, match=r"^such an image$"):
         call(_raise_ours)
     with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
         call(operator.truediv, 1, 0)

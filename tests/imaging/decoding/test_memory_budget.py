@@ -57,7 +57,7 @@ def test_what_is_reserved_is_given_back_by_hand_or_when_nobody_holds_it() -> Non
 
 
 def test_what_never_fits_is_refused_with_what_is_needed_and_what_is_allowed() -> None:
-    with pytest.raises(ImageTooLargeError, match="needs 300 MiB .*at most 200 MiB"):
+    with pytest.raises(ImageTooLargeError, match=r"needs 300 MiB .*at most 200 MiB"):
         MemoryBudget(200 * MEBIBYTE).reserve(300 * MEBIBYTE)
 
 

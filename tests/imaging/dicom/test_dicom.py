@@ -354,5 +354,5 @@ class TestTransferSyntaxThatIsNotStated:
 
     def test_of_compressed_pixels_is_asked_for(self, sample, tmp_path):
         (tmp_path / "upload").write_bytes(self.without_syntax(sample("MR_small_jp2klossless.dcm")))
-        with pytest.raises(UnsupportedImageError, match="does not state its transfer syntax .0002,0010."):
+        with pytest.raises(UnsupportedImageError, match=r"does not state its transfer syntax .0002,0010."):
             read_image(tmp_path / "upload")

@@ -326,5 +326,5 @@ def test_frames_with_one_place_for_all_are_stepped_only_if_their_step_is_stated(
     stored = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
     stepped = read_image(save(make_ct(stored, SpacingBetweenSlices=2.5)))
     np.testing.assert_allclose(stepped.affine_for([1])[:3, 2], [0, 0, 2.5])
-    with pytest.raises(NotOneVolumeError, match="3 frames .* 1 place"):
+    with pytest.raises(NotOneVolumeError, match=r"3 frames .* 1 place"):
         read_image(save(make_ct(stored))).affine_for([1])

@@ -46,7 +46,7 @@ def save(path: Path, seed: int = 0) -> bytes:
 
 
 def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ class TestVerify:
     def test_refuses_a_file_without_the_publishers_checksum(self, store: CheckpointStore) -> None:
         spec = small(md5=md5(b"the right one"))
         save(store.path(spec))
-        with pytest.raises(CheckpointError, match="damaged or another one: its MD5 sum is .* the publisher's is"):
+        with pytest.raises(CheckpointError, match=r"damaged or another one: its MD5 sum is .* the publisher's is"):
             store.verify(spec)
 
     def test_refuses_a_file_that_has_changed_since_the_first_time(self, store: CheckpointStore) -> None:
@@ -107,7 +107,7 @@ class TestVerify:
         store.verify(spec)
         save(store.path(spec), seed=1)
         for _ in range(2):
-            with pytest.raises(CheckpointError, match="small_weights.pth has changed: its SHA-256"):
+            with pytest.raises(CheckpointError, match=r"small_weights.pth has changed: its SHA-256"):
                 store.load_state_dict(spec)
 
     def test_finds_a_changed_byte_behind_unchanged_size_and_time(self, store: CheckpointStore) -> None:
@@ -132,7 +132,7 @@ class TestVerify:
     def test_does_not_record_a_file_that_does_not_fit(self, store: CheckpointStore) -> None:
         spec = small()
         torch.save({"another": torch.zeros(1)}, store.path(spec))
-        with pytest.raises(CheckpointError, match="missing 0.weight, .*unexpected another"):
+        with pytest.raises(CheckpointError, match=r"missing 0.weight, .*unexpected another"):
             store.verify(spec)
         assert store.known(spec) is None
 
@@ -148,9 +148,9 @@ class TestVerify:
         assert CheckpointStore(store.folder).verified(spec) == digests
 
     def test_says_how_to_get_a_missing_file(self, store: CheckpointStore) -> None:
-        with pytest.raises(CheckpointError, match="`scripts/weights download sam_vit_b` or copy sam_vit_b_01ec64.pth"):
+        with pytest.raises(CheckpointError, match=r"`scripts/weights download sam_vit_b` or copy sam_vit_b_01ec64.pth"):
             store.require(MODELS["sam_vit_b"])
-        with pytest.raises(CheckpointError, match="get medsam_vit_b.pth from its publisher and copy it into"):
+        with pytest.raises(CheckpointError, match=r"get medsam_vit_b.pth from its publisher and copy it into"):
             store.load_state_dict(MODELS["medsam_vit_b"])
         with pytest.raises(CheckpointError, match="belongs to the app"):
             store.verify(MODELS["sam_tiny"])
@@ -158,7 +158,7 @@ class TestVerify:
     def test_says_that_the_records_are_damaged(self, store: CheckpointStore) -> None:
         save(store.path(small()))
         (store.folder / "checksums.json").write_text("{")
-        with pytest.raises(ValueError, match="checksums.json in the model folder is damaged"):
+        with pytest.raises(ValueError, match=r"checksums.json in the model folder is damaged"):
             store.verify(small())
 
     def test_keeps_all_records_of_threads_that_write_at_once(self, store: CheckpointStore) -> None:
@@ -225,9 +225,9 @@ class TestLoad:
     def test_names_what_does_not_fit_the_module(self, store: CheckpointStore) -> None:
         spec = small()
         save(store.path(spec))
-        with pytest.raises(CheckpointError, match="0.weight is 4×3 instead of 5×3, 0.bias is 4 instead of 5"):
+        with pytest.raises(CheckpointError, match=r"0.weight is 4×3 instead of 5×3, 0.bias is 4 instead of 5"):
             store.load_into(nn.Sequential(nn.Linear(3, 5), nn.Linear(4, 2)), spec)
-        with pytest.raises(CheckpointError, match="missing 2.weight, 2.bias"):
+        with pytest.raises(CheckpointError, match=r"missing 2.weight, 2.bias"):
             store.load_into(nn.Sequential(*spec.build(), nn.Linear(2, 2)), spec)
 
     def test_needs_no_writable_folder(self, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ class TestAdd:
     ) -> None:
         known |= {"summed": small("summed", md5="1" * 32), "free": small("free")}
         save(tmp_path / "mine.pth")
-        with pytest.raises(CheckpointError, match="the tensors of summed and free, .* with --model"):
+        with pytest.raises(CheckpointError, match=r"the tensors of summed and free, .* with --model"):
             store.add(tmp_path / "mine.pth")
         assert store.add(tmp_path / "mine.pth", known["free"]).name == "free"
 
@@ -274,7 +274,7 @@ class TestAdd:
     ) -> None:
         known |= {"small": small()}
         torch.save({f"layer{number}": torch.zeros(1) for number in range(9)}, tmp_path / "x.pth")
-        with pytest.raises(CheckpointError, match="x.pth fits none of the models. small: missing .* and 5 more"):
+        with pytest.raises(CheckpointError, match=r"x.pth fits none of the models. small: missing .* and 5 more"):
             store.add(tmp_path / "x.pth")
         assert _files(store) == []
 
@@ -493,11 +493,11 @@ class TestDownload:
         with pytest.raises(CheckpointError, match="only https is downloaded from"):
             store.download(small(url=url), progress=False)
         publisher.redirect = url
-        with pytest.raises(CheckpointError, match="only https is downloaded from|is not allowed"):
+        with pytest.raises(CheckpointError, match=r"only https is downloaded from|is not allowed"):
             store.download(small(url=publisher.url), progress=False)
 
     def test_refuses_a_model_without_a_url(self, store: CheckpointStore) -> None:
-        with pytest.raises(CheckpointError, match="scripts/weights add medsam_vit_b.pth"):
+        with pytest.raises(CheckpointError, match=r"scripts/weights add medsam_vit_b.pth"):
             store.download(MODELS["medsam_vit_b"], progress=False)
 
     def test_refuses_to_run_twice_at_once(
@@ -505,7 +505,7 @@ class TestDownload:
     ) -> None:
         with (store.folder / f"{offered.checkpoint}.part").open("ab") as part:
             fcntl.flock(part, fcntl.LOCK_EX)
-            with pytest.raises(CheckpointError, match="another download of small_weights.pth is running"):
+            with pytest.raises(CheckpointError, match=r"another download of small_weights.pth is running"):
                 store.download(offered, progress=False)
 
 
@@ -527,7 +527,7 @@ def test_the_real_architecture(tmp_path_factory: pytest.TempPathFactory) -> None
             assert torch.equal(one, two), name
         with pytest.raises(CheckpointError, match="the publisher's is 01ec64d29a2fca3f0661936605ae66f8"):
             store.add(store.path(spec), MODELS["sam_vit_b"])
-        with pytest.raises(CheckpointError, match="does not fit sam_vit_l|publisher"):
+        with pytest.raises(CheckpointError, match=r"does not fit sam_vit_l|publisher"):
             store.add(store.path(spec), MODELS["sam_vit_l"])
         assert _files(store) == ["checksums.json", spec.checkpoint]
     finally:

@@ -12,7 +12,7 @@ def test_models_of_the_readme_are_there():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(UnknownModelError, match="'sam_vit_x'.*: sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h"):
+    with pytest.raises(UnknownModelError, match=r"'sam_vit_x'.*: sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h"):
         get_spec("sam_vit_x")
 
 

@@ -165,7 +165,7 @@ def test_wrong_checkpoints_are_refused(tmp_path, fault):
         path.write_bytes(b"no checkpoint at all")
     elif fault != "absent":
         save_file(tensors, path, metadata)
-    with pytest.raises(FileNotFoundError if fault == "absent" else ValueError, match="wrong.safetensors"):
+    with pytest.raises(FileNotFoundError if fault == "absent" else ValueError, match=r"wrong.safetensors"):
         tiny.build_sam_tiny(path)
 
 

@@ -145,8 +145,10 @@ def test_the_user_comes_through_and_the_key_does_not(app, key, login):
         "Token {key}",
         "Basic",
         "Basic %%",
-    ]
-    + ["Basic {key}", "Digest x", "Bearer \xe9"],
+        "Basic {key}",
+        "Digest x",
+        "Bearer \xe9",
+    ],
 )
 def test_headers_that_are_refused(app, key, header, caplog):
     answer = ask(app, "GET", "/info/", headers={"Authorization": header.format(key=key).encode("latin-1")})

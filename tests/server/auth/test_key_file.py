@@ -80,7 +80,7 @@ def test_a_file_that_holds_something_else_is_refused(file, content):
 
 
 def test_other_unusable_files(file, tmp_path):
-    with pytest.raises(KeyFileError, match="scripts/keys --file .* add NAME"):
+    with pytest.raises(KeyFileError, match=r"scripts/keys --file .* add NAME"):
         file.read()
     with pytest.raises(KeyFileError, match="Is a directory"):
         KeyFile(tmp_path).read()

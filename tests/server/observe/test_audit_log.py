@@ -147,7 +147,7 @@ def test_threads_write_whole_lines(tmp_path):
 def test_where_nothing_can_be_written_the_log_cannot_be_made(tmp_path, place):
     (tmp_path / "a file").write_text("")
     (tmp_path / "a folder").mkdir()
-    with pytest.raises(AuditLogError, match="audit log .* cannot be written: ."):
+    with pytest.raises(AuditLogError, match=r"audit log .* cannot be written: ."):
         AuditLog(tmp_path / place, max_bytes=0)
 
 

@@ -167,7 +167,7 @@ def test_objects_of_a_dicom_upload_reference_it_and_its_frame(store, sample):
         for kind in ("secondary_capture.dcm", "segmentation.dcm"):
             item = dataset(made(store, result, NAMES[kind][candidate])).SourceImageSequence[0]
             assert item.ReferencedSOPInstanceUID == source.SOPInstanceUID and item.ReferencedFrameNumber == 2
-    with pytest.raises(UnknownResultError, match="has no source.dcm"):
+    with pytest.raises(UnknownResultError, match=r"has no source.dcm"):
         made(store, result, "source.dcm")
     assert "source.dcm" not in os.listdir(result.folder)
 

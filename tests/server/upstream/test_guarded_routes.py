@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from fastapi import APIRouter, HTTPException
@@ -62,7 +63,7 @@ def test_requests_that_write_take_turns():
     for thread in threads:
         thread.join()
     spans.sort()
-    assert len(spans) == 3 and all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert len(spans) == 3 and all(first[1] <= second[0] for first, second in pairwise(spans))
 
 
 @pytest.mark.parametrize(

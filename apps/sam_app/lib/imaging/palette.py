@@ -54,6 +54,6 @@ def dicom_cielab(rgb: np.ndarray) -> list[int]:
     f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
     lightness, a, b = 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
     return [
-        int(round(float(np.clip(value, 0, 65535))))
+        round(float(np.clip(value, 0, 65535)))
         for value in (lightness * 65535 / 100, (a + 128) * 65535 / 255, (b + 128) * 65535 / 255)
     ]

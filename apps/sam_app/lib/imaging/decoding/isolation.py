@@ -111,9 +111,10 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
             account.keep_for(value)
     finally:
         account.close()
-    if succeeded:
-        return value
-    raise value
+    if not succeeded:
+        raise value
+    result: Result = value
+    return result
 
 
 def claim(memory: int, pixels: int = 0) -> None:
@@ -372,7 +373,7 @@ def work(channel_number: str, results_number: str) -> None:
         while length := requests.read(_NUMBER.size):
             request = requests.read(_NUMBER.unpack(length)[0])
             try:
-                function, args, memory = pickle.loads(request)
+                function, args, memory = pickle.loads(request)  # noqa: S301 - of the server
                 _claims.begin(memory)
                 _dump((True, function(*args)), results)
             except Exception as error:
@@ -463,7 +464,7 @@ def _load(results: int) -> Any:
     if sum(lengths) > _KEPT_BYTES:
         os.ftruncate(results, _KEPT_BYTES)
     body, *buffers = parts
-    return pickle.loads(body, buffers=buffers)
+    return pickle.loads(body, buffers=buffers)  # noqa: S301 - of a worker
 
 
 class _Pickler(pickle.Pickler):
@@ -474,7 +475,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _header(pickled: bytes) -> Any:
-    return pickle.loads(pickled)
+    return pickle.loads(pickled)  # noqa: S301 - of a worker
 
 
 _is_worker = False

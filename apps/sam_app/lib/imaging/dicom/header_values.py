@@ -71,7 +71,7 @@ def functional_group(dataset: Dataset, sequence: str, frame: int) -> Dataset:
     per_frame = value_of(dataset, "PerFrameFunctionalGroupsSequence") or []
     shared = value_of(dataset, "SharedFunctionalGroupsSequence") or []
     for groups in (*per_frame[frame : frame + 1], *shared[:1]):
-        items = value_of(groups, sequence)
+        items: list[Dataset] | None = value_of(groups, sequence)
         if items:
             return items[0]
     return dataset

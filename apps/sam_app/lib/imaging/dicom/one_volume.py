@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -181,7 +182,7 @@ def _interleaved(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) 
         for value, height in zip(values, heights.tolist(), strict=True):
             by_value.setdefault(value, []).append(height)
         ranges = sorted((min(some), max(some)) for some in by_value.values())
-        if any(later[0] < earlier[1] for earlier, later in zip(ranges, ranges[1:], strict=False)):
+        if any(later[0] < earlier[1] for earlier, later in pairwise(ranges)):
             return f"{what} with {_counted(values)} of {_name(keyword)} lie between one another; send those of one"
     return ""
 

@@ -70,7 +70,7 @@ def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
 def _read_header(stream: BinaryIO) -> tuple[Any, Any]:
     """The fixed part of the header as it is stored, and what it says of the voxels, checked by nibabel."""
     start = stream.read(540)
-    header_class = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
+    header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
     stored = header_class(start[: header_class.template_dtype.itemsize], check=False)
     header = header_class(endianness=stored.endianness, check=False)
     for key in ("sizeof_hdr", "dim", "datatype", "bitpix"):
@@ -84,7 +84,7 @@ def _voxel_offset(header: Any) -> int:
     offset = float(header["vox_offset"])
     if not 0 <= offset <= _MAX_VOXEL_OFFSET:
         raise CorruptImageError(_DAMAGED)
-    return max(int(offset), header.template_dtype.itemsize)
+    return max(int(offset), int(header.template_dtype.itemsize))
 
 
 def _scaling(header: Any) -> tuple[float, float]:

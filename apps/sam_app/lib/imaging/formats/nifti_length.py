@@ -10,6 +10,7 @@ import math
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel
 
@@ -49,7 +50,7 @@ def is_surely_whole(path: Path) -> bool:
 
 def _stated_length(start: bytes) -> int | None:
     """Bytes of the whole file by its header; None if it is not one that is read here."""
-    header_class = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
+    header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
     header = header_class(start[: header_class.template_dtype.itemsize], check=True)
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     is_plain = len(shape) >= 2 and math.prod(shape[3:]) == 1 and min(shape) > 0 and dtype.kind in "uif"

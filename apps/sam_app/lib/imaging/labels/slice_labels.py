@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class SliceLabels:
 
     shape: tuple[int, int, int]
     slices: Mapping[int, np.ndarray]
-    dtype: np.dtype = np.dtype(np.uint8)
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
