@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -198,3 +199,19 @@ def test_who_leaves_while_waiting_makes_room(queue: DeviceQueue):
         queue.run(lambda: pytest.fail("it was begun"))
     assert queue.stats()["waiting"] == 0
     occupied.release()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_was_worked_on_is_not_kept(queue: DeviceQueue, ahead: bool):
+    class Image:
+        def encode(self, should_stop: object = None) -> None:
+            self.is_encoded = True
+
+    image = Image()
+    seen = weakref.ref(image)
+    if ahead:
+        queue.do_ahead("ann", [image.encode])
+    else:
+        queue.run(image.encode)
+    del image
+    wait_for(lambda: seen() is None)

@@ -185,6 +185,8 @@ class DeviceQueue:
                 job.do()
             else:
                 self._do_ahead(owner, steps, step)
+                del steps, step
+            del job  # while the thread waits, it keeps neither the last image nor its model
 
     def _do_ahead(self, owner: str, steps: deque[WorkAhead], step: WorkAhead) -> None:
         """One step; it stays the first of its list if it gave way."""
