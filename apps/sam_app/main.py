@@ -182,7 +182,8 @@ class SamApp(MONAILabelApp):
 
     def _load_sessions(self, load: bool = False) -> SessionStore | None:
         """Sessions as they are mended here."""
-        return SessionStore(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+        path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
+        return SessionStore(path, expiry, self.images.forget_gone) if load else None
 
     def on_init_complete(self) -> None:
         """The server is about to answer: add the routes to it and mend what needs mending.
@@ -190,7 +191,7 @@ class SamApp(MONAILabelApp):
         Upstream's own would start a thread that cleans up until an error ends it, and score labels, which has no
         function here.
         """
-        start_periodic("session-cleaner", self.cleanup_sessions, _CLEAN_EVERY_S)
+        start_periodic("session-cleaner", self._clean, _CLEAN_EVERY_S)
         try:
             mount(self)
         except FolderInUseError as error:
@@ -200,6 +201,11 @@ class SamApp(MONAILabelApp):
         except OSError as error:
             reason = f"the results' folder {self.options.results} cannot be used: {error.strerror}"
             raise _refusal(f"{reason}; choose another with --conf results FOLDER") from None
+
+    def _clean(self) -> None:
+        """Remove sessions that are expired, and forget images that are gone from the studies."""
+        self.cleanup_sessions()
+        self.images.forget_gone()
 
 
 def _chosen_models(conf: dict[str, str], model_dir: Path) -> list[ModelSpec]:

@@ -170,3 +170,23 @@ def test_a_file_of_known_content_is_read_once_whatever_its_name(tmp_path):
     assert cache.get_or_read(tmp_path / "second upload", read, "a" * 64) is first
     assert cache.get_or_read(tmp_path / "second upload", read, "b" * 64) is not first
     assert cache.stats()["entries"] == 2
+
+
+def test_an_image_whose_file_is_gone_is_not_kept(tmp_path):
+    cache, read = ImageCache(), Reader()
+    series = tmp_path / "series"
+    series.mkdir()
+    places = [tmp_path / "a.nii", tmp_path / "b.nii", series / "1.dcm"]
+    for place in places:
+        place.write_bytes(b"one")
+    images = [weakref.ref(cache.get_or_read(place, read)) for place in (*places[:2], series)]
+    uploaded = cache.get_or_read(places[0], read, "a" * 64)
+    cache.forget_gone()
+    assert all(image() is not None for image in images) and cache.stats()["entries"] == 4
+    for place in (places[0], *places[2:]):
+        place.unlink()
+    series.rmdir()
+    cache.forget_gone()
+    assert [image() is not None for image in images] == [False, True, False]
+    assert cache.stats() == {"hits": 0, "misses": 4, "entries": 2, "bytes": 2048}
+    assert cache.get_or_read(places[1], read, "a" * 64) is uploaded

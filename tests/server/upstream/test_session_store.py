@@ -130,3 +130,12 @@ def test_a_use_is_written_once_a_minute(store, folder):
 def test_what_is_no_id_is_no_session(store, session_id):
     assert store.get_session(session_id) is None
     store.remove_session(session_id)
+
+
+def test_whoever_keeps_something_of_a_session_hears_of_its_end(folder):
+    heard = []
+    store = SessionStore(str(folder), 3600, lambda: heard.append(os.listdir(folder)))
+    session = add(store, "a.nii.gz")
+    assert heard == []
+    store.remove_session(session.name)
+    assert heard == [[]], "its files are gone by then"

@@ -139,6 +139,18 @@ class ByteBoundedCache(Generic[K, V]):
             self._bytes -= self._size_of(oldest)
         return True
 
+    def drop(self, is_useless: Callable[[V], bool]) -> None:
+        """No longer keep the values of which that is true; it is asked without the lock, and may take its time."""
+        with self._lock:
+            entries = list(self._entries.items())
+        for key, value in entries:
+            if not is_useless(value):
+                continue
+            with self._lock:
+                if self._entries.get(key) is value:
+                    del self._entries[key]
+                    self._bytes -= self._size_of(value)
+
     def stats(self) -> dict[str, int]:
         """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
         with self._lock:

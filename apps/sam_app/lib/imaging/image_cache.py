@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from lib.base.byte_cache import ByteBoundedCache
@@ -66,6 +66,13 @@ def identity_of(path: Path) -> Identity:
     return tuple(map(file_identity, files))
 
 
+class _Kept(NamedTuple):
+    """An image, and where it was read from; None where its content has its name, wherever it comes from."""
+
+    image: MedicalImage
+    path: Path | None
+
+
 class ImageCache:
     """The images that were read last, up to a number of bytes. Thread-safe; an image is read by one request at a time.
 
@@ -74,8 +81,8 @@ class ImageCache:
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._cache: ByteBoundedCache[Identity | str, MedicalImage] = ByteBoundedCache(
-            max_bytes, lambda image: image.frames.nbytes
+        self._cache: ByteBoundedCache[Identity | str, _Kept] = ByteBoundedCache(
+            max_bytes, lambda kept: kept.image.frames.nbytes
         )
 
     def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], sha256: str | None = None) -> MedicalImage:
@@ -94,14 +101,18 @@ class ImageCache:
         """
         identity = identity_of(path)
 
-        def read_only() -> MedicalImage:
+        def read_only() -> _Kept:
             image = read(path)
             if sha256 is None and identity_of(path) != identity:
                 raise ImageChangedError("the image's file was changed while it was read; ask again once it is complete")
             image.frames.flags.writeable = False
-            return image
+            return _Kept(image, None if sha256 else path)
 
-        return self._cache.get_or_compute(sha256 or identity, read_only)
+        return self._cache.get_or_compute(sha256 or identity, read_only).image
+
+    def forget_gone(self) -> None:
+        """No longer keep the images whose files are gone: nobody can ask for them again."""
+        self._cache.drop(lambda kept: kept.path is not None and not os.path.exists(kept.path))
 
     def give_up_oldest(self) -> bool:
         """No longer keep the image that was not used for longest; False if none is kept."""

@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -60,10 +60,12 @@ class SessionStore(Sessions):
     Args:
         folder: Where they are kept, one folder each; empty for MONAI Label's own place.
         expiry: Seconds after its last use, after which a session is removed; its client can ask for less.
+        removed: Called when one was removed.
     """
 
-    def __init__(self, folder: str, expiry: int) -> None:
+    def __init__(self, folder: str, expiry: int, removed: Callable[[], None] = lambda: None) -> None:
         super().__init__(folder, expiry)
+        self._removed = removed
         self._folder = Path(self.store_path)
         self._lock = Lock()
 
@@ -144,6 +146,7 @@ class SessionStore(Sessions):
             with suppress(FileNotFoundError):
                 os.rename(self._folder / session_id, aside)
             shutil.rmtree(aside, ignore_errors=True)
+            self._removed()
 
     def remove_expired(self) -> int:
         """Remove sessions that are expired or damaged, and what was left half-way; how many there were."""
