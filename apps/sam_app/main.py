@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 _CLEAN_EVERY_S = 300.0
 
-DEFAULT_LABELS = "region,lesion,liver,spleen,kidney,pancreas,heart,lung,aorta,bone"
-
 
 class SamApp(MONAILabelApp):
     """SAM models as MONAI Label inference tasks, and the REST routes on the same server.
@@ -59,9 +57,7 @@ class SamApp(MONAILabelApp):
     Args:
         app_dir: This file's folder.
         studies: A folder of images, or the URL of a DICOMweb server.
-        conf: Options from ``--conf KEY VALUE``: ``models`` (comma-separated names, the default one first; without
-            it ``sam_tiny`` and every model whose checkpoint is in ``model/``), ``labels`` (comma-separated names for
-            the viewers), ``device``, and those of :class:`~lib.server.options.ServerOptions`.
+        conf: Options from ``--conf KEY VALUE``, see :class:`~lib.server.options.ServerOptions`.
 
     Raises:
         SystemExit: If it cannot start; the message says why and what to do.
@@ -75,7 +71,7 @@ class SamApp(MONAILabelApp):
         self._model_dir = Path(app_dir) / "model"
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))
-            specs = _chosen_models(conf, self._model_dir)
+            specs = _chosen_models(self.options.models, self._model_dir)
         except (OptionError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
         budget.total = int(self.options.memory_mb * 2**20)
@@ -87,7 +83,7 @@ class SamApp(MONAILabelApp):
         self.engine = Engine(
             specs,
             self._model_dir,
-            device=conf.get("device"),
+            device=self.options.device,
             precision=self.options.precision,
             compiled=self.options.compile,
             embedding_files=self.options.embedding_files(),
@@ -100,7 +96,7 @@ class SamApp(MONAILabelApp):
             name=f"SAM {VERSION}",
             description="Interactive segmentation with the Segment Anything Model",
             version=VERSION,
-            labels=[name.strip() for name in conf.get("labels", DEFAULT_LABELS).split(",") if name.strip()],
+            labels=list(self.options.labels),
         )
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -208,15 +204,14 @@ class SamApp(MONAILabelApp):
         self.images.forget_gone()
 
 
-def _chosen_models(conf: dict[str, str], model_dir: Path) -> list[ModelSpec]:
-    """The models of ``--conf models``, else the bundled one and those whose checkpoint is there.
+def _chosen_models(names: Sequence[str], model_dir: Path) -> list[ModelSpec]:
+    """The models of ``--conf models``; if it names none the bundled one and those whose checkpoint is there.
 
     Raises:
         UnknownModelError: For a name that is not known.
         CheckpointError: For a model whose checkpoint is missing or wrong.
     """
     store = CheckpointStore(model_dir)
-    names = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
     if not names:
         present = [name for name, spec in MODELS.items() if store.path(spec).is_file()]
         names = [DEFAULT_MODEL, *(name for name in present if name != DEFAULT_MODEL)]

@@ -23,6 +23,7 @@ def test_it_starts_and_works_without_reaching_another_machine(server):
         (("models", "sam_vit_x"), "there is no model 'sam_vit_x'; the models are: sam_tiny, sam_vit_b"),
         (("models", "sam_tiny,sam_vit_h"), "scripts/weights download sam_vit_h"),
         (("max_queue", "many"), "max_queue must be a number"),
+        (("max_quue", "3"), "there is no option 'max_quue'; did you mean max_queue?"),
     ],
 )
 def test_it_says_why_it_does_not_start(tmp_path, conf, said):

@@ -1,110 +1,195 @@
-"""The server's options, from ``--conf KEY VALUE``."""
+"""The app's options, from ``--conf KEY VALUE``: each is declared once, in :class:`ServerOptions`.
+
+A declaration has the key, the type, the default, what its text may be, and a sentence for people, which is also its row
+in ``docs/options.md``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from lib.imaging.decoding.memory_budget import budget
-from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 from lib.infers.ahead import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
-from lib.transforms.limits import DEFAULT_MAX_PROMPTS, Limits
+from lib.transforms.limits import Limits
 
 
 class OptionError(ValueError):
-    """An option's value cannot be used; the message says which and what it can be."""
+    """An option is not known or its value cannot be used; the message says which and what it can be."""
 
 
-@dataclass(frozen=True)
-class ServerOptions:
-    """Options of the server and limits on what clients send.
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise ValueError("must be a number of at least 0")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value == 0:
+        raise ValueError("must be a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    return int(_number(text))
+
+
+def _positive_count(text: str) -> int:
+    return max(1, int(_positive(text)))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Names, separated by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Names of servers or origins of web pages, separated by commas."""
+    return tuple(word.rstrip("/") for word in _words(text))
+
+
+def _place(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+def _key_file(text: str) -> Path:
+    file = KeyFile(Path(text).expanduser())
+    try:
+        file.read()
+    except KeyFileError as error:
+        raise OptionError(f"--conf api_keys: {error}") from None
+    return file.path
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"can be {', '.join(choices)}")
+        return text.lower()
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    return _one_of(("true", "false"))(text) == "true"
+
+
+def _option(default: object, read: Callable[[str], object], meaning: str, *, shown: str | None = None) -> Any:
+    """Declare an option.
 
     Args:
-        results: Folder of the results.
-        results_max_days: Older results are deleted; 0 keeps them whatever their age.
-        results_max_mb: The oldest results are deleted above this total; 0 keeps them whatever their size.
-        max_upload_mb: A larger upload is refused.
-        max_pixels: An image with more, that is frames x rows x columns, is refused.
-        max_frames: An image with more frames is refused.
-        max_prompts: A request with more points and rectangles is refused.
-        max_queue: Segmentation requests worked on or waiting; one more is answered 429.
-        memory_mb: What the images of all requests may take together, while they are read and segmented.
-        max_connections: Connections from one address at the same time; this machine's and proxies' count as no one's.
-        max_seconds: How long a request's body may take to come in, and how long a segmentation may take.
-        cors_origins: Origins of web pages that may call the server. With ``*`` no credentials are allowed.
-        hosts: Names by which the server may be asked for, besides its addresses and its own; ``*``: any.
-        api_keys: File of the API keys, made by ``scripts/keys``; None: there are none.
-        audit_log: File of the audit log.
-        embeddings: Folder of the embeddings that are kept on disk.
-        datastore: Folder of the labels of studies that are read-only.
-        audit_max_mb: Where it is put aside and a new one begun; 0 never does.
-        ahead: Slices that are encoded for a user before they are asked for; 0: none.
-        precision: Of the image encoders' arithmetic; None: what suits the device.
-        compile: Whether PyTorch compiles the encoders, on a GPU: minutes at start, faster afterwards.
-        embeddings_max_mb: The embeddings that were not used for longest are deleted above this total; 0 keeps none.
+        default: Its value without ``--conf``; of a path: relative to the app's folder.
+        read: Its value from its text, or a ValueError that says what it must be.
+        meaning: For people.
+        shown: The default for people, where that is more than the value.
     """
+    return field(default=default, metadata={"read": read, "meaning": meaning, "shown": shown})
 
-    results: Path
-    audit_log: Path
-    embeddings: Path
-    datastore: Path
-    results_max_days: float = 30
-    results_max_mb: float = 10_240
-    max_upload_mb: float = 512
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    max_frames: int = DEFAULT_MAX_FRAMES
-    max_prompts: int = DEFAULT_MAX_PROMPTS
-    max_queue: int = 16
-    memory_mb: float = budget.total / 2**20
-    max_connections: int = 200
-    max_seconds: float = 300
-    cors_origins: tuple[str, ...] = ("http://localhost", "http://localhost:3000")
-    hosts: tuple[str, ...] = ()
-    api_keys: Path | None = None
-    audit_max_mb: float = 50
-    embeddings_max_mb: float = 8192
-    ahead: int = DEFAULT_SLICES
-    precision: Precision | None = None
-    compile: bool = False
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What an operator chooses: each field is the ``--conf`` key of its name."""
+
+    models: tuple[str, ...] = _option(
+        (), _words, "names, the default one first", shown="`sam_tiny` and those whose checkpoint is in `model/`"
+    )
+    labels: tuple[str, ...] = _option(
+        ("region", "lesion", "liver", "spleen", "kidney", "pancreas", "heart", "lung", "aorta", "bone"),
+        _words,
+        "label names that viewers offer",
+    )
+    device: str | None = _option(None, str, "`cpu`, `cuda`, `cuda:1`", shown="a GPU if there is one")
+    precision: Precision | None = _option(
+        None,
+        _one_of(PRECISIONS),
+        "of the image encoders' arithmetic: `float32`, `bfloat16`, `float16`; on a CPU also `int8`: [speed]",
+        shown="what suits the device",
+    )
+    compile: bool = _option(False, _switch, "`true`: PyTorch compiles the encoders, on a GPU: [speed]")
+    ahead: int = _option(DEFAULT_SLICES, _count, "slices encoded before they are clicked on; 0: none: [speed]")
+    api_keys: Path | None = _option(
+        None, _key_file, "file of API keys, made by `scripts/keys`; with it the server asks for a [login]"
+    )
+    hosts: tuple[str, ...] = _option((), _origins, "further [names] by which the server may be asked for; `*`: any")
+    cors_origins: tuple[str, ...] = _option(
+        ("http://localhost", "http://localhost:3000"), _origins, "origins of web pages that may call the server"
+    )
+    results: Path = _option(Path("results"), _place, "folder of the [results]")
+    results_max_days: float = _option(30, _number, "older results are deleted; 0: never")
+    results_max_mb: float = _option(10_240, _number, "above this total the oldest results are deleted; 0: never")
+    datastore: Path = _option(Path("datastore"), _place, "folder of the labels of [studies] that are read-only")
+    embeddings: Path = _option(Path("embeddings"), _place, "folder of the [embeddings] on disk")
+    embeddings_max_mb: float = _option(
+        8192, _number, "above this total those not used for longest are deleted; 0: none are kept"
+    )
+    audit_log: Path = _option(
+        Path("logs/audit.jsonl"), _place, "who did what to which image: the [audit log]; one server a file"
+    )
+    audit_max_mb: float = _option(50, _number, "the audit log is put aside at this size, 20 are kept; 0: never")
+    max_upload_mb: float = _option(512, _number, "a larger request is refused: [limits]")
+    max_pixels: int = _option(
+        Limits.max_pixels, _count, "an image with more, frames × rows × columns, is refused: [limits]"
+    )
+    max_frames: int = _option(Limits.max_frames, _count, "an image with more frames is refused: [limits]")
+    max_prompts: int = _option(Limits.max_prompts, _count, "a request with more points and rectangles is refused")
+    max_queue: int = _option(16, _count, "segmentations worked on or waiting; one more is refused: [limits]")
+    max_connections: int = _option(200, _positive_count, "connections of one address at the same time: [limits]")
+    max_seconds: float = _option(
+        300, _positive, "a request's body must arrive, and a segmentation end, within this time: [limits]"
+    )
+    memory_mb: float = _option(
+        budget.total / 2**20,
+        _positive,
+        "what the images of all requests may take together: [limits]",
+        shown="half of what is free at start, or of the control group's limit",
+    )
+    server_mode: bool = _option(
+        False, _switch, "MONAI Label's own: tasks that it starts itself make no request to this server"
+    )
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str], app_dir: Path) -> ServerOptions:
         """Options from MONAI Label's ``conf``; what is not named keeps its default.
 
+        Args:
+            conf: Text by key.
+            app_dir: The app's folder.
+
         Raises:
-            OptionError: For a value that is not a number, or negative; for a file of keys that cannot be used.
+            OptionError: For a key that there is not, with the nearest one; for a text that is no such value.
         """
-        return cls(
-            results=Path(conf.get("results") or app_dir / "results").expanduser().resolve(),
-            audit_log=Path(conf.get("audit_log") or app_dir / "logs" / "audit.jsonl").expanduser().resolve(),
-            embeddings=Path(conf.get("embeddings") or app_dir / "embeddings").expanduser().resolve(),
-            datastore=Path(conf.get("datastore") or app_dir / "datastore").expanduser().resolve(),
-            results_max_days=_number(conf, "results_max_days", cls.results_max_days),
-            results_max_mb=_number(conf, "results_max_mb", cls.results_max_mb),
-            max_upload_mb=_number(conf, "max_upload_mb", cls.max_upload_mb),
-            max_pixels=int(_number(conf, "max_pixels", cls.max_pixels)),
-            max_frames=int(_number(conf, "max_frames", cls.max_frames)),
-            max_prompts=int(_number(conf, "max_prompts", cls.max_prompts)),
-            max_queue=int(_number(conf, "max_queue", cls.max_queue)),
-            memory_mb=_positive(conf, "memory_mb", cls.memory_mb),
-            max_connections=int(_positive(conf, "max_connections", cls.max_connections)),
-            max_seconds=_positive(conf, "max_seconds", cls.max_seconds),
-            cors_origins=_words(conf, "cors_origins", cls.cors_origins),
-            hosts=_words(conf, "hosts", cls.hosts),
-            api_keys=_key_file(conf),
-            audit_max_mb=_number(conf, "audit_max_mb", cls.audit_max_mb),
-            embeddings_max_mb=_number(conf, "embeddings_max_mb", cls.embeddings_max_mb),
-            ahead=int(_number(conf, "ahead", cls.ahead)),
-            precision=cast("Precision | None", _choice(conf, "precision", PRECISIONS)),
-            compile=_choice(conf, "compile", ("true", "false")) == "true",
-        )
+        options = {item.name: item for item in fields(cls)}
+        for key in conf:
+            if key not in options:
+                near = get_close_matches(key.lower(), options, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(options))}"
+                raise OptionError(f"there is no option {key!r}; {hint}")
+        values: dict[str, Any] = {
+            name: app_dir / item.default if isinstance(item.default, Path) else item.default
+            for name, item in options.items()
+        }
+        for key, text in conf.items():
+            if text or not isinstance(options[key].default, Path):
+                try:
+                    values[key] = options[key].metadata["read"](text)
+                except OptionError:
+                    raise
+                except ValueError as error:
+                    raise OptionError(f"--conf {key} {error}, not {text!r}") from None
+        return cls(**values)
 
     def embedding_files(self) -> EmbeddingFiles | None:
         """The embeddings kept on disk; None if none are to be."""
@@ -115,48 +200,3 @@ class ServerOptions:
     def limits(self) -> Limits:
         """What a request may ask for at most."""
         return Limits(max_pixels=self.max_pixels, max_frames=self.max_frames, max_prompts=self.max_prompts)
-
-
-def _key_file(conf: Mapping[str, str]) -> Path | None:
-    path = conf.get("api_keys")
-    if path is None:
-        return None
-    file = KeyFile(Path(path).expanduser())
-    try:
-        file.read()
-    except KeyFileError as error:
-        raise OptionError(f"--conf api_keys: {error}") from None
-    return file.path
-
-
-def _words(conf: Mapping[str, str], key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Names or origins, separated by commas."""
-    text = conf.get(key)
-    return default if text is None else tuple(word.strip().rstrip("/") for word in text.split(",") if word.strip())
-
-
-def _choice(conf: Mapping[str, str], key: str, choices: Sequence[str]) -> str | None:
-    text = conf.get(key)
-    if text is not None and text.lower() not in choices:
-        raise OptionError(f"--conf {key} can be {', '.join(choices)}, not {text!r}")
-    return None if text is None else text.lower()
-
-
-def _number(conf: Mapping[str, str], key: str, default: float) -> float:
-    text = conf.get(key)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < float("inf"):
-        raise OptionError(f"--conf {key} must be a number of at least 0, not {text!r}")
-    return value
-
-
-def _positive(conf: Mapping[str, str], key: str, default: float) -> float:
-    value = _number(conf, key, default)
-    if value == 0:
-        raise OptionError(f"--conf {key} must be more than 0")
-    return value
