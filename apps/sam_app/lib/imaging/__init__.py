@@ -1,1 +1,1 @@
-"""Reading medical images into :class:`~lib.imaging.image.MedicalImage` and writing what came of them."""
+"""Reading of medical images as :class:`~lib.imaging.image.MedicalImage`, and writing of results."""

@@ -1,4 +1,4 @@
-"""SHA-256 of image files, remembered while a file stays as it is."""
+"""SHA-256 of image files, cached as long as a file does not change."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CHUNK = 1 << 20
 
 
 def image_sha256(path: Path) -> str:
-    """SHA-256 of an image's bytes, in hexadecimal; of a folder with a series: of its files' sums, in their order.
+    """Return the SHA-256 of an image file in hexadecimal; for a series folder, that of its files' SHA-256 sums.
 
-    A file is read again only if its identity (:func:`~lib.imaging.image_cache.file_identity`) is another than before.
-    The order is that of the sums, so that neither the files' names nor where they lie matter.
+    A file is read again only if its identity (:func:`~lib.imaging.image_cache.file_identity`) has changed. The files'
+    sums are sorted, so that neither file names nor the folder's path matter.
 
     Args:
         path: A file, or a folder of files.
@@ -35,12 +35,12 @@ def image_sha256(path: Path) -> str:
 
 
 def series_sha256(sums: Iterable[str]) -> str:
-    """SHA-256 of a series whose files have these, in any order."""
+    """Return the SHA-256 of a series from the SHA-256 sums of its files, in any order."""
     return hashlib.sha256("".join(sorted(sums)).encode("ascii")).hexdigest()
 
 
 def stream_sha256(stream: BinaryIO) -> str:
-    """SHA-256 of a file that is open, which is at its start afterwards."""
+    """Return the SHA-256 of an open file and leave the file positioned at its start."""
     digest = hashlib.sha256()
     stream.seek(0)
     while chunk := stream.read(_CHUNK):
@@ -50,10 +50,10 @@ def stream_sha256(stream: BinaryIO) -> str:
 
 
 def _file_sha256(path: os.PathLike[str]) -> str:
-    return _remembered_sha256(file_identity(path), path)
+    return _cached_sha256(file_identity(path), path)
 
 
 @cached(LRUCache(maxsize=16384), key=lambda identity, path: identity, lock=Lock())
-def _remembered_sha256(identity: FileIdentity, path: os.PathLike[str]) -> str:
+def _cached_sha256(identity: FileIdentity, path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return stream_sha256(file)

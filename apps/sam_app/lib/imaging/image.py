@@ -1,4 +1,4 @@
-"""One type for every image that the app reads: raster, DICOM (file, multi-frame, series), NIfTI, NRRD, array."""
+"""The type of every image that the app reads: raster, DICOM (file, multi-frame, series), NIfTI, NRRD, array."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 VoiLutFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM and ITK count millimetres to the patient's left and back, NIfTI and MONAI to the right and front."""
+"""Matrix from LPS to RAS: DICOM and ITK count mm to the patient's left and back, NIfTI and MONAI to the right and
+front."""
 
 
 def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turned: bool) -> np.ndarray:
-    """The affine of a picture that knows the size of its pixels at most: as ITK, from the origin to left and back.
+    """Return the affine of a picture that states at most its pixel size; origin and directions are ITK's defaults.
 
     Args:
-        length: mm that ``density`` counts pixels over; None if it is not known, for 1 mm a pixel.
-        density: Pixels across and down, as the picture is stored.
-        is_turned: Whether rows and columns change places to show it.
+        length: Length in mm that ``density`` refers to; None if unknown, which gives 1 mm per pixel.
+        density: Pixels per ``length``, horizontally and vertically, of the picture as stored.
+        is_turned: Whether rows and columns are swapped for display.
 
     Returns:
         ``(4, 4)``, voxel to RAS+ mm.
@@ -32,10 +33,12 @@ def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turne
 
 
 def place_tolerance(step: np.ndarray) -> float:
-    """How far in mm a slice may lie from where an affine puts it, since positions are rounded and tables move roughly.
+    """Return how far a slice may lie from the position that an affine gives it, in mm.
+
+    A tolerance is needed because positions are rounded and tables move imprecisely.
 
     Args:
-        step: ``(3,)`` mm from slice to slice.
+        step: ``(3,)`` vector in mm from one slice to the next.
 
     Returns:
         0.1 mm, but at least a tenth and at most a fifth of the step.
@@ -45,27 +48,27 @@ def place_tolerance(step: np.ndarray) -> float:
 
 
 class ImageError(ValueError):
-    """The image cannot be used; the message says what was found and what would do. Never names a path."""
+    """An image that cannot be used; the message says what was found and what to do, and never contains a path."""
 
 
 class UnsupportedImageError(ImageError):
-    """Not an image format that is read here, or a variant (transfer syntax, SOP class, shape) that is not."""
+    """A format, or a variant of one (transfer syntax, SOP class, shape), that the app does not read."""
 
 
 class CorruptImageError(ImageError):
-    """A known format whose content is truncated, contradictory or undecodable."""
+    """An image in a known format whose content is truncated, contradictory or undecodable."""
 
 
 class NotOneVolumeError(ImageError):
-    """Images or frames that cannot be laid into one volume, or not where they lie; the message says what was found."""
+    """Images or frames that do not form one volume at their true positions; the message says why."""
 
 
 class ImageTooLargeError(ImageError):
-    """More pixels or frames than the limit allows."""
+    """An image that exceeds a limit on pixels, frames, memory or decoding time."""
 
 
 class ImageChangedError(ImageError):
-    """No longer the image that was opened: what was said of the other one does not hold for it."""
+    """An image that has changed since it was opened, so that earlier results do not apply to it."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,9 @@ class VoiTable:
     """A VOI LUT: DICOM PS3.3 C.11.2.1.1.
 
     Args:
-        outputs: What each entry is shown as, 0 to 255, one byte an entry.
-        first_mapped: The modality value of the first entry; lower and higher values get the first and the last entry.
+        outputs: Grey level, 0 to 255, of each entry; one byte per entry.
+        first_mapped: Modality value of the first entry; lower values get the first entry, values above the last entry
+            get the last.
     """
 
     outputs: bytes
@@ -105,21 +109,21 @@ class VoiTable:
 
     def __post_init__(self) -> None:
         if not self.outputs:
-            raise ValueError("a VOI LUT needs an entry")
+            raise ValueError("a VOI LUT needs at least one entry")
 
 
 VoiTransform = Window | VoiTable
-"""One way to show modality values: PS3.3 C.11.2."""
+"""A transform from modality values to grey levels: PS3.3 C.11.2."""
 
 
 @dataclass(frozen=True)
 class Display:
-    """How a source wants a frame to be shown.
+    """How a frame is to be displayed, according to its source.
 
     Args:
-        transforms: Its VOI transforms; the first is the one to show, the others are alternatives.
-        is_invalid: Whether it states some, but none that can be: a width of 0, a damaged table.
-        padding: Inclusive range of modality values that are padding (PS3.3 C.7.5.1.1.2), else None.
+        transforms: VOI transforms of the source; the first one is applied, the others are alternatives.
+        is_invalid: Whether the source states transforms, but none that is valid (e.g. a width of 0, a damaged table).
+        padding: Inclusive range of modality values that are padding (PS3.3 C.7.5.1.1.2); None if there is no padding.
     """
 
     transforms: tuple[VoiTransform, ...] = ()
@@ -129,28 +133,30 @@ class Display:
 
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
-    """Pixels of a 2D image, a multi-frame image or a volume, with what is known of them.
+    """A 2D image, a multi-frame image or a volume: its pixels and what is known about them.
 
-    The voxel index ``(i, j, k)`` is that of NIfTI and ITK: ``i`` is the column, ``j`` the row, ``k`` the frame or
-    slice; ``frames[k, j, i]`` is that voxel. For a raster image the pixel ``(x, y)`` is ``(i, j)`` with ``k = 0``.
+    Voxel indices ``(i, j, k)`` are those of NIfTI and ITK: ``i`` is the column, ``j`` the row, ``k`` the frame or
+    slice; the voxel's value is ``frames[k, j, i]``. For a raster image the pixel ``(x, y)`` is ``(i, j)`` with ``k =
+    0``.
 
     Args:
-        frames: ``(K, rows, columns)`` of any integer or float dtype: modality values, that is after the Modality
-            LUT (PS3.3 C.11.1), so Hounsfield units for CT; or ``(K, rows, columns, 3)`` uint8 RGB. Read-only use.
-        affine: ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+ (NIfTI, MONAI). What the source
-            does not state is as in ITK: origin 0, identity directions in LPS, 1 mm.
+        frames: ``(K, rows, columns)`` of any integer or float dtype: modality values, i.e. after the Modality LUT
+            (PS3.3 C.11.1), so Hounsfield units for CT; or ``(K, rows, columns, 3)`` uint8 RGB. Do not write into it.
+        affine: ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+ (NIfTI, MONAI). Values that the source
+            does not state are ITK's defaults: origin 0, identity directions in LPS, 1 mm.
         file_format: "PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", "NRRD" or "array".
-        modality: DICOM Modality (0008,0060), else None.
-        displays: How the source wants its frames to be shown: one for each of them, or one that holds for all.
-        inverted: True for MONOCHROME1: low values are shown bright.
-        is_hounsfield: Whether the source says that its values are Hounsfield units; None if it leaves that open.
-        is_geometric: True if ``affine`` lies in the patient; otherwise only the spacing can be the source's.
-        datasets: For DICOM: the source's header(s), Pixel Data removed, one per instance in order of ``k`` (a
+        modality: DICOM Modality (0008,0060); None for other formats.
+        displays: How to display the frames according to the source: one item per frame, or one item for all.
+        inverted: True for MONOCHROME1: low values are displayed bright.
+        is_hounsfield: Whether the source says that its values are Hounsfield units; None if it does not say.
+        is_geometric: True if ``affine`` refers to the patient; otherwise at most its spacing comes from the source.
+        datasets: For DICOM: the source's header(s) without Pixel Data, one per instance in order of ``k`` (a
             multi-frame instance has one for all its frames). Empty otherwise.
-        positions: ``(K, 3)`` RAS+ mm, the centre of each frame's first pixel, where no affine reaches them all: slices
-            are missing or unevenly spaced. ``affine`` then has the usual step, from the first frame on. Else None.
-        volume_fault: Why the frames, each in its own place, are no volume; empty if they are one.
-        notes: What a person should know of how the image was read.
+        positions: ``(K, 3)`` RAS+ mm, the centre of each frame's first pixel, if no affine fits all frames because
+            slices are missing or unevenly spaced; ``affine`` then has the usual step, starting at the first frame.
+            Otherwise None.
+        volume_fault: Why the frames do not form a volume; empty if they do.
+        notes: What users should know about how the image was read.
     """
 
     frames: np.ndarray
@@ -181,7 +187,7 @@ class MedicalImage:
             raise ValueError(f"there are {len(self.displays)} displays for {self.frame_count} frames")
 
     def display(self, k: int) -> Display:
-        """How the source wants frame ``k`` to be shown."""
+        """Return how frame ``k`` is to be displayed, according to the source."""
         return self.displays[k if len(self.displays) > 1 else 0]
 
     @property
@@ -191,7 +197,7 @@ class MedicalImage:
 
     @property
     def frame_count(self) -> int:
-        """K, the number of frames or slices."""
+        """Number of frames or slices, K."""
         return int(self.frames.shape[0])
 
     @property
@@ -201,21 +207,21 @@ class MedicalImage:
 
     @property
     def ijk_shape(self) -> tuple[int, int, int]:
-        """``(columns, rows, frames)``: the volume's shape in the order of voxel indices."""
+        """``(columns, rows, frames)``: the volume's shape in the order of the voxel indices."""
         rows, columns = self.frame_size
         return columns, rows, self.frame_count
 
     def affine_for(self, slices: Iterable[int]) -> np.ndarray:
-        """The affine by which these slices lie where they lie in the patient, as far as one can say so.
+        """Return an affine that puts these slices at their true positions in the patient.
 
         Args:
-            slices: Those that have content, by ``k``; the others may be put anywhere.
+            slices: Indices ``k`` of the slices that have content; the other slices may be misplaced.
 
         Returns:
-            ``(4, 4)``, as ``affine``, which it is unless slices are missing or unevenly spaced.
+            ``(4, 4)``, like ``affine``; the same as ``affine`` unless slices are missing or unevenly spaced.
 
         Raises:
-            NotOneVolumeError: If the frames are no volume, or one of the slices would lie elsewhere.
+            NotOneVolumeError: If the frames do not form a volume, or no affine fits all these slices.
         """
         if self.volume_fault:
             raise NotOneVolumeError(self.volume_fault)
@@ -229,8 +235,8 @@ class MedicalImage:
         off = np.linalg.norm(used[:, None] * affine[:3, 2] + affine[:3, 3] - places, axis=1).max()
         if off > place_tolerance(self.affine[:3, 2]):
             raise NotOneVolumeError(
-                f"slices are missing or unevenly spaced between slices {used[0] + 1} and {used[-1] + 1}, so that in a "
-                f"volume of even steps they would lie up to {off:.3g} mm from their place: complete the series, "
-                "segment one slice at a time, or ask for DICOM SEG (output=dicom_seg), in which each has its own place"
+                f"slices are missing or unevenly spaced between slices {used[0] + 1} and {used[-1] + 1}, so that in an "
+                f"evenly spaced volume they would be up to {off:.3g} mm off their position: complete the series, "
+                "segment one slice at a time, or request DICOM SEG (output=dicom_seg), which stores each position"
             )
         return affine

@@ -1,4 +1,4 @@
-"""Images that were read stay in memory, so that the next click on a volume does not read it again."""
+"""In-memory cache of images, so that the next click on a volume does not read it again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lib.base.byte_cache import ByteBoundedCache
 from lib.imaging.image import ImageChangedError, MedicalImage
 
 FileIdentity = tuple[int, int, int, int, int]
-"""Device, inode, size, time of the last writing and time of the last change, which no program can set back."""
+"""Device, inode, size, modification time and status change time (which programs cannot set back)."""
 
 Identity = tuple[FileIdentity, ...]
-"""Of the file, or of each file of a series."""
+"""Identity of the file, or of each file of a series."""
 
 DEFAULT_MAX_BYTES = 1 << 30
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def once_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalImage], T]:
-    """Have what a function tells of an image be remembered for as long as the image is kept.
+    """Cache a function's result per image, for as long as the image is in memory.
 
     Args:
-        function: Its result depends on nothing but the image, does not hold it, and is small.
+        function: Must depend on the image only, must not hold a reference to it, and must return something small.
     """
     known: WeakKeyDictionary[MedicalImage, T] = WeakKeyDictionary()
 
@@ -41,27 +41,29 @@ def once_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalIm
 
 
 def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
-    """What tells a file's content without reading it, wherever its folder lies.
+    """Return what identifies a file's content without reading it, independent of its path.
 
     Raises:
-        OSError: If it is not there.
+        OSError: If the file does not exist.
     """
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def identity_of(path: Path) -> Identity:
-    """What tells an image's content without reading it; a second name of the same file has the same identity.
+    """Return what identifies an image's content without reading it.
+
+    A second name (hard link) of the same file has the same identity.
 
     Args:
         path: A file, or a folder with the files of a series.
 
     Raises:
-        OSError: If it is not there.
+        OSError: If it does not exist.
     """
     files = [os.fspath(path)]
     if path.is_dir():
-        with os.scandir(path) as entries:  # of a series of hundreds, several times as fast as by Path objects
+        with os.scandir(path) as entries:  # several times as fast as Path objects for a series of hundreds of files
             files = sorted(entry.path for entry in entries)
     return tuple(map(file_identity, files))
 
@@ -74,10 +76,12 @@ class _Kept(NamedTuple):
 
 
 class ImageCache:
-    """The images that were read last, up to a number of bytes. Thread-safe; an image is read by one request at a time.
+    """Cache of recently used images, bounded by bytes.
+
+    Thread-safe. If several requests need the same image, one of them reads it and the others wait.
 
     Args:
-        max_bytes: Bound on the pixels of the kept images; 0 keeps none, and a larger image is not kept.
+        max_bytes: Bound on the pixel data of all cached images; 0 caches none, and a larger image is not cached.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -86,25 +90,28 @@ class ImageCache:
         )
 
     def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], sha256: str | None = None) -> MedicalImage:
-        """The image, whose pixels nobody may write into; ``read`` is called only if the file is new or was changed.
+        """Return the image from the cache, or read it if the file is new or has changed.
+
+        The image's pixels are read-only.
 
         Args:
             path: A file, or a folder with the files of a series.
-            read: Reads it.
-            sha256: Of the file's content, if that is known: an upload that comes again is another file each time.
+            read: Reads the image from ``path``.
+            sha256: Of the file's content, if known; use it for uploads, where each upload of the same content is
+                another file.
 
         Raises:
-            OSError: If the file is not there.
-            ImageChangedError: If the file was written to while it was read.
-            TimeLimitError: If the current clock's time is up while another request reads it.
-            Exception: What ``read`` raises, in every request that waited for it; nothing is kept then.
+            OSError: If the file does not exist.
+            ImageChangedError: If the file was written to while it was being read.
+            TimeLimitError: If the current clock's time runs out while another request is reading the image.
+            Exception: Whatever ``read`` raises, in every request that waited for it; nothing is cached then.
         """
         identity = identity_of(path)
 
         def read_only() -> _Kept:
             image = read(path)
             if sha256 is None and identity_of(path) != identity:
-                raise ImageChangedError("the image's file was changed while it was read; ask again once it is complete")
+                raise ImageChangedError("the image's file was changed while it was read; try again once it is complete")
             image.frames.flags.writeable = False
             return _Kept(image, None if sha256 else path)
 
@@ -115,9 +122,9 @@ class ImageCache:
         self._cache.drop(lambda kept: kept.path is not None and not os.path.exists(kept.path))
 
     def give_up_oldest(self) -> bool:
-        """No longer keep the image that was not used for longest; False if none is kept."""
+        """Evict the least recently used image; return False if the cache is empty."""
         return self._cache.give_up_oldest()
 
     def stats(self) -> dict[str, int]:
-        """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
+        """Return ``hits`` and ``misses`` since the start, and the current number of ``entries`` and ``bytes``."""
         return self._cache.stats()

@@ -1,4 +1,4 @@
-"""Colours of object numbers, the same in every view and object."""
+"""Colours of the object numbers, the same in all views and DICOM objects."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _OKABE_ITO = np.array(
     ],
     dtype=np.float64,
 )
-"""M. Okabe and K. Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Its eighth colour,
-black, is left out: it vanishes on the background of medical images."""
+"""M. Okabe and K. Ito, "Color Universal Design" (2008): colours that can be distinguished with any kind of colour
+vision. Its eighth colour, black, is not used: it would be invisible on the background of medical images."""
 
 
 def _make_palette() -> np.ndarray:
-    """``(256, 3)`` uint8: black for 0, then the seven colours, then tints and shades of them in turn."""
+    """Return the ``(256, 3)`` uint8 palette: black for 0, the seven colours, then tints and shades of them in turn."""
     palette = np.zeros((256, 3))
     for number in range(1, 256):
         turn, colour = divmod(number - 1, len(_OKABE_ITO))
@@ -32,12 +32,12 @@ def _make_palette() -> np.ndarray:
 
 
 PALETTE = _make_palette()
-"""``(256, 3)`` uint8 RGB: ``PALETTE[n]`` is object ``n``'s colour; 0 (background) is black. All are distinct."""
+"""``(256, 3)`` uint8 RGB: ``PALETTE[n]`` is the colour of object ``n``; 0 (background) is black. All colours differ."""
 PALETTE.setflags(write=False)
 
 
 def dicom_cielab(rgb: np.ndarray) -> list[int]:
-    """An sRGB colour as DICOM encodes CIELab: PS3.3 C.10.7.1.1, D50 white point.
+    """Convert an sRGB colour to the CIELab encoding of DICOM: PS3.3 C.10.7.1.1, D50 white point.
 
     Args:
         rgb: ``(3,)`` uint8.

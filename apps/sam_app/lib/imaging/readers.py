@@ -1,4 +1,4 @@
-"""The one way from a file or folder to a :class:`~lib.imaging.image.MedicalImage`."""
+"""The only entry point from a file or folder to a :class:`~lib.imaging.image.MedicalImage`."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from lib.imaging.formats.tiff import read_tiff
 from lib.imaging.image import MedicalImage, UnsupportedImageError
 
 DEFAULT_MAX_PIXELS = 512 * 512 * 2048
-"""Some 2,000 CT slices: 1 GiB as 16-bit values."""
+"""About 2,000 CT slices: 1 GiB as 16-bit values."""
 DEFAULT_MAX_FRAMES = 4096
 _MEMORY, _SECONDS = 64 * 2**20, 10.0
-"""What reading a header may take; the rest is claimed by it."""
+"""Memory and time for reading a header; the reader claims the rest after that."""
 
 
 def read_image(
     path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES
 ) -> MedicalImage:
-    """Read an image, a multi-frame image or a volume; its format is found from its content, never from its name.
+    """Read an image, a multi-frame image or a volume; the format is detected from the content, never from the name.
 
     Args:
         path: A PNG, JPEG, TIFF, BMP, DICOM, NIfTI (``.nii``, ``.nii.gz``) or NRRD file, or a folder that holds one
             DICOM series.
-        max_pixels: The most pixels (frames x rows x columns) that are read; checked from the header, before
-            anything is decoded.
-        max_frames: The most frames, slices or pages that are read; checked likewise.
+        max_pixels: The most pixels (frames x rows x columns) to read; checked against the header before anything is
+            decoded.
+        max_frames: The most frames, slices or pages to read; checked in the same way.
 
     Returns:
         The image: modality values or RGB, voxel ``(i, j, k)`` at ``frames[k, j, i]``, the affine in RAS+ mm.
 
     Raises:
-        UnsupportedImageError: Something else; the message says what was found.
+        UnsupportedImageError: Not one of these formats or variants; the message says what was found.
         CorruptImageError: Truncated, damaged or contradictory.
         ImageTooLargeError: More than ``max_pixels`` or ``max_frames``.
-        MemoryBusyError: Others use the memory that it needs.
-        TimeLimitError: The current clock's time is up.
-        OSError: The file itself cannot be opened. For any content that can be opened there is no other error.
+        MemoryBusyError: The memory that it needs is in use by other requests.
+        TimeLimitError: The current clock's time has run out.
+        OSError: The file itself cannot be opened. Once it can be opened, its content causes no other error than these.
     """
     limits = SizeLimits(max_pixels, max_frames)
     if not os.path.isdir(path):
-        with open(path, "rb"):  # whatever keeps it from being opened is said by the system's own error
+        with open(path, "rb"):  # if it cannot be opened, raise the system's own error here
             pass
     return isolated(_read, os.path.abspath(path), limits, memory=_MEMORY, seconds=_SECONDS)
 
 
 def _read(path: str, limits: SizeLimits) -> MedicalImage:
-    """In a worker process."""
+    """Read an image; runs in a worker process."""
     if os.path.isdir(path):
         return read_dicom_series(path, limits=limits)
     with open(path, "rb") as file:

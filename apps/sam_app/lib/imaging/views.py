@@ -1,4 +1,4 @@
-"""Pictures of a segmentation for people: the image with its objects filled or outlined, as PNG."""
+"""Pictures of a segmentation for users: the image with its objects filled or outlined, as PNG."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LEVEL = 2
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
-    """Fill the objects with their colours, half transparent.
+    """Fill the objects of an image with their colours, semi-transparently.
 
     Args:
         image: ``(rows, columns, 3)`` uint8 RGB.
         labels: ``(rows, columns)`` uint8 object numbers, 0 for background.
-        alpha: Share of the colour, from 0 (none) to 1 (nothing of the image).
+        alpha: Opacity of the colours, from 0 (only the image) to 1 (only the colours).
 
     Returns:
-        ``(rows, columns, 3)`` uint8, a new array; pixels of the background are those of ``image``.
+        ``(rows, columns, 3)`` uint8, a new array; background pixels are those of ``image``.
 
     Raises:
-        ValueError: Shapes or dtypes do not fit, or ``alpha`` is not in [0, 1].
+        ValueError: Shapes or dtypes do not match, or ``alpha`` is not in [0, 1].
     """
     _check(image, labels)
     if not 0 <= alpha <= 1:
@@ -41,10 +41,11 @@ def overlay(image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.
 
 
 def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Draw the objects' boundaries: one pixel in the object's colour and, within it, one black pixel.
+    """Draw the objects' boundaries: one pixel in the object's colour and, inside of it, one black pixel.
 
-    Both lie inside the object, so nothing outside it is hidden, and one of the two stands out on any background. An
-    object that touches the image's edge is closed along it. Of objects too thin for both lines the colour remains.
+    Both lines are inside the object, so that nothing outside is hidden, and one of them is visible on any background.
+    An object that touches the image's edge is closed along the edge. Objects too thin for both lines have only the
+    coloured one.
 
     Args:
         image: ``(rows, columns, 3)`` uint8 RGB.
@@ -54,7 +55,7 @@ def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         ``(rows, columns, 3)`` uint8, a new array.
 
     Raises:
-        ValueError: Shapes or dtypes do not fit.
+        ValueError: Shapes or dtypes do not match.
     """
     _check(image, labels)
     outer = _boundary(labels)
@@ -66,21 +67,21 @@ def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """Encode an image or a label map.
+    """Encode an image or a label map as PNG, without Pillow.
 
-    Pillow tries five filters on each row, which takes longer than the compression. Here all rows have the same one:
-    for pictures the difference to the pixel on the left, none for label maps. This is 2.5 times as fast; files of
-    pictures are a tenth larger.
+    Pillow tries five filters on each row, which takes longer than the compression. Here all rows have the same filter:
+    the difference to the pixel on the left for pictures, none for label maps. This is 2.5 times as fast; files of
+    pictures are 10 % larger.
 
     Args:
-        array: ``(rows, columns)`` uint8, written as 8-bit grey with its values as they are (object numbers of a label
-            map), or ``(rows, columns, 3)`` uint8, written as RGB.
+        array: ``(rows, columns)`` uint8, written unchanged as 8-bit grey (the object numbers of a label map), or
+            ``(rows, columns, 3)`` uint8, written as RGB.
 
     Returns:
         The PNG file's bytes (ISO/IEC 15948).
 
     Raises:
-        ValueError: Another shape or dtype, or no pixel.
+        ValueError: Another shape or dtype, or no pixels.
     """
     shape_fits = array.ndim in (2, 3) and array.shape[2:] in ((), (3,)) and array.size > 0
     if array.dtype != np.uint8 or not shape_fits:
@@ -98,7 +99,9 @@ def encode_png(array: np.ndarray) -> bytes:
 
 
 def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read back what :func:`encode_png` made, and this program wrote: Pillow's bound on foreign pictures does not hold.
+    """Read a PNG file that :func:`encode_png` made.
+
+    Only for files that this program wrote: Pillow's pixel limit, which protects against foreign files, does not apply.
 
     Args:
         path: The PNG file.
@@ -107,24 +110,27 @@ def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
         ``(rows, columns)`` or ``(rows, columns, 3)`` uint8.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with PngImageFile(path) as picture:
         return np.asarray(picture)
 
 
 def grey_to_rgb(grey: np.ndarray) -> np.ndarray:
-    """``(rows, columns)`` uint8 to ``(rows, columns, 3)``, a new array. Pillow is several times as fast as NumPy."""
+    """Convert ``(rows, columns)`` uint8 to ``(rows, columns, 3)``, a new array.
+
+    Pillow does this several times as fast as NumPy.
+    """
     return np.array(Image.fromarray(grey).convert("RGB"))
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk: length, type, data and their CRC."""
+    """Return a PNG chunk: length, type, data and their CRC."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def _boundary(labels: np.ndarray) -> np.ndarray:
-    """``(rows, columns)`` bool: pixels of an object one of whose four neighbours is not of it."""
+    """Return ``(rows, columns)`` bool: object pixels of which one of the four neighbours belongs to something else."""
     padded = np.pad(labels, 1)
     differs = np.zeros(labels.shape, dtype=bool)
     for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
@@ -133,7 +139,7 @@ def _boundary(labels: np.ndarray) -> np.ndarray:
 
 
 def _check(image: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ``ValueError`` unless an RGB image and a label map fit each other."""
+    """Raise ``ValueError`` unless an RGB image and a label map have the right dtypes and the same size."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"the image must be (rows, columns, 3) of uint8, not {image.shape} of {image.dtype}")
     if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
