@@ -85,13 +85,13 @@ NO_VOLUMES = {
         [one for e in (3.0, 6.0) for t in (1, 2) for one in stack(EchoTime=e, TemporalPositionIdentifier=t)],
         "differ in Temporal Position Identifier .* and Echo Time",
     ),
-    "echoes between one another": (
+    "interleaved echoes": (
         [*stack(step=5, EchoNumbers=1), *stack(step=5, start=2.5, EchoNumbers=2)],
-        r"2 values \(6, 6 times\) of Echo Number.* lie between one another",
+        r"2 values \(6, 6 times\) of Echo Number.* are interleaved",
     ),
-    "acquisitions between one another": (
+    "interleaved acquisitions": (
         [*stack(AcquisitionNumber=1), *stack(start=1.0, AcquisitionNumber=2)],
-        "Acquisition Number .* lie between one another",
+        "Acquisition Number .* are interleaved",
     ),
     "frames of reference": ([*stack(5), at(12.5, FrameOfReferenceUID="1.2.3.77")], "Frame of Reference UID"),
     "one without a place": ([*stack(), {"ImagePositionPatient": None}], "6 of them have a valid Image Position"),
@@ -151,7 +151,7 @@ def test_the_same_instance_twice_counts_once_and_that_is_said(series):
     shutil.copy(folder / "037", folder / "again")
     image = read_image(folder)
     assert image.frame_count == 6
-    assert image.notes == ("1 of 7 files repeat an instance and were left out",)
+    assert image.notes == ("1 of 7 files repeat an instance and were skipped",)
     assert len(read_series_grid(folder).sources) == 6
 
 
@@ -168,7 +168,7 @@ def test_bad_files_among_the_slices_are_left_out(series):
     (folder / "folder.dcm").mkdir()
     image = read_image(folder)
     assert image.frame_count == 6 and image.positions is None
-    assert image.notes == ("1 of 7 DICOM files are damaged and were left out",)
+    assert image.notes == ("1 of 7 DICOM files are damaged and were skipped",)
 
 
 def test_nothing_but_damaged_files(series):
@@ -293,9 +293,9 @@ SEVERAL = {
         [frame(3.0, content={"TemporalPositionIndex": t}) for t in (1, 2, 3)],
         "3 frames .* 1 place",
     ),
-    "stacks between one another": (
+    "interleaved stacks": (
         [frame(2 * z + s, content={"StackID": str(s)}) for z in HEIGHTS for s in (0.0, 2.5)],
-        "Stack ID .* lie between one another",
+        "Stack ID .* are interleaved",
     ),
     "odd frames first": ([frame(z) for z in (0.0, 5.0, 10.0, 2.5, 7.5)], "not in the order"),
 }

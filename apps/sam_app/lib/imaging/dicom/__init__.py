@@ -1,1 +1,1 @@
-"""DICOM images read, and the DICOM objects that are made of them."""
+"""Reading of DICOM images, and the DICOM objects that are derived from them."""

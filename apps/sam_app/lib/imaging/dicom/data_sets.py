@@ -1,4 +1,4 @@
-"""DICOM data sets from and to PS3.10 files."""
+"""Reading and writing of DICOM data sets as PS3.10 files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 
-# Values that the standard does not allow are read, and copied into what is derived, as they are: archives are full of
-# them. pydicom's warnings would quote patient data.
+# Read values that the standard does not allow, and copy them unchanged into derived objects: archives are full of them.
+# pydicom's warnings would quote patient data.
 settings.reading_validation_mode = settings.writing_validation_mode = IGNORE
 
 _DAMAGED = "the DICOM file is truncated or damaged"
 _MAX_INFLATED_BYTES = 2 * 1024**3
 _COPIES_WHEN_INFLATED = 4
-"""By zlib as it grows, as a stream, and its pixel data."""
+"""Copies of the inflated data: zlib's growing buffer, the stream and the pixel data."""
 _CHUNK = 1024 * 1024
 _PIXEL_DATA = 0x7FE00010
 _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
@@ -40,15 +40,15 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
     """Read a DICOM file, with or without preamble.
 
     Args:
-        source: Its bytes, or the open file at its start.
-        stop_before_pixels: Leave Pixel Data out.
+        source: The file's bytes, or the open file at its start.
+        stop_before_pixels: Do not read Pixel Data.
 
     Returns:
-        The data set. ``file_meta`` has a Transfer Syntax UID, found from the encoding where the file states none.
-        Elements at the root that cannot be decoded are left out, unless they describe the pixels (group 0028).
+        The data set. ``file_meta`` has a Transfer Syntax UID; if the file does not state one, it is detected from the
+        encoding. Root elements that cannot be decoded are removed, unless they describe the pixels (group 0028).
 
     Raises:
-        UnsupportedImageError: Compressed pixels whose transfer syntax is not stated.
+        UnsupportedImageError: Compressed pixels without a stated transfer syntax.
         CorruptImageError: Not a DICOM data set, or damaged.
         ImageTooLargeError: A deflated data set that inflates to more than 2 GiB.
     """
@@ -56,12 +56,12 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
     with corrupt_on_failure(_DAMAGED):
         meta = _read_meta(stream)
         if meta is not None and not str(meta.get("TransferSyntaxUID") or "").strip():
-            stream = io.BytesIO(stream.read())  # pydicom would take an empty syntax for explicit VR, little endian
+            stream = io.BytesIO(stream.read())  # pydicom would read an empty syntax as explicit VR, little endian
         else:
             stream.seek(0)
             meta = None
         dataset = _parse(stream, stop_before_pixels)
-        dataset.filename = ""  # a header travels further than the path it came from
+        dataset.filename = ""  # headers are passed on; the file's path must not be
         if meta is not None or not hasattr(dataset, "file_meta"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset(meta or {})
         if not dataset.file_meta.get("TransferSyntaxUID"):
@@ -79,8 +79,8 @@ def to_bytes(dataset: Dataset) -> bytes:
     """Encode a data set as a file: preamble, File Meta Information, data set (PS3.10 section 7).
 
     Args:
-        dataset: With SOP Class UID, SOP Instance UID and ``file_meta.TransferSyntaxUID``. Its File Meta Information
-            is completed in place.
+        dataset: Must have SOP Class UID, SOP Instance UID and ``file_meta.TransferSyntaxUID``. Its File Meta
+            Information is completed in place.
 
     Returns:
         The file's bytes.
@@ -91,31 +91,36 @@ def to_bytes(dataset: Dataset) -> bytes:
 
 
 def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a data set as a file that is there whole or not at all; not brought down to the disk.
+    """Write a data set to a file atomically, without syncing it to the disk.
+
+    After a power cut the file may be lost.
 
     Args:
         dataset: As for :func:`to_bytes`.
-        path: The file, replaced if it is there.
+        path: The file; an existing one is replaced.
     """
     with replacing(Path(path), durable=False) as file:
         file.write(to_bytes(dataset))
 
 
 def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
-    """Parse a file whose compressed pixel data may lack the delimiter at their end (PS3.5 A.4), and nothing else."""
+    """Parse a file; accept one that ends without the sequence delimiter of its compressed pixel data (PS3.5 A.4).
+
+    Nothing else may be missing.
+    """
     dataset: Dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
     if dataset:
         return dataset
-    stream.seek(0)  # of a file that ends too early pydicom returns nothing
+    stream.seek(0)  # pydicom returned nothing because the file ends too early
     completed = pydicom.dcmread(io.BytesIO(stream.read() + _SEQUENCE_DELIMITER), force=True)
-    is_whole = completed and max(completed.keys()) == _PIXEL_DATA and completed["PixelData"].is_undefined_length
-    return completed if is_whole else dataset
+    is_complete = completed and max(completed.keys()) == _PIXEL_DATA and completed["PixelData"].is_undefined_length
+    return completed if is_complete else dataset
 
 
 def _read_meta(stream: BinaryIO) -> Dataset | None:
-    """The File Meta Information, behind which the stream then is; None if there is no preamble.
+    """Read the File Meta Information and leave the stream after it; return None if there is no preamble.
 
-    A deflated data set is inflated piece by piece, only to see that it stays within the limit.
+    A deflated data set is inflated in pieces that are discarded, only to check that it stays within the limit.
     """
     stream.seek(0)
     if stream.read(132)[128:] != b"DICM":
@@ -134,7 +139,7 @@ def _read_meta(stream: BinaryIO) -> Dataset | None:
 
 
 def _check_native(dataset: Dataset) -> None:
-    """Without a transfer syntax only pixels that are not compressed can be read: PS3.5 A.4 gives those no length."""
+    """Refuse compressed pixels, which have no defined length (PS3.5 A.4), in a file without a transfer syntax."""
     if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
         raise UnsupportedImageError(
             "the DICOM file does not state its transfer syntax (0002,0010), by which its compressed pixels are read"
@@ -142,9 +147,9 @@ def _check_native(dataset: Dataset) -> None:
 
 
 def _drop_undecodable(dataset: Dataset) -> None:
-    """Decode each element at the root once, and leave out those that cannot be, but for what describes pixels."""
+    """Decode each root element once and remove those that cannot be decoded, except those that describe pixels."""
     for tag in [tag for tag in dataset.keys() if tag.group != 0x0028]:  # noqa: SIM118 (a Dataset iterates elements)
         try:
             dataset[tag]
-        except Exception:  # whatever the value provokes; without the element the rest is still good
+        except Exception:  # any exception; without this element the rest can still be used
             del dataset[tag]

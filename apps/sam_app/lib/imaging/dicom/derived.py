@@ -1,4 +1,4 @@
-"""What every DICOM object derived here shares with its source: the patient, the study and the references."""
+"""Attributes that every DICOM object derived here shares with its source: patient, study and references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REQUIRED = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-"""Type 2 in the Patient (PS3.3 C.7.1.1) and General Study (C.7.2.1) modules: there, if need be empty."""
+"""Type 2 in the Patient (PS3.3 C.7.1.1) and General Study (C.7.2.1) modules: always present, possibly empty."""
 
 _OPTIONAL = (
     # Patient module
@@ -89,14 +89,14 @@ _VALID = {
 
 
 def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
-    """Give ``target`` the patient and study of ``source``, as UTF-8.
+    """Copy the patient and study attributes of ``source`` to ``target``, encoded as UTF-8.
 
-    Values are copied deep, so the two share no state. Dates, times and a sex that the standard does not allow become
-    empty, numbers that are none are left out, all else is copied as it is. Without a source nothing is made up: the
-    attributes that must be there are empty and the study is new.
+    Values are copied deeply, so that the two share no state. Dates, times and a sex that the standard does not allow
+    become empty, invalid numbers are skipped, everything else is copied unchanged. Without a source no values are
+    invented: required attributes are empty and the study is new.
 
     Args:
-        source: A header of the patient's study; None for an image without one.
+        source: A header of the patient's study; None for an image that has none.
         target: Changed in place; its Specific Character Set becomes UTF-8 (PS3.3 C.12.1.1.2).
     """
     target.SpecificCharacterSet = "ISO_IR 192"
@@ -107,7 +107,7 @@ def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
     for keyword in _OPTIONAL:
         value = _copied(source, keyword)
         if value is not None:
-            with suppress(ValueError, TypeError, ArithmeticError):  # a text where a number belongs: "70,5"
+            with suppress(ValueError, TypeError, ArithmeticError):  # text instead of a number, e.g. "70,5"
                 setattr(target, keyword, value)
     if target.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in target:
         target.DeidentificationMethod = target.get("DeidentificationMethod") or "not stated by the source"
@@ -116,12 +116,12 @@ def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
 
 
 def set_instance_time(dataset: Dataset, instance_time: datetime) -> None:
-    """Set when the series, its content and the instance were made.
+    """Set the dates and times at which the series, its content and the instance were created.
 
     Args:
         dataset: Changed in place.
-        instance_time: With a time zone, Timezone Offset From UTC (0008,0201) is not written: it would also hold for
-            the study's times, which come from the source. Give local time.
+        instance_time: Local time. Even if it has a time zone, Timezone Offset From UTC (0008,0201) is not written: it
+            would also apply to the study's times, which come from the source.
     """
     date, time = instance_time.strftime("%Y%m%d"), instance_time.strftime("%H%M%S.%f")
     for what in ("Series", "Content", "InstanceCreation"):
@@ -130,7 +130,7 @@ def set_instance_time(dataset: Dataset, instance_time: datetime) -> None:
 
 
 def source_reference(source: Dataset, frame: int | None) -> Dataset:
-    """Refer to the instance, and the frame if it has several, that an object was derived from.
+    """Return a reference to the instance, and the frame if it has several, that an object was derived from.
 
     Args:
         source: A header.
@@ -153,7 +153,7 @@ def source_reference(source: Dataset, frame: int | None) -> Dataset:
 
 
 def instance_reference(source: Dataset) -> Dataset:
-    """An item with the SOP class and instance of ``source``: PS3.3 table 10-11."""
+    """Return an item with the SOP class and SOP instance UIDs of ``source``: PS3.3 table 10-11."""
     item = Dataset()
     item.ReferencedSOPClassUID = str(source.SOPClassUID)
     item.ReferencedSOPInstanceUID = str(source.SOPInstanceUID)
@@ -161,17 +161,17 @@ def instance_reference(source: Dataset) -> Dataset:
 
 
 def is_referable(source: Dataset) -> bool:
-    """Whether ``source`` states its SOP class, instance, series and study."""
-    wanted = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-    return all(value_of(source, key) for key in wanted)
+    """Return whether ``source`` states its SOP class, instance, series and study."""
+    required = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    return all(value_of(source, key) for key in required)
 
 
 def copy_lossy_compression(source: Dataset, target: Dataset) -> None:
-    """Say of ``target`` that its source was once compressed with loss, and how: PS3.3 C.7.6.1.1.5.
+    """Record in ``target`` that its source was compressed with loss, and how: PS3.3 C.7.6.1.1.5.
 
     Args:
-        source: A header; the method is that of its transfer syntax where it does not state one.
-        target: Changed in place; nothing is set unless the source states a loss.
+        source: A header; if it does not state the method, that of its transfer syntax is used.
+        target: Changed in place; nothing is set unless the source states lossy compression.
     """
     if value_of(source, "LossyImageCompression") != "01":
         return
@@ -186,7 +186,7 @@ def copy_lossy_compression(source: Dataset, target: Dataset) -> None:
 
 
 def _copied(source: Dataset, keyword: str) -> Any:
-    """A value free of ties to ``source`` and its character set; None if it is absent, empty or undecodable."""
+    """Return a copy of a value, independent of ``source``'s character set; None if absent, empty or undecodable."""
     value = value_of(source, keyword)
     if value is None or (not isinstance(value, (int, float)) and len(value) == 0):
         return None
@@ -197,14 +197,17 @@ def _copied(source: Dataset, keyword: str) -> Any:
 
 
 def _recoded(element: DataElement) -> Any:
-    """A deep copy of an element's value; items of sequences are decoded, for raw ones keep their old encoding."""
+    """Return a deep copy of an element's value.
+
+    Items of sequences are decoded, because undecoded items would keep their old encoding.
+    """
     if element.VR == "SQ":
         return DicomSequence([_recoded_item(item) for item in element.value])
     return copy.deepcopy(element.value)
 
 
 def _recoded_item(item: Dataset) -> Dataset:
-    """A sequence item, copied."""
+    """Return a decoded copy of a sequence item."""
     copied = Dataset()
     for element in item:
         copied.add_new(element.tag, element.VR, _recoded(element))

@@ -1,4 +1,4 @@
-"""Where a DICOM image lies in the patient: planes of frames, and the affine of a stack of them."""
+"""Position of DICOM images in the patient: planes of frames, and the affine of a stack of planes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lib.imaging.dicom.pixel_spacing import pixel_spacing, slice_step
 from lib.imaging.image import LPS_TO_RAS, place_tolerance
 
 UNKNOWN_SPACING = (1.0, 1.0)
-"""mm between rows and columns, as in ITK, of an image that does not say it."""
+"""mm between rows and columns of an image that does not state its spacing; the same as in ITK."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One frame's plane in the patient coordinate system (LPS, mm): DICOM PS3.3 C.7.6.2.
+    """Plane of one frame in the patient coordinate system (LPS, mm): DICOM PS3.3 C.7.6.2.
 
     Args:
         position: ``(3,)`` centre of the first pixel, Image Position (Patient).
@@ -26,7 +26,8 @@ class Plane:
         column_direction: ``(3,)`` unit vector of increasing row index ``j``, second half.
         row_spacing: mm between rows (along ``j``), first value of Pixel Spacing.
         column_spacing: mm between columns (along ``i``), second value.
-        thickness: mm along the normal that a lone frame takes: Spacing Between Slices or Slice Thickness, else None.
+        thickness: mm along the normal that a single frame covers: Spacing Between Slices or Slice Thickness; None if
+            neither is stated.
     """
 
     position: np.ndarray
@@ -42,12 +43,15 @@ class Plane:
         return np.cross(self.row_direction, self.column_direction)
 
     def moved(self, distance: float) -> Plane:
-        """The plane, moved along its normal by ``distance`` mm."""
+        """Return the plane moved along its normal by ``distance`` mm."""
         return replace(self, position=self.position + self.normal * distance)
 
 
 def axes_of(dataset: Dataset, frame: int = 0) -> np.ndarray | None:
-    """``(2, 3)`` unit vectors (LPS) of increasing column and row; None unless they are stated and perpendicular."""
+    """Return the directions of increasing column and row index of a frame.
+
+    ``(2, 3)`` unit vectors (LPS); None unless the header states two perpendicular ones.
+    """
     orientation = numbers(_placed(dataset, "PlaneOrientationSequence", frame), "ImageOrientationPatient")
     if len(orientation) != 6:
         return None
@@ -59,22 +63,22 @@ def axes_of(dataset: Dataset, frame: int = 0) -> np.ndarray | None:
 
 
 def position_of(dataset: Dataset, frame: int = 0) -> np.ndarray | None:
-    """``(3,)`` centre of a frame's first pixel (LPS, mm); None if it is not stated."""
+    """Return the centre of a frame's first pixel, ``(3,)`` LPS mm; None if it is not stated."""
     position = numbers(_placed(dataset, "PlanePositionSequence", frame), "ImagePositionPatient")
     return np.array(position) if len(position) == 3 else None
 
 
 def plane_of(dataset: Dataset, frame: int = 0, *, default_spacing: tuple[float, float] | None = None) -> Plane | None:
-    """The plane of a frame.
+    """Return the plane of a frame, if the header states it.
 
     Args:
         dataset: An image's header.
-        frame: 0-based. Looked up in the functional groups of enhanced objects (PS3.3 C.7.6.16) or in the detector's
-            description of an NM image (C.8.4.11); else the attributes at the root hold for it.
-        default_spacing: What the pixel spacing is where it is not stated.
+        frame: 0-based. Its attributes are read from the functional groups of enhanced objects (PS3.3 C.7.6.16) or from
+            the detector's description of an NM image (C.8.4.11), otherwise from the root of the header.
+        default_spacing: Pixel spacing to use if none is stated.
 
     Returns:
-        None unless position, orientation (two perpendicular unit vectors) and pixel spacing are all there.
+        The plane; None unless position, orientation (two perpendicular unit vectors) and pixel spacing are all known.
     """
     position, axes = position_of(dataset, frame), axes_of(dataset, frame)
     spacing = pixel_spacing(dataset, frame) or default_spacing
@@ -88,14 +92,14 @@ def plane_of(dataset: Dataset, frame: int = 0, *, default_spacing: tuple[float, 
 def frame_planes(
     dataset: Dataset, frame_count: int, *, default_spacing: tuple[float, float] | None = None
 ) -> list[Plane] | None:
-    """The planes of all frames of an instance, None unless each has one.
+    """Return the planes of all frames of an instance; None unless each frame has one.
 
-    Where frames share one plane at the root, RT Dose's Grid Frame Offset Vector (PS3.3 C.8.8.3.2) or Spacing Between
-    Slices moves them along the normal.
+    If the frames share one plane at the root, each is moved along the normal by RT Dose's Grid Frame Offset Vector
+    (PS3.3 C.8.8.3.2) or by Spacing Between Slices.
 
     Args:
         dataset: An image's header.
-        frame_count: How many frames it has.
+        frame_count: Number of its frames.
         default_spacing: As for :func:`plane_of`.
     """
     if "PerFrameFunctionalGroupsSequence" not in dataset:
@@ -112,18 +116,19 @@ def frame_planes(
 
 
 def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where a stack of parallel planes lies.
+    """Return the affine of a stack of parallel planes, and their positions if the affine does not fit them all.
 
-    The affine's step along ``k`` is the mean one, from the first plane to the last, so that a gantry's tilt is in it
-    (a sheared affine), if by it no plane lies off its place by more than :func:`~lib.imaging.image.place_tolerance`.
-    Else planes are missing or unevenly spaced, and the step is the median one.
+    The affine's step along ``k`` is the mean step from the first plane to the last, so that it includes a gantry tilt
+    (a sheared affine), if this puts no plane off its position by more than :func:`~lib.imaging.image.place_tolerance`.
+    Otherwise planes are missing or unevenly spaced, and the step is the median one.
 
     Args:
-        planes: In order of ``k``, one at least. One alone is stepped along its normal by its thickness, else by 1 mm.
+        planes: In order of ``k``, at least one. The step of a single plane is its thickness along its normal, or 1 mm
+            if unknown.
 
     Returns:
-        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+, and, unless that holds for all planes, their
-        positions, ``(K, 3)`` in RAS+ mm.
+        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+; and the planes' positions, ``(K, 3)`` in RAS+
+        mm, or None if the affine fits them all.
     """
     positions = np.array([plane.position for plane in planes])
     if len(planes) == 1:
@@ -138,10 +143,12 @@ def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def affine_without_place(dataset: Dataset) -> np.ndarray:
-    """The affine of an image of which not all is stated, as ITK has it: see :class:`lib.imaging.image.MedicalImage`.
+    """Return the affine of an image whose position is not fully stated; missing values are ITK's defaults.
+
+    See :class:`lib.imaging.image.MedicalImage`.
 
     Args:
-        dataset: A header; what it states of spacing, orientation and position holds.
+        dataset: A header; the spacing, orientation and position that it states are used.
 
     Returns:
         ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+.
@@ -164,7 +171,7 @@ def _affine(plane: Plane, step: np.ndarray) -> np.ndarray:
 
 
 def _placed(dataset: Dataset, sequence: str, frame: int) -> Dataset:
-    """Where a frame's position and orientation are."""
+    """Return the data set that states a frame's position or orientation."""
     found = functional_group(dataset, sequence, frame)
     detectors = value_of(dataset, "DetectorInformationSequence") or []
     return detectors[0] if found is dataset and len(detectors) == 1 else found

@@ -1,4 +1,4 @@
-"""Attributes of a DICOM header as checked numbers, wherever a classic or an enhanced object keeps them."""
+"""Attributes of a DICOM header as checked numbers, wherever a classic or an enhanced object stores them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lib.imaging.image import CorruptImageError
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """An attribute's value; None if it is absent, empty or cannot be decoded."""
+    """Return an attribute's value; None if it is absent, empty or cannot be decoded."""
     try:
         value = dataset.get(keyword)
-    except Exception:  # a lazily decoded element raises whatever its content provokes
+    except Exception:  # elements are decoded lazily; invalid content can raise any exception
         return None
     return None if value is None or (isinstance(value, str) and not value) else value
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """A numeric attribute's values; empty if it is absent, empty, not numeric or not finite."""
+    """Return a numeric attribute's values; empty if it is absent, empty, not numeric or not finite."""
     value = value_of(dataset, keyword)
     if value is None:
         return ()
@@ -33,13 +33,13 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def integer(dataset: Dataset, keyword: str, *, default: int | None = None, minimum: int = 0) -> int:
-    """An attribute that must be one whole number.
+    """Return an attribute that must be a single whole number.
 
     Args:
         dataset: A header.
         keyword: The attribute.
-        default: What holds when the attribute is absent or empty; None if it must be there.
-        minimum: The least valid value.
+        default: Value if the attribute is absent or empty; None if it must be present.
+        minimum: The smallest valid value.
 
     Raises:
         CorruptImageError: Absent without a default, or not a whole number of at least ``minimum``.
@@ -57,7 +57,7 @@ def integer(dataset: Dataset, keyword: str, *, default: int | None = None, minim
 
 
 def functional_group(dataset: Dataset, sequence: str, frame: int) -> Dataset:
-    """The item that holds a frame's attributes: DICOM PS3.3 C.7.6.16.
+    """Return the item that holds a frame's attributes: DICOM PS3.3 C.7.6.16.
 
     Args:
         dataset: An image's header.
@@ -66,7 +66,7 @@ def functional_group(dataset: Dataset, sequence: str, frame: int) -> Dataset:
 
     Returns:
         The macro's item in the frame's functional groups, else in the shared ones, else ``dataset`` itself (where
-        classic objects keep the same attributes).
+        classic objects store the same attributes).
     """
     per_frame = value_of(dataset, "PerFrameFunctionalGroupsSequence") or []
     shared = value_of(dataset, "SharedFunctionalGroupsSequence") or []

@@ -12,36 +12,36 @@ from lib.imaging.image import CorruptImageError
 
 
 def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
-    """Read a table that stored values are looked up in.
+    """Read a lookup table for stored pixel values.
 
     Args:
-        item: Holds the table.
+        item: The data set or sequence item that holds the table.
         dataset: The image's header, for its byte order and Pixel Representation.
-        descriptor: Keyword of the table's descriptor (count, first stored value mapped, bits).
+        descriptor: Keyword of the table's descriptor (number of entries, first stored value mapped, bits).
         data: Keyword of the table's data.
 
     Returns:
-        ``(count,)`` uint16 entries and the stored value that the first one is for; lower and higher stored values get
-        the first and the last entry.
+        ``(count,)`` uint16 entries, and the stored value that the first entry is for; lower stored values get the first
+        entry, values above the last entry get the last.
 
     Raises:
-        CorruptImageError: As :func:`read_entries`.
+        CorruptImageError: As for :func:`read_entries`.
     """
     entries, first = read_entries(item, dataset, descriptor=descriptor, data=data)
     return entries, int(as_represented(first, dataset))
 
 
 def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
-    """Read a table of 8- or 16-bit entries.
+    """Read a lookup table of 8- or 16-bit entries.
 
     Args:
-        item: Holds the table.
+        item: The data set or sequence item that holds the table.
         dataset: The image's header, for its byte order.
-        descriptor: Keyword of the table's descriptor (count, first value mapped, bits).
+        descriptor: Keyword of the table's descriptor (number of entries, first value mapped, bits).
         data: Keyword of the table's data.
 
     Returns:
-        ``(count,)`` uint16 entries and the first value mapped, with the sign that it is stated with.
+        ``(count,)`` uint16 entries, and the first value mapped, with the sign that the descriptor states.
 
     Raises:
         CorruptImageError: The table is missing or has fewer entries than the descriptor says.
@@ -50,7 +50,7 @@ def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str)
     values: Any = value_of(item, data)
     if len(description) != 3 or values is None:
         raise CorruptImageError("a lookup table of the DICOM image is damaged")
-    count = int(description[0]) % 2**16 or 2**16  # as SS, more than 32767 entries are a negative number
+    count = int(description[0]) % 2**16 or 2**16  # stored as SS, a count above 32767 is negative
     if isinstance(values, bytes):
         order = ">" if dataset.original_encoding[1] is False else "<"
         words = description[2] > 8 or len(values) >= 2 * count
@@ -66,12 +66,15 @@ def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str)
 
 
 def apply_lut(stored: np.ndarray, table: np.ndarray, first_mapped: int) -> np.ndarray:
-    """Look stored values (any shape) up in a table of :func:`read_lut`."""
+    """Look up stored values (any shape) in a table from :func:`read_lut`."""
     return table[np.clip(stored.astype(np.int64) - first_mapped, 0, len(table) - 1)]
 
 
 def as_represented(value: float, dataset: Dataset) -> float:
-    """A value of VR US or SS, read with the sign that Pixel Representation gives it (writers mix them up)."""
+    """Return a value of VR US or SS with the sign that Pixel Representation requires.
+
+    Many writers confuse the two VRs.
+    """
     bits = integer(dataset, "BitsAllocated", minimum=1)
     if integer(dataset, "PixelRepresentation", default=0) == 1:
         if value >= 2**15 and bits < 16:

@@ -1,4 +1,4 @@
-"""From stored values to modality values (Hounsfield units for CT): the Modality LUT of DICOM PS3.3 C.11.1.
+"""Modality LUT: from stored values to modality values (Hounsfield units for CT), DICOM PS3.3 C.11.1.
 
 In enhanced objects it is the Pixel Value Transformation macro (C.7.6.16.2.9).
 """
@@ -23,13 +23,13 @@ _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage)
 
 @dataclass(frozen=True, eq=False)
 class ModalityTransform:
-    """One frame's step from stored to modality values.
+    """Transform of one frame from stored values to modality values.
 
     Args:
         slope: Rescale Slope (0028,1053).
         intercept: Rescale Intercept (0028,1052).
-        table: Modality LUT Data (0028,3006), which then holds instead of slope and intercept; else None.
-        first_mapped: The stored value of the table's first entry.
+        table: Modality LUT Data (0028,3006), used instead of slope and intercept; None if there is none.
+        first_mapped: Stored value of the table's first entry.
     """
 
     slope: float = 1.0
@@ -38,13 +38,13 @@ class ModalityTransform:
     first_mapped: int = 0
 
     def value(self, stored: float) -> float:
-        """The modality value of one stored value."""
+        """Return the modality value of one stored value."""
         if self.table is None:
             return stored * self.slope + self.intercept
         return float(self.table[int(np.clip(stored - self.first_mapped, 0, len(self.table) - 1))])
 
     def output_type(self, low: int, high: int) -> np.dtype:
-        """The smallest dtype that holds the modality values of stored values from ``low`` to ``high``."""
+        """Return the smallest dtype that holds the modality values of stored values from ``low`` to ``high``."""
         if self.table is not None:
             return self.table.dtype
         if self.slope != int(self.slope) or self.intercept != int(self.intercept):
@@ -65,20 +65,19 @@ class ModalityTransform:
 
 
 def to_modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Apply each frame's Modality LUT.
+    """Apply each frame's Modality LUT to its stored values.
 
     Args:
         stored: ``(K, rows, columns)`` stored values.
         dataset: The image's header.
 
     Returns:
-        ``(K, rows, columns)``: integers, if slope and intercept are whole numbers, of the smallest dtype that holds
-        every value that Bits Stored allows (from 16 bits on: every value there is); else float32 (float64 above
-        24 bits). RT Dose's Dose Grid Scaling is
-        not a Modality LUT and is not applied.
+        ``(K, rows, columns)``: if slope and intercept are whole numbers, the smallest integer dtype that holds all
+        values that Bits Stored allows (from 16 bits on: all values that occur); else float32 (float64 above 24 bits).
+        RT Dose's Dose Grid Scaling is not a Modality LUT and is not applied.
 
     Raises:
-        CorruptImageError: A slope or table that cannot be.
+        CorruptImageError: An invalid slope or table.
     """
     if stored.dtype.kind == "f":
         return finite(stored)
@@ -92,14 +91,14 @@ def to_modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
-    """One frame's Modality LUT; the identity where there is none.
+    """Return one frame's Modality LUT; the identity if there is none.
 
     Args:
         dataset: The image's header.
         frame: 0-based.
 
     Raises:
-        CorruptImageError: A slope or table that cannot be.
+        CorruptImageError: An invalid slope or table.
     """
     tables = value_of(dataset, "ModalityLUTSequence")
     if tables:
@@ -113,17 +112,17 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
 
 
 def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
-    """Whether a frame's modality values are Hounsfield units, as far as its header says: PS3.3 C.11.1.1.2.
+    """Return whether a frame's header says that its modality values are Hounsfield units: PS3.3 C.11.1.1.2.
 
-    A CT need not say so (C.8.2.1.1.2), and may hold something else: a localizer, a perfusion map, counts of a
-    micro-CT.
+    A CT is not required to say so (C.8.2.1.1.2), and may contain other values: a localizer, a perfusion map, counts of
+    a micro-CT.
 
     Args:
         dataset: The image's header.
         frame: 0-based.
 
     Returns:
-        None for a CT that does not say; its values must tell.
+        None for a CT that does not say; the caller has to decide from its values.
     """
     tables = value_of(dataset, "ModalityLUTSequence")
     if tables:
@@ -138,7 +137,10 @@ def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
 
 
 def _stored_range(stored: np.ndarray, dataset: Dataset) -> tuple[int, int]:
-    """The values that Bits Stored allows; from 16 bits on those there are, for a CT in 16 bits rarely uses them."""
+    """Return the range of values that Bits Stored allows; from 16 bits on, the range that occurs.
+
+    A CT stored in 16 bits rarely uses all of them.
+    """
     bits = integer(dataset, "BitsStored", minimum=1)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
     found = int(stored.min()), int(stored.max())

@@ -1,7 +1,7 @@
-"""The Image Pixel attributes (DICOM PS3.3 C.7.6.3) of a header, complete: writers leave out what seems plain.
+"""Completion of the Image Pixel attributes (DICOM PS3.3 C.7.6.3), of which writers omit what they find obvious.
 
-What is not stated follows from the others, from the length of the pixel data or from the compressed frame itself. What
-does not follow is asked for by name.
+A missing attribute is derived from the others, from the length of the pixel data or from the compressed frame itself.
+If that is not possible, the error names the attribute.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
 
-_OF_PIXEL_VALUES = (
+_PIXEL_VALUE_KEYWORDS = (
     *("SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries", "LargestPixelValueInSeries"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
-"""Attributes whose VR says whether pixels are signed: SS or US."""
+"""Attributes whose VR (SS or US) says whether pixels are signed."""
 
 
 class _Layout(NamedTuple):
-    """What the pixel data say of themselves; None where they do not."""
+    """Layout found in the pixel data themselves; None where it cannot be found."""
 
     samples: int | None = None
     bits_allocated: int | None = None
@@ -37,13 +37,13 @@ class _Layout(NamedTuple):
 
 
 def complete_pixel_attributes(dataset: Dataset) -> None:
-    """State what an image's header leaves open of its pixels; numbers become numbers, however they are stated.
+    """Add the missing Image Pixel attributes to a header and convert the existing ones to numbers.
 
     Args:
-        dataset: A whole data set with ``file_meta``; changed in place.
+        dataset: A complete data set with ``file_meta``; changed in place.
 
     Raises:
-        CorruptImageError: An attribute that does not follow, or has no possible value; the message names it.
+        CorruptImageError: An attribute that cannot be derived or has an invalid value; the message names it.
     """
     layout = _layout(dataset)
     photometric = str(value_of(dataset, "PhotometricInterpretation") or "").strip(" \0").upper()
@@ -55,33 +55,33 @@ def complete_pixel_attributes(dataset: Dataset) -> None:
     _set(dataset, "SamplesPerPixel", "US", samples)
     _set(dataset, "PhotometricInterpretation", "CS", photometric or _usual_photometric(dataset, samples))
     if samples > 1:
-        _set(dataset, "PlanarConfiguration", "US", _stated(dataset, "PlanarConfiguration", most=1) or 0)
-    allocated = _stated(dataset, "BitsAllocated", least=1) or layout.bits_allocated
+        _set(dataset, "PlanarConfiguration", "US", _stated(dataset, "PlanarConfiguration", highest=1) or 0)
+    allocated = _stated(dataset, "BitsAllocated", lowest=1) or layout.bits_allocated
     if allocated is None:
         raise CorruptImageError("the DICOM attribute BitsAllocated is missing, and does not follow from the pixel data")
-    stored = _stated(dataset, "BitsStored", least=1) or layout.bits_stored or allocated
+    stored = _stated(dataset, "BitsStored", lowest=1) or layout.bits_stored or allocated
     stored = min(stored, allocated)
     high_bit = _stated(dataset, "HighBit")
-    sign = _stated(dataset, "PixelRepresentation", most=1)
+    sign = _stated(dataset, "PixelRepresentation", highest=1)
     _set(dataset, "BitsAllocated", "US", allocated)
     _set(dataset, "BitsStored", "US", stored)
     _set(dataset, "HighBit", "US", stored - 1 if high_bit is None else high_bit)
     _set(dataset, "PixelRepresentation", "US", _usual_sign(dataset) if sign is None else sign)
 
 
-def _stated(dataset: Dataset, keyword: str, *, least: int = 0, most: int = 2**16 - 1) -> int | None:
-    """An attribute's value, also where it is stated once a sample; None if it is absent or empty.
+def _stated(dataset: Dataset, keyword: str, *, lowest: int = 0, highest: int = 2**16 - 1) -> int | None:
+    """Return an attribute's value, even if it is stated once per sample; None if it is absent or empty.
 
     Raises:
-        CorruptImageError: Something else than a whole number in these bounds.
+        CorruptImageError: Not a whole number within the bounds.
     """
     values = set(numbers(dataset, keyword))
     if len(values) == 1:
         [value] = values
-        if value == int(value) and least <= value <= most:
+        if value == int(value) and lowest <= value <= highest:
             return int(value)
         raise CorruptImageError(f"the DICOM attribute {keyword} has no valid value")
-    absent = least - 1
+    absent = lowest - 1
     value = integer(dataset, keyword, default=absent)
     return None if value == absent else value
 
@@ -92,19 +92,19 @@ def _set(dataset: Dataset, keyword: str, vr: str, value: Any) -> None:
 
 
 def _usual_photometric(dataset: Dataset, samples: int) -> str:
-    """What pixels of so many samples are, if the header does not say."""
+    """Return the usual Photometric Interpretation of pixels with this number of samples."""
     if samples == 1:
         return PALETTE if "RedPaletteColorLookupTableDescriptor" in dataset else "MONOCHROME2"
     return "YBR_FULL_422" if dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit) else "RGB"
 
 
 def _usual_sign(dataset: Dataset) -> int:
-    """Unsigned, unless an attribute of pixel values is stated as signed."""
-    return int(any(keyword in dataset and dataset[keyword].VR == "SS" for keyword in _OF_PIXEL_VALUES))
+    """Return 0 (unsigned), or 1 if an attribute of pixel values is stated as signed."""
+    return int(any(keyword in dataset and dataset[keyword].VR == "SS" for keyword in _PIXEL_VALUE_KEYWORDS))
 
 
 def _layout(dataset: Dataset) -> _Layout:
-    """What the pixel data tell; nothing if they cannot be read, which their decoder will say."""
+    """Return the layout found in the pixel data; empty if they cannot be read, as their decoder will report that."""
     if "FloatPixelData" in dataset:
         return _Layout(1, 32)
     if "DoubleFloatPixelData" in dataset:
@@ -117,7 +117,7 @@ def _layout(dataset: Dataset) -> _Layout:
         return _layout_of_bytes(count, dataset) if rest <= 1 else _Layout()  # padded to an even length
     try:
         frame = next(generate_frames(dataset.PixelData, number_of_frames=frames))
-    except Exception:  # of damaged items or offset tables anything
+    except Exception:  # damaged items or offset tables can raise any exception
         return _Layout()
     if syntax == RLELossless:  # PS3.5 G.5: each byte of each sample is a segment
         return _layout_of_bytes(int.from_bytes(frame[:4], "little"), dataset)
@@ -128,7 +128,7 @@ def _layout(dataset: Dataset) -> _Layout:
 
 
 def _layout_of_bytes(count: int, dataset: Dataset) -> _Layout:
-    """The layout of pixels of so many bytes: three samples where that is what fits."""
-    samples = _stated(dataset, "SamplesPerPixel", least=1) or (3 if count % 3 == 0 else 1)
+    """Return the layout of pixels with this many bytes each; three samples if the count is divisible by three."""
+    samples = _stated(dataset, "SamplesPerPixel", lowest=1) or (3 if count % 3 == 0 else 1)
     depth = 8 * count // samples
     return _Layout(samples, depth) if depth in (8, 16, 32) and depth * samples == 8 * count else _Layout()

@@ -1,7 +1,6 @@
-"""From Pixel Data, in any transfer syntax that is read, to stored values or RGB.
+"""Decoding of Pixel Data, in all supported transfer syntaxes, to stored values or RGB.
 
-pydicom reads uncompressed and RLE pixel data; the decoders of the others are in
-:mod:`lib.imaging.decoding.frame_decoders`.
+pydicom reads uncompressed and RLE pixel data; the other decoders are in :mod:`lib.imaging.decoding.frame_decoders`.
 """
 
 from __future__ import annotations
@@ -43,25 +42,26 @@ _BY_PYDICOM = (
     ExplicitVRBigEndian,
     RLELossless,
 )
-_BYTES_A_SAMPLE, _JPEG_XL_BYTES_A_SAMPLE = 32, 48
-"""Of one frame, while it is decoded: OpenJPEG needs some 12, libjxl 40, the conversion of YCbCr 8."""
+_BYTES_PER_SAMPLE, _JPEG_XL_BYTES_PER_SAMPLE = 32, 48
+"""Memory for one frame while it is decoded: OpenJPEG needs about 12 bytes per sample, libjxl 40, the conversion of
+YCbCr 8."""
 _UNDECODABLE = "the DICOM image's pixel data are truncated, damaged or contradict its header"
 
 
 def decode_pixels(dataset: Dataset) -> np.ndarray:
-    """Decode all frames of an image.
+    """Decode all frames of a DICOM image to stored values or RGB.
 
     Args:
-        dataset: A whole data set with ``file_meta`` and all Image Pixel attributes; not changed. Its size limits are
-            checked by the caller.
+        dataset: A complete data set with ``file_meta`` and all Image Pixel attributes; not changed. The caller checks
+            the size limits.
 
     Returns:
         Stored values before the Modality LUT, ``(K, rows, columns)``, native byte order, cut to Bits Stored and
-        sign-extended (float for Float Pixel Data); or ``(K, rows, columns, 3)`` uint8 RGB for colour of any
-        Photometric Interpretation (PS3.3 C.7.6.3.1.2), deeper samples cut to their upper 8 bits.
+        sign-extended (float for Float Pixel Data); or ``(K, rows, columns, 3)`` uint8 RGB for colour of any Photometric
+        Interpretation (PS3.3 C.7.6.3.1.2), deeper samples reduced to their upper 8 bits.
 
     Raises:
-        UnsupportedImageError: A transfer syntax or Photometric Interpretation that is not read.
+        UnsupportedImageError: An unsupported transfer syntax or Photometric Interpretation.
         CorruptImageError: The pixel data cannot be decoded or contradict the header.
     """
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
@@ -92,35 +92,38 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
             return _palette_colours(_stored_values(values, dataset, decoder), dataset)
         values = _upper_byte(values, integer(dataset, "BitsStored"))
         if photometric.startswith("YBR_FULL") and not (decoder and decoder.is_ycbcr_undone):
-            for frame in range(frame_count):  # the conversion takes 8 bytes a sample for a while
+            for frame in range(frame_count):  # frame by frame: the conversion needs 8 bytes per sample
                 values[frame] = convert_color_space(values[frame], "YBR_FULL", "RGB")
         return values
 
 
 def decoding_bytes(dataset: Dataset, shape: tuple[int, int, int]) -> int:
-    """Bytes that decoding takes at its peak, to modality values or RGB, as :func:`.isolation.claim` counts them.
+    """Return the peak memory of decoding to modality values or RGB, in bytes as counted by :func:`.isolation.claim`.
 
     Args:
-        dataset: With all Image Pixel attributes.
+        dataset: Must have all Image Pixel attributes.
         shape: ``(frames, rows, columns)``.
     """
     photometric, samples = value_of(dataset, "PhotometricInterpretation"), integer(dataset, "SamplesPerPixel")
     stored = math.ceil(integer(dataset, "BitsAllocated") / 8)
-    made = 6 if photometric in (*COLOUR, PALETTE) else 4 if stored <= 2 else 8
+    result_bytes = 6 if photometric in (*COLOUR, PALETTE) else 4 if stored <= 2 else 8
     is_jpeg_xl = FRAME_DECODERS.get(UID(dataset.file_meta.TransferSyntaxUID)) == FRAME_DECODERS[JPEGXL]
-    decoding = samples * (_JPEG_XL_BYTES_A_SAMPLE if is_jpeg_xl else _BYTES_A_SAMPLE)
-    return math.prod(shape) * (2 * stored * samples + 3 * made) + math.prod(shape[1:]) * decoding
+    decoding = samples * (_JPEG_XL_BYTES_PER_SAMPLE if is_jpeg_xl else _BYTES_PER_SAMPLE)
+    return math.prod(shape) * (2 * stored * samples + 3 * result_bytes) + math.prod(shape[1:]) * decoding
 
 
 def _decode_by_pydicom(dataset: Dataset, syntax: UID) -> np.ndarray:
-    """All frames as they are stored: what is in unused bits, and the colour space, is left as it is."""
-    plugin = "pydicom" if syntax == RLELossless else ""  # whatever else is installed
+    """Decode all frames with pydicom, without converting the colour space or clearing unused bits."""
+    plugin = "pydicom" if syntax == RLELossless else ""  # even if other plugins are installed
     options: Any = {"raw": True, "correct_unused_bits": False, "decoding_plugin": plugin}
     return get_decoder(syntax).as_array(dataset, **options)[0]
 
 
 def _decode_compressed(dataset: Dataset, shape: tuple[int, int, int], samples: int) -> np.ndarray:
-    """All frames, each checked against the header before it is decoded; held once."""
+    """Decode all frames, each checked against the header before it is decoded.
+
+    All frames are decoded into one array, without further copies.
+    """
     is_rgb = value_of(dataset, "PhotometricInterpretation") == "RGB"
     syntax, size = str(dataset.file_meta.TransferSyntaxUID), (*shape[1:], *([samples] if samples > 1 else []))
     stacked = np.empty(0)
@@ -135,7 +138,7 @@ def _decode_compressed(dataset: Dataset, shape: tuple[int, int, int], samples: i
 
 
 def _checked_frames(dataset: Dataset, shape: tuple[int, int, int], samples: int) -> Iterator[tuple[bytes, Codestream]]:
-    """The compressed frames, as many as the header states, each of the header's size."""
+    """Yield the compressed frames; their number and sizes must be those of the header."""
     count, allocated = 0, integer(dataset, "BitsAllocated", minimum=1)
     for frame in generate_frames(dataset.PixelData, number_of_frames=shape[0]):
         header = read_codestream(frame)
@@ -154,10 +157,10 @@ def _checked_frames(dataset: Dataset, shape: tuple[int, int, int], samples: int)
 
 
 def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder | None) -> np.ndarray:
-    """Cut to Bits Stored below High Bit (overlays can lie above) and extend the sign: PS3.5 8.1.1.
+    """Cut values to Bits Stored below High Bit (overlays can be above it) and extend the sign: PS3.5 8.1.1.
 
-    A codestream that says itself whether it is signed is believed where the header differs, and nothing is cut off what
-    a decoder made of unsigned samples: there are no overlays in it.
+    If a codestream states itself whether it is signed, that takes precedence over the header. Decoded unsigned samples
+    are not cut: a codestream contains no overlays.
     """
     if values.dtype.kind == "i" and decoder is not None and decoder.tells_sign:
         return values
@@ -183,7 +186,7 @@ def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder |
 
 
 def _palette_colours(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Look the colours up: ``(K, rows, columns)`` to ``(K, rows, columns, 3)`` uint8, PS3.3 C.7.9."""
+    """Look up palette colours: ``(K, rows, columns)`` to ``(K, rows, columns, 3)`` uint8, PS3.3 C.7.9."""
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         bits = numbers(dataset, "RedPaletteColorLookupTableDescriptor")[2]
         return np.ascontiguousarray(_upper_byte(apply_color_lut(stored, dataset), int(bits)))
@@ -198,7 +201,7 @@ def _palette_colours(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _upper_byte(values: np.ndarray, bits: int) -> np.ndarray:
-    """Unsigned samples of ``bits`` bits to uint8; samples that need no more than 8 bits stay as they are."""
+    """Reduce unsigned samples of ``bits`` bits to uint8; samples that fit into 8 bits are not changed."""
     if values.dtype == np.uint8:
         return values if values.flags.writeable else values.copy()
     shift = max(bits - 8, 0) if values.max() > 255 else 0
@@ -206,5 +209,5 @@ def _upper_byte(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _name(syntax: UID) -> str:
-    """A transfer syntax in words, or its UID."""
+    """Return a transfer syntax's name, or its UID if it has none."""
     return syntax.name if syntax.name != syntax else f"transfer syntax {syntax}"

@@ -1,4 +1,4 @@
-"""How large the pixels of a DICOM image are, whether or not the image lies in a patient."""
+"""Pixel size of DICOM images, whether or not their position in the patient is known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pydicom import Dataset
 from lib.imaging.dicom.header_values import functional_group, numbers, value_of
 
 _CENTIMETRES = 3
-"""Of Physical Units X and Y Direction, PS3.3 C.8.5.5.1.15."""
+"""Value of Physical Units X Direction and Y Direction, PS3.3 C.8.5.5.1.15."""
 
 
 def pixel_spacing(dataset: Dataset, frame: int = 0) -> tuple[float, float] | None:
-    """The size of a frame's pixels by the first of these that the header states, as DICOM has them:
+    """Return the size of a frame's pixels, from the first of these attributes that the header states:
 
     1. Pixel Spacing: calibrated, or in the patient (PS3.3 10.7.1).
     2. Imager Pixel Spacing, divided by the Estimated Radiographic Magnification Factor if there is one (C.8.7.1).
@@ -23,7 +23,7 @@ def pixel_spacing(dataset: Dataset, frame: int = 0) -> tuple[float, float] | Non
         frame: 0-based.
 
     Returns:
-        mm between rows (along ``j``) and between columns (along ``i``); None if it is not known.
+        mm between rows (along ``j``) and between columns (along ``i``); None if unknown.
     """
     own = _pair(functional_group(dataset, "PixelMeasuresSequence", frame), "PixelSpacing")
     if own:
@@ -37,9 +37,9 @@ def pixel_spacing(dataset: Dataset, frame: int = 0) -> tuple[float, float] | Non
 
 
 def slice_step(dataset: Dataset) -> float | None:
-    """The step from frame to frame in mm along the normal, by Spacing Between Slices; None if it is not stated.
+    """Return the step from frame to frame in mm along the normal (Spacing Between Slices); None if not stated.
 
-    It is negative where an NM image's frames run against the normal (PS3.3 C.8.4.15).
+    It is negative if an NM image's frames run against the normal (PS3.3 C.8.4.15).
     """
     found = numbers(dataset, "SpacingBetweenSlices")
     return found[0] if len(found) == 1 and found[0] else None
@@ -51,9 +51,9 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
 
 
 def _of_ultrasound_regions(dataset: Dataset) -> tuple[float, float] | None:
-    """The one spacing of all regions that are centimetres by centimetres: not of spectra, curves and M-mode.
+    """Return the common spacing of all regions measured in centimetres along both axes; None if they differ.
 
-    The deltas' signs say directions, not sizes.
+    This excludes spectra, curves and M-mode. The deltas' signs state directions, not sizes.
     """
     found = set()
     for region in value_of(dataset, "SequenceOfUltrasoundRegions") or ():

@@ -1,4 +1,4 @@
-"""DICOM images: one file of one or many frames, or a folder that holds one series."""
+"""Reading of DICOM images: one file with one or more frames, or a folder that holds one series."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from lib.imaging.dicom.voi import displays_of
 from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
 
 _COPIES_OF_FILE = 2
-"""Its bytes, and its pixel data among them once more."""
+"""The file's bytes, and a copy of the pixel data."""
 _COPIES_OF_VOLUME = 3
-_BAD_PIXEL_ATTRIBUTES = "the DICOM image's attributes of its pixels are damaged"
+_BAD_PIXEL_ATTRIBUTES = "the DICOM image's Image Pixel attributes are damaged"
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
 
 def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
-    """Read a DICOM image of one or more frames, in the order in which the file holds them.
+    """Read a DICOM file with one or more frames, in the file's order.
 
     Args:
         file: The open file, at its start.
-        limits: The most that is read; checked before decoding.
+        limits: Size limits; checked before decoding.
 
     Returns:
-        Modality values or RGB; one header in ``datasets``.
+        Modality values or RGB, with one header in ``datasets``.
 
     Raises:
-        UnsupportedImageError: No image, or a transfer syntax or colour that is not read.
+        UnsupportedImageError: Not an image, or an unsupported transfer syntax or colour space.
         CorruptImageError: Truncated or contradictory.
         ImageTooLargeError: Larger than ``limits``.
     """
@@ -61,24 +61,24 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
 
 
 def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
-    """Read the one series of single-frame images that a folder (without its subfolders) holds.
+    """Read the single-frame images of the one DICOM series in a folder (not its subfolders) as a volume.
 
-    The slices come in the order of :func:`~lib.imaging.dicom.series_files.find_series`, so that ``(i, j, k)`` is the
-    same voxel as in ITK, 3D Slicer and the NIfTI that MONAI Label makes of a series. The affine runs from the first to
-    the last slice, so a gantry tilt shears it; for slices that are missing or unevenly spaced see ``positions`` of the
-    image.
+    The slices are in the order of :func:`~lib.imaging.dicom.series_files.find_series`, so that ``(i, j, k)`` is the
+    same voxel as in ITK, 3D Slicer and the NIfTI file that MONAI Label makes of a series. The affine runs from the
+    first to the last slice, so that a gantry tilt shears it; for slices that are missing or unevenly spaced see
+    ``positions`` of the image.
 
     Args:
         folder: The folder. Files that are not DICOM images are ignored.
-        limits: The most that is read; checked before decoding.
+        limits: Size limits; checked before decoding.
 
     Returns:
-        The volume; ``datasets`` in order of ``k``.
+        The volume, with ``datasets`` in order of ``k``.
 
     Raises:
         UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
         CorruptImageError: A damaged file, or slices of different size or kind.
-        NotOneVolumeError: Images that are not one volume; the message says what was found.
+        NotOneVolumeError: The images do not form one volume; the message says why.
         ImageTooLargeError: Larger than ``limits``.
     """
     files, notes = find_series(folder)
@@ -116,18 +116,18 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
 
 
 def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
-    """Read the headers of a DICOM image, nothing of it being decoded.
+    """Read the headers of a DICOM image without decoding its pixels.
 
     Args:
         path: A file, or a folder that holds one series.
 
     Returns:
-        What ``datasets`` of the image would be: one header an instance, in order of ``k``.
+        The same as ``datasets`` of the image: one header per instance, in order of ``k``.
 
     Raises:
         UnsupportedImageError: No DICOM image, or more than one series.
         CorruptImageError: A damaged file.
-        NotOneVolumeError: Images that are not one volume.
+        NotOneVolumeError: The images do not form one volume.
     """
     if os.path.isdir(path):
         headers = tuple(found.header for found in find_series(path)[0])
@@ -141,13 +141,13 @@ def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where the frames of a DICOM image lie; see :class:`lib.imaging.image.MedicalImage` for what these are.
+    """Position of the frames of a DICOM image; the fields are those of :class:`lib.imaging.image.MedicalImage`.
 
     Args:
         affine: ``(4, 4)``.
-        is_geometric: Whether it lies in the patient.
+        is_geometric: Whether the affine refers to the patient.
         positions: ``(K, 3)`` or None.
-        volume_fault: Text.
+        volume_fault: Why the frames do not form a volume; empty if they do.
     """
 
     affine: np.ndarray
@@ -157,11 +157,11 @@ class Place:
 
 
 def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
-    """Where a DICOM image lies, by its headers.
+    """Return the position of a DICOM image, from its headers.
 
     Args:
-        headers: One an instance, in order of ``k``.
-        frame_count: Of all of them together.
+        headers: One per instance, in order of ``k``.
+        frame_count: Number of frames of all instances together.
     """
     counts = [frame_count] if len(headers) == 1 else [1] * len(headers)
     frames = [
@@ -171,7 +171,7 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
     ]
     if len(frames) < frame_count:
         stated = [(headers[0], number) for number in range(frame_count)] if len(headers) == 1 else []
-        fault = why_no_place(stated, "frames")  # a series was refused when put in order
+        fault = why_no_place(stated, "frames")  # find_series has already refused a series with such a fault
         return Place(affine_without_place(headers[0]), is_geometric=False, volume_fault=fault)
     is_geometric = all(pixel_spacing(frame.header, frame.number) is not None for frame in frames)
     if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):
@@ -181,7 +181,7 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
 
 
 def _image(frames: np.ndarray, headers: Sequence[Dataset]) -> MedicalImage:
-    """Put the parts together; what is said once of all frames is said by the middle header."""
+    """Build the image; attributes that are stated once for all frames are read from the middle header."""
     header = headers[len(headers) // 2]
     place = place_of_image(headers, len(frames))
     colour = frames.ndim == 4
@@ -202,23 +202,23 @@ def _image(frames: np.ndarray, headers: Sequence[Dataset]) -> MedicalImage:
 
 
 def _notes(place: Place) -> tuple[str, ...]:
-    """What a person should know of where the frames lie."""
+    """Return what users should know about the positions of the frames."""
     if place.volume_fault:
         return (place.volume_fault,)
     if place.positions is None:
         return ()
     step, tolerance = np.linalg.norm(place.affine[:3, 2]), place_tolerance(place.affine[:3, 2])
     gaps = np.linalg.norm(np.diff(place.positions, axis=0), axis=1)
-    odd = np.flatnonzero(np.abs(gaps - step) > tolerance)
-    where = f" {gaps[odd[0]]:.4g} mm between slices {odd[0] + 1} and {odd[0] + 2}" if len(odd) else ""
+    uneven = np.flatnonzero(np.abs(gaps - step) > tolerance)
+    where = f" {gaps[uneven[0]]:.4g} mm between slices {uneven[0] + 1} and {uneven[0] + 2}" if len(uneven) else ""
     return (
-        f"slices are missing or unevenly spaced:{where} at a usual step of {step:.4g} mm ({len(odd)} of {len(gaps)} "
-        "steps differ); a label lies right on the slices that it marks",
+        f"slices are missing or unevenly spaced:{where} at a usual step of {step:.4g} mm ({len(uneven)} of {len(gaps)} "
+        "steps differ); a label is placed correctly on the slices that it marks",
     )
 
 
 def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
-    """``(frames, rows, columns)`` as the header states them."""
+    """Return ``(frames, rows, columns)`` as stated by the header."""
     sop_class = UID(str(value_of(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
     if "Rows" not in dataset and "Columns" not in dataset:
         what = f"of the kind {sop_class.name}" if sop_class else "that does not state its kind"
@@ -231,7 +231,7 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
 
 
 def _complete(dataset: Dataset) -> None:
-    """Have all attributes of the pixels stated."""
+    """Add missing Image Pixel attributes; refuse an image without pixel data."""
     if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         raise CorruptImageError("the DICOM image has no pixel data")
     with corrupt_on_failure(_BAD_PIXEL_ATTRIBUTES):
@@ -239,7 +239,7 @@ def _complete(dataset: Dataset) -> None:
 
 
 def _modality_frames(dataset: Dataset) -> np.ndarray:
-    """``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
+    """Decode ``(K, rows, columns)`` modality values, or ``(K, rows, columns, 3)`` RGB."""
     values = decode_pixels(dataset)
     if values.ndim == 4:
         return values
@@ -248,7 +248,7 @@ def _modality_frames(dataset: Dataset) -> np.ndarray:
 
 
 def _without_pixels(dataset: Dataset) -> Dataset:
-    """The same data set, its pixel data taken out."""
+    """Remove the pixel data from a data set, in place, and return it."""
     for keyword in PIXEL_KEYWORDS:
         if keyword in dataset:
             delattr(dataset, keyword)

@@ -1,6 +1,6 @@
-"""A picture as a DICOM Secondary Capture: PS3.3 A.8.1.
+"""Pictures as DICOM Secondary Capture images: PS3.3 A.8.1.
 
-highdicom's ``SCImage`` is not used: it demands a Patient Orientation, which an uploaded PNG does not have, and states
+highdicom's ``SCImage`` is not used: it requires a Patient Orientation, which an uploaded PNG does not have, and states
 the Conversion Type "Digital Interface".
 """
 
@@ -39,20 +39,21 @@ def secondary_capture(
     software_version: str = "",
     series_number: int = 9001,
 ) -> Dataset:
-    """Make a Secondary Capture Image of a picture.
+    """Make a DICOM Secondary Capture Image from a picture.
 
     With a source it belongs to the source's patient and study, in a new series, and references the source instance.
-    Without one the patient is empty (nothing is made up) and the study is new; to put a second object into that
-    study, give the first as its ``source``. Burned In Annotation is the source's; where that is unknown it is left
-    out, for the pixels may show a name. The IOD has no Frame of Reference module: the place is the source's.
+    Without one the patient attributes are empty (nothing is invented) and the study is new; to add a second object to
+    that study, pass the first one as its ``source``. Burned In Annotation is copied from the source; if unknown there,
+    it is omitted, because the pixels may show a name. The IOD has no Frame of Reference module, so that the position is
+    given only by the reference to the source.
 
     Args:
-        rgb: ``(rows, columns, 3)`` uint8, the whole picture; of the source's size if there is one.
+        rgb: ``(rows, columns, 3)`` uint8, the whole picture; if there is a source, of the same size.
         source: Header of the instance that the picture shows; not changed and not shared with the result.
         series_description: Series Description (0008,103E), at most 64 characters.
-        instance_time: When the picture was made.
-        derivation: Derivation Description (0008,2111): how the picture came from the source.
-        frame: The source's frame that is shown, 0-based.
+        instance_time: When the picture was made; local time.
+        derivation: Derivation Description (0008,2111): how the picture was made from the source.
+        frame: The source's frame that the picture shows, 0-based.
         software_version: Software Versions (0018,1020).
         series_number: Series Number (0020,0011).
 
@@ -60,8 +61,8 @@ def secondary_capture(
         A complete data set (Explicit VR Little Endian, UTF-8) for :func:`lib.imaging.dicom.data_sets.write`.
 
     Raises:
-        ValueError: ``rgb`` is not such an array, or a text is too long.
-        ImageTooLargeError: A side is longer than Rows and Columns can say.
+        ValueError: ``rgb`` has another shape or dtype, or a text is too long.
+        ImageTooLargeError: A side is longer than Rows and Columns can state.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
         raise ValueError(f"the picture must be (rows, columns, 3) of uint8, not {rgb.shape} of {rgb.dtype}")
@@ -121,7 +122,7 @@ def secondary_capture(
 
 
 def _describe_source(result: Dataset, source: Dataset, frame: int) -> None:
-    """What a picture of a source inherits from it, and its references."""
+    """Set the attributes that a picture inherits from its source, and its references."""
     for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
         value = value_of(source, keyword)
         if value in ("YES", "NO"):

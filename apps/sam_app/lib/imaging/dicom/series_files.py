@@ -1,4 +1,4 @@
-"""The files of a folder as the images of one DICOM series, in their order."""
+"""Finding and sorting of the files of one DICOM series in a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SeriesFile:
     """One image of a series.
 
     Args:
-        path: Its file.
+        path: Path of its file.
         header: Its data set up to the pixel data.
     """
 
@@ -35,22 +35,21 @@ class SeriesFile:
 
 
 def find_series(folder: str | os.PathLike[str]) -> tuple[list[SeriesFile], tuple[str, ...]]:
-    """Find the images of the one series that a folder (without its subfolders) holds.
+    """Find the images of the one series in a folder (not its subfolders), in patient order.
 
-    Slices come in the order of their places along the normal, else in that of their instance numbers, else of their
-    names: as GDCM, so ITK, 3D Slicer and MONAI Label's conversion to NIfTI, have them. The same instance twice counts
-    once.
+    Slices are sorted by position along the normal, else by instance number, else by file name: the same order as in
+    GDCM, and so in ITK, 3D Slicer and MONAI Label's conversion to NIfTI. Repeated instances are skipped.
 
     Args:
         folder: The folder. Files that are not DICOM images are ignored.
 
     Returns:
-        The images in order of ``k``; and notes for people: what was left out.
+        The images in order of ``k``; and notes for users about skipped files.
 
     Raises:
         UnsupportedImageError: No DICOM image, more than one series, or several multi-frame images.
-        CorruptImageError: Slices of different size, or all damaged.
-        NotOneVolumeError: Images that are not one volume; the message says what was found.
+        CorruptImageError: Slices of different size, or all files damaged.
+        NotOneVolumeError: The images do not form one volume; the message says why.
     """
     images, damaged = _images(os.fspath(folder))
     if not images and damaged:
@@ -63,18 +62,18 @@ def find_series(folder: str | os.PathLike[str]) -> tuple[list[SeriesFile], tuple
     single = _without_repeats(images)
     notes = []
     if damaged:
-        notes.append(f"{damaged} of {damaged + len(images)} DICOM files are damaged and were left out")
+        notes.append(f"{damaged} of {damaged + len(images)} DICOM files are damaged and were skipped")
     if len(single) < len(images):
-        notes.append(f"{len(images) - len(single)} of {len(images)} files repeat an instance and were left out")
+        notes.append(f"{len(images) - len(single)} of {len(images)} files repeat an instance and were skipped")
     for note in notes:
         logger.warning("A DICOM series was read, but %s", note)
     if len(single) > 1:
-        single = _arranged(single)
+        single = _sorted_and_checked(single)
     return single, tuple(notes)
 
 
 def _images(folder: str) -> tuple[list[SeriesFile], int]:
-    """The folder's images by name, and how many DICOM files could not be read."""
+    """Return the folder's images sorted by name, and the number of DICOM files that could not be read."""
     with os.scandir(folder) as entries:
         paths = sorted(entry.path for entry in entries if entry.is_file())
     images, damaged = [], 0
@@ -94,10 +93,10 @@ def _images(folder: str) -> tuple[list[SeriesFile], int]:
 
 
 def _without_repeats(images: Sequence[SeriesFile]) -> list[SeriesFile]:
-    """Each instance once.
+    """Return each instance once.
 
     Raises:
-        NotOneVolumeError: If files of the same SOP Instance UID differ.
+        NotOneVolumeError: If files with the same SOP Instance UID differ.
     """
     known: dict[str, SeriesFile] = {}
     single = []
@@ -119,8 +118,11 @@ def _whole(image: SeriesFile) -> Dataset:
         return read_dataset(file)
 
 
-def _arranged(images: list[SeriesFile]) -> list[SeriesFile]:
-    """Images in order of ``k``, checked to be slices of one volume as far as their places are known."""
+def _sorted_and_checked(images: list[SeriesFile]) -> list[SeriesFile]:
+    """Return images in order of ``k``.
+
+    Where positions are known, check that the images are slices of one volume.
+    """
     if any(integer(image.header, "NumberOfFrames", default=1, minimum=1) > 1 for image in images):
         raise UnsupportedImageError("the series has several multi-frame images; send one of them")
     sizes = Counter((integer(i.header, "Columns", minimum=1), integer(i.header, "Rows", minimum=1)) for i in images)
@@ -139,7 +141,7 @@ def _arranged(images: list[SeriesFile]) -> list[SeriesFile]:
 
 
 def _in_order(images: Sequence[SeriesFile]) -> list[SeriesFile]:
-    """Images by place, else by Instance Number, else as they are."""
+    """Sort images by position, else by Instance Number, else leave them as they are."""
     places = [position_of(image.header) for image in images]
     axes = axes_of(images[0].header)
     if axes is not None and all(place is not None for place in places):

@@ -1,7 +1,7 @@
-"""How a DICOM image wants its modality values to be shown: VOI windows, VOI LUTs and padding.
+"""Display of modality values as requested by a DICOM image: VOI windows, VOI LUTs and padding.
 
-Windows are those of DICOM PS3.3 C.11.2.1.2, tables those of C.11.2.1.1; in enhanced objects both are in the Frame VOI
-LUT macros (C.7.6.16.2.10, C.7.6.16.2.10b), for each frame or for all.
+Windows are defined in DICOM PS3.3 C.11.2.1.2, tables in C.11.2.1.1; in enhanced objects both are in the Frame VOI LUT
+macros (C.7.6.16.2.10, C.7.6.16.2.10b), for each frame or for all.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PADDING = (
 
 
 def displays_of(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display, ...]:
-    """How the frames are to be shown.
+    """Return how the frames of an image are to be displayed.
 
     Args:
-        headers: One for all frames, or one a frame.
+        headers: One for all frames, or one per frame.
         frames: ``(K, rows, columns)`` modality values.
 
     Returns:
-        One a frame; only one if they are all the same.
+        One per frame; only one if all are the same.
     """
     if len(headers) > 1:
         displays = [display_of(header, 0, frames[k]) for k, header in enumerate(headers)]
@@ -45,9 +45,9 @@ def displays_of(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display
 
 
 def display_of(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
-    """How one frame is to be shown; transforms that cannot be are left out.
+    """Return how one frame is to be displayed, without invalid transforms.
 
-    Tables come before windows: either may be applied, and who makes the effort of a table means it.
+    Tables come before windows: DICOM allows either, and a writer that adds a table intends it to be used.
 
     Args:
         dataset: The image's header.
@@ -61,7 +61,10 @@ def display_of(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
 
 
 def _windows(group: Dataset) -> Iterator[Window]:
-    """A narrower LINEAR window than the standard allows can only be meant as LINEAR_EXACT."""
+    """Yield the valid windows.
+
+    A LINEAR window narrower than the standard allows (1) is read as LINEAR_EXACT, its only possible meaning.
+    """
     function = str(value_of(group, "VOILUTFunction") or "LINEAR").strip().upper()
     if function not in _FUNCTIONS:
         return
@@ -79,13 +82,16 @@ def _tables(group: Dataset, dataset: Dataset, values: np.ndarray) -> Iterator[Vo
             entries, first = read_entries(item, dataset, descriptor="LUTDescriptor", data="LUTData")
         except CorruptImageError:
             continue
-        bits = max(8, int(entries.max()).bit_length())  # descriptors often state 16 for fewer
+        bits = max(8, int(entries.max()).bit_length())  # descriptors often state 16 although entries have fewer bits
         outputs = np.rint(entries * (255 / (2**bits - 1))).astype(np.uint8)
         yield VoiTable(outputs.tobytes(), _signed_as(first, len(entries), values))
 
 
 def _signed_as(first: int, count: int, values: np.ndarray) -> int:
-    """The first value mapped with the sign at which the table covers most of the values: writers mix US and SS up."""
+    """Return the first value mapped with the sign for which the table covers most of the values.
+
+    Many writers confuse US and SS.
+    """
     low, high = float(values.min()), float(values.max())
 
     def covered(start: int) -> float:
@@ -95,7 +101,7 @@ def _signed_as(first: int, count: int, values: np.ndarray) -> int:
 
 
 def _padding(dataset: Dataset, frame: int) -> tuple[float, float] | None:
-    """Pixel Padding Value to Range Limit (PS3.3 C.7.5.1.1.2) in modality values, inclusive."""
+    """Return the range from Pixel Padding Value to Range Limit (PS3.3 C.7.5.1.1.2) in modality values, inclusive."""
     for value_keyword, limit_keyword in _PADDING:
         value = numbers(dataset, value_keyword)
         if not value:
