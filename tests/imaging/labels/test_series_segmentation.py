@@ -142,7 +142,7 @@ def test_a_segmentation_of_another_series_is_not_laid_over_this_one(series, make
         labels_of_segmentation(again, larger)
     with pytest.raises(UnsupportedImageError, match="not each of its frames references"):
         labels_of_segmentation(again, [make_ct(gradient)])
-    with pytest.raises(UnsupportedImageError, match="cannot be laid"):
+    with pytest.raises(UnsupportedImageError, match="cannot be mapped"):
         labels_of_segmentation(series[0], series)
 
 
@@ -160,5 +160,5 @@ def test_what_is_no_label_map_is_refused(series, kind):
         again.PixelData = bytes(range(176))  # 5 frames of 35 pixels, and one to make it even
     else:
         again.PixelData = b"\xff" * len(again.PixelData)
-    with pytest.raises(UnsupportedImageError, match="cannot be laid"):
+    with pytest.raises(UnsupportedImageError, match="cannot be mapped"):
         labels_of_segmentation(again, series)

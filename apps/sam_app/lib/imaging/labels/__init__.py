@@ -1,1 +1,1 @@
-"""Labels: on which grid they lie, and as which files and DICOM objects they are written."""
+"""Labels: the voxel grid that they belong to, and writing them as files and DICOM objects."""

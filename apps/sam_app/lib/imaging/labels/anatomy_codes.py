@@ -1,7 +1,8 @@
-"""What a segment's label names, in SNOMED CT: the Segmented Property of DICOM PS3.3 C.8.20.4.
+"""SNOMED CT codes for the labels of segments: the Segmented Property of DICOM PS3.3 C.8.20.4.
 
 The terms are DICOM's own: each category of context group CID 7150 has a context group of its types (PS3.16), and
-pydicom's code dictionary holds them all, so no code is typed here. Aliases lead from other common words to them.
+pydicom's code dictionary contains them all, so that no code is hard-coded here. Aliases map other common words to these
+terms.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydicom.sr.coding import Code
 codes: Any = codedict.codes
 _CATEGORIES = codes.cid7150
 _ABNORMAL = _CATEGORIES.MorphologicallyAbnormalStructure
-_PLACES = (_CATEGORIES.AnatomicalStructure, _CATEGORIES.Tissue)
+_REGION_CATEGORIES = (_CATEGORIES.AnatomicalStructure, _CATEGORIES.Tissue)
 
 _TYPES = (
     (_CATEGORIES.BodySubstance, codes.cid7197),
@@ -26,10 +27,10 @@ _TYPES = (
     (_CATEGORIES.Tissue, codes.cid7191),
     (_CATEGORIES.AnatomicalStructure, codes.cid7192),
 )
-"""Each category with its types. Of a term in two groups (artery, lymph node) the later category holds."""
+"""Each category with its types. If a term is in two groups (artery, lymph node), the later category is used."""
 
-_NO_SEGMENT = frozenset(("Normal", "Organ"))
-"""Terms of those groups that say nothing of a segment."""
+_NOT_SEGMENTS = frozenset(("Normal", "Organ"))
+"""Terms in these groups that do not describe a segment."""
 
 _ALIASES = {
     "adrenal": "adrenal gland",
@@ -82,13 +83,13 @@ _SIDES = {
 
 @dataclass(frozen=True)
 class SegmentedProperty:
-    """What a segment is.
+    """Codes that describe what a segment shows.
 
     Args:
-        category: Segmented Property Category (0062,0003), of CID 7150.
+        category: Segmented Property Category (0062,0003), from CID 7150.
         kind: Segmented Property Type (0062,000F).
-        side: Left or right (CID 244), of ``region`` if that is known, else of ``kind``; None if it is not stated.
-        region: Anatomic Region (0008,2218) that an abnormal structure lies in; None if it is not stated.
+        side: Left or right (CID 244) of ``region`` if that is known, else of ``kind``; None if not stated.
+        region: Anatomic Region (0008,2218) in which an abnormal structure lies; None if not stated.
     """
 
     category: Code
@@ -98,21 +99,21 @@ class SegmentedProperty:
 
 
 TISSUE = SegmentedProperty(_CATEGORIES.Tissue, codes.cid7191.Tissue)
-"""All that can be said of a segment whose label names nothing known."""
+"""Codes for a segment whose label is unknown."""
 
 
 def property_of(label: str) -> SegmentedProperty:
-    """Look up what a label names.
+    """Return the codes for a segment's label.
 
-    Case, order of words, plural, hyphens, underscores, camel case and numbers make no difference: "Kidney L 2",
-    "left kidneys" and "kidney_left" are one. A word for an abnormal structure may stand beside its place, known
-    ("liver tumour") or not.
+    Case, order of words, plural, hyphens, underscores, camel case and numbers make no difference: "Kidney L 2", "left
+    kidneys" and "kidney_left" are the same. A word for an abnormal structure can be combined with the place where it
+    is, whether known ("liver tumour") or not.
 
     Args:
-        label: As people write it.
+        label: As written by users.
 
     Returns:
-        What it names; :data:`TISSUE` if that is not known.
+        The codes; :data:`TISSUE` if the label is unknown.
     """
     words = _words(label)
     if named := _TERMS.get(_key(words)):
@@ -123,42 +124,45 @@ def property_of(label: str) -> SegmentedProperty:
     for word in words:
         named, place = _TERMS.get(_key([word])), _TERMS.get(_key(other for other in words if other != word))
         if named and named[0] == _ABNORMAL:
-            return SegmentedProperty(*named, side, place[1] if place and place[0] in _PLACES else None)
+            return SegmentedProperty(*named, side, place[1] if place and place[0] in _REGION_CATEGORIES else None)
     return TISSUE
 
 
 def _words(text: str) -> list[str]:
-    """The words that matter, in lower case and singular, without numbers."""
+    """Return the significant words in lower case and singular, without numbers."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("_", " ").casefold()
     words = (re.sub(r"(?<=[^\W\d]{2})\d+$", "", word) for word in re.findall(r"\w+", spaced))
     return [_singular(word) for word in words if not word.isdigit() and word not in _STOP_WORDS]
 
 
 def _singular(word: str) -> str:
-    """Without the plural's ending; "pancreas" loses its own too, in labels and terms alike."""
+    """Remove a word's plural ending.
+
+    "pancreas" loses its last letter, too, but in labels and terms alike.
+    """
     return f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s")
 
 
 def _key(words: Iterable[str]) -> tuple[str, ...]:
-    """The same for any order of the words."""
+    """Return a key that does not depend on the order of the words."""
     return tuple(sorted(words))
 
 
 def _take_side(words: list[str]) -> tuple[Code | None, list[str]]:
-    """The side that the words state and the other words; no side and all words unless they state exactly one."""
+    """Return the side that the words state and the other words; None and all words unless exactly one is stated."""
     stated = [word for word in words if word in _SIDES]
     return (_SIDES[stated[0]], [word for word in words if word != stated[0]]) if len(stated) == 1 else (None, words)
 
 
 def _terms() -> Iterator[tuple[tuple[str, ...], tuple[Code, Code]]]:
-    """Each term's key with its category and type."""
+    """Yield each term's key with its category and type."""
     for category, group in _TYPES:
         for name in group.dir():
             try:
                 code = getattr(group, name)
-            except AttributeError:  # pydicom's word for a name that several codes of the group have
+            except AttributeError:  # raised by pydicom for a name that several codes of the group share
                 continue
-            if code.scheme_designator == "SCT" and name not in _NO_SEGMENT:
+            if code.scheme_designator == "SCT" and name not in _NOT_SEGMENTS:
                 yield _key(_words(code.meaning)), (category, code)
     yield _key(_words("lesion")), (_ABNORMAL, codes.SCT.Lesion)
     for code in (codes.SCT.AorticValve, codes.SCT.DescendingAorta, codes.SCT.PulmonaryVein):

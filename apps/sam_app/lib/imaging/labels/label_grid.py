@@ -1,4 +1,4 @@
-"""Labels that a client sends, brought onto the voxels of the image that they belong to."""
+"""Mapping of labels sent by clients to the voxels of their image."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from lib.imaging.image import CorruptImageError, MedicalImage
 
 RAW_SUFFIX = ".bin"
-"""Of raw voxels, as OHIF's plugin sends a label."""
+"""Suffix of raw voxels, the form in which OHIF's plugin sends a label."""
 
 _TOLERANCE = 0.25
-"""Voxels that a corner may lie off: programs write affines as float32 or quaternions."""
+"""Tolerance in voxels for the position of a corner: programs write affines as float32 or quaternions."""
 
 
 def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray:
-    """Bring labels onto an image's voxels, without any of them being changed.
+    """Reorder the axes of labels so that their voxels are those of an image; no label value is changed.
 
-    A program may have stored them with other axes first, or an axis the other way round: their affine says so.
+    A program may have stored them with the axes in another order or direction, which their affine states.
 
     Args:
-        labels: As they were read.
-        affine: ``(4, 4)`` of the image, voxel ``(i, j, k, 1)`` to RAS+ mm; None where it has no geometry.
+        labels: As read from the file.
+        affine: ``(4, 4)`` of the image, voxel ``(i, j, k, 1)`` to RAS+ mm; None if it has no geometry.
         shape: ``(K, rows, columns)`` of the image.
 
     Returns:
-        ``shape`` numbers, voxel ``(i, j, k)`` at ``[k, j, i]``.
+        Label numbers of the shape ``shape``, voxel ``(i, j, k)`` at ``[k, j, i]``.
 
     Raises:
-        CorruptImageError: If the voxels of the two are not the same in the patient: then a mask would lie elsewhere.
+        CorruptImageError: If the voxels of the two do not coincide in the patient: a mask would be misplaced.
     """
     if labels.is_colour:
         raise CorruptImageError("labels are numbers, not colours")
@@ -48,13 +48,12 @@ def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple
 
 
 def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
-    """Whether labels belong to an image: their voxels are the same in the patient, whatever their axes' order.
+    """Check that labels belong to an image: their voxels coincide in the patient, in any order of axes.
 
-    Where one of the two has no place (a PNG), their sizes are compared. A picture of labels in colours is taken by its
-    size as well.
+    If one of the two has no position (e.g. a PNG), their sizes are compared; so, too, for labels drawn in colours.
 
     Raises:
-        CorruptImageError: If they do not; the message says both sizes and places.
+        CorruptImageError: If they do not; the message states both sizes and positions.
     """
     numbers = replace(labels, frames=labels.frames[..., 0]) if labels.is_colour else labels
     affine = image.affine if image.is_geometric else None
@@ -62,12 +61,14 @@ def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
 
 
 def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], MedicalImage]) -> None:
-    """As :func:`check_labels`, of a file; of raw voxels (``.bin``, a byte each) the number is compared.
+    """Check that a label file belongs to an image, like :func:`check_labels`.
+
+    For raw voxels (``.bin``, one byte each) only their number is compared.
 
     Args:
-        path: The labels.
-        image: What they are to lie on.
-        read: Reads an image.
+        path: The label file.
+        image: The image that the labels should belong to.
+        read: Function that reads an image.
 
     Raises:
         ImageError: If they cannot be read, or do not belong to the image.
@@ -81,7 +82,7 @@ def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], Med
 
 
 def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """``voxels`` with their axes as the image has them; None if no swap and flip of axes does it.
+    """Return ``voxels`` with the image's axes; None if swapping and flipping axes is not enough.
 
     Args:
         voxels: ``[k, j, i]``.
@@ -104,7 +105,7 @@ def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int,
 
 
 def _extent(shape: tuple[int, ...], affine: np.ndarray | None) -> str:
-    """``columns x rows x slices`` and, where a place is known, the centres of the first and the last voxel."""
+    """Return ``columns x rows x slices`` and, if known, the centres of the first and the last voxel."""
     size = " x ".join(map(str, shape[::-1]))
     if affine is None:
         return size

@@ -1,4 +1,4 @@
-"""Label volumes as files that 3D Slicer, OHIF and others read."""
+"""Writing of label volumes as files for 3D Slicer, OHIF and other programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABEL_DTYPES = {
     "uint32": "uint32",
     "float32": "float",
 }
-"""The dtypes that can be written, by NumPy's names, with NRRD's."""
+"""NumPy names of the dtypes that can be written, with the NRRD names."""
 
 
 def write_label_volume(
@@ -37,14 +37,16 @@ def write_label_volume(
     *,
     dtype: str = "uint8",
 ) -> None:
-    """Write a label volume as a file that is there whole or not at all; not brought down to the disk.
+    """Write a label volume to a file atomically, without syncing it to the disk.
+
+    After a power cut the file may be lost.
 
     Args:
         labels_kji: ``(K, rows, columns)`` object numbers, voxel ``(i, j, k)`` at ``labels_kji[k, j, i]``, 0 for
-            background. Slices that a :class:`SliceLabels` does not hold cost next to nothing.
+            background. Slices that a :class:`SliceLabels` does not contain take almost no time.
         affine_ras: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm.
-        path: Its suffix chooses the format: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey, for
-            K = 1; no geometry).
+        path: Its suffix determines the format: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey,
+            for K = 1; no geometry).
         dtype: One of :data:`LABEL_DTYPES`; PNG is always uint8.
 
     Raises:
@@ -65,7 +67,7 @@ def write_label_volume(
 
 
 def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
-    """NRRD 4 with ITK's space, fields and gzip encoding."""
+    """Write NRRD 4 with ITK's space, fields and gzip encoding."""
     lps = LPS_TO_RAS @ affine_ras
     vectors = [f"({','.join(repr(float(value)) for value in lps[:3, column])})" for column in range(4)]
     header = [
@@ -85,23 +87,23 @@ def _write_nrrd(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> 
 
 
 def _write_nifti(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
-    """NIfTI-1 in millimetres."""
+    """Write NIfTI-1 in millimetres."""
     file.write(_nifti_header(labels, affine_ras))
     for piece in labels.pieces():
         if isinstance(piece, int):
             file.seek(piece, os.SEEK_CUR)
         else:
             file.write(piece)
-    file.truncate()  # to here, where nothing was written if the last slices are empty
+    file.truncate()  # extends the file to this position if the last slices are empty
 
 
 def _write_nifti_gzip(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
-    """NIfTI-1 in millimetres, compressed."""
+    """Write NIfTI-1 in millimetres, compressed."""
     file.writelines(gzip_member(chain([_nifti_header(labels, affine_ras)], labels.pieces())))
 
 
 def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
-    """All that comes before the voxels."""
+    """Return everything that precedes the voxels in the file."""
     without_memory = np.broadcast_to(np.zeros((), labels.dtype), labels.shape[::-1])
     header = nibabel.Nifti1Image(without_memory, affine_ras).header
     set_place(header, affine_ras)
@@ -112,7 +114,7 @@ def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
 
 
 def _write_png(labels: SliceLabels, affine_ras: np.ndarray, file: BinaryIO) -> None:
-    """8-bit grey."""
+    """Write 8-bit grey."""
     if labels.shape[0] != 1:
         raise ValueError(f"a PNG holds one slice, not {labels.shape[0]}")
     Image.fromarray(np.asarray(labels)[0]).save(file, format="PNG")
@@ -126,4 +128,4 @@ _WRITERS: dict[str, Callable[[SliceLabels, np.ndarray, BinaryIO], None]] = {
 }
 
 LABEL_SUFFIXES = tuple(_WRITERS)
-"""The suffixes that :func:`write_label_volume` knows."""
+"""Suffixes supported by :func:`write_label_volume`."""

@@ -1,4 +1,4 @@
-"""Objects found in images as a DICOM Segmentation: PS3.3 A.51, by highdicom."""
+"""Segmented objects of an image as a DICOM Segmentation: PS3.3 A.51, using highdicom."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SourceFrame(NamedTuple):
     """A frame that was segmented.
 
     Args:
-        header: The instance's header.
-        frame: Which of its frames, 0-based.
-        plane: Where it lies; None if that is not known.
+        header: Header of its instance.
+        frame: Index of the frame within the instance, 0-based.
+        plane: Its plane in the patient; None if unknown.
     """
 
     header: Dataset
@@ -54,36 +54,36 @@ def segmentation(
     is_automatic: bool = False,
     device_serial_number: str = "1",
 ) -> Dataset:
-    """Make a binary Segmentation with one segment per object.
+    """Make a binary DICOM Segmentation of one frame, with one segment per object.
 
-    It belongs to the source's patient, study and, if the source lies in a patient coordinate system, its frame of
-    reference; each frame references the source instance and, of a multi-frame source, the frame. A source without
-    position, orientation, spacing or Frame of Reference UID (ultrasound, projection X-ray, Secondary Capture) gives
-    a Segmentation without them, aligned with the source pixel by pixel. Where only the Slice Thickness is unknown,
-    it is 1 mm. An object without pixels is kept as an empty frame, so
-    that segment numbers are always the object numbers.
+    It belongs to the source's patient, study and, if the source lies in a patient coordinate system, frame of
+    reference; each frame references the source instance and, if the source is multi-frame, the frame. For a source
+    without position, orientation, spacing or Frame of Reference UID (ultrasound, projection X-ray, Secondary Capture)
+    the Segmentation has none either and is aligned with the source pixel by pixel. If only the Slice Thickness is
+    unknown, 1 mm is used. An object without pixels is stored as an empty frame, so that segment numbers are always the
+    object numbers.
 
     Args:
-        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, of objects that
+        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, for objects that
             can overlap, ``(rows, columns, N)`` bool, the mask of object ``n`` in channel ``n - 1``.
         source: Header of the source instance; not changed and not shared with the result.
         frame: The source's frame, 0-based.
-        segment_labels: The objects' names, at most 64 characters each: ``segment_labels[n - 1]`` is that of object
-            ``n``. One at least. What they name is coded, too, if :mod:`lib.imaging.labels.anatomy_codes` knows it.
+        segment_labels: The objects' names, at least one, at most 64 characters each: ``segment_labels[n - 1]`` is the
+            name of object ``n``. If :mod:`lib.imaging.labels.anatomy_codes` knows a name, it is also stored as codes.
         algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
-        algorithm_version: Its version, and that of the software.
+        algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
         series_number: Series Number (0020,0011).
-        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
-        device_serial_number: Device Serial Number (0018,1000), which the IOD demands.
+        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
+        device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:
         A complete data set (Explicit VR Little Endian, UTF-8) for :func:`lib.imaging.dicom.data_sets.write`.
 
     Raises:
-        ValueError: Labels of another size or dtype than the source asks for, an object without a name, a frame that
-            the source does not have, a source that cannot be referenced.
+        ValueError: Labels that do not match the source in size or dtype, an object without a name, a frame that the
+            source does not have, a source that cannot be referenced.
     """
     _check(labels, source, frame, segment_labels)
     planes = frame_planes(source, _frame_count(source))
@@ -114,20 +114,21 @@ def compose_segmentation(
     device_serial_number: str,
     omit_empty_frames: bool,
 ) -> Dataset:
-    """Make a binary Segmentation of frames of one series; its callers check that the arguments fit each other.
+    """Make a binary Segmentation of frames of one series; the callers check that the arguments match.
 
     Args:
         labels: ``(N, rows, columns)`` uint8 segment numbers, 0 for background, or ``(N, rows, columns, segments)``
             bool.
-        frames: The N frames that ``labels`` belong to. More than one need a place and a frame of reference.
-        source_references: Source Image Sequence (0008,2112) of the whole: an item an instance.
+        frames: The N frames that ``labels`` belong to. If there are several, each needs a position and a frame of
+            reference.
+        source_references: Source Image Sequence (0008,2112) of the whole object: one item per instance.
         segments: The Segment Sequence.
         software_version: Software Versions (0018,1020).
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
         series_number: Series Number (0020,0011).
         device_serial_number: Device Serial Number (0018,1000).
-        omit_empty_frames: Leave out a segment's frames without pixels. At least one frame of all must have some.
+        omit_empty_frames: Omit frames without pixels of a segment. At least one frame must have pixels.
 
     Returns:
         A complete data set (Explicit VR Little Endian, UTF-8).
@@ -164,7 +165,7 @@ def compose_segmentation(
 
 
 def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless the arguments fit each other."""
+    """Raise ``ValueError`` unless the arguments of :func:`segmentation` match."""
     size = (int(source.Rows), int(source.Columns))
     are_masks = labels.dtype == np.bool_ and labels.shape == (*size, len(segment_labels))
     if not are_masks and (labels.dtype != np.uint8 or labels.shape != size):
@@ -179,20 +180,20 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
 
 
 def _frame_count(source: Dataset) -> int:
-    """How many frames the source has."""
+    """Return the number of frames of the source."""
     return int(value_of(source, "NumberOfFrames") or 1)
 
 
 def _stand_in(source: SourceFrame) -> Dataset:
-    """A single-frame header at the place of the source's frame, for highdicom to derive geometry from.
+    """Return a single-frame header with the geometry of the source's frame, as input for highdicom.
 
-    highdicom wants functional groups of every multi-frame source (classic ultrasound has none), takes one frame only
-    where there is no frame of reference, and refuses a CT that lacks one. The references are put right afterwards;
-    the SOP Instance UID is new, so that they can be told apart.
+    highdicom requires functional groups of every multi-frame source (classic ultrasound has none), accepts only one
+    frame if there is no frame of reference, and refuses a CT without one. The references are corrected afterwards; the
+    SOP Instance UID is new, so that the headers can be distinguished.
     """
     original, frame, plane = source
     header = Dataset()
-    copy_patient_and_study(None, header)  # the real ones are set on the result, beyond highdicom's own checks
+    copy_patient_and_study(None, header)  # the real ones are set on the result, after highdicom's checks
     header.StudyInstanceUID = str(original.StudyInstanceUID)
     header.SOPClassUID = SecondaryCaptureImageStorage
     header.SOPInstanceUID = generate_uid(prefix=None)
@@ -214,7 +215,7 @@ def _stand_in(source: SourceFrame) -> Dataset:
 
 
 def _reference(result: Dataset, by_stand_in: dict[str, SourceFrame], source_references: Sequence[Dataset]) -> None:
-    """Let the Segmentation reference the sources themselves: their classes and, of several, their frames."""
+    """Replace the references to the stand-ins by references to the sources: classes and, if multi-frame, frames."""
     result.SourceImageSequence = list(source_references)
     series = Dataset()
     series.SeriesInstanceUID = str(next(iter(by_stand_in.values())).header.SeriesInstanceUID)
@@ -227,7 +228,7 @@ def _reference(result: Dataset, by_stand_in: dict[str, SourceFrame], source_refe
 
 
 def _without_purpose(reference: Dataset) -> Dataset:
-    """The class and the instance that an item of Source Image Sequence refers to."""
+    """Return only the SOP class and instance of an item of Source Image Sequence."""
     item = Dataset()
     item.ReferencedSOPClassUID = reference.ReferencedSOPClassUID
     item.ReferencedSOPInstanceUID = reference.ReferencedSOPInstanceUID

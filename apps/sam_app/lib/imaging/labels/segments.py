@@ -1,4 +1,4 @@
-"""What a Segmentation says of its segments: the Segment Sequence of DICOM PS3.3 C.8.20.4."""
+"""The segments of a DICOM Segmentation: the Segment Sequence of PS3.3 C.8.20.4."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lib.imaging.labels.anatomy_codes import SegmentedProperty, property_of
 from lib.imaging.palette import PALETTE, dicom_cielab
 
 MAX_SEGMENTS = len(PALETTE) - 1
-"""As many as there are colours, and values of uint8 besides 0."""
+"""Number of colours, and of uint8 values other than 0."""
 _MAX_LABEL_LENGTH = 64
-_ARTIFICIAL_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
+_ALGORITHM_FAMILY = ("123110", "DCM", "Artificial Intelligence")
 
 
 def check_segment_labels(segment_labels: Sequence[str]) -> None:
-    """Check that a Segmentation can have segments of these names.
+    """Check that a Segmentation can have segments with these names.
 
     Raises:
-        ValueError: None or too many of them, or one that a Segment Label (0062,0005) cannot hold.
+        ValueError: No names, too many of them, or one that is no valid Segment Label (0062,0005).
     """
     if not 1 <= len(segment_labels) <= MAX_SEGMENTS:
         raise ValueError(f"a Segmentation needs names of 1 to {MAX_SEGMENTS} segments, not {len(segment_labels)}")
@@ -32,20 +32,20 @@ def check_segment_labels(segment_labels: Sequence[str]) -> None:
 
 
 def segment_label(name: str) -> str:
-    """A name as a Segment Label (0062,0005) can hold it (LO, PS3.5 6.2); empty if nothing of it can be held."""
+    """Convert a name to a valid Segment Label (0062,0005; LO, PS3.5 6.2); empty if no valid character remains."""
     return shortened(as_plain(name.replace("\\", "")), _MAX_LABEL_LENGTH)
 
 
 def segment_descriptions(
     segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool
 ) -> list[SegmentDescription]:
-    """One Segment Sequence item per object, in the colour of the views, coded by what its label names.
+    """Return one Segment Sequence item per object, with the colour used in the views and the codes for its label.
 
     Args:
-        segment_labels: The objects' names: ``segment_labels[n - 1]`` is that of segment ``n``.
+        segment_labels: The objects' names: ``segment_labels[n - 1]`` is the name of segment ``n``.
         algorithm_name: Segment Algorithm Name (0062,0009), at most 64 characters.
-        algorithm_version: Its version.
-        is_automatic: Made without prompts (AUTOMATIC) or from a user's (SEMIAUTOMATIC).
+        algorithm_version: Version of the model.
+        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
     """
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     descriptions = []
@@ -59,7 +59,7 @@ def segment_descriptions(
             algorithm_type=kind,
             algorithm_identification=highdicom.AlgorithmIdentificationSequence(
                 name=algorithm_name,
-                family=CodedConcept(*_ARTIFICIAL_INTELLIGENCE),
+                family=CodedConcept(*_ALGORITHM_FAMILY),
                 version=algorithm_version,
             ),
             anatomic_regions=[found.region] if found.region else None,
@@ -71,7 +71,7 @@ def segment_descriptions(
 
 
 def _add_side(description: Dataset, found: SegmentedProperty) -> None:
-    """State left or right of the anatomic region, else of the segmented property type itself: PS3.3 C.8.20.4."""
+    """Add left or right to the anatomic region, else to the segmented property type: PS3.3 C.8.20.4."""
     if found.side is None:
         return
     modifier = [CodedConcept.from_code(found.side)]

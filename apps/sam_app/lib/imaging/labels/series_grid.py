@@ -1,4 +1,4 @@
-"""Where the voxels of a series lie, by its headers alone: nothing is decoded."""
+"""Voxel grid of a series, from its headers alone: no pixels are decoded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lib.imaging.dicom.reader import place_of_image, read_dicom_headers
 
 @dataclass(frozen=True, eq=False)
 class SeriesGrid:
-    """The voxels of a series, as :func:`lib.imaging.readers.read_image` has them.
+    """Voxel grid of a series, the same as that of :func:`lib.imaging.readers.read_image`.
 
     Args:
-        sources: The headers, one an instance, in order of ``k``.
+        sources: The headers, one per instance, in order of ``k``.
         shape: ``(K, rows, columns)``.
-        affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None where none holds for all of them: the
-            series has no geometry, slices are missing or unevenly spaced, or its frames are no volume.
-        file_affine: What a file of all its voxels states: ``affine``, else what is known of their size.
+        affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None if no affine fits all voxels: the series has no
+            geometry, slices are missing or unevenly spaced, or its frames do not form a volume.
+        file_affine: Affine for a file with all the voxels: ``affine``, or what is known about their size.
     """
 
     sources: tuple[Dataset, ...]
@@ -31,7 +31,7 @@ class SeriesGrid:
 
 
 def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
-    """Read the headers of a series.
+    """Read the voxel grid of a series from its headers.
 
     Args:
         path: A folder that holds one series, or one DICOM file.
@@ -39,7 +39,7 @@ def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
     Raises:
         UnsupportedImageError: No DICOM image, or more than one series.
         CorruptImageError: A damaged file.
-        NotOneVolumeError: Images that are not one volume.
+        NotOneVolumeError: The images do not form one volume.
     """
     sources = read_dicom_headers(path)
     count = sum(integer(source, "NumberOfFrames", default=1, minimum=1) for source in sources)

@@ -1,4 +1,4 @@
-"""Objects found in a whole series as one DICOM Segmentation, and back: PS3.3 A.51, by highdicom."""
+"""Segmented objects of a whole series as one DICOM Segmentation, and back: PS3.3 A.51, using highdicom."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lib.imaging.image import UnsupportedImageError
 from lib.imaging.labels.segmentation import SourceFrame, compose_segmentation
 from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
 
-_SAME = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
-_LEAST_GAP = 1e-3
+_COMMON_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
+_MIN_GAP = 1e-3
 
 
 def series_segmentation(
@@ -33,32 +33,32 @@ def series_segmentation(
     is_automatic: bool = False,
     device_serial_number: str = "1",
 ) -> Dataset:
-    """Make a binary Segmentation of a series with one segment per object.
+    """Make a binary DICOM Segmentation of a series, with one segment per object.
 
-    Each of its frames lies where its source frame lies, by the headers alone, so that uneven gaps and a tilted gantry
-    are kept. Frames without pixels of a segment are left out. Labels without any pixel still give a valid object,
-    that says "looked for, not found": each segment has one empty frame, on the middle slice.
+    Each frame has the position of its source frame, from the headers alone, so that uneven gaps and a gantry tilt are
+    preserved. Frames without pixels of a segment are omitted. Labels without any pixels still give a valid object that
+    means "searched, but nothing found": each segment has one empty frame, on the middle slice.
 
     Args:
         labels: ``(K, rows, columns)`` uint8 object numbers, 0 for background; ``k`` counts the frames of ``sources``.
-        sources: The headers of one series, in order of ``k``: as ``datasets`` of the image that was segmented.
-        segment_labels: The objects' names, as of :func:`lib.imaging.labels.segmentation.segmentation`, one at least.
+        sources: The headers of one series, in order of ``k``: ``datasets`` of the segmented image.
+        segment_labels: The objects' names, at least one, as for :func:`lib.imaging.labels.segmentation.segmentation`.
         algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
-        algorithm_version: Its version, and that of the software.
+        algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
         series_number: Series Number (0020,0011).
-        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
-        device_serial_number: Device Serial Number (0018,1000), which the IOD demands.
+        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
+        device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:
         A complete data set for :func:`lib.imaging.dicom.data_sets.write`. It references every instance of the series.
 
     Raises:
-        ValueError: Labels of another size or dtype than the series, or an object without a name.
-        UnsupportedImageError: A series that no Segmentation can reference: of several studies, sizes or frames of
-            reference, without UIDs, or with several segmented slices whose places are unknown, not parallel or the
-            same.
+        ValueError: Labels that do not match the series in size or dtype, or an object without a name.
+        UnsupportedImageError: A series that one Segmentation cannot reference: from several studies, with several sizes
+            or frames of reference, without UIDs, or with several segmented slices whose positions are unknown, not
+            parallel or identical.
     """
     frames = _frames(sources)
     size = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
@@ -85,10 +85,10 @@ def series_segmentation(
 
 
 def labels_of_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) -> np.ndarray:
-    """Bring a Segmentation back onto the frames of the series that it was made of.
+    """Return the labels of a Segmentation on the frames of the series that it was made from.
 
     Args:
-        segmentation: A Segmentation with its pixels, of whatever maker.
+        segmentation: A Segmentation with its pixels, made by any program.
         sources: The headers of the series, in order of ``k``.
 
     Returns:
@@ -116,7 +116,7 @@ def labels_of_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) ->
                 assert_missing_frames_are_empty=True,
             )
     except (ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise UnsupportedImageError(f"the Segmentation cannot be laid over the series: {error}") from error
+        raise UnsupportedImageError(f"the Segmentation cannot be mapped to the series: {error}") from error
     expected = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
     if pixels.shape != expected:
         raise UnsupportedImageError(f"the Segmentation has frames of {pixels.shape[1:]}, the series of {expected[1:]}")
@@ -126,26 +126,26 @@ def labels_of_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) ->
 def _check_references(segmentation: Dataset, instances: set[str]) -> None:
     """Raise ``UnsupportedImageError`` unless each frame was derived from one of these instances.
 
-    highdicom takes a frame that references nothing for one that is not there.
+    highdicom treats a frame without references as missing.
     """
     for groups in value_of(segmentation, "PerFrameFunctionalGroupsSequence") or [Dataset()]:
         derivations = value_of(groups, "DerivationImageSequence") or []
         sources = [source for item in derivations for source in value_of(item, "SourceImageSequence") or []]
         if not any(value_of(source, "ReferencedSOPInstanceUID") in instances for source in sources):
             raise UnsupportedImageError(
-                "the Segmentation cannot be laid over the series: not each of its frames references an image of it"
+                "the Segmentation cannot be mapped to the series: not each of its frames references an image of it"
             )
 
 
 def _frames(sources: Sequence[Dataset]) -> list[SourceFrame]:
-    """All frames of a series, in order of ``k``.
+    """Return all frames of a series, in order of ``k``.
 
     Raises:
-        UnsupportedImageError: If the headers are not of one series that can be referenced.
+        UnsupportedImageError: If the headers do not belong to one series that can be referenced.
     """
     if not sources or not all(map(is_referable, sources)):
         raise UnsupportedImageError("the series states no SOP class, SOP instance, series or study in some image")
-    for keyword in _SAME:
+    for keyword in _COMMON_KEYWORDS:
         if len({str(value_of(source, keyword)) for source in sources}) > 1:
             raise UnsupportedImageError(f"the images of the series differ in {keyword}")
     return [frame for source in sources for frame in _frames_of(source)]
@@ -159,7 +159,7 @@ def _frames_of(source: Dataset) -> Iterator[SourceFrame]:
 
 
 def _check_places(frames: Sequence[SourceFrame]) -> None:
-    """Raise ``UnsupportedImageError`` unless these frames can be in one Segmentation."""
+    """Raise ``UnsupportedImageError`` unless one Segmentation can contain all these frames."""
     if len(frames) == 1:
         return
     planes = [frame.plane for frame in frames if frame.plane is not None]
@@ -170,7 +170,7 @@ def _check_places(frames: Sequence[SourceFrame]) -> None:
     first = planes[0]
     axes = np.array([[plane.row_direction, plane.column_direction] for plane in planes])
     if np.abs(axes - axes[0]).max() > 1e-3:
-        raise UnsupportedImageError("the slices of the series are not parallel, so that they make no volume")
+        raise UnsupportedImageError("the slices of the series are not parallel, so they do not form a volume")
     heights = np.sort([plane.position @ first.normal for plane in planes])
-    if np.diff(heights).min() < _LEAST_GAP:
-        raise UnsupportedImageError("several slices of the series lie at the same place, so that they make no volume")
+    if np.diff(heights).min() < _MIN_GAP:
+        raise UnsupportedImageError("several slices of the series lie at the same place, so they do not form a volume")

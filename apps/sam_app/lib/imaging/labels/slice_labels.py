@@ -1,4 +1,4 @@
-"""A label volume that is zero but for some of its slices, as interactive segmentation makes them."""
+"""Label volumes of which most slices are empty, as interactive segmentation makes them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class SliceLabels:
-    """Labels of a volume ``[k, j, i]``, of which only the slices are held that have any.
+    """Labels of a volume ``[k, j, i]`` that stores only the slices with labels.
 
-    ``np.asarray`` makes the whole volume of it, for those who need that.
+    ``np.asarray`` converts it to the whole volume.
 
     Args:
         shape: ``(K, rows, columns)`` of the volume, each at least 1.
-        slices: Object numbers, 0 for background: ``(rows, columns)`` by ``k``. Read-only use.
-        dtype: Of the slices.
+        slices: Object numbers, 0 for background: ``(rows, columns)`` for each ``k``. Do not write into them.
+        dtype: Dtype of the slices.
 
     Raises:
-        ValueError: If these do not fit together.
+        ValueError: If shape, slices and dtype do not match.
     """
 
     shape: tuple[int, int, int]
@@ -34,11 +34,11 @@ class SliceLabels:
         for k, labels in self.slices.items():
             if not 0 <= k < self.shape[0] or labels.shape != self.shape[1:] or labels.dtype != self.dtype:
                 found = f"slice {k}, {labels.shape} of {labels.dtype}"
-                raise ValueError(f"{found}, is none of a volume {self.shape} of {self.dtype}")
+                raise ValueError(f"{found}, does not belong to a volume {self.shape} of {self.dtype}")
 
     @classmethod
     def of(cls, volume: np.ndarray) -> SliceLabels:
-        """Of a whole volume, ``(K, rows, columns)``.
+        """Return the labels of a whole volume, ``(K, rows, columns)``.
 
         Raises:
             ValueError: For another shape.
@@ -55,12 +55,12 @@ class SliceLabels:
         return volume
 
     def renumbered(self, values: Sequence[int]) -> SliceLabels:
-        """The volume with other numbers: 1 becomes the first of the values, from 1 to 255, and so on."""
+        """Return the volume with new object numbers: 1 becomes the first of ``values`` (1 to 255), and so on."""
         numbers = np.array([0, *values], dtype=np.uint8)
         return SliceLabels(self.shape, {k: numbers[labels] for k, labels in self.slices.items()})
 
     def cast(self, dtype: np.dtype) -> SliceLabels:
-        """The volume in another dtype, without a change of value.
+        """Convert the volume to another dtype without changing any value.
 
         Raises:
             ValueError: If a number does not fit into it.
@@ -68,7 +68,10 @@ class SliceLabels:
         return SliceLabels(self.shape, {k: _cast(labels, dtype) for k, labels in self.slices.items()}, dtype)
 
     def pieces(self) -> Iterator[memoryview | int]:
-        """The volume's bytes in order, ``i`` fastest: those of the slices, and in between the number of zero bytes."""
+        """Yield the volume's bytes in order, ``i`` fastest.
+
+        Slices are yielded as memory; runs of zero bytes between them as their number of bytes.
+        """
         count, rows, columns = self.shape
         done = 0
         for k in sorted(self.slices):
