@@ -52,7 +52,7 @@ def test_our_errors_arrive_as_they_are_and_others_by_their_words() -> None:
 
 def test_an_abort_costs_its_call_alone() -> None:
     before = set(workers())
-    with pytest.raises(CorruptImageError, match="ends its decoder"):
+    with pytest.raises(CorruptImageError, match="crashes its decoder"):
         call(os.abort)
     assert len(before - set(workers())) == min(3, len(before))  # it was tried three times
     assert call(operator.add, 1, 2) == 3
@@ -78,7 +78,7 @@ def test_a_large_result_does_not_stay_in_shared_memory() -> None:
     for _ in workers():  # by turns
         call(operator.add, 1, 2)
     held = [os.fstat(worker._results).st_size for worker in isolation._pool._all]
-    assert max(held) <= isolation._KEPT_BYTES
+    assert max(held) <= isolation._MAX_KEPT_BYTES
 
 
 def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:

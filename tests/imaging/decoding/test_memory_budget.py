@@ -14,7 +14,7 @@ import pytest
 
 from lib.base.clock import Clock, use_clock
 from lib.imaging.decoding import memory_budget
-from lib.imaging.decoding.memory_budget import MemoryBudget, MemoryBusyError, _limits_of_group, budget
+from lib.imaging.decoding.memory_budget import MemoryBudget, MemoryBusyError, _group_limits, budget
 from lib.imaging.image import ImageTooLargeError, MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.readers import read_image
@@ -115,11 +115,11 @@ def test_the_control_groups_limit_holds(tmp_path: Path) -> None:
     (tmp_path / "fs/app/memory.max").write_text("4096\n")
     (tmp_path / "fs/app/worker/memory.max").write_text("max\n")
     (tmp_path / "groups").write_text("0::/app/worker\n")
-    assert min(_limits_of_group(tmp_path / "fs", tmp_path / "groups")) == 4096
+    assert min(_group_limits(tmp_path / "fs", tmp_path / "groups")) == 4096
     (tmp_path / "fs/memory/old").mkdir(parents=True)
     (tmp_path / "fs/memory/old/memory.limit_in_bytes").write_text("2048\n")
     (tmp_path / "groups").write_text("3:cpuset:/\n4:memory:/old\n0::/\n")
-    assert min(_limits_of_group(tmp_path / "fs", tmp_path / "groups")) == 2048
+    assert min(_group_limits(tmp_path / "fs", tmp_path / "groups")) == 2048
     assert memory_budget.available_bytes() > 0
 
 

@@ -1,1 +1,1 @@
-"""Bytes that nobody vouches for become arrays: in worker processes, within a budget of memory and time."""
+"""Decoding of untrusted bytes to arrays: in worker processes, within limits on memory and time."""

@@ -1,4 +1,4 @@
-"""What compressed frames say of themselves, read before a decoder allocates memory for them."""
+"""Headers of compressed frames, read before a decoder allocates memory for the frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {_JPEG_LS}
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _ADOBE, _START_OF_SCAN = 0xEE, 0xDA
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
-"""A marker that a length follows; between the segments of scans there are bytes without any."""
+"""A marker that is followed by a length; the entropy-coded data between segments contain none."""
 MOST_SCANS = 100
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _JPEG_XL = b"\xff\x0a"
@@ -21,17 +21,17 @@ _JPEG_XL_FILE = b"\x00\x00\x00\x0cJXL "
 
 
 class Codestream(NamedTuple):
-    """What the header of a compressed frame says.
+    """Header values of a compressed frame.
 
     Args:
         rows: Height in pixels.
         columns: Width in pixels.
-        components: Samples per pixel; None for JPEG XL, whose header is not read as far.
-        precision: Bits per sample; likewise.
-        start: Offset of the codestream in the frame; other than 0 if it is wrapped into a file's boxes.
-        is_lossless: A JPEG of a lossless process, which knows no colour transform.
-        is_subsampled: A JPEG whose components have different resolutions, as only those of YCbCr have.
-        has_adobe_marker: A JPEG that itself tells (ITU-T T.872, 6.5.3) whether it is RGB or YCbCr.
+        components: Samples per pixel; None for JPEG XL, whose header is read only up to the size.
+        precision: Bits per sample; None for JPEG XL.
+        start: Offset of the codestream in the frame; not 0 if it is inside a file's boxes.
+        is_lossless: A JPEG of a lossless process, which has no colour transform.
+        is_subsampled: A JPEG whose components differ in resolution, which occurs only with YCbCr.
+        has_adobe_marker: A JPEG that states itself (ITU-T T.872, 6.5.3) whether it is RGB or YCbCr.
     """
 
     rows: int
@@ -45,14 +45,14 @@ class Codestream(NamedTuple):
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
-    """Read the size of a compressed frame.
+    """Read the header of a compressed frame: its size and further properties.
 
     Args:
-        frame: One frame's bytes: JPEG (ITU-T T.81), JPEG-LS (T.87), JPEG 2000 (T.800, T.814) or JPEG XL
-            (ISO/IEC 18181), bare or in a file's boxes.
+        frame: The frame's bytes: JPEG (ITU-T T.81), JPEG-LS (T.87), JPEG 2000 (T.800, T.814) or JPEG XL (ISO/IEC
+            18181), bare or in a file's boxes.
 
     Returns:
-        None if no size is found.
+        The header; None if no size is found.
     """
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)
@@ -70,7 +70,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
 
 
 def _read_jpeg(frame: bytes) -> Codestream | None:
-    """Walk the marker segments up to the start of frame."""
+    """Read the marker segments up to the start of frame."""
     at, has_adobe_marker = 2, False
     while at + 10 <= len(frame):
         if frame[at] != 0xFF:
@@ -86,7 +86,7 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
             return None
         length = int.from_bytes(frame[at + 2 : at + 4], "big")
         body = frame[at + 4 : at + 2 + length]
-        if marker == _ADOBE and body[:5] == b"Adobe" and len(body) >= 12:  # decoders ignore a shorter one
+        if marker == _ADOBE and body[:5] == b"Adobe" and len(body) >= 12:  # decoders ignore shorter ones
             has_adobe_marker = True
         if marker in _START_OF_FRAME and len(body) >= 6:
             return Codestream(
@@ -103,15 +103,15 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
 
 
 def check_scans(frame: bytes) -> None:
-    """Let a JPEG pass whose scans are as many as a picture can need; each costs the time of decoding all pixels.
+    """Refuse a JPEG with more scans than a picture needs.
 
-    Encoders write some ten. Other kinds of frames pass.
+    Each scan takes as much time as decoding all pixels; encoders write about ten. Other kinds of frames are accepted.
 
     Args:
-        frame: All of its bytes.
+        frame: All bytes of the frame.
 
     Raises:
-        ImageTooLargeError: If it has more.
+        ImageTooLargeError: If it has too many scans.
     """
     if frame[:2] != b"\xff\xd8":
         return
@@ -124,7 +124,7 @@ def check_scans(frame: bytes) -> None:
 
 
 def _read_jpeg_xl(frame: bytes) -> Codestream | None:
-    """The SizeHeader of ISO/IEC 18181-1, a bundle of bit fields, lowest bit first, behind the signature."""
+    """Read the SizeHeader of ISO/IEC 18181-1, after the signature: bit fields, lowest bit first."""
     at = 0 if frame[:2] == _JPEG_XL else _start_in_boxes(frame)
     if frame[at : at + 2] != _JPEG_XL or len(frame) < at + 12:
         return None
@@ -147,11 +147,11 @@ def _read_jpeg_xl(frame: bytes) -> Codestream | None:
 
 
 def _start_in_boxes(frame: bytes) -> int:
-    """Where the codestream starts in a JPEG XL file (ISO/IEC 18181-2): in the box jxlc, or the first jxlp."""
+    """Return where the codestream starts in a JPEG XL file (ISO/IEC 18181-2): in the box jxlc or the first jxlp."""
     at = 0
     while at + 8 <= len(frame):
         length, kind, head = int.from_bytes(frame[at : at + 4], "big"), frame[at + 4 : at + 8], 8
-        if length == 1:  # the length is in 64 bits behind the kind
+        if length == 1:  # the length follows the kind, in 64 bits
             length, head = int.from_bytes(frame[at + 8 : at + 16], "big"), 16
         if kind in (b"jxlc", b"jxlp"):
             return at + head + (4 if kind == b"jxlp" else 0)

@@ -1,7 +1,7 @@
-"""One compressed frame of DICOM Pixel Data to an array, by the decoders of imagecodecs.
+"""Decoding of single compressed frames of DICOM Pixel Data to arrays, with the decoders of imagecodecs.
 
-They are libjpeg-turbo, CharLS, OpenJPEG, OpenJPH and libjxl. Each transfer syntax has one of them, so that what else is
-installed never changes the result.
+These are libjpeg-turbo, CharLS, OpenJPEG, OpenJPH and libjxl. Each transfer syntax has exactly one of them, so that
+other installed packages never change the result.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ JPEGXL = UID("1.2.840.10008.1.2.4.112")
 
 
 class FrameDecoder(NamedTuple):
-    """How the frames of some transfer syntaxes are decoded.
+    """How frames of some transfer syntaxes are decoded.
 
     Args:
-        decode: From the frame, what its header says, and whether the DICOM header says that it is RGB, to
-            ``(rows, columns)`` or ``(rows, columns, samples)``, uint8, uint16 or int16.
-        is_ycbcr_undone: Whether what comes out is RGB where YCbCr went in.
-        tells_sign: Whether the frame itself says whether its samples are signed.
+        decode: Function from the frame, its header, and whether the DICOM header states RGB, to ``(rows, columns)`` or
+            ``(rows, columns, samples)``, uint8, uint16 or int16.
+        is_ycbcr_undone: Whether the decoder converts YCbCr to RGB.
+        tells_sign: Whether the frame itself states if its samples are signed.
     """
 
     decode: Callable[[bytes, Codestream, bool], np.ndarray]
@@ -54,11 +54,11 @@ class FrameDecoder(NamedTuple):
 
 
 def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """Any JPEG process of ITU-T T.81: 8 and 12 bits, lossless from 2 to 16.
+    """Decode any JPEG process of ITU-T T.81: 8 and 12 bits, lossless from 2 to 16.
 
-    Decoders take a JPEG with three components for YCbCr unless an Adobe marker (ITU-T T.872) tells. DICOM says what it
-    is in the Photometric Interpretation (PS3.5 8.2.1). A frame with subsampled components is YCbCr whatever the DICOM
-    header says; a lossless frame is as it is.
+    Decoders assume that a JPEG with three components is YCbCr unless an Adobe marker (ITU-T T.872) says otherwise. In
+    DICOM the Photometric Interpretation states the colour space (PS3.5 8.2.1). A frame with subsampled components is
+    YCbCr whatever the DICOM header says; a lossless frame is not converted.
     """
     check_scans(frame)
     colours: dict[str, Any] = {}
@@ -69,50 +69,50 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
 
 
 def _decode_jpeg_2000(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """The codestream, taken out of a JP2 file's boxes; its own multiple component transform is undone."""
+    """Decode JPEG 2000, taken out of a JP2 file's boxes, and undo its multiple component transform."""
     return imagecodecs.jpeg2k_decode(_complete_jpeg_2000(frame[header.start :]))
 
 
 def _decode_htj2k(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """High-Throughput JPEG 2000 (ITU-T T.814), likewise."""
+    """Decode High-Throughput JPEG 2000 (ITU-T T.814) in the same way."""
     return imagecodecs.htj2k_decode(_complete_jpeg_2000(frame[header.start :]))
 
 
 def _decode_jpeg_ls(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """JPEG-LS (ITU-T T.87), components interleaved in any way."""
+    """Decode JPEG-LS (ITU-T T.87) with any interleaving of components."""
     return imagecodecs.jpegls_decode(frame if _is_terminated(frame) else frame + _END)
 
 
 def _decode_jpeg_xl(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """JPEG XL (ISO/IEC 18181), its own colour transform undone."""
+    """Decode JPEG XL (ISO/IEC 18181) and undo its colour transform."""
     return imagecodecs.jpegxl_decode(frame)
 
 
 def with_end(jpeg: bytes) -> bytes:
-    """A JPEG with its end marker, which some writers leave out.
+    """Return a JPEG with its end marker, which some writers omit.
 
     Raises:
-        ValueError: If pixels are missing, too.
+        ValueError: If pixel data are missing, too.
     """
     if _is_terminated(jpeg):
         return jpeg
-    # libjpeg fills what is missing without a word: of a truncated frame, but not of one that lacks nothing but its end,
-    # it takes what is put behind it for pixels.
+    # libjpeg silently fills missing pixels. If bytes are appended, it decodes them as pixels of a truncated frame, but
+    # ignores them if only the end marker was missing: then both results are equal.
     if not np.array_equal(imagecodecs.jpeg8_decode(jpeg + _END), imagecodecs.jpeg8_decode(jpeg + _FILLER + _END)):
         raise ValueError("the JPEG frame is truncated")
     return jpeg + _END
 
 
 def _is_terminated(frame: bytes) -> bool:
-    """Whether an end marker is there; one byte of padding may follow it (PS3.5 A.4)."""
+    """Return whether the end marker is present; one byte of padding may follow it (PS3.5 A.4)."""
     return frame.rstrip(b"\x00").endswith(_END)
 
 
 def _complete_jpeg_2000(codestream: bytes) -> bytes:
-    """The codestream with its end marker, which some writers leave out.
+    """Return the codestream with its end marker, which some writers omit.
 
     Raises:
-        ValueError: If a tile-part (ITU-T T.800, A.4.2) is cut off; OpenJPH would fill it without a word.
+        ValueError: If a tile-part (ITU-T T.800, A.4.2) is truncated, which OpenJPH would not report.
     """
     at = codestream.find(b"\xff\x90")
     while codestream[at : at + 2] == b"\xff\x90" and at >= 0:
@@ -153,18 +153,18 @@ FRAME_DECODERS: dict[UID, FrameDecoder] = {
 
 
 def decode_frame(syntax: str, frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """Decode one frame.
+    """Decode one compressed frame.
 
     Args:
         syntax: Its Transfer Syntax UID, one of :data:`FRAME_DECODERS`.
         frame: Its bytes. An end marker may be missing.
-        header: What :func:`~lib.imaging.decoding.codestream.read_codestream` says of it.
+        header: Result of :func:`~lib.imaging.decoding.codestream.read_codestream` for this frame.
         is_rgb: Whether the Photometric Interpretation is RGB.
 
     Returns:
         ``(rows, columns)`` or ``(rows, columns, samples)``, uint8, uint16 or int16.
 
     Raises:
-        Exception: If it is truncated or damaged; of any kind.
+        Exception: Any exception if it is truncated or damaged.
     """
     return FRAME_DECODERS[UID(syntax)].decode(frame, header, is_rgb)

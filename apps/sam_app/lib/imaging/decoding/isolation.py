@@ -1,16 +1,15 @@
-"""Readers of untrusted bytes in processes of their own: what aborts, hangs or grows there costs one call.
+"""Reading of untrusted bytes in worker processes, so that a crash, a hang or memory growth affects one call only.
 
-Decoders written in C end their process on what they do not expect, and take what memory a header asks for; parsers
-written in Python keep the other threads of their process waiting. So they run in a few worker processes that are
-started once and stay warm:
+Decoders written in C can crash on unexpected data and allocate as much memory as a header states; parsers written in
+Python block the other threads of their process. So they run in a few worker processes that are started once and reused:
 
     image = isolated(read_file, path, memory=64 * 2**20, seconds=10)
 
-A worker does one call at a time, within bounds of memory (``RLIMIT_AS``) and time. What a call needs beyond these it
-says itself, by :func:`claim`, once it has read a header; it gets it from the budget that all calls share
-(:mod:`lib.imaging.decoding.memory_budget`), or ends and is made again when there is room. A worker that ends or
-overstays is replaced; a call whose worker ended is tried again, twice, since a worker can also be ended from outside.
-Arguments go through a socket; results come back through a piece of shared memory that each worker has.
+A worker runs one call at a time, with limits on memory (``RLIMIT_AS``) and time. Once a call has read a header, it
+requests what it needs beyond these limits with :func:`claim`, from the budget that all calls share
+(:mod:`lib.imaging.decoding.memory_budget`). If the memory is not free, the call ends and is repeated when it is. A
+worker that dies or exceeds its time is replaced; a call whose worker died is tried again, twice, because a worker can
+also be killed from outside. Arguments are sent through a socket; results return through each worker's shared memory.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _APP_FOLDER = str(Path(__file__).resolve().parents[3])
-"""Where the worker finds this package: MONAI Label has the folder on the path only while it loads the app."""
+"""Where the worker finds this package: MONAI Label has the folder in ``sys.path`` only while it loads the app."""
 _WORKER = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the terminal is the server's
@@ -65,42 +64,45 @@ _NUMBER = struct.Struct("<Q")
 _CLAIM = struct.Struct("<Qd")
 _DONE, _CLAIMED, _GRANTED, _REFUSED = b"!", b"?", b"+", b"-"
 _OVERHEAD_BYTES = 256 * 2**20
-"""Address space that a call may take beside what it asked for: libraries that are loaded, the result's copy."""
-_MOST_STARTS, _START_SECONDS, _MOST_ENDS = 20, 120.0, 3
-_SECONDS_A_PIXEL = 1e-6
-"""A busy core takes some 0.1 s for a megapixel; the slowest decoders three times as long."""
-_KEPT_BYTES = 16 * 2**20
-"""Shared memory that a worker keeps between two calls: pages that are there already are much faster to write."""
-_MOST_OBJECTS_BYTES = 64 * 2**20
-"""Of a result beside its arrays: headers, whose objects take several times as much where they are read."""
+"""Address space for a call in addition to what it requests: for libraries that are loaded and a copy of the result."""
+_MAX_STARTS, _START_SECONDS, _MAX_ENDS = 20, 120.0, 3
+_SECONDS_PER_PIXEL = 1e-6
+"""Time allowed for decoding. A busy core needs about 0.1 s per megapixel, with the slowest decoders three times as
+long."""
+_MAX_KEPT_BYTES = 16 * 2**20
+"""Shared memory that a worker keeps between two calls: writing to pages that exist already is much faster."""
+_MAX_OBJECTS_BYTES = 64 * 2**20
+"""Limit on the pickled size of a result without its arrays, i.e. of headers; their objects need several times as
+much."""
 
 
 class WorkerEndedError(RuntimeError):
-    """A worker ended in the middle of a call."""
+    """Raised when a worker process ends during a call."""
 
 
 class _NotGrantedError(ImageError):
-    """In a worker: a claim was refused, and the call ends."""
+    """Raised in a worker when a claim is refused; it ends the call."""
 
 
 def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: float) -> Result:
-    """Call a function in a worker process.
+    """Call a function in a worker process and return its result.
 
     Args:
-        function: Of a module, so that the worker can import it.
+        function: A module-level function, so that the worker can import it.
         args: Its arguments, picklable.
-        memory: Bytes that it may take, beside what it claims.
-        seconds: Wall time that it may take, likewise; at most what the current clock allows.
+        memory: Bytes that it may use, in addition to what it claims.
+        seconds: Wall time that it may use, in addition to what it claims; at most what the current clock allows.
 
     Returns:
-        What it returned; arrays are the caller's own. An image's bytes stay reserved as long as somebody holds it.
+        The function's result; its arrays belong to the caller. The bytes of an image stay reserved as long as the image
+        is referenced.
 
     Raises:
-        Exception: What the function raised.
-        CorruptImageError: The worker ended, each time: by an abort or a fault inside a native library.
-        ImageTooLargeError: The call takes longer than it may, or needs more memory than is ever allowed.
-        MemoryBusyError: It needs memory that others have, and was not freed in time.
-        TimeLimitError: The current clock's time is up, or its client has left.
+        Exception: Whatever the function raises.
+        CorruptImageError: The worker died in every attempt: an abort or a fault inside a native library.
+        ImageTooLargeError: The call exceeds its time, or needs more memory than the whole budget.
+        MemoryBusyError: The memory that it needs is in use by other calls and was not freed in time.
+        TimeLimitError: The current clock's time has run out, or its client has disconnected.
     """
     if _is_worker:
         return function(*args)
@@ -118,35 +120,38 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
 
 
 def claim(memory: int, pixels: int = 0) -> None:
-    """Say what a call needs, by an image's header, before it takes it; outside of a worker nothing is asked for.
+    """Request the memory and time that a call needs according to an image's header, before using them.
+
+    Does nothing outside of a worker.
 
     Args:
-        memory: Bytes at its peak, those of the result counted three times: in the worker, on the way, and in the
-            server.
-        pixels: To be decoded, for which it gets more time.
+        memory: Peak bytes, counting the result three times: in the worker, in transfer, and in the server.
+        pixels: Number of pixels to decode, which determines the additional time.
 
     Raises:
-        ImageError: If it is not granted; to be passed on.
+        ImageError: If it is not granted; do not catch it.
     """
     if _claims is not None:
-        _claims.claim(memory, pixels * _SECONDS_A_PIXEL)
+        _claims.claim(memory, pixels * _SECONDS_PER_PIXEL)
 
 
 def lend(memory: int) -> None:
-    """Say what is needed once the call has returned; until then it counts towards what the call itself claims.
+    """Request memory for the work that follows the call.
+
+    Until the call returns, its own claims may use this memory.
 
     Args:
         memory: Bytes.
 
     Raises:
-        ImageError: As :func:`claim`.
+        ImageError: As for :func:`claim`.
     """
     if _claims is not None:
         _claims.lend(memory)
 
 
 def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]:
-    """Whether a call returned or raised, and what; see :func:`isolated`."""
+    """Run a call in a worker; return whether it succeeded, and its result or exception. See :func:`isolated`."""
     ended = 0
     while True:
         account.begin()
@@ -156,16 +161,16 @@ def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]
         except TimeoutError:
             _pool.replace(worker)
             current_clock().check()
-            raise ImageTooLargeError("the image takes longer to decode than an image of its size may") from None
+            raise ImageTooLargeError("the image takes longer to decode than allowed for its size") from None
         except WorkerEndedError as error:
             _pool.replace(worker)
             ended += 1
             logger.warning("A worker process that decodes images %s", error)
-            if ended == _MOST_ENDS:
+            if ended == _MAX_ENDS:
                 raise CorruptImageError(
-                    "the image's content ends its decoder: it is damaged, or made to do so"
+                    "the image's content crashes its decoder: it is damaged, or crafted to do so"
                 ) from None
-        except BaseException:  # in whatever state the worker is
+        except BaseException:  # the worker's state is unknown
             _pool.replace(worker)
             raise
         else:
@@ -175,7 +180,10 @@ def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]
 
 
 class _Account:
-    """What a call has of the budget. If a claim cannot be granted at once, the call is begun again with all of it."""
+    """Memory reserved for one call.
+
+    If a claim cannot be granted at once, the call is repeated with all of the claimed memory reserved in advance.
+    """
 
     def __init__(self, size: int) -> None:
         self._first = self._claimed = size
@@ -183,18 +191,18 @@ class _Account:
 
     @property
     def is_granted(self) -> bool:
-        """Whether all that was claimed is reserved."""
+        """Whether everything that was claimed is reserved."""
         return self._claimed <= self._reserved.size
 
     def begin(self) -> None:
-        """Have what the attempt before claimed, if that was refused; nobody else's worker is kept waiting for it."""
+        """Reserve what the previous attempt claimed, if that was refused; no worker is occupied while this waits."""
         if not self.is_granted:
             self._reserved.release()
             self._reserved = budget.reserve(self._claimed)
         self._claimed = self._first
 
     def grant(self, more: int) -> bool:
-        """Whether a call may take so many bytes more."""
+        """Try to reserve this many more bytes for the call; return whether all that it claimed is reserved."""
         self._claimed += more
         missing = self._claimed - self._reserved.size
         if missing > 0 and self._claimed <= budget.total:
@@ -204,16 +212,16 @@ class _Account:
         return self.is_granted
 
     def keep_for(self, image: MedicalImage) -> None:
-        """Have an image's own bytes, and those of working on it, stay reserved."""
+        """Keep the bytes of an image, and those for working on it, reserved as long as the image is referenced."""
         budget.keep(image, self._reserved.split(image.frames.nbytes + working_bytes(image.frame_size)))
 
     def close(self) -> None:
-        """The call is over."""
+        """Release the memory after the call."""
         self._reserved.release()
 
 
 class _Worker:
-    """The server's end of a worker process."""
+    """Server side of a worker process."""
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
@@ -232,7 +240,7 @@ class _Worker:
             )
 
     def is_ready(self) -> bool:
-        """Whether it can be asked; waits until it has started, and is False if it has ended."""
+        """Return whether it can take a call; waits until it has started, returns False if it has ended."""
         if not self._has_started:
             self._channel.settimeout(_START_SECONDS)
             with contextlib.suppress(OSError):
@@ -240,24 +248,24 @@ class _Worker:
         return self._has_started and self.process.poll() is None
 
     def ask(self, request: bytes, seconds: float, grant: Callable[[int], bool]) -> tuple[bool, Any]:
-        """Have a call made; whether it returned or raised, and what.
+        """Run a call; return whether it succeeded, and its result or exception.
 
         Args:
-            request: The call.
-            seconds: It may take.
-            grant: Whether it may have so many bytes more.
+            request: The pickled call.
+            seconds: Time that it may use.
+            grant: Function that says whether the call may use this many more bytes.
 
         Raises:
-            TimeoutError: After that time, and what was claimed.
-            WorkerEndedError: If the worker ends before it has answered.
+            TimeoutError: After that time plus the claimed time.
+            WorkerEndedError: If the worker ends before it has returned a result.
         """
-        last = time.monotonic() + current_clock().remaining
+        clock_deadline = time.monotonic() + current_clock().remaining
         deadline = time.monotonic() + seconds
         try:
             self._channel.settimeout(seconds)
             self._channel.sendall(_NUMBER.pack(len(request)) + request)
-            while (message := self._receive(1, min(deadline, last))) == _CLAIMED:
-                memory, more = _CLAIM.unpack(self._receive(_CLAIM.size, min(deadline, last)))
+            while (message := self._receive(1, min(deadline, clock_deadline))) == _CLAIMED:
+                memory, more = _CLAIM.unpack(self._receive(_CLAIM.size, min(deadline, clock_deadline)))
                 deadline += more
                 self._channel.sendall(_GRANTED if grant(memory) else _REFUSED)
         except TimeoutError:
@@ -266,14 +274,14 @@ class _Worker:
             message = b""
         if message != _DONE:
             raise WorkerEndedError(f"was ended by {self._end()}")
-        answer: tuple[bool, Any] = _load(self._results)
-        return answer
+        result: tuple[bool, Any] = _read_result(self._results)
+        return result
 
     def _receive(self, count: int, deadline: float) -> bytes:
-        """So many bytes of the worker's answer.
+        """Receive this many bytes from the worker.
 
         Raises:
-            TimeoutError: If they do not come before the deadline, or the client leaves.
+            TimeoutError: If they do not arrive before the deadline, or the client disconnects.
         """
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -289,7 +297,7 @@ class _Worker:
         return self._channel.recv(count, socket.MSG_WAITALL)
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, even if it is busy."""
         self._channel.close()
         os.close(self._results)
         self.process.kill()
@@ -304,7 +312,7 @@ class _Worker:
 
 
 class _Pool:
-    """Workers by turns; started at the first call, one more than there are cores."""
+    """Worker processes used in turn; started at the first call, one more than there are cores."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -312,20 +320,20 @@ class _Pool:
         self._all: set[_Worker] = set()
 
     def start(self) -> None:
-        """Start the workers, unless they run already; they are ready some tenths of a second later."""
+        """Start the workers if they are not running; they are ready some tenths of a second later."""
         with self._lock:
             if not self._all:
                 for _ in range((os.cpu_count() or 1) + 1):
                     self._add()
 
     def take(self) -> _Worker:
-        """A worker that does nothing; waits for one."""
+        """Return an idle worker; waits for one."""
         self.start()
-        for _ in range(_MOST_STARTS):
+        for _ in range(_MAX_STARTS):
             worker = self._next()
             if worker.is_ready():
                 return worker
-            self.replace(worker)  # ended from outside, before it had anything to do
+            self.replace(worker)  # it was killed from outside while idle
         raise WorkerEndedError("no process that decodes images can be started")
 
     def _next(self) -> _Worker:
@@ -335,18 +343,18 @@ class _Pool:
                 return self._idle.get(timeout=LOOK_S)
 
     def give_back(self, worker: _Worker) -> None:
-        """It did its work."""
+        """Return a worker to the pool after a call."""
         self._idle.put(worker)
 
     def replace(self, worker: _Worker) -> None:
-        """Start another one in its place."""
+        """Stop a worker and start another one in its place."""
         worker.stop()
         with self._lock:
             self._all.discard(worker)
             self._add()
 
     def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         with self._lock:
             while self._all:
                 self._all.pop().stop()
@@ -358,12 +366,12 @@ class _Pool:
 
 
 def start_workers() -> None:
-    """Start the workers ahead of the first call."""
+    """Start the worker processes before the first call needs them."""
     _pool.start()
 
 
 def work(channel_number: str, results_number: str) -> None:
-    """A worker's life: one call after the other, until the server's end of the channel is closed."""
+    """Run a worker process: one call after the other, until the server closes its end of the channel."""
     global _claims, _is_worker
     _is_worker = True
     results = int(results_number)
@@ -375,25 +383,25 @@ def work(channel_number: str, results_number: str) -> None:
             try:
                 function, args, memory = pickle.loads(request)  # noqa: S301 - of the server
                 _claims.begin(memory)
-                _dump((True, function(*args)), results)
+                _write_result((True, function(*args)), results)
             except Exception as error:
-                _dump((False, _as_it_travels(error)), results)
+                _write_result((False, _picklable(error)), results)
             channel.sendall(_DONE)
             _claims.end()
 
 
 class _Claims:
-    """A worker's bounds: the address space that was taken when a call began, what it may take, and what it claims."""
+    """Memory limits of the current call in a worker: initial address space plus what was allowed and claimed."""
 
     def __init__(self, channel: socket.socket, requests: BinaryIO) -> None:
         self._channel = channel
         self._requests = requests
-        self._most = self._claimed = self._lent = 0
+        self._limit = self._claimed = self._lent = 0
 
     def begin(self, memory: int) -> None:
-        """A call may take so many bytes."""
+        """Start a call that may use this many bytes."""
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        self._most, self._claimed, self._lent = taken + _OVERHEAD_BYTES, 0, 0
+        self._limit, self._claimed, self._lent = taken + _OVERHEAD_BYTES, 0, 0
         self._allow(memory)
 
     def claim(self, memory: int, seconds: float) -> None:
@@ -415,45 +423,48 @@ class _Claims:
             raise _NotGrantedError("the memory was not granted")
 
     def end(self) -> None:
-        """Give back to the system what the C library holds free."""
-        if self._claimed > _KEPT_BYTES:
+        """Return memory that the C library holds unused to the system."""
+        if self._claimed > _MAX_KEPT_BYTES:
             ctypes.CDLL(None).malloc_trim(0)
 
     def _allow(self, memory: int) -> None:
-        self._most += memory
-        resource.setrlimit(resource.RLIMIT_AS, (self._most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        self._limit += memory
+        resource.setrlimit(resource.RLIMIT_AS, (self._limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _as_it_travels(error: Exception) -> Exception:
-    """An exception that can be pickled and made anew: our own, the system's; others by their words."""
+def _picklable(error: Exception) -> Exception:
+    """Convert an exception to one that can be pickled.
+
+    This package's and the system's errors keep their type; others become a ``RuntimeError`` with their text.
+    """
     if isinstance(error, (ImageError, MemoryError, OSError)):
-        travelling = type(error)(*error.args)
+        copy = type(error)(*error.args)
         if error.__cause__ is not None:
-            travelling.add_note(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
-        return travelling
+            copy.add_note(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
+        return copy
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _dump(value: object, results: int) -> None:
-    """Write a value into shared memory: lengths, pickle, and the arrays' own bytes, which are not copied before."""
+def _write_result(value: object, results: int) -> None:
+    """Write a value into shared memory: lengths, pickle, and the bytes of arrays without an intermediate copy."""
     buffers: list[pickle.PickleBuffer] = []
     objects = io.BytesIO()
     _Pickler(objects, protocol=5, buffer_callback=buffers.append).dump(value)
-    if objects.tell() > _MOST_OBJECTS_BYTES:
-        raise ImageTooLargeError("the image's header is larger than the headers that are read")
+    if objects.tell() > _MAX_OBJECTS_BYTES:
+        raise ImageTooLargeError(f"the image's header exceeds {_MAX_OBJECTS_BYTES // 2**20} MiB")
     body = objects.getvalue()
     parts: list[bytes | memoryview] = [body, *(buffer.raw() for buffer in buffers)]
     numbers = (len(buffers), *map(len, parts))
-    if os.fstat(results).st_size > _KEPT_BYTES:
-        os.ftruncate(results, _KEPT_BYTES)
+    if os.fstat(results).st_size > _MAX_KEPT_BYTES:
+        os.ftruncate(results, _MAX_KEPT_BYTES)
     os.lseek(results, 0, os.SEEK_SET)
     with open(results, "wb", closefd=False) as file:
         for part in (struct.pack(f"<{len(numbers)}Q", *numbers), *parts):
             file.write(part)
 
 
-def _load(results: int) -> Any:
-    """Read what :func:`_dump` wrote."""
+def _read_result(results: int) -> Any:
+    """Read a value that :func:`_write_result` wrote."""
     os.lseek(results, 0, os.SEEK_SET)
     with open(results, "rb", closefd=False) as file:
         count = _NUMBER.unpack(file.read(_NUMBER.size))[0]
@@ -461,20 +472,20 @@ def _load(results: int) -> Any:
         parts = [bytearray(length) for length in lengths]
         for part in parts:
             file.readinto(part)
-    if sum(lengths) > _KEPT_BYTES:
-        os.ftruncate(results, _KEPT_BYTES)
+    if sum(lengths) > _MAX_KEPT_BYTES:
+        os.ftruncate(results, _MAX_KEPT_BYTES)
     body, *buffers = parts
     return pickle.loads(body, buffers=buffers)  # noqa: S301 - of a worker
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles each header by itself, so that other threads get their turn between two of many when they are read."""
+    """Pickler that pickles each header separately, so that other threads can run between two headers on loading."""
 
     def reducer_override(self, value: Any) -> Any:
-        return (_header, (pickle.dumps(value, protocol=5),)) if type(value) is FileDataset else NotImplemented
+        return (_load_header, (pickle.dumps(value, protocol=5),)) if type(value) is FileDataset else NotImplemented
 
 
-def _header(pickled: bytes) -> Any:
+def _load_header(pickled: bytes) -> Any:
     return pickle.loads(pickled)  # noqa: S301 - of a worker
 
 

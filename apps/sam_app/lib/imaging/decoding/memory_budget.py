@@ -1,7 +1,7 @@
-"""How much memory all images in flight may take together, in bytes; whoever needs some reserves it first.
+"""Limit on the memory that all images together may use, in bytes; whoever needs memory reserves it first.
 
-What is reserved is what a header says that reading takes: a decoder's buffers, the copies on the way, the image itself.
-Images that are kept for the next click count, too, and are given up when somebody needs their place.
+The reservation is what reading takes according to the header: a decoder's buffers, intermediate copies, the image
+itself. Cached images count, too, and are evicted when their memory is needed.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from lib.imaging.image import ImageTooLargeError, MedicalImage
 
 _MEBIBYTE = 2**20
 _SHARE = 0.5
-"""Of the memory that there is: the models, the embeddings and the system have the rest."""
-_WORKING_BYTES_A_PIXEL = 32
-_LONGEST_WAIT = 60.0
-_LOOK_EVERY = 0.02
-_MUCH = 64 * _MEBIBYTE
-"""What is given back to the system at once when it is released."""
+"""Share of the available memory; the rest is for the models, the embeddings and the system."""
+_WORKING_BYTES_PER_PIXEL = 32
+_MAX_WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+_TRIM_BYTES = 64 * _MEBIBYTE
+"""From this size on, released memory is returned to the system at once."""
 _UNLIMITED = 2**60
 
 
 class MemoryBusyError(RuntimeError):
-    """The memory that an image needs is in use by other requests, and stayed so."""
+    """Raised when the memory that an image needs stays in use by other requests."""
 
 
 class Reservation:
-    """Bytes of a budget; given back by :meth:`release`, or when nobody holds it any more.
+    """Reserved bytes of a budget, released by :meth:`release` or when the object is deleted.
 
     Args:
-        budget: Has them.
-        size: How many.
+        budget: The budget that the bytes belong to.
+        size: Number of bytes.
     """
 
     def __init__(self, budget: MemoryBudget, size: int) -> None:
@@ -47,23 +47,23 @@ class Reservation:
         self.size = size
 
     def shrink(self, size: int) -> None:
-        """Give back what is more than ``size`` bytes."""
-        given, self.size = max(0, self.size - size), min(size, self.size)
-        self._budget.give_back(given)
+        """Release what exceeds ``size`` bytes."""
+        released, self.size = max(0, self.size - size), min(size, self.size)
+        self._budget.give_back(released)
 
     def absorb(self, other: Reservation) -> None:
-        """Take over another one's bytes."""
+        """Take over the bytes of another reservation."""
         self.size += other.size
         other.size = 0
 
     def split(self, size: int) -> Reservation:
-        """Hand over so many bytes, or all, to a new one."""
+        """Move this many bytes, or all, to a new reservation and return it."""
         size = min(size, self.size)
         self.size -= size
         return Reservation(self._budget, size)
 
     def release(self) -> None:
-        """Give back all of it."""
+        """Release all bytes."""
         self.shrink(0)
 
     def __del__(self) -> None:
@@ -71,7 +71,9 @@ class Reservation:
 
 
 class MemoryBudget:
-    """Counts bytes. Thread-safe; giving back takes no lock, as it can happen wherever an object ends.
+    """A number of bytes that can be reserved in parts.
+
+    Thread-safe. Releasing takes no lock, because it can happen wherever an object is deleted.
 
     Args:
         total: Bytes that may be reserved at the same time.
@@ -83,41 +85,43 @@ class MemoryBudget:
         self._returned: deque[int] = deque()
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        self._spares: list[Callable[[], bool]] = []
+        self._evictors: list[Callable[[], bool]] = []
         self._kept: WeakKeyDictionary[MedicalImage, Reservation] = WeakKeyDictionary()
 
     @property
     def taken(self) -> int:
-        """Bytes that are reserved now."""
+        """Number of bytes that are reserved now."""
         with self._lock:
             while self._returned:
                 self._taken -= self._returned.popleft()
             return self._taken
 
     def give_back(self, size: int) -> None:
-        """Bytes that are free again."""
+        """Release this many bytes."""
         if size:
             self._returned.append(size)
-        if size >= _MUCH:
+        if size >= _TRIM_BYTES:
             _trim()
 
-    def add_spare(self, give_up: Callable[[], bool]) -> None:
-        """Name a cache that others' needs come before.
+    def add_spare(self, evict: Callable[[], bool]) -> None:
+        """Register a cache whose values are evicted when memory is needed.
 
         Args:
-            give_up: Gives up a value; False if there is none.
+            evict: Evicts one value; returns False if there is none.
         """
-        self._spares.append(give_up)
+        self._evictors.append(evict)
 
     def keep(self, image: MedicalImage, reservation: Reservation) -> None:
-        """Have an image's own bytes stay reserved for as long as somebody holds it."""
+        """Keep the bytes of an image reserved as long as the image is referenced."""
         self._kept[image] = reservation
 
     def for_work_on(self, image: MedicalImage) -> Reservation:
-        """Reserve what segmenting a frame takes; whoever had the image read has it already.
+        """Reserve what segmenting one frame of an image needs.
+
+        For the request that caused the image to be read, this is part of the image's reservation already.
 
         Raises:
-            ImageTooLargeError, MemoryBusyError: As :meth:`reserve`.
+            ImageTooLargeError, MemoryBusyError: As for :meth:`reserve`.
         """
         kept, size = self._kept.get(image), working_bytes(image.frame_size)
         with self._lock:
@@ -126,10 +130,10 @@ class MemoryBudget:
         return self.reserve(size)
 
     def check(self, size: int) -> None:
-        """Let only that pass which fits into the whole budget.
+        """Refuse a size that exceeds the whole budget.
 
         Raises:
-            ImageTooLargeError: If it never does.
+            ImageTooLargeError: If it exceeds the budget.
         """
         if size > self.total:
             raise ImageTooLargeError(
@@ -138,33 +142,33 @@ class MemoryBudget:
             )
 
     def try_reserve(self, size: int) -> Reservation | None:
-        """Reserve bytes, if they are free and nobody waits for some; None if not.
+        """Reserve bytes if they are free and nobody is waiting; otherwise return None.
 
         Raises:
-            ImageTooLargeError: If they never are.
+            ImageTooLargeError: If the size exceeds the whole budget.
         """
         self.check(size)
-        return None if self._turn.locked() else self._take(size)
+        return None if self._turn.locked() else self._reserve_now(size)
 
     def reserve(self, size: int) -> Reservation:
-        """Reserve bytes; waits until they are free, in turn.
+        """Reserve bytes; waits in turn until they are free.
 
         Raises:
-            ImageTooLargeError: If they never are.
-            MemoryBusyError: If others have them for a minute, or for as long as the current clock allows.
+            ImageTooLargeError: If the size exceeds the whole budget.
+            MemoryBusyError: If they are not free within a minute, or within the time of the current clock.
         """
         reserved = self.try_reserve(size)
         if reserved is not None:
             return reserved
-        deadline = time.monotonic() + min(current_clock().remaining, _LONGEST_WAIT)
+        deadline = time.monotonic() + min(current_clock().remaining, _MAX_WAIT_SECONDS)
         with current_clock().stage("wait"), self._in_turn(size, deadline):
-            while (reserved := self._take(size)) is None:
+            while (reserved := self._reserve_now(size)) is None:
                 self._wait(size, deadline)
             return reserved
 
     @contextmanager
     def _in_turn(self, size: int, deadline: float) -> Iterator[None]:
-        while not self._turn.acquire(timeout=_LOOK_EVERY):
+        while not self._turn.acquire(timeout=_POLL_SECONDS):
             self._wait(size, deadline)
         try:
             yield
@@ -177,11 +181,11 @@ class MemoryBudget:
                 f"the image needs {size / _MEBIBYTE:.0f} MiB of memory, which other requests use; try again later"
             )
         current_clock().check()
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_SECONDS)
 
-    def _take(self, size: int) -> Reservation | None:
+    def _reserve_now(self, size: int) -> Reservation | None:
         while self.taken + size > self.total:
-            if not any(give_up() for give_up in self._spares):
+            if not any(evict() for evict in self._evictors):
                 return None
         with self._lock:
             if self._taken + size > self.total:
@@ -191,16 +195,19 @@ class MemoryBudget:
 
 
 def working_bytes(size: tuple[int, int]) -> int:
-    """What segmenting a frame of ``(rows, columns)`` takes at its peak: its window, the RGB picture, masks, labels."""
-    return size[0] * size[1] * _WORKING_BYTES_A_PIXEL
+    """Return the peak memory of segmenting a frame of ``(rows, columns)``, in bytes.
+
+    It covers the windowed frame, the RGB picture, masks and labels.
+    """
+    return size[0] * size[1] * _WORKING_BYTES_PER_PIXEL
 
 
 def available_bytes() -> int:
-    """Bytes of memory that this process can have: those that the machine has left, or its control group's limit."""
-    return min(_left_on_machine(), *_limits_of_group())
+    """Return the bytes that this process can use: the machine's available memory or its control group's limit."""
+    return min(_available_on_machine(), *_group_limits())
 
 
-def _left_on_machine() -> int:
+def _available_on_machine() -> int:
     with suppress(OSError), open("/proc/meminfo") as lines:
         for line in lines:
             if line.startswith("MemAvailable:"):
@@ -208,8 +215,8 @@ def _left_on_machine() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _limits_of_group(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Of the process's control group and those above it, version 2 (``memory.max``) and 1."""
+def _group_limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return the limits of the process's control group and its parents, versions 2 (``memory.max``) and 1."""
     limits = [_UNLIMITED]
     with suppress(OSError):
         for line in groups.read_text().splitlines():
@@ -227,15 +234,15 @@ def _limits_of_group(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/
 
 
 def default_total() -> int:
-    """Half of the memory that there is."""
+    """Return half of the available memory, in bytes."""
     return int(available_bytes() * _SHARE)
 
 
 def _trim() -> None:
-    """Have the C library give back to the system what it holds free."""
+    """Return memory that the C library holds unused to the system."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 budget = MemoryBudget(default_total())
-"""That of this process; the server's option sets its ``total``."""
+"""The budget of this process; the server's option sets its ``total``."""

@@ -1,4 +1,4 @@
-"""The border between this package's errors and those of the libraries that parse untrusted bytes."""
+"""Conversion of parsers' exceptions to this package's errors, and size limits for untrusted images."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from lib.imaging.decoding.isolation import lend
 from lib.imaging.decoding.memory_budget import working_bytes
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError
 
-_SERVERS_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+_SERVER_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager
 def corrupt_on_failure(what: str) -> Iterator[None]:
     """Turn any failure of a parser or decoder into a :class:`CorruptImageError`.
 
-    Parsers of hostile bytes raise whatever they meet (``KeyError``, ``struct.error``, ``RecursionError``, …), so
-    every ``Exception`` is caught here. The new message is ``what`` alone: a library's own text can quote the content
-    (patient data) or a path. The original is chained for the log.
+    Parsers of hostile bytes can raise anything (``KeyError``, ``struct.error``, ``RecursionError``, …), so every
+    ``Exception`` is caught here. The new message is ``what`` alone, because a library's own text can quote the content
+    (patient data) or a path. The original exception is chained for the log.
 
     Args:
         what: The message: what could not be read, e.g. "the PNG image is truncated or damaged".
 
     Raises:
-        CorruptImageError: For any exception but those of this package.
+        CorruptImageError: For any exception except those of this package.
         ImageTooLargeError: For a ``MemoryError``.
-        OSError: If the disk is full or too many files are open, which is no fault of the image.
+        OSError: If the disk is full or too many files are open, which is not the image's fault.
     """
     try:
         yield
@@ -37,34 +37,34 @@ def corrupt_on_failure(what: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageTooLargeError("the image does not fit into this server's memory") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _SERVERS_FAULTS:
+        if isinstance(error, OSError) and error.errno in _SERVER_ERRNOS:
             raise
         raise CorruptImageError(what) from error
 
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The most that is read; checked by an image's header, before anything is decoded.
+    """Limits on the size of an image, checked against its header before anything is decoded.
 
     Args:
-        max_pixels: Of frames x rows x columns.
-        max_frames: Of frames, slices or pages.
+        max_pixels: The most pixels: frames x rows x columns.
+        max_frames: The most frames, slices or pages.
     """
 
     max_pixels: int
     max_frames: int
 
     def check(self, frames: int, rows: int, columns: int) -> None:
-        """Refuse an image that is larger, or for whose segmentation there is not enough memory.
+        """Refuse an image that exceeds the limits, or for whose segmentation there is not enough memory.
 
         Args:
-            frames: As the header states them; so, too, ``rows`` and ``columns``.
-            rows: Height.
-            columns: Width.
+            frames: Number of frames stated by the header.
+            rows: Height stated by the header.
+            columns: Width stated by the header.
 
         Raises:
-            ImageTooLargeError: If the image has more frames or more pixels.
-            ImageError: If a worker process is not granted the memory.
+            ImageTooLargeError: If the image has too many frames or pixels.
+            ImageError: If this is a worker process and the memory is not granted.
         """
         if frames > self.max_frames:
             raise ImageTooLargeError(f"the image has {frames} frames; at most {self.max_frames} are read")

@@ -1,4 +1,4 @@
-"""Elementwise work on large arrays, a piece at a time, so that what it makes on the way stays small."""
+"""Elementwise operations on large arrays, piece by piece, so that temporary arrays stay small."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 _PIECE = 1 << 20
-"""Elements."""
+"""Elements per piece."""
 
 
 def piecewise(function: Callable[[np.ndarray], np.ndarray], values: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write ``function`` of an array into another one.
+    """Apply an elementwise function to an array piece by piece and write the results into another array.
 
     Args:
-        function: Works on each element by itself; gets at most some million at a time, in one dimension.
+        function: Maps each element independently; it receives about a million elements at a time, in one dimension.
         values: Any shape.
-        out: Of the same shape, contiguous; may be ``values`` itself.
+        out: Contiguous array of the same shape; may be ``values`` itself.
 
     Returns:
         ``out``.
@@ -31,10 +31,10 @@ def finite(values: np.ndarray) -> np.ndarray:
     """Replace NaN and infinities by the smallest finite value (by 0 if there is none).
 
     Args:
-        values: Any shape, float; contiguous.
+        values: Contiguous float array of any shape.
 
     Returns:
-        The same array if all of it is finite, else a copy of the same dtype.
+        The same array if all values are finite, else a copy with the same dtype.
     """
     flat = values.reshape(-1)
     pieces = [flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE)]
