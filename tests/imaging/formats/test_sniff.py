@@ -6,7 +6,7 @@ import pytest
 
 from lib.imaging.formats.sniff import find_format
 
-_ANALYZE = "Analyze 7.5 header, whose voxels are in another file; NIfTI can be made of both"
+_ANALYZE = "Analyze 7.5 header, whose voxels are in another file; convert both to NIfTI"
 _PAIR = "NIfTI header whose voxels are in another file; send both as one, .nii or .nii.gz"
 
 
@@ -38,20 +38,20 @@ def test_readable_formats(head: bytes, expected: str) -> None:
         (b"", "empty file"),
         (b"GIF89a", "GIF image"),
         (b"%PDF-1.7", "PDF document"),
-        (b"PK\x03\x04", "ZIP archive, of which the images have to be unpacked"),
-        (b"\x89HDF\r\n\x1a\n", "HDF5 file, as MINC 2 is; NIfTI can be made of that"),
-        (b"ObjectType = Image", "MetaImage, of which NIfTI or NRRD can be made"),
+        (b"PK\x03\x04", "ZIP archive; unpack it and send its images"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5 file, e.g. MINC 2; convert it to NIfTI"),
+        (b"ObjectType = Image", "MetaImage; convert it to NIfTI or NRRD"),
         (
             b"\x5c\x01\x00\x00" + bytes(344),
-            "Analyze 7.5 header, whose voxels are in another file; NIfTI can be made of both",
+            "Analyze 7.5 header, whose voxels are in another file; convert both to NIfTI",
         ),
         (b'<?xml version="1.0"?><!-- by hand --><svg>', "SVG image"),
         (b"<?xml version='1.0'?><a/>", "XML document"),
         (b"\xff\xd8\xff\xf7....", "JPEG-LS image, which is read in DICOM only"),
         (b"P5 3 2 255\n\x00\x01", "Netpbm image"),
-        (bytes(257) + b"ustar", "tar archive, of which the images have to be unpacked"),
-        (gzip.compress(bytes(128) + b"DICM"), "gzip file with DICOM file (it has to be unpacked)"),
-        (gzip.compress(bytes(257) + b"ustar"), "gzip file with tar archive, of which the images have to be unpacked"),
+        (bytes(257) + b"ustar", "tar archive; unpack it and send its images"),
+        (gzip.compress(bytes(128) + b"DICM"), "gzip file with DICOM file (unpack it first)"),
+        (gzip.compress(bytes(257) + b"ustar"), "gzip file with tar archive; unpack it and send its images"),
         (b"\x1f\x8b\xff", "gzip file with damaged content"),
         (b"RIFF\x00\x00\x00\x00WEBP", "WebP image"),
         (b"\x00\x00\x00\x18ftypheic", "HEIC image"),

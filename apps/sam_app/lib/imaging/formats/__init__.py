@@ -1,1 +1,1 @@
-"""The formats beside DICOM, and which one a file has."""
+"""Image formats other than DICOM, and detection of a file's format."""

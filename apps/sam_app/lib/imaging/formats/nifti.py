@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 single files, plain or gzip-compressed, by nibabel."""
+"""Reading of NIfTI-1 and NIfTI-2 single files, plain or gzip-compressed, using nibabel."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ _DAMAGED = "the NIfTI image is truncated or damaged"
 _MAX_VOXEL_OFFSET = 16 * 1024 * 1024
 _RGB24 = ("R", "G", "B")
 _PIECE = 1 << 20
-"""Voxels that are read at once."""
+"""Voxels read at a time."""
 _COPIES = 4
-"""Of the volume: while non-finite values are replaced two, then one in the worker, on the way and in the server."""
+"""Peak number of copies of the volume: two while non-finite values are replaced, then one each in the worker, in
+transfer and in the server."""
 
 
 def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     """Read a NIfTI volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``.
 
     Integers without scaling keep their dtype; scaled values (scl_slope, scl_inter) and floats become float32, and
-    non-finite ones the smallest finite value. RGB24 becomes colour. Header extensions are not read.
+    non-finite values the smallest finite one. RGB24 becomes colour. Header extensions are not read.
 
     Args:
         file: The open file, at its start.
-        limits: The most that is read; checked before the voxels are.
+        limits: Size limits; checked before the voxels are read.
 
     Returns:
-        The volume; its affine is that of ITK, see :mod:`lib.imaging.formats.nifti_place`.
+        The volume; its affine is the one that ITK computes, see :mod:`lib.imaging.formats.nifti_place`.
 
     Raises:
         UnsupportedImageError: More than one time point or component, complex voxels, RGBA voxels.
@@ -54,7 +55,7 @@ def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         if len(shape) < 2 or math.prod(shape[3:]) != 1:
             raise UnsupportedImageError(
                 f"the NIfTI image has the shape {' x '.join(map(str, shape))}; one 2D or 3D image is read, "
-                "so take one time point or component of it"
+                "so send one time point or component of it"
             )
         columns, rows, slices = (*shape[:3], 1)[:3]
         limits.check(slices, rows, columns)
@@ -68,7 +69,7 @@ def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
 
 
 def _read_header(stream: BinaryIO) -> tuple[Any, Any]:
-    """The fixed part of the header as it is stored, and what it says of the voxels, checked by nibabel."""
+    """Read the fixed part of the header: as stored, and its voxel description as checked by nibabel."""
     start = stream.read(540)
     header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
     stored = header_class(start[: header_class.template_dtype.itemsize], check=False)
@@ -80,7 +81,7 @@ def _read_header(stream: BinaryIO) -> tuple[Any, Any]:
 
 
 def _voxel_offset(header: Any) -> int:
-    """Where the voxels begin; as in ITK right after the header, if that is where its field points into."""
+    """Return where the voxels begin; an offset inside the header means right after the header, as in ITK."""
     offset = float(header["vox_offset"])
     if not 0 <= offset <= _MAX_VOXEL_OFFSET:
         raise CorruptImageError(_DAMAGED)
@@ -88,7 +89,7 @@ def _voxel_offset(header: Any) -> int:
 
 
 def _scaling(header: Any) -> tuple[float, float]:
-    """Slope and intercept: none if the slope is 0 or not finite."""
+    """Return slope and intercept; 1 and 0 (no scaling) if the slope is 0 or not finite."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not math.isfinite(slope):
         return 1.0, 0.0
@@ -98,7 +99,10 @@ def _scaling(header: Any) -> tuple[float, float]:
 def _read_voxels(
     stream: BinaryIO, offset: int, shape: tuple[int, int, int], dtype: np.dtype, scaling: tuple[float, float]
 ) -> np.ndarray:
-    """``(K, rows, columns)`` in native byte order, or ``(K, rows, columns, 3)`` of RGB24; read a piece at a time."""
+    """Read the voxels piece by piece.
+
+    Returns ``(K, rows, columns)`` in native byte order, or ``(K, rows, columns, 3)`` for RGB24.
+    """
     if dtype.names is not None:
         if dtype.names != _RGB24:
             raise UnsupportedImageError("NIfTI voxels of RGBA are not read; RGB24 and single numbers are")
@@ -107,10 +111,10 @@ def _read_voxels(
     if dtype.kind not in "uif":
         raise UnsupportedImageError("NIfTI voxels of complex numbers are not read")
     is_float = dtype.kind == "f" or scaling != (1.0, 0.0)
-    kept = np.dtype(np.float32) if is_float else dtype.newbyteorder("=")
-    claim(_COPIES * math.prod(shape) * kept.itemsize, math.prod(shape))
+    result_dtype = np.dtype(np.float32) if is_float else dtype.newbyteorder("=")
+    claim(_COPIES * math.prod(shape) * result_dtype.itemsize, math.prod(shape))
     stream.seek(offset)
-    voxels = np.empty(shape, kept)
+    voxels = np.empty(shape, result_dtype)
     flat = voxels.reshape(-1)
     for start in range(0, flat.size, _PIECE):
         part = flat[start : start + _PIECE]
@@ -124,6 +128,6 @@ def _read_voxels(
 
 
 def _scaled(values: np.ndarray, scaling: tuple[float, float]) -> np.ndarray:
-    """As float64, but for floats without scaling; the order is that of the volume, in which ``i`` is the fastest."""
+    """Apply the scaling in float64; floats without scaling are returned unchanged."""
     slope, intercept = scaling
     return values if scaling == (1.0, 0.0) else values.astype(values.dtype.newbyteorder("=")) * slope + intercept

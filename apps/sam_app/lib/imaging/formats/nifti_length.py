@@ -1,7 +1,7 @@
-"""Whether a NIfTI file is as long as its header says, without reading its voxels.
+"""Check whether a NIfTI file is as long as its header states, without reading its voxels.
 
-A truncated file is the most common damage, and a folder of thousands of volumes cannot be read to find it. A gzip file
-ends with the length of what is packed in it (RFC 1952, 2.3.1: ISIZE, modulo 2^32), which a truncated one does not.
+Truncation is the most common damage, and reading all voxels of a folder of thousands of volumes takes too long. A gzip
+file ends with the length of its uncompressed content (RFC 1952, 2.3.1: ISIZE, modulo 2^32), a truncated one does not.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ _START = 540
 
 
 def is_surely_whole(path: Path) -> bool:
-    """Whether a file is a NIfTI image of at most three dimensions and as long as its header says.
+    """Return whether a file is a NIfTI image of at most three dimensions and as long as its header states.
 
     Args:
         path: Any file.
 
     Returns:
-        False also for what can be whole all the same: another format, gzip of several members, a damaged header.
+        False also for files that may be complete, but cannot be checked: another format, gzip of several members, a
+        damaged header.
 
     Raises:
         OSError: If it cannot be read.
@@ -43,14 +44,19 @@ def is_surely_whole(path: Path) -> bool:
     try:
         start = zlib.decompressobj(wbits=31).decompress(start, _START) if packed else start[:_START]
         length = _stated_length(start)
-    except Exception:  # a header can be damaged in any way; the reader says in which
+    except Exception:  # a damaged header can raise any exception; the reader reports the damage
         return False
     return length is not None and (size == length % 2**32 if packed else size >= length)
 
 
 def _stated_length(start: bytes) -> int | None:
+<<<<<<< HEAD
     """Bytes of the whole file by its header; None if it is not one that is read here."""
     header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
+=======
+    """Return the length in bytes of the whole file according to its header; None if it is not checked here."""
+    header_class = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
+>>>>>>> 74cec92 (docs: plain English in lib/imaging/formats)
     header = header_class(start[: header_class.template_dtype.itemsize], check=True)
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     is_plain = len(shape) >= 2 and math.prod(shape[3:]) == 1 and min(shape) > 0 and dtype.kind in "uif"

@@ -1,8 +1,8 @@
-"""Where a NIfTI image lies, as ITK and 3D Slicer place it.
+"""Position of a NIfTI image in the patient, the same as in ITK and 3D Slicer.
 
-ITK chooses between sform and qform by rules of its own (which codes, how similar, how orthonormal), takes the voxels'
-sizes from ``pixdim`` and reads metres and micrometres as such. It is asked here, by a file of one voxel with the same
-geometry, so that a label lies where Slicer shows its image.
+ITK chooses between sform and qform by its own rules (codes, similarity, orthonormality), takes the voxel size from
+``pixdim`` and converts metres and micrometres. So ITK itself reads the position here, from a file of one voxel with the
+same geometry, and a label has the position at which Slicer shows its image.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import SimpleITK
 
 from lib.imaging.image import LPS_TO_RAS
 
-SimpleITK.ProcessObject.GlobalWarningDisplayOff()  # ITK would print what it finds odd, with the file's name
+SimpleITK.ProcessObject.GlobalWarningDisplayOff()  # ITK's warnings would print the file's name
 
 _GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 _UNITS = {1: 1e3, 3: 1e-3}
-"""Of ``xyzt_units``: metres and micrometres in mm; everything else is mm."""
+"""Values of ``xyzt_units`` for metres and micrometres, with their length in mm; everything else is mm."""
 
 
 def nifti_affine(header: Any) -> np.ndarray:
-    """The affine that ITK has of an image with this header.
+    """Return the affine that ITK computes for an image with this header.
 
-    Where ITK refuses to read (a sheared sform and no qform), the sform holds as it is: the label is sheared like the
+    If ITK refuses the header (a sheared sform and no qform), the sform is used unchanged: the label is sheared like the
     image, and ITK refuses both.
 
     Args:
-        header: A NIfTI-1 or NIfTI-2 header as it was stored.
+        header: A NIfTI-1 or NIfTI-2 header as stored in the file.
 
     Returns:
-        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to RAS+ mm; not finite or not invertible where the header is bad.
+        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to RAS+ mm; not finite or not invertible if the header is invalid.
     """
     affine = _itk_affine(header)
     if affine is None:
@@ -47,18 +47,21 @@ def nifti_affine(header: Any) -> np.ndarray:
 
 
 def _itk_affine(header: Any) -> np.ndarray | None:
-    """What ITK says; None if it refuses. NIfTI-2, which it does not read, is asked about as NIfTI-1."""
-    asked = nibabel.Nifti1Header()
+    """Return ITK's affine for this header; None if ITK refuses it.
+
+    ITK does not read NIfTI-2, so the header is always passed as NIfTI-1.
+    """
+    probe = nibabel.Nifti1Header()
     for key in _GEOMETRY:
-        asked[key] = header[key]
+        probe[key] = header[key]
     size = min(int(header["dim"][0]), 3)
-    asked["dim"] = [size, 1, 1, 1, 1, 1, 1, 1]
-    asked.set_data_dtype(np.uint8)
-    asked["magic"], asked["vox_offset"] = b"n+1", 352
+    probe["dim"] = [size, 1, 1, 1, 1, 1, 1, 1]
+    probe.set_data_dtype(np.uint8)
+    probe["magic"], probe["vox_offset"] = b"n+1", 352
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "one.nii")
         with open(path, "wb") as file:
-            file.write(asked.binaryblock + bytes(4 + 1))
+            file.write(probe.binaryblock + bytes(4 + 1))
         reader = SimpleITK.ImageFileReader()
         reader.SetImageIO("NiftiImageIO")
         reader.SetFileName(path)

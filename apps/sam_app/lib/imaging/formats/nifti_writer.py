@@ -1,4 +1,4 @@
-"""Images as NIfTI-1, for clients that ask for a series as one file."""
+"""Writing of images as NIfTI-1, for clients that request a series as one file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _UNKNOWN = 0
 
 
 def write_nifti(image: MedicalImage, path: str | os.PathLike[str]) -> None:
-    """Write an image with the values that it has, where it lies.
+    """Write an image as NIfTI-1 with its values and its position in the patient.
 
     Args:
-        image: Grey or RGB. Where no affine holds for all its frames, the file has the usual step and says that it has
-            no place (qform and sform code 0).
+        image: Grey or RGB. If no affine fits all its frames, the file has the usual step and states no position (qform
+            and sform code 0).
         path: ``.nii.gz`` (gzip level 1) or ``.nii``.
     """
     affine, frames = image.affine, image.frames
@@ -34,15 +34,15 @@ def write_nifti(image: MedicalImage, path: str | os.PathLike[str]) -> None:
 
 
 def is_placed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of :func:`write_nifti` says where its image lies."""
+    """Return whether a file written by :func:`write_nifti` states the image's position."""
     return int(nibabel.Nifti1Image.from_filename(path).header["sform_code"]) != _UNKNOWN
 
 
 def set_place(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
-    """Say in a header where the voxels lie, in mm, as sform and as qform.
+    """Set the position of the voxels in a header, in mm, as sform and qform.
 
-    A tilted gantry's shear can be stated as sform but not as qform. Then there is no qform: a program that knows no
-    shear (ITK, so 3D Slicer, too) refuses the file and does not show it in a wrong place.
+    A gantry tilt (shear) can be stated as sform but not as qform. In this case no qform is set: a program that does not
+    support shear (ITK, and so 3D Slicer) then refuses the file instead of showing it at a wrong position.
 
     Args:
         header: Changed in place.
@@ -57,6 +57,6 @@ def set_place(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
 
 
 def is_sheared(affine: np.ndarray) -> bool:
-    """Whether an affine's axes are not perpendicular: by more than one in a thousand."""
+    """Return whether an affine's axes are not perpendicular, by more than one in a thousand."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)

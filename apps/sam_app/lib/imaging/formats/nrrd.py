@@ -1,4 +1,4 @@
-"""NRRD volumes with the data in the same file, by SimpleITK."""
+"""Reading of NRRD volumes with the data in the same file, using SimpleITK."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite, piecewise
 from lib.imaging.image import LPS_TO_RAS, CorruptImageError, MedicalImage, UnsupportedImageError
 
-_HEADER_LIMIT = 1024 * 1024
+_MAX_HEADER_BYTES = 1024 * 1024
 _FIELD = re.compile(rb"([^:]+):(?!=)\s*(.*)")
-"""A field; a line with ``:=`` is a key and its value, one that begins with ``#`` a comment."""
+"""A field of the header; lines with ``:=`` are key-value pairs, lines that start with ``#`` comments."""
 _BZIP2 = (b"bzip2", b"bz2")
 _KINDS_OF_PLACE = (b"???", b"none", b"space", b"domain", b"time")
 _ENCODINGS = (b"raw", b"gzip", b"gz", b"hex", b"ascii", b"text", b"txt", *_BZIP2)
 
 
 def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
-    """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``; further axes must be of length 1.
+    """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``; further axes must have length 1.
 
-    A header that names another data file is refused: it could name any file of the server.
+    A header that names another data file is refused, because it could name any file on the server.
 
     Args:
         path: The file.
-        file: The same file, open, at its start.
-        limits: The most that is read; checked before the voxels are.
+        file: The same file, opened, at its start.
+        limits: Size limits; checked before the voxels are read.
 
     Returns:
-        The volume; its affine is the header's, brought from LPS (as ITK reads it) to RAS+. Floats become float32,
+        The volume; its affine is the header's, converted from LPS (as ITK reads it) to RAS+. Floats become float32, and
         non-finite values the smallest finite one.
 
     Raises:
@@ -46,7 +46,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         CorruptImageError: Truncated or contradictory.
         ImageTooLargeError: Larger than ``limits``.
     """
-    start = file.read(_HEADER_LIMIT)
+    start = file.read(_MAX_HEADER_BYTES)
     end = re.search(rb"\r?\n\r?\n", start)
     if end is None:
         raise CorruptImageError("the NRRD image has no end of header")
@@ -75,7 +75,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
             )
         columns, rows, slices = (*size, 1)[:3]
         limits.check(slices, rows, columns)
-        claim(_bytes_a_value(reader.GetPixelID()) * components * math.prod(size), math.prod(size))
+        claim(_bytes_per_value(reader.GetPixelID()) * components * math.prod(size), math.prod(size))
         if readable != header:
             file.seek(end.end())
             _append(file, Path(path), math.prod(size) * components * 8 if encoding in _BZIP2 else None)
@@ -98,8 +98,11 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
     )
 
 
-def _bytes_a_value(pixel_id: int) -> int:
-    """What a number takes at most: twice in ITK or while non-finite ones are replaced; kept, on the way and served."""
+def _bytes_per_value(pixel_id: int) -> int:
+    """Return the peak memory per value, in bytes.
+
+    Twice in ITK or while non-finite values are replaced; three times for the result (see :func:`claim`).
+    """
     stored = np.dtype(SimpleITK.GetArrayViewFromImage(SimpleITK.Image(1, 1, pixel_id)).dtype)
     return 2 * stored.itemsize + 3 * (4 if stored.kind == "f" else stored.itemsize)
 
@@ -110,15 +113,16 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def _fields(header: bytes) -> dict[bytes, bytes]:
-    """The header's fields, their names in lower case and without spaces."""
+    """Return the header's fields, with names in lower case and without spaces."""
     found = (_FIELD.match(line) for line in header.splitlines()[1:] if not line.startswith(b"#"))
     return {b"".join(field[1].lower().split()): field[2].strip() for field in found if field}
 
 
 def _for_itk(header: bytes, fields: dict[bytes, bytes]) -> bytes:
-    """The header in such a way that ITK reads it.
+    """Return the header in a form that ITK can read.
 
-    It does not unpack bzip2, and takes an axis without a direction for numbers of each voxel by its kind alone.
+    ITK does not support bzip2, and decides by the kind alone whether an axis without a direction holds the components
+    of each voxel.
     """
     lines = header.splitlines()
     if fields[b"encoding"].lower() in _BZIP2:
@@ -140,12 +144,15 @@ def _is_field(line: bytes, name: bytes) -> bool:
 
 
 def _append(file: BinaryIO, target: Path, unpacked: int | None) -> None:
-    """Add the rest of a file to another; unpacked from bzip2, at most so many bytes of it."""
+    """Append the rest of a file to another one.
+
+    If ``unpacked`` is given, decompress bzip2 to at most this many bytes.
+    """
     with target.open("ab") as output:
         if unpacked is None:
             shutil.copyfileobj(file, output)
             return
         with bz2.open(file) as packed:
-            while unpacked > 0 and (piece := packed.read(min(unpacked, _HEADER_LIMIT))):
+            while unpacked > 0 and (piece := packed.read(min(unpacked, _MAX_HEADER_BYTES))):
                 output.write(piece)
                 unpacked -= len(piece)

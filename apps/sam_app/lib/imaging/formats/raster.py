@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP, by Pillow; PNG of 16 bits with colour or an alpha channel by imagecodecs."""
+"""Reading of PNG, JPEG and BMP with Pillow, and of 16-bit PNG with colour or an alpha channel with imagecodecs."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
 from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImageError, affine_of_pixels
 
-_JPEG_HEADER = 1024 * 1024
+_MAX_JPEG_HEADER_BYTES = 1024 * 1024
 _ORIENTATION = 274
 _DEEP_LAYOUTS = ("LA;16B", "RGB;16B", "RGBA;16B")
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-_BYTES_A_PIXEL = {"1": 8, "L": 6, "RGB": 18, **dict.fromkeys(_UINT16_MODES, 15)}
-_MOST_BYTES_A_PIXEL, _DEEP_BYTES_A_PIXEL, _PROGRESSIVE_BYTES_A_PIXEL = 24, 36, 8
-"""Of Pillow's picture, its copies on the way to an array, and three times the array, as :func:`claim` has it; of 16-bit
-samples with colour; beside it of the coefficients that a JPEG keeps until its last scan."""
+_BYTES_PER_PIXEL = {"1": 8, "L": 6, "RGB": 18, **dict.fromkeys(_UINT16_MODES, 15)}
+_MAX_BYTES_PER_PIXEL, _DEEP_BYTES_PER_PIXEL, _PROGRESSIVE_BYTES_PER_PIXEL = 24, 36, 8
+"""Peak memory: of Pillow's picture, its copies on the way to an array, and three times the array (see :func:`claim`);
+the same for 16-bit samples with colour; and in addition for the coefficients that a progressive JPEG keeps until its
+last scan."""
 _PIXELS_AT_ONCE = 1 << 20
 
 
 def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> MedicalImage:
-    """Read a raster image as a browser shows it: EXIF orientation applied, transparent parts black.
+    """Read a raster image as a browser displays it: EXIF orientation applied, transparent parts black.
 
-    Transparency is composed on black, the background of medical viewers (a browser would show the page's own
-    background); what is most opaque counts as opaque, and one degree everywhere is none. Grey stays grey, also if it is
-    stored as 16-bit RGB: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other colour
-    becomes 8-bit RGB, of deeper samples the 8 bits from the highest one that is used. No windowing. Of a PNG or JPEG
-    that holds several images the first is read.
+    Transparency is blended with black, the background of medical viewers (a browser would use the page's background).
+    The most opaque pixels count as fully opaque, and uniform transparency is ignored. Grey stays grey, even if stored
+    as 16-bit RGB: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other colour become 8-bit
+    RGB; of deeper samples the 8 bits from the highest used bit are kept. No windowing. If a PNG or JPEG holds several
+    images, the first one is read.
 
     Args:
         file: The open file, at its start.
         file_format: "PNG", "JPEG" or "BMP".
-        limits: The most that is read; checked before decoding, as is Pillow's own limit against decompression bombs.
+        limits: Size limits; checked before decoding, as is Pillow's own limit against decompression bombs.
 
     Returns:
-        The image, without geometry but for the size of its pixels, as far as ITK has one.
+        The image, without geometry except for the pixel size, if ITK would read one.
 
     Raises:
         CorruptImageError: The file is truncated or damaged.
-        UnsupportedImageError: A kind of JPEG or a pixel layout that Pillow does not read.
+        UnsupportedImageError: A kind of JPEG or a pixel layout that Pillow does not support.
         ImageTooLargeError: Larger than ``limits`` or than Pillow's limit.
     """
     if file_format == "JPEG":
@@ -55,7 +56,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
         try:
             with Image.open(file, formats=[file_format]) as image:
                 limits.check(1, image.height, image.width)
-                claim(_bytes_a_pixel(image) * image.width * image.height, image.width * image.height)
+                claim(_peak_bytes_per_pixel(image) * image.width * image.height, image.width * image.height)
                 pixels, affine = (
                     _deep_array(file) if _is_deep_png(image) else _page_array(_loaded(image, file)),
                     _affine(image),
@@ -66,36 +67,34 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
 
 
 def _affine(image: Image.Image) -> np.ndarray:
-    """As ITK: 1 mm, or what a JPEG says by its resolution in dots an inch or a centimetre."""
+    """Return ITK's affine: 1 mm, or what a JPEG states as resolution in dots per inch or centimetre."""
     length = {1: 25.4, 2: 10.0}.get(image.info.get("jfif_unit", 0)) if image.format == "JPEG" else None
     is_turned = image.getexif().get(_ORIENTATION, 1) > 4
     return affine_of_pixels(length, image.info.get("jfif_density", (0, 0)), is_turned=is_turned)
 
 
-def _bytes_a_pixel(image: Image.Image) -> int:
-    """What a pixel takes at most while the picture is read."""
+def _peak_bytes_per_pixel(image: Image.Image) -> int:
+    """Return the peak memory per pixel while the picture is read, in bytes."""
     if _layout(image) in _DEEP_LAYOUTS:
-        return _DEEP_BYTES_A_PIXEL
+        return _DEEP_BYTES_PER_PIXEL
     is_plain = "transparency" not in image.info
-    bytes_a_pixel = _BYTES_A_PIXEL.get(image.mode, _MOST_BYTES_A_PIXEL) if is_plain else _MOST_BYTES_A_PIXEL
-    return bytes_a_pixel + (_PROGRESSIVE_BYTES_A_PIXEL if image.info.get("progressive") else 0)
+    bytes_per_pixel = _BYTES_PER_PIXEL.get(image.mode, _MAX_BYTES_PER_PIXEL) if is_plain else _MAX_BYTES_PER_PIXEL
+    return bytes_per_pixel + (_PROGRESSIVE_BYTES_PER_PIXEL if image.info.get("progressive") else 0)
 
 
 def _check_jpeg(file: BinaryIO) -> None:
-    """Refuse, by its name, a JPEG that browsers do not show either, and one of too many scans."""
+    """Refuse JPEGs of kinds that browsers do not display either, and JPEGs with too many scans."""
     content = file.read()
-    header = read_codestream(content[:_JPEG_HEADER])
+    header = read_codestream(content[:_MAX_JPEG_HEADER_BYTES])
     check_scans(content)
     file.seek(0)
     if header is not None and (header.is_lossless or header.precision != 8):
         kind = "lossless" if header.is_lossless else f"of {header.precision} bits"
-        raise UnsupportedImageError(
-            f"found: JPEG image, {kind}. Those of 8 bits, not lossless, are read; PNG keeps more"
-        )
+        raise UnsupportedImageError(f"found: JPEG image, {kind}. Only lossy JPEG of 8 bits is read; use PNG instead")
 
 
 def _loaded(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """The picture, decoded; a JPEG that lacks nothing but its end is whole."""
+    """Return the decoded picture; a JPEG that lacks only its end marker is accepted."""
     try:
         image.load()
         return image
@@ -109,14 +108,14 @@ def _loaded(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 def _page_array(image: Image.Image) -> np.ndarray:
-    """A decoded picture as ``(rows, columns)`` or ``(rows, columns, 3)``."""
+    """Convert a decoded picture to ``(rows, columns)`` or ``(rows, columns, 3)``."""
     ImageOps.exif_transpose(image, in_place=True)
     upright = image
     if upright.mode == "1":
         return np.asarray(upright, dtype=np.uint8) * np.uint8(255)
     if upright.mode in _UINT16_MODES:
         deep = np.asarray(upright).astype(np.uint16)
-        transparent = upright.info.get("transparency")  # the one value that a PNG names so
+        transparent = upright.info.get("transparency")  # the single grey value that a PNG declares as transparent
         return deep if transparent is None else np.where(deep == transparent, np.uint16(0), deep)
     if upright.has_transparency_data:
         grey = upright.mode in ("L", "LA", "La")
@@ -132,19 +131,19 @@ def _page_array(image: Image.Image) -> np.ndarray:
 
 
 def _layout(image: Image.Image) -> str:
-    """How the samples of a PNG lie in its file; known until it is decoded."""
+    """Return the sample layout of a PNG as stored in its file; known only until it is decoded."""
     return "".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1]) if image.format == "PNG" else ""
 
 
 def _is_deep_png(image: Image.Image) -> bool:
-    """Whether it has 16-bit samples with colour or an alpha channel; turned ones are left to Pillow."""
+    """Return whether a PNG has 16-bit samples with colour or an alpha channel, and needs no rotation by Pillow."""
     layout = _layout(image)
     is_plain = "transparency" not in image.info and image.getexif().get(_ORIENTATION, 1) == 1
     return layout in _DEEP_LAYOUTS and is_plain
 
 
 def _deep_array(file: BinaryIO) -> np.ndarray:
-    """A PNG of 16-bit samples: ``(rows, columns)`` uint16 or ``(rows, columns, 3)`` uint8."""
+    """Read a PNG of 16-bit samples: ``(rows, columns)`` uint16 or ``(rows, columns, 3)`` uint8."""
     file.seek(0)
     samples = imagecodecs.png_decode(file.read())
     colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
@@ -156,7 +155,7 @@ def _deep_array(file: BinaryIO) -> np.ndarray:
 
 
 def on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """``(rows, columns, channels)`` with ``(rows, columns)`` transparency composed on black, of the same dtype."""
+    """Blend ``(rows, columns, channels)`` with black by ``(rows, columns)`` transparency; the dtype is kept."""
     most = alpha.max()
     if alpha.min() == most:
         return np.ascontiguousarray(colours)

@@ -1,4 +1,4 @@
-"""Which format a file has, by its content; its name is never asked."""
+"""Detection of a file's format from its content; the file name is never used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import zlib
 from pydicom.valuerep import VR
 
 HEAD_LENGTH = 4096
-"""How many bytes of a file's start :func:`find_format` wants."""
+"""Number of bytes from a file's start that :func:`find_format` needs."""
 
 READABLE = ("PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", "NRRD")
-"""The formats that are read, by the names that ``MedicalImage.file_format`` uses."""
+"""The supported formats, with the names that ``MedicalImage.file_format`` uses."""
 
 _RASTER_SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -27,13 +27,13 @@ _JPEG_LS = b"\xff\xd8\xff\xf7"
 _UNREADABLE_SIGNATURES = (
     (b"GIF8", "GIF image"),
     (b"%PDF", "PDF document"),
-    (b"PK\x03\x04", "ZIP archive, of which the images have to be unpacked"),
+    (b"PK\x03\x04", "ZIP archive; unpack it and send its images"),
     (b"PK\x05\x06", "empty ZIP archive"),
-    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive, of which the images have to be unpacked"),
-    (b"Rar!\x1a\x07", "RAR archive, of which the images have to be unpacked"),
-    (b"BZh", "bzip2 file, which has to be unpacked"),
-    (b"\xfd7zXZ\x00", "xz file, which has to be unpacked"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard file, which has to be unpacked"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive; unpack it and send its images"),
+    (b"Rar!\x1a\x07", "RAR archive; unpack it and send its images"),
+    (b"BZh", "bzip2 file; unpack it first"),
+    (b"\xfd7zXZ\x00", "xz file; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard file; unpack it first"),
     (_JPEG_LS, "JPEG-LS image, which is read in DICOM only"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "JPEG 2000 codestream"),
@@ -47,17 +47,17 @@ _UNREADABLE_SIGNATURES = (
     (b"SIMPLE  =", "FITS image"),
     (b"ZISRAWFILE", "Zeiss CZI image"),
     (b"\xda\xce\xbe\x0a", "Nikon ND2 image"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE file, as Office and some microscopes write it"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5 file, as MINC 2 is; NIfTI can be made of that"),
-    (b"CDF\x01", "NetCDF file, as MINC 1 is; NIfTI can be made of that"),
-    (b"CDF\x02", "NetCDF file, as MINC 1 is; NIfTI can be made of that"),
-    (b"ObjectType", "MetaImage, of which NIfTI or NRRD can be made"),
-    (b"NDims", "MetaImage, of which NIfTI or NRRD can be made"),
-    (b"\x00\x00\x00\x01\x00\x00", "FreeSurfer volume (MGH), of which NIfTI can be made"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE file, e.g. from Office or a microscope"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5 file, e.g. MINC 2; convert it to NIfTI"),
+    (b"CDF\x01", "NetCDF file, e.g. MINC 1; convert it to NIfTI"),
+    (b"CDF\x02", "NetCDF file, e.g. MINC 1; convert it to NIfTI"),
+    (b"ObjectType", "MetaImage; convert it to NIfTI or NRRD"),
+    (b"NDims", "MetaImage; convert it to NIfTI or NRRD"),
+    (b"\x00\x00\x00\x01\x00\x00", "FreeSurfer volume (MGH); convert it to NIfTI"),
     (b"MATRIX7", "ECAT volume"),
     (b"# === DATA DESCRIPTION FILE", "Philips PAR header, whose voxels are in another file"),
     (b"# vtk DataFile", "VTK file"),
-    (b"\x93NUMPY", "NumPy array, which says nothing of its place"),
+    (b"\x93NUMPY", "NumPy array, which has no geometry"),
     (b"MATLAB 5.0", "MATLAB file"),
     (b"\x7fELF", "program"),
     (b"MZ", "program"),
@@ -72,7 +72,7 @@ _CONTAINER_BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF image"),
     b"jp2 ": "JPEG 2000 image",
 }
-"""Of the file type box that begins an ISO base media file; other brands are of films."""
+"""Brands in the file type box at the start of an ISO base media file; other brands are videos."""
 
 _NIFTI_SINGLE = {b"n+1\x00": 344, b"n+2\x00": 4}
 _NIFTI_PAIR = {b"ni1\x00": 344, b"ni2\x00": 4}
@@ -81,14 +81,14 @@ _TEXT_BYTES = frozenset(string.printable.encode()) | frozenset(range(0x80, 0x100
 
 
 def find_format(head: bytes) -> tuple[str | None, str]:
-    """Recognise a file by its first bytes.
+    """Detect a file's format from its first bytes.
 
     Args:
         head: The first :data:`HEAD_LENGTH` bytes, or the whole file if it is shorter.
 
     Returns:
-        ``(format, description)``: ``format`` is one of :data:`READABLE`, or None when the file is something else;
-        ``description`` says in words what was found ("GIF image", "text", …).
+        ``(format, description)``: ``format`` is one of :data:`READABLE`, or None if the file is something else;
+        ``description`` says what was found ("GIF image", "text", …).
     """
     if not head:
         return None, "empty file"
@@ -112,7 +112,7 @@ def find_format(head: bytes) -> tuple[str | None, str]:
 
 
 def _describe_unreadable(head: bytes) -> str:
-    """Name what :func:`find_format` cannot read."""
+    """Return a description of a file that :func:`find_format` does not support."""
     for signature, name in _UNREADABLE_SIGNATURES:
         if head.startswith(signature):
             return name
@@ -123,24 +123,24 @@ def _describe_unreadable(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return _CONTAINER_BRANDS.get(head[8:12], "MP4 or QuickTime media")
     if head[257:262] == b"ustar":
-        return "tar archive, of which the images have to be unpacked"
+        return "tar archive; unpack it and send its images"
     if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3].isspace():
         return "Netpbm image"
     if head[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
-        return "Analyze 7.5 header, whose voxels are in another file; NIfTI can be made of both"
+        return "Analyze 7.5 header, whose voxels are in another file; convert both to NIfTI"
     return _describe_text(head) if _TEXT_BYTES.issuperset(head) else "binary data of an unknown format"
 
 
 def _describe_packed(start: bytes) -> str:
-    """What a gzip file begins with, where that is not NIfTI, the one format that is read so."""
+    """Return a description of a gzip file's content, unless it is NIfTI, the only format read from gzip."""
     if not start:
         return "damaged content"
     file_format, description = find_format(start)
-    return f"{description} (it has to be unpacked)" if file_format else description
+    return f"{description} (unpack it first)" if file_format else description
 
 
 def _describe_text(head: bytes) -> str:
-    """What a text is."""
+    """Return a description of a text file."""
     if b"<svg" in head:
         return "SVG image"
     if head.startswith(b"<?xml"):
@@ -149,12 +149,12 @@ def _describe_text(head: bytes) -> str:
 
 
 def _is_bmp(head: bytes) -> bool:
-    """Whether a BMP file header is followed by an information header of a known size."""
+    """Return whether a BMP file header is followed by an information header of a known size."""
     return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
 
 
 def _gunzip_start(head: bytes) -> bytes:
-    """The first bytes inside a gzip member, empty if it is damaged."""
+    """Return the first bytes inside a gzip member; empty if it is damaged."""
     try:
         return zlib.decompressobj(wbits=31).decompress(head, 1024)
     except zlib.error:
@@ -162,9 +162,10 @@ def _gunzip_start(head: bytes) -> bytes:
 
 
 def _starts_with_dicom_element(head: bytes) -> bool:
-    """Whether the bytes look like a data set without a preamble: an element of group 0002 or 0008 comes first.
+    """Return whether the bytes look like a DICOM data set without a preamble.
 
-    PS3.5 section 7.1: group, element, then a VR (explicit) or a 32-bit length (implicit).
+    It starts with an element of group 0002 or 0008. PS3.5 section 7.1: group, element, then a VR (explicit) or a 32-bit
+    length (implicit).
     """
     if len(head) < 8:
         return False

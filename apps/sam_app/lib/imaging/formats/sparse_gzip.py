@@ -1,10 +1,10 @@
-"""Gzip of data that is mostly zero, without looking at the zeros.
+"""Fast gzip compression of data that is mostly zero.
 
-A label volume of one marked slice is fifty megabytes of zeros around a quarter of one that matters. Compressing the
-zeros takes most of the time of an answer, and comes to the same bytes each time. Here they are kept compressed, and put
-between what is compressed anew: DEFLATE (RFC 1951) allows it where the data before end with a full flush, that is on a
-byte's border and with nothing after them that refers back. The file stays one member (RFC 1952), as readers expect that
-stop after the first: ITK's and the viewers'.
+A label volume with one marked slice has 50 MB of zeros around a quarter of a megabyte of labels. Compressing the zeros
+takes most of a response's time and gives the same bytes each time. Here compressed zeros are cached and inserted
+between the newly compressed pieces. DEFLATE (RFC 1951) allows this where the preceding data end with a full flush, i.e.
+on a byte boundary and with no later references back to them. The file is a single member (RFC 1952), because some
+readers stop after the first: ITK's and the viewers'.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 _LEVEL = 1
-"""For what is not zero. Of a mask of 512 x 512 it makes 1 to 15 kB in 0.3 to 0.7 ms; level 6 about half of that in four
-to six times as long."""
+"""Level for data that are not zero. It compresses a mask of 512 x 512 to 1 to 15 kB in 0.3 to 0.7 ms; level 6
+compresses it to about half of that in four to six times the time."""
 
 _BLOCK = 1 << 20
-"""Zeros that are compressed as one: to 1 kB, the least that DEFLATE can (258 bytes in two bits)."""
+"""Zeros per cached block, compressed to 1 kB, the least that DEFLATE can do (258 bytes in two bits)."""
 
 _HEADER = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"
-"""DEFLATE, no name, no time, no system."""
+"""Gzip header: DEFLATE, no name, no time, unknown system."""
 
 
 def gzip_member(pieces: Iterable[bytes | memoryview | int]) -> Iterator[bytes]:
-    """One gzip member of pieces that follow one another.
+    """Compress consecutive pieces to one gzip member.
 
     Args:
-        pieces: Bytes, C-contiguous memory, or numbers: so many zero bytes.
+        pieces: Bytes, C-contiguous memory, or an integer that stands for this many zero bytes.
 
     Yields:
         The member's bytes.
@@ -54,20 +54,21 @@ def gzip_member(pieces: Iterable[bytes | memoryview | int]) -> Iterator[bytes]:
 
 @lru_cache(maxsize=256)
 def _packed_zeros(count: int) -> bytes:
-    """Zero bytes in DEFLATE, to a full flush."""
+    """Return zero bytes compressed with DEFLATE, up to a full flush."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return packer.compress(bytes(count)) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
 # A CRC-32 is a polynomial over GF(2) modulo P of degree 32; in its 32 bits the highest is the coefficient of x**0, the
-# lowest that of x**31. (Gzip's is inverted at the start and at the end.) A zero byte more multiplies it by x**8, n of
-# them by x**(8 n) mod P, which squaring finds in log2(n) steps. So does zlib's crc32_combine since 1.2.12 (crc32.c).
+# lowest that of x**31. (Gzip's is inverted at the start and at the end.) Each further zero byte multiplies it by x**8,
+# n zero bytes by x**(8 n) mod P, which repeated squaring computes in log2(n) steps. zlib's crc32_combine does the same
+# since 1.2.12 (crc32.c).
 _P = 0xEDB88320
 _ONE = 1 << 31
 
 
 def _times(a: int, b: int) -> int:
-    """The product of two polynomials modulo P."""
+    """Return the product of two polynomials modulo P."""
     product = 0
     while a:
         if a & _ONE:
@@ -78,18 +79,18 @@ def _times(a: int, b: int) -> int:
 
 
 def crc32_after_zeros(crc: int, count: int) -> int:
-    """What ``zlib.crc32`` is after so many zero bytes more.
+    """Return the value of ``zlib.crc32`` after ``count`` more zero bytes.
 
     Args:
-        crc: Of what is before them; 0 for nothing.
-        count: How many, at least 0.
+        crc: CRC-32 of the bytes before them; 0 if there are none.
+        count: Number of zero bytes, at least 0.
     """
     return _times(_shift(count), crc ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
 @lru_cache(maxsize=4096)
 def _shift(count: int) -> int:
-    """x**(8 count) mod P."""
+    """Return x**(8 count) mod P."""
     shift, square = _ONE, _ONE >> 8
     while count:
         if count & 1:

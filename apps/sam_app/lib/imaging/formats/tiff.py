@@ -1,7 +1,7 @@
-"""TIFF and BigTIFF, by tifffile and the decoders of imagecodecs.
+"""Reading of TIFF and BigTIFF, using tifffile and the decoders of imagecodecs.
 
-What a TIFF can hold is without end. What is read here is chosen by its tags, before anything is decoded, so that
-"damaged" is said of nothing that is only not read.
+TIFF has countless variants. The supported ones are selected by their tags, before anything is decoded, so that
+unsupported files are never reported as damaged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lib.imaging.image import (
     affine_of_pixels,
 )
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it says the same as its errors, and quotes the file
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its log repeats its errors, and quotes the file
 
 _DAMAGED = "the TIFF image is truncated, damaged or of a variant that is not read"
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
@@ -36,7 +36,7 @@ _NOT_AN_IMAGE = 0b101
 """Bits of NewSubfileType: a reduced version of another page, a transparency mask."""
 
 _CODESTREAMS = (COMPRESSION.JPEG, COMPRESSION.JPEG2000, COMPRESSION.JPEG_2000_LOSSY, COMPRESSION.APERIO_JP2000_RGB)
-"""Compressions whose decoder takes the size from the data, not from the tags."""
+"""Compressions whose decoder takes the size from the data instead of the tags."""
 _COMPRESSIONS = {
     *_CODESTREAMS,
     *(COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.PACKBITS, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE),
@@ -55,30 +55,30 @@ _WHOLE_SLIDES = {
     **{"is_svs": "Aperio SVS", "is_ndpi": "Hamamatsu NDPI", "is_scn": "Leica SCN", "is_bif": "Ventana BIF"},
     **{"is_philips": "Philips TIFF", "is_qpi": "PerkinElmer QPI"},
 }
-_BYTES_A_PIXEL, _COPIES = 32, 3
-"""Of one page, on the way from its samples to grey or RGB, beside these; and of all frames: in the worker, on the way
-and in the server."""
-_SPARE_TILE = 4096 * 4096
-"""Pixels by which a tile may be larger than its image."""
+_BYTES_PER_PIXEL, _COPIES = 32, 3
+"""Peak memory for one page while it is converted to grey or RGB, in addition to its samples; and copies of all frames:
+in the worker, in transfer and in the server."""
+_MAX_TILE_EXCESS = 4096 * 4096
+"""Pixels by which a tile may exceed its image."""
 
 
 def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
     """Read the pages of a TIFF as frames, each the right way up (tag Orientation).
 
-    Grey keeps its numbers: fewer than 8 bits become uint8 from 0 to 255, 64-bit integers int32 where they fit, floats
-    float32 without non-finite values. Palette, CMYK and other colour becomes 8-bit RGB, transparency black. Pages that
-    are reduced versions of others, or their masks, are left out.
+    Grey values are preserved: fewer than 8 bits become uint8 from 0 to 255, 64-bit integers int32 if they fit, floats
+    float32 without non-finite values. Palette, CMYK and other colour become 8-bit RGB with transparency black. Pages
+    that are reduced versions or masks of other pages are skipped.
 
     Args:
         file: The open file, at its start.
-        limits: The most that is read; checked before decoding.
+        limits: Size limits; checked before decoding.
 
     Returns:
-        The image, without geometry but for the size of its pixels, as far as ITK has one. ``inverted`` for more than 8
-        bits whose zero is white.
+        The image, without geometry except for the pixel size, if ITK would read one. ``inverted`` if it has more than 8
+        bits and zero is white.
 
     Raises:
-        UnsupportedImageError: A compression or layout that is not read, whole slides, pages that differ.
+        UnsupportedImageError: An unsupported compression or layout, whole-slide images, pages that differ.
         CorruptImageError: Truncated or damaged.
         ImageTooLargeError: Larger than ``limits``.
     """
@@ -101,10 +101,10 @@ def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
 
 
 def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
-    """``(K, rows, columns)`` or ``(K, rows, columns, 3)``, filled page by page."""
+    """Decode all pages to ``(K, rows, columns)`` or ``(K, rows, columns, 3)``, page by page."""
     first = pages[0]
     pixels = first.imagelength * first.imagewidth
-    claim(pixels * (_BYTES_A_PIXEL + first.samplesperpixel * (first.bitspersample + 7) // 8 * 2), pixels * len(pages))
+    claim(pixels * (_BYTES_PER_PIXEL + first.samplesperpixel * (first.bitspersample + 7) // 8 * 2), pixels * len(pages))
     page = _upright(_pixels(first), first)
     claim(_COPIES * len(pages) * page.nbytes)
     frames = np.empty((len(pages), *page.shape), page.dtype)
@@ -120,7 +120,7 @@ def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
 
 
 def _affine(page: TiffPage) -> np.ndarray:
-    """As ITK: 1 mm, or what the page says by its resolution in dots an inch or a centimetre."""
+    """Return ITK's affine: 1 mm, or what the page states as resolution in dots per inch or centimetre."""
     length = {2: 25.4, 3: 10.0}.get(page.tags.valueof(_RESOLUTION_UNIT, 1))
     density = [_quotient(page.tags.valueof(tag, (0, 1))) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
     return affine_of_pixels(length, density, is_turned=page.tags.valueof(_ORIENTATION, 1) > 4)
@@ -131,12 +131,12 @@ def _quotient(rational: tuple[int, int]) -> float:
 
 
 def _pages(tiff: TiffFile, limits: SizeLimits) -> list[TiffPage]:
-    """The pages that are images of their own; no more of them are walked than may be read."""
+    """Return the pages that are images of their own; stops as soon as there are too many."""
     pages: list[TiffPage] = []
     for number, page in enumerate(tiff.pages):
         if number > 2 * limits.max_frames or len(pages) > limits.max_frames:
             raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
-        assert isinstance(page, TiffPage)  # a TiffFrame is one only where that is asked for
+        assert isinstance(page, TiffPage)  # TiffFrames are returned only on request
         is_reduced = page.tags.valueof(_NEW_SUBFILE_TYPE, 0) & _NOT_AN_IMAGE or page.tags.valueof(_SUBFILE_TYPE, 1) == 2
         if number == 0 or not is_reduced:
             pages.append(page)
@@ -147,7 +147,7 @@ def _pages(tiff: TiffFile, limits: SizeLimits) -> list[TiffPage]:
 
 
 def _check_kind_of_file(tiff: TiffFile, pages: int) -> None:
-    """Refuse what is a TIFF, but whose pages are not its images."""
+    """Refuse TIFF files whose pages are not separate images."""
     slide = next((name for flag, name in _WHOLE_SLIDES.items() if getattr(tiff, flag)), None)
     if slide:
         raise UnsupportedImageError(f"found: whole-slide image ({slide}). Send a region of it as a plain PNG or TIFF")
@@ -160,7 +160,7 @@ def _check_kind_of_file(tiff: TiffFile, pages: int) -> None:
 
 
 def _check_layout(page: TiffPage) -> None:
-    """Refuse, by its name, what is not read."""
+    """Refuse unsupported compressions and pixel layouts; the message names them."""
     compression, photometric = page.compression, page.photometric
     if compression not in _COMPRESSIONS:
         raise UnsupportedImageError(
@@ -191,24 +191,24 @@ def _check_layout(page: TiffPage) -> None:
 
 
 def _check_segments(page: TiffPage) -> None:
-    """Refuse strips and tiles that are not there, or whose decoding would take more memory than the page."""
+    """Refuse missing strips or tiles, and those whose decoding would need more memory than the page."""
     tile = page.tilewidth * page.tilelength if page.is_tiled else 0
-    if tile > page.imagewidth * page.imagelength + _SPARE_TILE or page.tiledepth > 1:
+    if tile > page.imagewidth * page.imagelength + _MAX_TILE_EXCESS or page.tiledepth > 1:
         raise ImageTooLargeError("the tiles of the TIFF image are far larger than the image")
     if not page.databytecounts or 0 in page.databytecounts:
         raise CorruptImageError("parts of the TIFF image are missing")
     if page.compression not in _CODESTREAMS:
         return
-    most = (page.tilelength, page.tilewidth) if page.is_tiled else (page.imagelength, page.imagewidth)
+    max_size = (page.tilelength, page.tilewidth) if page.is_tiled else (page.imagelength, page.imagewidth)
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         page.parent.filehandle.seek(offset)
         header = read_codestream(page.parent.filehandle.read(length))
-        if header is None or header.rows > most[0] or header.columns > most[1]:
+        if header is None or header.rows > max_size[0] or header.columns > max_size[1]:
             raise CorruptImageError("the size of compressed data in the TIFF image contradicts its tags")
 
 
 def _pixels(page: TiffPage) -> np.ndarray:
-    """One page as it is stored: ``(rows, columns)`` of numbers or ``(rows, columns, 3)`` uint8."""
+    """Decode one page as stored: ``(rows, columns)`` of numbers or ``(rows, columns, 3)`` uint8."""
     samples = page.asarray(maxworkers=1)
     if page.axes.startswith("S"):  # planes of one sample each
         samples = np.moveaxis(samples, 0, -1)
@@ -216,7 +216,7 @@ def _pixels(page: TiffPage) -> np.ndarray:
         return _palette_colours(samples if samples.ndim == 2 else samples[..., 0], page.colormap)
     count = _COLOUR.get(page.photometric, 1)
     colours = samples if samples.ndim == 2 else samples[..., :count]
-    if page.samplesperpixel > count and page.extrasamples[:1] == (2,):  # transparency that is not multiplied in yet
+    if page.samplesperpixel > count and page.extrasamples[:1] == (2,):  # alpha not yet multiplied in
         colours = on_black(colours, samples[..., count])
     return _grey(colours.reshape(colours.shape[:2]), page) if count == 1 else _rgb(colours, page)
 
@@ -245,7 +245,7 @@ def _rgb(samples: np.ndarray, page: TiffPage) -> np.ndarray:
 
 
 def _palette_colours(indices: np.ndarray, colormap: np.ndarray | None) -> np.ndarray:
-    """Look the colours up: their 16 bits are cut to 8, unless the writer has put 8 into them."""
+    """Look up palette colours and reduce 16 bits to 8, unless the writer has stored 8-bit values."""
     if colormap is None:
         raise CorruptImageError("the TIFF image has no palette")
     colours = colormap >> 8 if colormap.max() > 255 else colormap
@@ -253,7 +253,7 @@ def _palette_colours(indices: np.ndarray, colormap: np.ndarray | None) -> np.nda
 
 
 def _upright(pixels: np.ndarray, page: TiffPage) -> np.ndarray:
-    """Turn and mirror the page as its tag says: TIFF 6.0, Orientation."""
+    """Rotate and mirror the page according to its Orientation tag (TIFF 6.0)."""
     orientation = page.tags.valueof(_ORIENTATION, 1)
     if orientation in (5, 6, 7, 8):
         pixels = np.swapaxes(pixels, 0, 1)
@@ -265,7 +265,7 @@ def _upright(pixels: np.ndarray, page: TiffPage) -> np.ndarray:
 
 
 def _name(kind: type, value: int) -> str:
-    """A tag's value in words, or its number."""
+    """Return the name of a tag's value, or its number."""
     try:
         return str(kind(value).name)
     except ValueError:
