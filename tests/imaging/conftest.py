@@ -1,4 +1,4 @@
-"""Phantoms and helpers of the imaging tests."""
+"""Phantoms and helpers for the imaging tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 @pytest.fixture
 def make_ct() -> Callable[..., Dataset]:
-    """Makes an uncompressed CT (or other) image; keyword arguments set attributes, None removes one."""
+    """Return a function that makes an uncompressed CT (or other) image; keywords set attributes, None removes one."""
 
     def make(stored: np.ndarray, **attributes: Any) -> Dataset:
         dataset = Dataset()
@@ -67,7 +67,7 @@ def make_ct() -> Callable[..., Dataset]:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Saves a data set under a name that says nothing of its format."""
+    """Return a function that saves a data set, by default under a name without an extension."""
 
     def save_as(dataset: Dataset, name: str = "upload") -> Path:
         path = tmp_path / name
@@ -80,7 +80,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def gradient() -> np.ndarray:
-    """``(5, 7)`` int16 in which each value says its own place: 100 x row + column."""
+    """Return ``(5, 7)`` int16 values that state their own position: 100 x row + column."""
     return (np.arange(5)[:, None] * 100 + np.arange(7)).astype(np.int16)
 
 
@@ -94,7 +94,7 @@ MULTI_FRAME_CLASSES = {
 
 @pytest.fixture
 def multi_frame(make_ct: Callable[..., Dataset]) -> Callable[[str], Dataset]:
-    """Makes an image of four frames of one of :data:`MULTI_FRAME_CLASSES`."""
+    """Return a function that makes an image of four frames of one of :data:`MULTI_FRAME_CLASSES`."""
 
     def make(kind: str) -> Dataset:
         sop_class, modality = MULTI_FRAME_CLASSES[kind]

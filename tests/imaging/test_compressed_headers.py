@@ -1,4 +1,4 @@
-"""DICOM headers x codestreams: any header may come with any compressed frame, whole or damaged."""
+"""Combinations of DICOM headers and codestreams: any header with any compressed frame, complete or damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS, COLUMNS = 24, 20
 
 
 def _frames() -> dict[str, bytes]:
-    """A frame of each family, grey of 8 and 16 bits and RGB, as far as the encoder goes."""
+    """Return a frame of each family, grey of 8 and 16 bits and RGB, if the encoder supports it."""
     rng = np.random.default_rng(5)
     shallow = rng.integers(0, 255, (ROWS, COLUMNS), np.uint8)
     deep = rng.integers(0, 4095, (ROWS, COLUMNS), np.uint16)
@@ -77,7 +77,7 @@ CHANGES = st.lists(
 
 
 def header_for(name: str) -> dict[str, object]:
-    """What fits the frame."""
+    """Return header values that match the frame."""
     bits = 8 if name.endswith((" 8", " RGB")) else 16
     return {
         "BitsAllocated": bits,

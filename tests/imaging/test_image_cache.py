@@ -14,7 +14,7 @@ def an_image(kilobytes: int = 1) -> MedicalImage:
 
 
 class Reader:
-    """Counts how often it reads what."""
+    """Reader that counts how often it reads each file."""
 
     def __init__(self, kilobytes: int = 1) -> None:
         self.read: list[str] = []

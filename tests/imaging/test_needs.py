@@ -1,4 +1,4 @@
-"""Small files that ask for much, refused one by one by what their headers say; see ``tests/long`` for all of them."""
+"""Small files whose headers request too much memory or time are refused; see ``tests/long`` for all of them."""
 
 from __future__ import annotations
 

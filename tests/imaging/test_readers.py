@@ -85,7 +85,7 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
         (tmp_path / "n.nrrd").rename(path)
     assert read_image(path, max_frames=5).frame_count == 5
 
-    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
+    monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     for decoder in (
         "lib.imaging.dicom.reader.decode_pixels",
         "lib.imaging.formats.tiff._pixels",
@@ -102,7 +102,7 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
 def test_damaged_content_raises_nothing_but_image_errors(
     tmp_path: Path, sample: Callable[[str], Path], name: str
 ) -> None:
-    """Cut or changed anywhere, a file is read or refused in this package's words, without its path or its text."""
+    """A file truncated or changed anywhere is read, or refused with this package's messages, without path or content."""
     if name == "NIfTI":
         content = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)).to_bytes()
     elif name == "NRRD":

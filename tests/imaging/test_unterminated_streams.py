@@ -1,4 +1,4 @@
-"""A compressed image that lacks nothing but its end is read; one that lacks some of its pixels is not."""
+"""A compressed image that lacks only its end marker is read; one that lacks some of its pixels is refused."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_jpeg_ls_of_any_depth_is_read(make_ct, bits: int) -> None:
         dataset.PixelData = encapsulate([bytes(frame)])
         dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
         np.testing.assert_array_equal(decode_pixels(dataset)[0], values)
-    assert frame[size + 4] == (8 if bits <= 8 else 16)  # this encoder knows no others; pydicom's does
+    assert frame[size + 4] == (8 if bits <= 8 else 16)  # this encoder supports no others; pydicom's does
     packed = pydicom.pixels.encoders.JPEGLSLosslessEncoder.encode(
         values.tobytes(),
         rows=64,
@@ -143,7 +143,7 @@ def test_what_a_frame_holds_above_bits_stored_is_not_cut_off(make_ct) -> None:
 
 @pytest.mark.parametrize("bits_stored", range(1, 9))
 def test_jpeg_lossless_whose_bits_stored_are_not_those_allocated(make_ct, bits_stored: int) -> None:
-    """GDCM ends its process on such a file."""
+    """GDCM crashes on such a file."""
     values = waves(8) >> (8 - bits_stored)
     dataset = make_ct(values, BitsStored=bits_stored, HighBit=bits_stored - 1)
     dataset.PixelData = encapsulate([_lossless_jpeg(values)])

@@ -1,4 +1,4 @@
-"""Compressed frames, encoded here, come back bit for bit from a DICOM file; what their headers say of their size."""
+"""Compressed frames, encoded here, are decoded bit for bit from a DICOM file; sizes read from their headers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def named(value: object) -> str | None:
 
 @pytest.fixture
 def read_back(make_ct, save) -> Callable[..., np.ndarray]:
-    """Puts frames, encoded, into a DICOM file and reads that."""
+    """Return a function that writes encoded frames to a DICOM file and reads it."""
 
     def read(
         frames: np.ndarray, syntax: UID, encode: Callable[[np.ndarray], bytes], **attributes: object
@@ -97,7 +97,7 @@ def read_back(make_ct, save) -> Callable[..., np.ndarray]:
 
 
 def noise(bits: int, *shape: int) -> np.ndarray:
-    """Every value of that many bits is as likely; negative: signed."""
+    """Return uniformly distributed values with this many bits; signed if ``bits`` is negative."""
     if bits < 0:
         return np.random.default_rng(bits + 99).integers(-(1 << -bits - 1), 1 << -bits - 1, shape).astype(np.int16)
     kind = np.uint8 if bits == 8 else np.uint16
@@ -143,7 +143,7 @@ def test_a_jpeg_recompressed_as_jpeg_xl_is_that_jpeg(read_back, photometric, in_
 
 SIDES = (1, 2, 7, 8, 9, 63, 64, 255, 256, 257, 264, 511, 512, 513, 8191, 8193)
 SIZES = [(rows, columns) for rows in SIDES for columns in (1, 8, 64, 257, 512)]
-# ISO/IEC 18181-1 has a number for each of these ratios, instead of the width.
+# ISO/IEC 18181-1 stores a code for each of these ratios instead of the width.
 SIZES += [
     (100, 100),
     (100, 120),

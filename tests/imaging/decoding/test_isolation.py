@@ -46,7 +46,7 @@ def test_our_errors_arrive_as_they_are_and_others_by_their_words() -> None:
         call(_raise_ours)
     with pytest.raises(RuntimeError, match="ZeroDivisionError: division by zero"):
         call(operator.truediv, 1, 0)
-    with pytest.raises(RuntimeError, match="UnicodeDecodeError"):  # cannot be made anew from its message
+    with pytest.raises(RuntimeError, match="UnicodeDecodeError"):  # cannot be recreated from its message
         call(bytes.decode, b"\xff")
 
 
@@ -75,14 +75,14 @@ def test_a_call_gets_the_memory_that_it_was_given_and_no_more() -> None:
 
 def test_a_large_result_does_not_stay_in_shared_memory() -> None:
     assert call(np.ones, 8 * MEBIBYTE, memory=512 * MEBIBYTE).sum() == 8 * MEBIBYTE
-    for _ in workers():  # by turns
+    for _ in workers():  # workers are used in turn
         call(operator.add, 1, 2)
     held = [os.fstat(worker._results).st_size for worker in isolation._pool._all]
     assert max(held) <= isolation._MAX_KEPT_BYTES
 
 
 def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:
-    """The system can end a worker, too, for want of memory: its call is made again by another one."""
+    """If the system kills a worker because memory is short, another one repeats its call."""
     stop = time.monotonic() + 20
 
     def many(number: int) -> int:

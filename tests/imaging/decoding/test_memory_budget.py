@@ -1,4 +1,4 @@
-"""A budget of memory that images reserve by their headers, before anything of them is decoded."""
+"""Memory budget: images reserve memory according to their headers, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MEBIBYTE = 2**20
 
 @pytest.fixture
 def small_budget(monkeypatch: pytest.MonkeyPatch):
-    """Room for what a header takes, and some 200 MiB beside what other tests hold."""
+    """Limit the budget to reading a header plus about 200 MiB, in addition to what other tests hold."""
     gc.collect()
     monkeypatch.setattr(budget, "total", budget.taken + 264 * MEBIBYTE)
     return budget
 
 
 def volume(path: Path, side: int, count: int, dtype: type = np.float64) -> Path:
-    """A gzipped NIfTI of zeros, of kilobytes whatever it holds."""
+    """Write a gzipped NIfTI of zeros, whose file has only kilobytes."""
     header = nibabel.Nifti1Header()
     header.set_data_shape((side, side, count))
     header.set_data_dtype(dtype)
@@ -73,7 +73,7 @@ def test_what_does_not_fit_now_waits_in_turn() -> None:
         reservation.release()
 
     threads = []
-    for size in (90, 15):  # the second would fit beside what is held, but comes later
+    for size in (90, 15):  # the second would fit at once, but has to wait for the first
         threads.append(threading.Thread(target=want, args=(size,)))
         threads[-1].start()
         time.sleep(0.1)

@@ -33,7 +33,7 @@ def itk_series(folder: Path) -> SimpleITK.Image:
 
 
 def assert_same_places(affine: np.ndarray, image: SimpleITK.Image) -> None:
-    """Every corner voxel lies where ITK says (LPS there, RAS here)."""
+    """Check that every corner voxel has the same position as in ITK (LPS there, RAS here)."""
     for corner in np.ndindex(2, 2, 2):
         index = [c * (size - 1) for c, size in zip(corner, image.GetSize(), strict=True)]
         lps = image.TransformIndexToPhysicalPoint(index)
@@ -161,7 +161,7 @@ def test_undecodable_frame_count_is_corrupt(sample) -> None:
 def test_limit_is_checked_from_the_header(make_ct, save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(make_ct(np.zeros((3, 4, 5), np.uint8)))
     assert read_image(path, max_pixels=60).frame_count == 3
-    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
+    monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     monkeypatch.setattr("lib.imaging.dicom.reader.decode_pixels", lambda dataset: pytest.fail("decoded"))
     with pytest.raises(ImageTooLargeError, match="60 pixels"):
         read_image(path, max_pixels=59)
@@ -172,7 +172,7 @@ def test_a_deflated_bomb_is_refused(make_ct, save, monkeypatch: pytest.MonkeyPat
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
     path = save(dataset)
     assert read_image(path).frames.shape == (1, 600, 600)
-    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
+    monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     monkeypatch.setattr("lib.imaging.dicom.data_sets._MAX_INFLATED_BYTES", 300_000)
     with pytest.raises(ImageTooLargeError, match="inflates"):
         read_image(path)
@@ -200,7 +200,7 @@ def test_bytes_round_trip(make_ct, gradient, tmp_path: Path) -> None:
 
 
 def save_series(make_ct, save, *, count: int = 7, step: tuple[float, float, float] = (0, 0, 2.5), **attributes) -> Path:
-    """Slices ``1000 x k + gradient``, in files whose names, and instance numbers, are in another order."""
+    """Write slices ``1000 x k + gradient`` to files whose names and instance numbers are in another order."""
     order = list(range(count))
     random.Random(5).shuffle(order)
     rows_columns = (np.arange(5)[:, None] * 100 + np.arange(7)).astype(np.int16)
@@ -336,7 +336,7 @@ def test_multi_frame_ultrasound_in_colour(make_ct, save) -> None:
 
 
 class TestTransferSyntaxThatIsNotStated:
-    """(0002,0010) empty, as some exporters leave it: the encoding shows it, unless the pixels are compressed."""
+    """Some exporters write an empty (0002,0010): it is detected from the encoding, unless pixels are compressed."""
 
     @staticmethod
     def without_syntax(path: Path) -> bytes:

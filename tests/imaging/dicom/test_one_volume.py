@@ -1,4 +1,4 @@
-"""Series and multi-frame images that are no volume, or one with gaps: nothing lies elsewhere without a word."""
+"""Series and multi-frame images that do not form a volume, or one with gaps: no slice is silently misplaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Slices = list[dict]
 
 @pytest.fixture
 def series(make_ct, gradient, tmp_path) -> Callable[[Slices], Path]:
-    """Writes slices, given by their attributes, as the files of a folder, in an order that says nothing."""
+    """Return a function that writes slices, given by their attributes, to a folder in a meaningless order."""
 
     def make(slices: Slices) -> Path:
         folder = tmp_path / "series"
@@ -39,7 +39,7 @@ def series(make_ct, gradient, tmp_path) -> Callable[[Slices], Path]:
 
 
 def at(z: float, **attributes) -> dict:
-    """A slice at a height."""
+    """Return the attributes of a slice at this height (mm)."""
     return {"ImagePositionPatient": [-10.0, 20.0, round(z, 6)], **attributes}
 
 
@@ -206,7 +206,7 @@ def test_a_label_lies_right_on_the_slice_that_it_marks_however_uneven(series, tm
         labels[k, 1, 2] = 1
         write_label_volume(labels, image.affine_for([k]), tmp_path / f"label{suffix}")
         label = SimpleITK.ReadImage(str(tmp_path / f"label{suffix}"))
-        assert label.GetSize() == (7, 5, len(heights))  # the viewers' voxels stay
+        assert label.GetSize() == (7, 5, len(heights))  # the viewers' voxel grid is unchanged
         place = label.TransformIndexToPhysicalPoint((2, 1, k))
         np.testing.assert_allclose(place, [-10 + 0.25 * 2, 20 + 0.5, height], atol=1e-4)
 
@@ -240,7 +240,7 @@ def test_as_nifti_an_uneven_series_says_that_it_has_no_place(series, tmp_path):
 
 @pytest.fixture
 def multi(make_ct, save) -> Callable[..., Path]:
-    """Writes one enhanced image of frames, given by their functional groups."""
+    """Return a function that writes one enhanced image with frames given by their functional groups."""
 
     def make(frames: list[Dataset], **attributes) -> Path:
         shared = item(PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.25], SliceThickness=5)])

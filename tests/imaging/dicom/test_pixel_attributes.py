@@ -1,4 +1,4 @@
-"""What a header leaves out of its Image Pixel attributes follows, or is asked for by name."""
+"""Missing Image Pixel attributes are derived, or the error names them."""
 
 from __future__ import annotations
 

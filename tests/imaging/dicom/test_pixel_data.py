@@ -59,7 +59,7 @@ def test_lossless_twins_are_equal(sample: Callable[[str], Path], compressed: str
     ],
 )
 def test_every_colour_space_gives_the_same_rgb(sample: Callable[[str], Path], name: str) -> None:
-    """The same colour bars, through RGB and YBR with every subsampling: the middles of the bars must agree."""
+    """The same colour bars as RGB and YBR with every subsampling: the middles of the bars must be equal."""
     found = read_image(sample(name)).frames[0].astype(int)
     expected = read_image(sample("SC_rgb_rle.dcm")).frames[0].astype(int)
     middles = np.s_[5:100:10, 20:80]
@@ -124,7 +124,7 @@ def test_palette_colour(make_ct, save, bits: int) -> None:
         attributes[f"{name}PaletteColorLookupTableDescriptor"] = [3, 5, bits]
         data = values.astype(kind).tobytes()
         attributes[f"{name}PaletteColorLookupTableData"] = data + b"\x00" * (len(data) % 2)
-    stored = np.array([[5, 6, 7, 0, 99, 6]], dtype=np.uint8)  # 5 is the first entry; below and above are clipped
+    stored = np.array([[5, 6, 7, 0, 99, 6]], dtype=np.uint8)  # 5 is the first entry; lower and higher values are clipped
     frames = read_image(save(make_ct(stored, **attributes))).frames
     expected = [[0, 30, 255], [10, 40, 70], [20, 50, 80], [0, 30, 255], [20, 50, 80], [10, 40, 70]]
     np.testing.assert_array_equal(frames[0, 0], expected)

@@ -1,4 +1,4 @@
-"""Spacing without a place is spacing all the same: in labels, Secondary Captures and Segmentations."""
+"""Pixel spacing without a position is also written to labels, Secondary Captures and Segmentations."""
 
 from __future__ import annotations
 

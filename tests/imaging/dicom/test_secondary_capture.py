@@ -100,7 +100,7 @@ def test_names_survive_in_utf_8(make_ct, gradient, charset, name: str) -> None:
         OtherPatientNames=[name, name],
         ProcedureCodeSequence=[code],
     )
-    source = read_dataset(to_bytes(dataset))  # so that names are bytes in the source's own character set
+    source = read_dataset(to_bytes(dataset))  # so that names are stored as bytes in the source's character set
     result = read_dataset(to_bytes(capture(source, series_description="Überlagerung 重ね")))
     assert result.SpecificCharacterSet == "ISO_IR 192"
     assert str(result.PatientName) == name and [str(other) for other in result.OtherPatientNames] == [name, name]
@@ -121,7 +121,7 @@ CHARSETS = {
     "chrX1": "Wang^XiaoDong=王^小東",
     "chrX2": "Wang^XiaoDong=王^小东",
 }
-"""pydicom's files of the examples in DICOM PS3.5 annexes H to J, and the names that they hold."""
+"""pydicom's example files from DICOM PS3.5 annexes H to J, with the names that they contain."""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -130,7 +130,7 @@ CHARSETS = {
 def test_the_standards_own_examples_of_names_survive(
     make_ct, gradient, dciodvfy, tmp_path, file: str, name: str, kind: str
 ) -> None:
-    """Read from a file in the source's character set, as a route does, and validated."""
+    """Read a file in the source's character set, like a route does, and validate the result."""
     folder = Path(pydicom.__file__).parent / "data" / "charset_files"
     example = pydicom.dcmread(folder / f"{file}.dcm", force=True)
     dataset = make_ct(gradient)

@@ -19,7 +19,7 @@ def item(**attributes) -> Dataset:
 
 
 def table(entries: np.ndarray, first: int, bits: int = 16, *, vr: str = "US", count: int | None = None) -> Dataset:
-    """An item of VOI LUT Sequence."""
+    """Return an item of VOI LUT Sequence."""
     made = Dataset()
     made.add_new("LUTDescriptor", vr, [len(entries) if count is None else count, first, bits])
     made.add_new("LUTData", "OW", entries.astype("<u2" if bits > 8 else np.uint8).tobytes())
@@ -27,7 +27,7 @@ def table(entries: np.ndarray, first: int, bits: int = 16, *, vr: str = "US", co
 
 
 def shown(image: MedicalImage, k: int = 0) -> np.ndarray:
-    """Frame ``k`` by the first transform that its source states."""
+    """Return frame ``k`` after the first transform of its source."""
     return apply_window(image.frames[k], image.display(k).transforms[0])
 
 
@@ -117,7 +117,7 @@ def test_a_table_comes_before_windows_and_the_first_before_the_second(make_ct, s
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_the_scale_of_a_table_is_that_of_its_entries(make_ct, save, bits: int) -> None:
-    """Descriptors often state 16 bits for entries of fewer."""
+    """Descriptors often state 16 bits although entries have fewer."""
     entries = np.arange(4096) >> (12 - bits) if bits < 12 else np.arange(4096) << (bits - 12)
     image = read_image(save(make_ct(RAMP, VOILUTSequence=[table(entries, 0, 16)])))
     assert np.abs(shown(image) - RAMP / 4095 * 255).max() <= 1.5

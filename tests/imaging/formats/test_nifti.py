@@ -54,7 +54,7 @@ def test_scaling_gives_float32(tmp_path: Path) -> None:
 
 
 def _with_raw_scaling(image: nibabel.Nifti1Image):
-    """Nibabel rescales the stored integers on writing; here they are kept and only the header says 0.5 and -10."""
+    """Nibabel rescales stored integers on writing; here they are unchanged and only the header has 0.5 and -10."""
 
     class Raw:
         @staticmethod

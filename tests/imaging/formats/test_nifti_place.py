@@ -1,4 +1,4 @@
-"""ITK, and so 3D Slicer, and we say the same of where an image lies, over a table of headers."""
+"""Positions of NIfTI images are the same here and in ITK (and so 3D Slicer), for a table of headers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stored(
     pixdim: dict[int, float] | None = None,
     units: int = 2,
 ) -> bytes:
-    """A file of NIfTI-1, made field by field; ``codes`` are those of qform and sform."""
+    """Return a NIfTI-1 file, made field by field; ``codes`` are the qform and sform codes."""
     voxels = np.arange(np.prod(shape), dtype=f"{order}i2").reshape(shape, order="F")
     image = nibabel.Nifti1Image(voxels, None, nibabel.Nifti1Header(endianness=order))
     image.header.set_data_dtype(f"{order}i2")
@@ -75,7 +75,7 @@ def stored(
 
 
 def table() -> dict[str, bytes]:
-    """Headers by name."""
+    """Return headers by name."""
     made: dict[str, bytes] = {}
     for (name, sform), (other, qform), q, s in product(MATRICES.items(), MATRICES.items(), (0, 1, 2, 4), (0, 1, 2)):
         made[f"sform {name} ({s}), qform {other} ({q})"] = stored(sform, qform, (q, s))
@@ -104,13 +104,13 @@ def table() -> dict[str, bytes]:
 
 
 def corners(size: tuple[int, ...]) -> np.ndarray:
-    """``(N, 4)`` voxels ``(i, j, k, 1)``."""
+    """Return the corner voxels, ``(N, 4)`` of ``(i, j, k, 1)``."""
     ends = [(0, length - 1) for length in (*size, 1)[:3]]
     return np.array([(*corner, 1) for corner in product(*ends)])
 
 
 def itk_places(image: SimpleITK.Image) -> np.ndarray:
-    """``(N, 3)`` LPS mm of the corners; of a 2D image on the plane of 0, as 3D Slicer shows it."""
+    """Return the corners, ``(N, 3)`` LPS mm; a 2D image is in the plane 0, as 3D Slicer shows it."""
     dimension = image.GetDimension()
     found = np.zeros((len(corners(image.GetSize())), 3))
     for place, corner in zip(found, corners(image.GetSize()), strict=True):
@@ -123,7 +123,7 @@ def our_places(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def compared(content: bytes, folder: Path, name: str = "a.nii") -> str:
-    """``agrees``, ``ITK refuses`` or what differs, of the image, the labels in both formats and the image written."""
+    """Compare the image, the labels in both formats and the written image with ITK; return the verdict."""
     path = folder / name
     path.write_bytes(content)
     image = read_image(path)
@@ -174,7 +174,7 @@ def test_what_itk_refuses_lies_where_its_sform_says_and_so_does_its_label(tmp_pa
     write_label_volume(np.ones(image.frames.shape, np.uint8), image.affine, tmp_path / "label.nii")
     label = nibabel.Nifti1Image.from_filename(tmp_path / "label.nii")
     np.testing.assert_allclose(label.affine, image.affine, rtol=1e-5)
-    with pytest.raises(RuntimeError, match="orthonormal"):  # as the image
+    with pytest.raises(RuntimeError, match="orthonormal"):  # ITK refuses the image as well
         SimpleITK.ReadImage(str(tmp_path / "label.nii"))
 
 

@@ -159,7 +159,7 @@ def test_limit(tmp_path: Path) -> None:
 
 
 def headers() -> dict[str, list[str]]:
-    """What NRRD has of geometry, by name."""
+    """Return NRRD headers with every kind of geometry, by name."""
     straight = ["space directions: (0.5,0,0) (0,0.8,0) (0,0,2.5)", "space origin: (10.5,-20,30)"]
     made = {
         f"space {space}": [f"space: {space}", *straight]

@@ -23,7 +23,7 @@ GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
 @pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str, pixels: np.ndarray) -> None:
-    path = tmp_path / "picture.dcm"  # the name lies; the content counts
+    path = tmp_path / "picture.dcm"  # the name is wrong; only the content matters
     Image.fromarray(pixels).save(path, format=kind)
     image = read_image(path)
     assert (image.file_format, image.is_geometric, image.modality) == (kind, False, None)
@@ -92,7 +92,7 @@ UPRIGHT = {
     7: lambda a: np.rot90(a, 2).T,
     8: lambda a: np.rot90(a, 1),
 }
-"""What each EXIF orientation (TIFF 6.0, tag 274) does to the stored pixels when the image is shown."""
+"""How each EXIF orientation (TIFF 6.0, tag 274) transforms the stored pixels for display."""
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -112,7 +112,7 @@ def test_exif_orientation_is_applied_once(tmp_path: Path, kind: str, orientation
 
 
 def png(bits: int, colour_type: int, samples: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of any kind, also those that Pillow does not write: ``samples`` is ``(rows, columns x channels)``."""
+    """Return a PNG of any kind, even if Pillow cannot write it; ``samples`` is ``(rows, columns x channels)``."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
     rows, columns = samples.shape[0], samples.shape[1] // channels
     header = struct.pack(">IIBBBBB", columns, rows, bits, colour_type, 0, 0, 0)

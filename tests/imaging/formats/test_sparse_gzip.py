@@ -44,7 +44,7 @@ def test_one_member_holds_the_pieces(pieces: list[bytes | int]):
 
 
 def test_nothing_after_zeros_refers_to_what_is_before_them():
-    again = bytes(range(256)) * 100  # a compressor that went on would point back over the zeros
+    again = bytes(range(256)) * 100  # without a full flush, the compressor would refer back across the zeros
     assert gzip.decompress(b"".join(gzip_member([again, 5, again]))) == again + bytes(5) + again
 
 
@@ -57,7 +57,7 @@ def test_an_array_gives_its_bytes():
 def test_zeros_are_as_small_as_deflate_can_and_are_compressed_once(monkeypatch: pytest.MonkeyPatch):
     member = list(gzip_member([MIB * 50, b"mask", MIB * 150]))
     assert sum(map(len, member)) < 200 * 1100
-    monkeypatch.setattr(zlib, "crc32", lambda piece, crc: len(piece) < 5)  # the zeros are not summed, either
+    monkeypatch.setattr(zlib, "crc32", lambda piece, crc: len(piece) < 5)  # no CRC of the zeros is computed, either
     compress = zlib.compressobj
 
     def counted(level: int, *args: int):

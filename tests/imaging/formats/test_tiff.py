@@ -1,4 +1,4 @@
-"""TIFF of the kinds that scanners, microscopes and programs write; what is not read is named, and nothing is bombed."""
+"""TIFF variants of scanners, microscopes and programs; errors name unsupported ones, and bombs are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOUR = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=-1)
 
 
 def tiff(samples: np.ndarray, **options: Any) -> bytes:
-    """A TIFF of any kind, as tifffile writes it."""
+    """Return a TIFF of any kind, written by tifffile."""
     buffer = io.BytesIO()
     options = {"photometric": "minisblack", "metadata": None, **options}
     tifffile.imwrite(buffer, samples, **options)
@@ -156,7 +156,7 @@ def test_a_whole_slide_is_called_so_before_its_size_is(tmp_path):
 
 
 def with_strip(content: bytes, strip: bytes) -> bytes:
-    """A TIFF of one strip with another in its place."""
+    """Return a TIFF with its single strip replaced by another one."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         places = [file.pages[0].tags[tag].valueoffset for tag in (273, 279)]
     changed = bytearray(content)
@@ -267,7 +267,7 @@ def test_a_tiff_of_too_many_pages_is_refused_without_walking_them_all(tmp_path: 
             writer.write(GREY, metadata=None)
     assert read_image(tmp_path / "a", max_frames=40).frame_count == 40
     walked = []
-    monkeypatch.setattr(isolation, "_is_worker", True)  # so that what is replaced is what is called
+    monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda self, **_: pytest.fail("decoded"))
     begin = tifffile.TiffPage.__init__
     monkeypatch.setattr(tifffile.TiffPage, "__init__", lambda *a, **k: (walked.append(1), begin(*a, **k))[1])

@@ -12,7 +12,7 @@ LEFT, RIGHT = "7771000", "24028007"
 
 
 def values(found: SegmentedProperty) -> tuple[str | None, ...]:
-    """Code values of category, type, side and region."""
+    """Return the code values of category, type, side and region."""
     return tuple(code and code.value for code in (found.category, found.kind, found.side, found.region))
 
 
@@ -36,7 +36,7 @@ def values(found: SegmentedProperty) -> tuple[str | None, ...]:
     ],
 )
 def test_organs_have_the_codes_of_snomed_ct(label: str, value: str) -> None:
-    """The numbers are SNOMED CT's, typed here independently of the dictionary that the code takes them from."""
+    """The expected SNOMED CT codes are written here, independently of the dictionary that the code uses."""
     assert values(property_of(label)) == (ANATOMY[0], value, None, None)
     assert property_of(label).kind.scheme_designator == "SCT"
 

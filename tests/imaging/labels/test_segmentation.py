@@ -34,7 +34,7 @@ SOURCES = [
 
 
 def objects(size: tuple[int, int]) -> np.ndarray:
-    """Three objects of different shape, so that a flip, a shift or a swap shows; the second is absent."""
+    """Return objects 1 and 3 with different shapes, so that a flip, shift or swap is detected; object 2 is absent."""
     labels = np.zeros(size, dtype=np.uint8)
     labels[1, 1:3] = 1
     labels[2:4, 0] = 3
@@ -264,7 +264,7 @@ def test_a_source_that_cannot_be_referenced_is_refused(make_ct, gradient, missin
 
 
 def field_header(make_ct, save, **values: str) -> Dataset:
-    """The header of an image with values as archives have them, whatever the standard says of them."""
+    """Return an image header with values found in archives, including values that the standard does not allow."""
     dataset = make_ct(np.arange(30, dtype=np.uint16).reshape(5, 6))
     for keyword, value in values.items():
         vr = dataset[keyword].VR if keyword in dataset else dictionary_VR(keyword)

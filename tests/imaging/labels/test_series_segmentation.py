@@ -1,4 +1,4 @@
-"""What ``tests/geometry`` does not measure: multi-frame sources, series without a place, several objects, refusals."""
+"""Cases not covered by ``tests/geometry``: multi-frame sources, no position, several objects, refusals."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_what_is_no_label_map_is_refused(series, kind):
         )
         again.BitsAllocated = again.BitsStored = 8
         again.HighBit = 7
-        again.PixelData = bytes(range(176))  # 5 frames of 35 pixels, and one to make it even
+        again.PixelData = bytes(range(176))  # 5 frames of 35 pixels, and one byte to make the length even
     else:
         again.PixelData = b"\xff" * len(again.PixelData)
     with pytest.raises(UnsupportedImageError, match="cannot be mapped"):
