@@ -77,15 +77,15 @@ def test_without_a_search_for_series_it_is_looked_for_in_every_study(archive, wa
 
 def test_an_archive_without_any_search_is_named_as_such(archive, wanted, client):
     archive.has_series_search = archive.has_study_search = False
-    with pytest.raises(DicomWebError, match=r"cannot be searched .QIDO-RS.: it answered 404 to GET /series"):
+    with pytest.raises(DicomWebError, match=r"cannot be searched .QIDO-RS.: it returned 404 for GET /series"):
         client.study_of(wanted.uid)
 
 
 def test_a_failing_archive_is_not_one_without_a_search(archive, wanted, client):
     archive.fails = 500
-    with pytest.raises(DicomWebStatusError, match="answered 500"):
+    with pytest.raises(DicomWebStatusError, match="returned status 500"):
         client.study_of(wanted.uid)
-    with pytest.raises(DicomWebStatusError, match="answered 500"):
+    with pytest.raises(DicomWebStatusError, match="returned status 500"):
         client.list_instances(wanted.study, wanted.uid)
 
 

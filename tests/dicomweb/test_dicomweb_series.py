@@ -191,7 +191,7 @@ class TestHowOftenItIsCompared:
 
     def test_comparing_takes_a_small_share_of_the_time(self, stand_in, folders, series, monkeypatch):
         folders.get(series.uid)
-        monkeypatch.setattr(dicomweb_series, "_COST", 1e-6)
+        monkeypatch.setattr(dicomweb_series, "_MAX_COMPARING_SHARE", 1e-6)
         folders.get(series.uid)
         asked = len(stand_in.requests)
         folders.get(series.uid)
@@ -243,12 +243,12 @@ class TestHalfAnAnswer:
 
     def test_one_that_ends_without_its_boundary(self, archive, folders, series):
         archive.closes = b""
-        with pytest.raises(DicomWebError, match="ends in the middle"):
+        with pytest.raises(DicomWebError, match="boundary is missing"):
             folders.get(series.uid)
 
     def test_one_that_lacks_an_instance(self, archive, folders, series):
         archive.withholds = 1
-        with pytest.raises(DicomWebError, match="sent 2 instances of the series; 1 that it lists are missing"):
+        with pytest.raises(DicomWebError, match="sent 2 instances of the series, without 1 that it lists"):
             folders.get(series.uid)
 
     def test_one_that_lacks_an_instance_by_its_number(self, archive, folders, series):
@@ -280,7 +280,7 @@ def test_an_instance_cannot_choose_its_place(archive, folders, series, tmp_path,
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "ends in the middle"), (b"--=_x\r\n\r\nno DICOM\r\n--=_x--", "no series"), (b"?", "no series")],
+    [(b"", "boundary is missing"), (b"--=_x\r\n\r\nno DICOM\r\n--=_x--", "not a series"), (b"?", "not a series")],
 )
 def test_an_answer_that_is_no_series_is_an_error(stand_in, folders, series, tmp_path, content, said):
     answered = stand_in.answer
@@ -370,7 +370,7 @@ class TestWhims:
 
     def test_an_archive_that_cannot_be_searched_but_whose_viewer_told_the_study(self, archive, folders, series):
         archive.has_series_search = archive.has_study_search = False
-        with pytest.raises(DicomWebError, match=r"cannot be searched.*GET /series and 404 to GET /studies"):
+        with pytest.raises(DicomWebError, match=r"cannot be searched.*GET /series and 404 for GET /studies"):
             folders.get(series.uid)
         folders.learn_study(series.uid, series.study)
         assert folders.get(series.uid).instances == uids(series)

@@ -125,4 +125,4 @@ def test_an_archive_that_does_not_answer_is_not_waited_for(server, stand_in):
     assert time.monotonic() - begun < 18
     for answer in answers:
         assert answer.status_code == 503
-        assert answer.json()["detail"] == "the DICOMweb server does not answer in time"
+        assert answer.json()["detail"] == "the DICOMweb server did not respond in time"

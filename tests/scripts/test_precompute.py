@@ -201,7 +201,7 @@ def test_embeddings_that_cannot_be_kept_end_it(run, kept, caplog):
         (["--models", ","], "--models needs a name"),
         (["--models", "sam_vit_l", "--model-dir", "/nowhere"], "scripts/weights download sam_vit_l"),
         (["--studies", "/no/where"], "--studies /no/where: there is no such folder"),
-        (["--studies", "http://anna:secret@pacs/dicom-web"], "holds a login"),
+        (["--studies", "http://anna:secret@pacs/dicom-web"], "contains a login"),
         (["--query", "Modality=CT"], "--query is for a DICOMweb server"),
         (["--studies", "http://pacs", "--query", "Modality"], "--query Modality: it must be a DICOM keyword"),
         (["--studies", "http://pacs", "--query", "Modalty=CT"], "--query Modalty=CT: it must be a DICOM keyword"),

@@ -1,1 +1,1 @@
-"""The studies of a DICOMweb server, as a MONAI Label datastore."""
+"""MONAI Label datastore for the studies of a DICOMweb server."""

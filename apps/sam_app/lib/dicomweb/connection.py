@@ -1,11 +1,11 @@
-"""Mends of how MONAI Label 0.8.5 talks to a DICOMweb server.
+"""Fixes of how MONAI Label 0.8.5 talks to a DICOMweb server.
 
-- It waits without end, also where bytes come one by one, and answers the server's failures with a bare 500.
-- It asks for one media type, and gives up where the server knows it by another name.
-- It goes wherever the server redirects it, to other machines as well. Here it stays at the server's own address.
+- It waits without a time limit, also where bytes come one by one, and turns the server's failures into a bare 500.
+- It requests one media type, and stops where the server knows that type by another name.
+- It follows redirects to any machine. Here only redirects within the server's own address are followed.
 
-Whatever is asked of the DICOMweb server goes through one :class:`DicomWebSession`. It has the login and a time limit,
-and its errors are for clients to read: they name neither the server's address nor its login.
+All requests to the DICOMweb server go through one :class:`DicomWebSession`. It has the login and a time limit. Its
+errors can be shown to clients: they contain neither the server's address nor its login.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ import urllib3
 from lib.base.clock import current_clock
 
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-"""``Accept`` for instances in whatever transfer syntax the server has them: PS3.18 8.7.3.5.2."""
+"""``Accept`` for instances in the transfer syntax in which the server stores them: PS3.18 8.7.3.5.2."""
 
 _CONNECT_S = 5.0
-_PIECE = 1 << 20
+_PIECE_BYTES = 1 << 20
 _JSON = "application/dicom+json, application/json"
-"""What dicomweb-client asks for."""
-_OTHER_NAMES = {
+"""``Accept`` that dicomweb-client sends for JSON."""
+_EQUIVALENT_TYPES = {
     AS_STORED: ('multipart/related; type="application/dicom"', "multipart/related; type=application/dicom", "*/*"),
     _JSON: ("application/dicom+json", "application/json", "*/*"),
 }
-"""By ``Accept``: what else means the same, for servers that read it as a text and not as PS3.18 8.7.4 says."""
-_NOT_ACCEPTED = {AS_STORED: (204, 400, 404, 406, 415), _JSON: (406, 415)}
-"""The statuses with which servers refuse a media type."""
+"""By ``Accept``: equivalent values, for servers that compare it as text and do not parse it as PS3.18 8.7.4 says."""
+_TYPE_REFUSED = {AS_STORED: (204, 400, 404, 406, 415), _JSON: (406, 415)}
+"""By ``Accept``: the statuses with which servers refuse this media type."""
 
 
 class DicomWebError(RuntimeError):
-    """The DICOMweb server did not do what it was asked to."""
+    """A request to the DICOMweb server failed."""
 
 
 class DicomWebUnreachableError(DicomWebError):
-    """There is no answer from it."""
+    """The DICOMweb server sent no response, or not in time."""
 
 
 class SeriesGoneError(DicomWebError):
-    """It answered, and does not have the series."""
+    """The DICOMweb server responded that it does not have the series."""
 
 
 class DicomWebStatusError(DicomWebError):
-    """It answered with an error.
+    """The DICOMweb server responded with an error status.
 
     Args:
         status: The HTTP status.
@@ -58,20 +58,20 @@ class DicomWebStatusError(DicomWebError):
         self.status = status
         if status in (401, 403, 407):
             reason = (
-                "refuses this server's login: whoever runs this server sets it with MONAI_LABEL_DICOMWEB_USERNAME and "
+                "refuses this server's login: the operator sets it with MONAI_LABEL_DICOMWEB_USERNAME and "
                 "MONAI_LABEL_DICOMWEB_PASSWORD"
             )
         else:
-            reason = f"answered {status}"
+            reason = f"returned status {status}"
         super().__init__(f"the DICOMweb server {reason}")
 
 
 class DicomWebSession(requests.Session):
-    """Requests to the DICOMweb server; may be used by several threads.
+    """HTTP session with the DICOMweb server; thread-safe.
 
     Args:
         login: Name and password, for Basic authentication.
-        timeout: Seconds to wait for its next bytes.
+        timeout: Seconds to wait for the next bytes of a response.
     """
 
     def __init__(self, login: tuple[str, str] | None, timeout: float) -> None:
@@ -81,68 +81,70 @@ class DicomWebSession(requests.Session):
         self._accepted: dict[str, str] = {}
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        """As in requests, but every answer is one of success; where need be by another name of the media type.
+        """Send a request and return its successful response, if need be under another name of the media type.
+
+        Args and result are those of ``requests.Session.request``, but an error status raises.
 
         Raises:
-            DicomWebUnreachableError: If it cannot be reached, or does not answer in time.
-            DicomWebStatusError: If it answers with an error.
-            TimeLimitError: If the current clock's time is up before all of the answer has come.
+            DicomWebUnreachableError: If the server cannot be reached, or does not respond in time.
+            DicomWebStatusError: If it responds with an error status.
+            TimeLimitError: If the current clock's time is up before the whole response has arrived.
         """
         clock = current_clock()
         clock.check()
         kwargs["timeout"] = tuple(min(seconds, clock.remaining) for seconds in self._timeout)
         headers = kwargs.pop("headers", None) or {}
         accept = headers.get("Accept", "")
-        if accept not in _OTHER_NAMES:
-            return self._ask(method, url, *args, headers=headers, **kwargs)
+        if accept not in _EQUIVALENT_TYPES:
+            return self._send_once(method, url, *args, headers=headers, **kwargs)
         first: DicomWebStatusError | None = None
-        for name in dict.fromkeys((self._accepted.get(accept, accept), accept, *_OTHER_NAMES[accept])):
+        for name in dict.fromkeys((self._accepted.get(accept, accept), accept, *_EQUIVALENT_TYPES[accept])):
             try:
-                answer = self._ask(method, url, *args, headers={**headers, "Accept": name}, **kwargs)
-                if answer.status_code not in _NOT_ACCEPTED[accept]:
+                answer = self._send_once(method, url, *args, headers={**headers, "Accept": name}, **kwargs)
+                if answer.status_code not in _TYPE_REFUSED[accept]:
                     self._accepted[accept] = name
                     return answer
                 answer.close()
                 error = DicomWebStatusError(answer.status_code)
             except DicomWebStatusError as raised:
                 error = raised
-            if error.status not in _NOT_ACCEPTED[accept]:
+            if error.status not in _TYPE_REFUSED[accept]:
                 raise error
             first = first or error
         assert first is not None
         raise first
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where an answer redirects to; None if it leaves the server, which is then an error."""
+        """Return the URL to which a response redirects; None if it is on another server, which is then an error."""
         target = super().get_redirect_target(resp)
         here, there = urlsplit(resp.url), urlsplit(urljoin(resp.url, target or ""))
         return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else None
 
-    def _ask(self, method: str, url: str, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:
+    def _send_once(self, method: str, url: str, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:
         try:
             answer = super().request(method, url, *args, **{**kwargs, "stream": True})
             if not stream:
                 answer._content = b"".join(pieces(answer))
         except requests.RequestException as error:
             raise unreachable(error) from error
-        if answer.status_code >= 400 or answer.is_redirect:  # one that was not followed
+        if answer.status_code >= 400 or answer.is_redirect:  # a redirect that was not followed
             answer.close()
             raise DicomWebStatusError(answer.status_code)
-        if method == "POST":  # dicomweb-client knows what was stored by a type without parameters
+        if method == "POST":  # dicomweb-client parses the STOW-RS response only if its type has no parameters
             answer.headers["Content-Type"] = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return answer
 
 
 def pieces(answer: requests.Response) -> Iterator[bytes]:
-    """The body of a streamed answer as its bytes come in, decompressed; the connection is closed where it ends early.
+    """Yield the decompressed body of a streamed response as it arrives; on an error, close the connection.
 
     Raises:
         TimeLimitError: If the current clock's time is up: a time limit for the next bytes does not bound all of them.
-        requests.RequestException: If the connection breaks off.
+        requests.RequestException: If the connection breaks.
     """
     clock = current_clock()
     try:
-        while piece := answer.raw.read1(_PIECE, decode_content=True):
+        while piece := answer.raw.read1(_PIECE_BYTES, decode_content=True):
             yield piece
             clock.check()
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -155,7 +157,7 @@ def pieces(answer: requests.Response) -> Iterator[bytes]:
 
 
 def unreachable(error: Exception) -> DicomWebUnreachableError:
-    """The error that a failed connection is told as."""
+    """Return the error to raise for a failed connection."""
     if isinstance(error, requests.Timeout):
-        return DicomWebUnreachableError("the DICOMweb server does not answer in time")
+        return DicomWebUnreachableError("the DICOMweb server did not respond in time")
     return DicomWebUnreachableError("the DICOMweb server cannot be reached")

@@ -1,15 +1,16 @@
-"""MONAI Label's datastore of a DICOMweb server, mended.
+"""MONAI Label's datastore for a DICOMweb server, with fixes.
 
-Mends, besides those of :mod:`lib.dicomweb.lists`, :mod:`~lib.dicomweb.series` and
-:mod:`~lib.dicomweb.connection`, of MONAI Label 0.8.5:
+Fixes of MONAI Label 0.8.5, besides those of :mod:`lib.dicomweb.lists`, :mod:`~lib.dicomweb.series` and
+:mod:`~lib.dicomweb.connection`:
 
-- The NIfTI file that it makes of a series loses modality, windows and padding, and a copy stays behind among the
-  temporary files. Here inference reads the DICOM files, in the same order of voxels; NIfTI is for who downloads it.
-- A click names a slice by its number alone, whatever has become of the series since the client saw it. Here the client
-  is told if that is no longer the one, see :mod:`lib.studies.seen_images`.
-- That file knows no tilted gantry's shear, so that voxels lie up to centimetres off. Here they lie where the slices do.
-- At start it downloads dcmqi's program, by which it makes labels DICOM.
-- It logs the server's address with a login that is in it.
+- It converts a series to a NIfTI file, which loses modality, windows and padding, and leaves a copy among the temporary
+  files. Here inference reads the DICOM files, with the same voxel order; NIfTI is made only for download.
+- A click names a slice only by its number, even if the series has changed since the client read it. Here the request
+  is refused if the number may now refer to another slice, see :mod:`lib.studies.seen_images`.
+- Its NIfTI file ignores the shear of a tilted gantry, so that voxels are up to centimetres off. Here they are where the
+  slices are.
+- At start it downloads dcmqi's program, which it needs to convert labels to DICOM.
+- It logs the server's address including a login in it.
 """
 
 from __future__ import annotations
@@ -48,24 +49,24 @@ _NIFTI = ".nii.gz"
 
 
 class AddressError(ValueError):
-    """The DICOMweb server's address cannot be used; the message says why, and does not hold it."""
+    """The DICOMweb server's address cannot be used; the message gives the reason without the address."""
 
 
 class DicomWebStore(DicomWebLabels):
-    """The series of a DICOMweb server; an image's id is its Series Instance UID.
+    """Datastore of a DICOMweb server's series; an image's id is its Series Instance UID.
 
     Args:
-        client: Knows the server.
-        search_filter: Which series are listed, by DICOM keyword; empty: all.
-        cache_path: Where to keep what was fetched; None: MONAI Label's place in the user's home.
-        max_age: Seconds after which lists of series are asked for anew, and copies of series are compared.
-        fetch_by_frame: As MONAI Label's setting; see :class:`SeriesFolders`.
-        convert_to_nifti: As MONAI Label's setting: whether an image that is downloaded is NIfTI.
-        exclusive: As of :class:`LocalStore`.
+        client: Client for the server.
+        search_filter: Which series are listed: values by DICOM keyword; empty: all.
+        cache_path: Where to store fetched series and labels; None: MONAI Label's folder in the user's home.
+        max_age: Seconds after which lists of series are requested again, and copies of series are compared.
+        fetch_by_frame: MONAI Label's setting; see :class:`SeriesFolders`.
+        convert_to_nifti: MONAI Label's setting: whether images are downloaded as NIfTI.
+        exclusive: See :class:`LocalStore`.
 
     Raises:
-        FolderInUseError: If another server keeps labels at the same place.
-        OSError: If the place cannot be written.
+        FolderInUseError: If another server stores labels in the same folder.
+        OSError: If the folder cannot be written.
     """
 
     def __init__(
@@ -95,15 +96,15 @@ class DicomWebStore(DicomWebLabels):
 
     @property
     def session(self) -> requests.Session:
-        """What the server is asked with; it has the login."""
+        """HTTP session for requests to the server; it has the login."""
         session: requests.Session = self._client._session
         return session
 
     def has_image(self, series: str) -> bool:
-        """Whether a series was fetched or is on the server.
+        """Return whether a series was fetched or is on the server.
 
         Raises:
-            DicomWebError: If the server does not answer.
+            DicomWebError: If the server does not respond.
         """
         return is_uid(series) and (
             self.folders.is_known(series)
@@ -111,33 +112,34 @@ class DicomWebStore(DicomWebLabels):
         )
 
     def list_images(self) -> list[str]:
-        """The series that hold images; see :meth:`SeriesLists.images`."""
+        """Return the UIDs of the series that hold images; see :meth:`SeriesLists.images`."""
         return self._lists.images()
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """The series that have a segmentation; see :meth:`SeriesLists.labelled`."""
+        """Return the UIDs of the series that have a segmentation; see :meth:`SeriesLists.labelled`."""
         return self._lists.labelled()
 
     def save_label(self, *args: Any, **kwargs: Any) -> str:
-        """As MONAI Label's; the image counts as labelled from then on."""
+        """Store a label, see :meth:`DicomWebLabels.save_label`, and list the series as labelled from now on."""
         label: str = super().save_label(*args, **kwargs)
         self._lists.forget_labelled()
         return label
 
     def series_folder(self, series: str) -> str:
-        """A folder with the DICOM files of a series; see :meth:`SeriesFolders.get`."""
+        """Return a folder with the DICOM files of a series; see :meth:`SeriesFolders.get`."""
         return str(self.folders.get(series).folder)
 
     def copy_for(self, series: str, viewer: Viewer) -> SeriesCopy:
-        """The series as a client has it before its eyes.
+        """Return the series as it is displayed by a client.
 
         Args:
             series: Its Series Instance UID.
             viewer: The client.
 
         Raises:
-            ImageChangedError: If the series has changed since.
-            DicomWebError: If the server does not hand it out, or does not answer to a client that is new to it.
+            ImageChangedError: If the series has changed since the client read it.
+            DicomWebError: If the server does not send it; also if the server does not respond and the client has not
+                worked with the local copy before.
         """
         here, known = self.folders.find(series), seen_images.known(viewer, series)
         is_known = here is not None and known in here.tokens
@@ -146,23 +148,23 @@ class DicomWebStore(DicomWebLabels):
         return copy
 
     def get_image_uri(self, image_id: str) -> str:
-        """What a client downloads: the series as NIfTI or, if MONAI Label's settings say so, its folder.
+        """Return the path of a series for download: a NIfTI file or, by MONAI Label's settings, the DICOM folder.
 
         Raises:
-            DicomWebError: If the server does not hand it out.
+            DicomWebError: If the server does not send it.
             ImageError: If it cannot be read.
-            NotOneVolumeError: If NIfTI cannot say where its slices lie.
+            NotOneVolumeError: If NIfTI cannot express the positions of its slices.
         """
         path = self.keep_image(image_id)
         if self._convert_to_nifti and not is_placed(path):
             raise NotOneVolumeError(
-                "as one volume of even steps the images of the series would not lie where they do (slices are missing "
-                "or unevenly spaced, or there are several stacks), so that there is no NIfTI: take its DICOM images"
+                "this series cannot be converted to NIfTI without moving its slices: slices are missing or unevenly "
+                "spaced, or there are several stacks. Use its DICOM images"
             )
         return path
 
     def keep_image(self, series: str) -> str:
-        """Have MONAI Label know a series; see :class:`DicomWebLabels`."""
+        """Add a series to MONAI Label's list and return its path; see :class:`DicomWebLabels`."""
         copy = self.folders.get(series)
         if not self._convert_to_nifti:
             return str(copy.folder)
@@ -174,7 +176,7 @@ class DicomWebStore(DicomWebLabels):
         return os.path.realpath(path)
 
     def _dicom_info(self, series_id: str) -> dict[str, Any]:
-        """What the server says of the series; upstream takes the first of its answer, whichever it is."""
+        """Return the server's attributes of the series; upstream takes the first result, even if of another series."""
         found = Dataset.from_json(self._client.find_series(series_id))
         names = ("StudyDate", "StudyTime", "Modality", "RetrieveURL", "PatientID", "StudyInstanceUID")
         return {"SeriesInstanceUID": series_id, **{name: str(value_of(found, name) or "UNK") for name in names}}
@@ -194,10 +196,10 @@ class DicomWebStore(DicomWebLabels):
 
 
 class InferenceImages:
-    """A DICOMweb datastore as one inference sees it: an image is a folder of DICOM files, and stays the same one.
+    """Datastore wrapper for one inference: an image is a folder of DICOM files, and the same one on every access.
 
     Args:
-        store: The datastore.
+        store: The DICOMweb datastore.
     """
 
     def __init__(self, store: DicomWebStore) -> None:
@@ -205,23 +207,23 @@ class InferenceImages:
         self._copies: dict[str, SeriesCopy] = {}
 
     def has_copy(self, series: str) -> bool:
-        """Whether it is decided which one it works with."""
+        """Return whether this inference already uses a certain copy of the series."""
         return series in self._copies
 
     def use_copy(self, series: str, copy: SeriesCopy) -> None:
-        """Work with that one."""
+        """Use this copy of the series from now on."""
         self._copies[series] = copy
 
     def get_image_uri(self, image_id: str) -> str:
-        """The folder of a series."""
+        """Return the folder of a series."""
         if image_id not in self._copies:
             self._copies[image_id] = self.store.folders.get(image_id)
         return str(self._copies[image_id].folder)
 
     def save_label(self, image_id: str, *args: Any, **kwargs: Any) -> str:
-        """As the datastore's, unless the series is no longer the one that the label was made on."""
+        """Store a label, or raise if the series has changed since the label was made."""
         if self._copies.get(image_id, now := self.store.folders.get(image_id)).version != now.version:
-            raise ImageChangedError("the series has changed while it was segmented, so that the label was not kept")
+            raise ImageChangedError("the series has changed while it was segmented: no label was stored, segment again")
         return self.store.save_label(image_id, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -229,35 +231,35 @@ class InferenceImages:
 
 
 def for_inference(datastore: Datastore | InferenceImages) -> Any:
-    """What one inference gets its images from: a DICOMweb server's DICOM files, every other datastore as it is."""
+    """Return the datastore for one inference: DICOMweb wrapped in :class:`InferenceImages`, any other unchanged."""
     return InferenceImages(datastore) if isinstance(datastore, DicomWebStore) else datastore
 
 
 def open_dicomweb(
     url: str, search_filter: Mapping[str, Any] | None = None, *, exclusive: bool = False
 ) -> DicomWebStore:
-    """The datastore of a DICOMweb server, by MONAI Label's settings.
+    """Open the datastore of a DICOMweb server according to MONAI Label's settings.
 
     Args:
-        url: Of the DICOMweb root, without a login.
-        search_filter: Which series are listed, by DICOM keyword, besides the settings' own filter.
-        exclusive: As of :class:`LocalStore`.
+        url: URL of the DICOMweb root, without a login.
+        search_filter: Which series are listed: values by DICOM keyword, added to the filter of the settings.
+        exclusive: See :class:`LocalStore`.
 
     Raises:
-        AddressError: If the address is none, or there is a login in it.
+        AddressError: If the address is not valid, or contains a login.
         FolderInUseError: As :class:`DicomWebStore`.
     """
     try:
         address = urlsplit(url)
         is_address = bool(address.hostname) and address.port != 0
-    except ValueError:  # brackets that do not match, or a port that is no number
+    except ValueError:  # unbalanced brackets, or a port that is not a number
         is_address = False
     if not is_address:
-        raise AddressError("the DICOMweb server's address is none: it must be like http://HOST:PORT/dicom-web")
+        raise AddressError("the DICOMweb server's address is invalid: it must be like http://HOST:PORT/dicom-web")
     if address.username or address.password:
         raise AddressError(
-            "the DICOMweb server's address holds a login: give it without, and set MONAI_LABEL_DICOMWEB_USERNAME and "
-            "MONAI_LABEL_DICOMWEB_PASSWORD"
+            "the DICOMweb server's address contains a login: remove it from there, and set "
+            "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
         )
     client = ArchiveClient(
         url=url,
@@ -265,9 +267,9 @@ def open_dicomweb(
         qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
         wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
-        permissive_uid=True,  # as is_uid
+        permissive_uid=True,  # is_uid accepts the same
     )
-    client.set_http_retry_params(retry=False)  # somebody is waiting, and can ask again
+    client.set_http_retry_params(retry=False)  # a user is waiting, and can repeat the request
     return DicomWebStore(
         client,
         {**_chosen("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {}), **(search_filter or {})},
@@ -280,7 +282,7 @@ def open_dicomweb(
 
 
 def _place(client: ArchiveClient, cache_path: str | None) -> Path:
-    """Where MONAI Label keeps what belongs to a server."""
+    """Return the folder in which MONAI Label stores the data of a server."""
     root = Path(cache_path) if cache_path else Path.home() / ".cache" / "monailabel" / "dicom"
     return root / md5_digest(client.base_url)
 
@@ -294,5 +296,5 @@ def _session(url: str) -> requests.Session:
 
 
 def _chosen(setting: str, default: Any) -> Any:
-    """A setting's value if the operator gave one, never MONAI Label's default."""
+    """Return a setting's value if the operator set it, else ``default`` (not MONAI Label's default)."""
     return getattr(settings, setting) if setting in settings.model_fields_set else default

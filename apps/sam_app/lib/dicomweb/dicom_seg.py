@@ -1,8 +1,8 @@
-"""Mend: MONAI Label 0.8.5 makes DICOM SEG of labels by dcmqi's program, and badly.
+"""Conversion of labels to DICOM SEG with highdicom, in place of dcmqi's program, which MONAI Label 0.8.5 runs.
 
-An empty mask is a 500; every label is coded as the same anatomical structure; names go by the place in a list, whatever
-number a label has; a mask that does not lie on the series is resampled without a word; the file stays behind. Here
-highdicom makes it: see :mod:`lib.imaging.labels.series_segmentation`.
+There an empty mask is a 500; every label is coded as the same anatomical structure; names are assigned by position in
+a list and not by the label's number; a mask that does not lie on the series is resampled silently; the temporary file
+is never removed. See :mod:`lib.imaging.labels.series_segmentation`.
 """
 
 from __future__ import annotations
@@ -31,26 +31,28 @@ _UNKNOWN_ALGORITHM = "sam-app"
 
 
 def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, model: str | None = None) -> Dataset:
-    """Make a DICOM Segmentation of a label volume.
+    """Make a DICOM Segmentation from a label volume.
 
     Args:
-        grid: The voxels of the series.
-        label: The labels, in any format that is read, on these voxels.
-        label_info: What a client calls them, see :func:`lib.dicomweb.segment_names.segment_names`.
-        model: What made them, if ``label_info`` does not say.
+        grid: The voxel grid of the series.
+        label: File with the labels, in any readable format, on this voxel grid.
+        label_info: The client's names of the labels, see :func:`lib.dicomweb.segment_names.segment_names`.
+        model: The model that made the labels, if ``label_info`` does not name it.
 
     Returns:
-        The Segmentation. Its segments are numbered from 1 in the order of the labels' numbers; labels without any voxel
-        give one segment with one empty frame.
+        The Segmentation. Its segments are numbered from 1 in the order of the labels' numbers; an empty mask gives one
+        segment with one empty frame.
 
     Raises:
-        ImageError: If the series cannot be referenced, or the labels do not lie on it; the message says why.
+        ImageError: If the series cannot be referenced, or the labels do not lie on it; the message gives the reason.
     """
     labels = labels_on_grid(read_image(label), grid.affine, grid.shape)
     marked = labels != 0
     values = np.unique(labels[marked]).tolist()
     if len(values) > MAX_SEGMENTS or any(value < 0 or value != int(value) for value in values):
-        raise UnsupportedImageError(f"labels are whole numbers from 0, at most {MAX_SEGMENTS} of them besides 0")
+        raise UnsupportedImageError(
+            f"labels must be non-negative integers, with at most {MAX_SEGMENTS} different ones besides 0"
+        )
     numbers = np.zeros(grid.shape, np.uint8)
     numbers[marked] = np.searchsorted(values, labels[marked]) + 1
     return series_segmentation(
@@ -64,7 +66,7 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
 
 
 def answer_dicom_seg(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
-    """Answer labels of a series as DICOM Segmentation, in a scratch file of the request.
+    """Return the response with labels of a series as DICOM Segmentation, in a scratch file of the request.
 
     Args:
         series: The series' folder, or one DICOM file.
@@ -74,12 +76,12 @@ def answer_dicom_seg(series: Path, label: Path, label_info: Any, *, model: str) 
 
     Raises:
         ImageError: As :func:`segmentation_of_labels`.
-        HTTPException: 422 if the image is no DICOM.
+        HTTPException: 422 if the image is not DICOM.
     """
     try:
         grid = read_series_grid(series)
     except ImageError as error:
-        raise HTTPException(422, "output=dicom_seg needs an image that is DICOM: a series, or a file of one") from error
+        raise HTTPException(422, "output=dicom_seg needs a DICOM image: a series, or one DICOM file") from error
     made = segmentation_of_labels(grid, label, label_info, model=model)
     path = scratch_file(".dcm")
     write(made, path)

@@ -1,13 +1,13 @@
-"""Mends of what MONAI Label 0.8.5 does with the labels of a DICOMweb server's series.
+"""Fixes of what MONAI Label 0.8.5 does with the labels of a DICOMweb server's series.
 
-- A final label becomes DICOM SEG by dcmqi: see :mod:`lib.dicomweb.dicom_seg` for what that costs.
-- That the server refused it, or is none and answers a page, goes unnoticed: the label counts as stored.
-- A label is asked for by its image's id, but looked for on the server under that id, which is the series itself: it is
-  read as if it were a segmentation, and the answer is a 500. Here it is the one kept or, where there is none, the
-  server's newest segmentation of the series, whoever made it.
-- A label stays what it was when its series changes, and is handed out for another number of slices. Here it is looked
-  at anew: see :meth:`DicomWebLabels.get_label_uri`.
-- Raw labels (``.bin``) go through a NIfTI file of the series.
+- It converts a final label to DICOM SEG with dcmqi: see :mod:`lib.dicomweb.dicom_seg` for the faults of that.
+- It counts a label as stored even if the server refused it, or is no DICOMweb server and returned a web page.
+- A label is requested by its image's id. It searches the server for that id, which is the series itself, reads the
+  series as if it were a segmentation, and returns a 500. Here the result is the label stored locally or, if there is
+  none, the server's newest segmentation of the series, whoever made it.
+- It returns a label unchanged after its series has changed, even with another number of slices. Here the label is
+  checked against the series: see :meth:`DicomWebLabels.get_label_uri`.
+- It needs a NIfTI file of the series to read raw labels (``.bin``).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from lib.imaging.labels.series_segmentation import labels_of_segmentation
 from lib.imaging.readers import read_image
 from lib.studies.local_store import LocalStore
 
-_NOT_CONFIRMED = "the DICOMweb server did not say that it has stored the segmentation (PS3.18 10.5.3)"
+_NOT_CONFIRMED = "the DICOMweb server did not confirm that it has stored the segmentation (PS3.18 10.5.3)"
 _AS_STORED = (("application/dicom", "*"),)
 
 
 class DicomWebLabels(LocalStore, DICOMWebDatastore):
-    """The labels of a DICOMweb server's series; the datastore made of it has the rest.
+    """Base class of the DICOMweb datastore: the labels of its series.
 
-    A final label is kept here as it came, and on the server as a DICOM Segmentation in the study of its series.
+    A final label is stored here unchanged, and on the server as a DICOM Segmentation in the study of its series.
     """
 
     def __init__(self, place: Path, *, exclusive: bool = False) -> None:
@@ -49,33 +49,33 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         self._fetching_label = Lock()
 
     def series_folder(self, series: str) -> str:
-        """A folder with the DICOM files of a series."""
+        """Return a folder with the DICOM files of a series."""
         raise NotImplementedError
 
     def keep_image(self, series: str) -> str:
-        """Have MONAI Label know a series, so that it keeps labels of it; the path of what it has."""
+        """Add a series to MONAI Label's list, which labels of it require, and return the series' path there."""
         raise NotImplementedError
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None, label_id: str = ""
     ) -> str:
-        """Keep a label; a final one is stored on the server as well.
+        """Store a label locally, and a final one on the server as well.
 
         Args:
             image_id: The Series Instance UID.
             label_filename: The labels, on the voxels of the series; ``.bin``: raw uint8 voxels, ``i`` fastest.
             label_tag: The label's tag.
-            label_info: What is known of it; names of the labels in its ``label_info``.
-            label_id: Not used; it is the image's.
+            label_info: Further information about it; the names of the labels are in its ``label_info``.
+            label_id: Not used; a label's id is the image's.
 
         Returns:
             The label's id.
 
         Raises:
-            ImageError: If it does not lie on the series, or no Segmentation can be made of it; then it is not kept.
-            DicomWebError: If the server does not take it; likewise.
+            ImageError: If it does not lie on the series, or no Segmentation can be made of it; then it is not stored.
+            DicomWebError: If the server does not accept it; then it is not stored either.
         """
-        self.keep_image(image_id)  # upstream lists an image, and keeps labels of it, once it has it as NIfTI
+        self.keep_image(image_id)  # upstream stores labels only of images in its list
         folder = self.series_folder(image_id)
         info = {**(label_info or {}), "version": _version(folder)}
         with tempfile.TemporaryDirectory() as scratch:
@@ -98,28 +98,29 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         return image_id
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
-        """The path of a label.
+        """Return the path of a label, fetched from the server if need be.
 
         Args:
             label_id: The image's id; with ``image_id``: the Series Instance UID of a segmentation.
             label_tag: The label's tag.
-            image_id: The image's id, where a certain segmentation is meant.
+            image_id: The image's id, if ``label_id`` names a certain segmentation.
 
         Returns:
-            The path; empty if there is no such label. A final label that does not lie on the series as it is now is
-            fetched from the server again, by the instances that it refers to.
+            The path; empty if there is no such label. A final label that does not lie on the present series is fetched
+            from the server again, and placed by the instances that it refers to.
 
         Raises:
-            ImageChangedError: If another label does not lie on the series as it is now.
-            UnsupportedImageError: If the server's segmentation cannot be laid over the series.
-            DicomWebError: If the server does not answer.
+            ImageChangedError: If a label with another tag does not lie on the present series; also a final one that
+                the server does not have.
+            UnsupportedImageError: If the server's segmentation cannot be placed on the series.
+            DicomWebError: If the server does not respond.
         """
         image = image_id or label_id
         kept = self._kept(image, label_tag)
         lies = bool(kept) and self._lies_on_series(image, label_tag, kept)
         if label_tag != DefaultLabelTag.FINAL:
             if kept and not lies:
-                raise ImageChangedError("the series has changed since this label was saved: it does not lie on it now")
+                raise ImageChangedError("the series has changed since this label was saved, and it no longer fits")
             return kept
         with self._fetching_label:
             if not lies:
@@ -127,13 +128,11 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
                 if series:
                     self._fetch_label(series, image)
                 elif kept:
-                    raise ImageChangedError(
-                        "the series has changed since this label was saved: it does not lie on it now"
-                    )
+                    raise ImageChangedError("the series has changed since this label was saved, and it no longer fits")
         return self._kept(image, label_tag)
 
     def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:
-        """Whether a label that is kept has the voxels of the series as it is now."""
+        """Return whether a stored label lies on the voxels of the present series."""
         folder = self.series_folder(image)
         if self.get_label_info(image, label_tag).get("version") == _version(folder):
             return True
@@ -149,10 +148,10 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         return path
 
     def _store(self, segmentation: Dataset) -> None:
-        """STOW-RS, PS3.18 10.5."""
+        """Store a segmentation on the server (STOW-RS, PS3.18 10.5)."""
         try:
             answer = self._client.store_instances([segmentation])
-        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError):  # SyntaxError: XML that is none
+        except (ValueError, TypeError, KeyError, AttributeError, SyntaxError):  # SyntaxError: invalid XML
             raise DicomWebError(_NOT_CONFIRMED) from None
         if value_of(answer, "FailedSOPSequence"):
             raise DicomWebError("the DICOMweb server refused the segmentation")
@@ -163,7 +162,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
             raise DicomWebError(_NOT_CONFIRMED)
 
     def _newest_segmentation(self, image: str) -> str | None:
-        """The series of the newest segmentation of an image on the server."""
+        """Return the UID of the series of an image's newest segmentation on the server; None if there is none."""
         study = str(read_series_grid(self.series_folder(image)).sources[0].StudyInstanceUID)
         found = self._client.search_for_series(study_instance_uid=study, search_filters={"Modality": "SEG"})
         made = []
@@ -175,7 +174,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         return max(made)[1] if made else None
 
     def _fetch_label(self, series: str, image: str) -> None:
-        """Keep a segmentation of the server as the image's final label."""
+        """Fetch a segmentation from the server and store it as the image's final label."""
         self.keep_image(image)
         folder = self.series_folder(image)
         grid = read_series_grid(folder)
@@ -192,12 +191,12 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
 
 
 def _version(series_folder: str) -> str:
-    """Names the content of a series: see :class:`lib.dicomweb.series.SeriesFolders`."""
+    """Return the name of a series' content: see :class:`lib.dicomweb.series.SeriesFolders`."""
     return Path(series_folder).name
 
 
 def _from_raw(raw: Path, grid: SeriesGrid, folder: Path) -> Path:
-    """Raw voxels as a label volume."""
+    """Write raw voxels as a label volume file and return its path."""
     voxels = np.fromfile(raw, dtype=np.uint8)
     if voxels.size != np.prod(grid.shape):
         expected = " x ".join(map(str, grid.shape[::-1]))

@@ -1,8 +1,8 @@
-"""Mends of how MONAI Label 0.8.5 lists the series of a DICOMweb server.
+"""Fixes of how MONAI Label 0.8.5 lists the series of a DICOMweb server.
 
-- It lists CT alone, unless a setting says otherwise. Here all series that hold images are listed.
-- It keeps its lists for two hours, so that a study which has just arrived is not there. Here for seconds.
-- To tell which series are labelled it asks for every segmentation's metadata, each time. Here once for each of them.
+- It lists only CT, unless a setting says otherwise. Here all series that hold images are listed.
+- It caches its lists for two hours, so that a new study is missing. Here for seconds.
+- To find the labelled series it requests the metadata of every segmentation each time. Here once per segmentation.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _WITHOUT_IMAGES = frozenset(
         *("RTSTRUCT", "RWV", "SEG", "SR"),
     }
 )
-"""Modalities (PS3.3 C.7.3.1.1.1) of series that hold nothing to segment; results of segmentation are among them."""
+"""Modalities (PS3.3 C.7.3.1.1.1) of series without images to segment, such as segmentations themselves."""
 
 
 class SeriesLists:
-    """What series a DICOMweb server has; may be used by several threads.
+    """Cached lists of a DICOMweb server's series; thread-safe.
 
     Args:
-        client: Knows the server.
-        search_filter: Which series are listed, by DICOM keyword; empty: all.
-        max_age: Seconds after which a list is asked for anew.
+        client: Client for the server.
+        search_filter: Which series are listed: values by DICOM keyword; empty: all.
+        max_age: Seconds after which a list is requested again.
     """
 
     def __init__(self, client: ArchiveClient, search_filter: Mapping[str, Any], max_age: float) -> None:
@@ -42,19 +42,19 @@ class SeriesLists:
         self._lock = Lock()
 
     def images(self) -> list[str]:
-        """Series Instance UIDs of those that hold images.
+        """Return the Series Instance UIDs of the series that hold images.
 
         Raises:
-            DicomWebError: If the server does not answer.
+            DicomWebError: If the server does not respond.
         """
         with self._lock:
             return list(self._images())
 
     def labelled(self) -> list[str]:
-        """Those of :meth:`images` that a segmentation on the server refers to.
+        """Return those of :meth:`images` that a segmentation on the server refers to.
 
         Raises:
-            DicomWebError: If the server does not answer.
+            DicomWebError: If the server does not respond.
         """
         with self._lock:
             found = self._lists.get("labelled")
@@ -64,7 +64,7 @@ class SeriesLists:
             return list(found)
 
     def forget_labelled(self) -> None:
-        """A segmentation was stored."""
+        """Drop the list of labelled series, because a segmentation was stored."""
         with self._lock:
             self._lists.pop("labelled", None)
 
@@ -80,7 +80,7 @@ class SeriesLists:
         return [Dataset.from_json(found) for found in self._client.search_for_series(search_filters=search_filter)]
 
     def _source(self, segmentation: Dataset) -> str | None:
-        """The series that a segmentation's first instance refers to; an instance never changes."""
+        """Return the series that a segmentation's first instance refers to; cached, as an instance never changes."""
         series = str(segmentation.SeriesInstanceUID)
         if series not in self._source_of:
             metadata = self._client.retrieve_series_metadata(str(segmentation.StudyInstanceUID), series)

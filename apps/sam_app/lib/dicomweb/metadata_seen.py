@@ -1,4 +1,4 @@
-"""Which instances of a series a viewer reads, by the metadata that it is handed out (WADO-RS, PS3.18 10.4.1.1.2)."""
+"""Record of a series' instances that a viewer reads, from the metadata sent to it (WADO-RS, PS3.18 10.4.1.1.2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lib.dicomweb.search import INSTANCE, SERIES, STUDY, first_value
 from lib.dicomweb.series import token_of_instances
 from lib.studies.seen_images import Viewer, seen_images
 
-_MOST_BYTES = 256 * 1024 * 1024
+_MAX_BYTES = 256 * 1024 * 1024
 
 
 class MetadataSeen:
-    """Collects an answer of the DICOMweb server on its way to a viewer.
+    """Collector of a metadata response that is passed on from the DICOMweb server to a viewer.
 
     Args:
-        store: Of that server.
-        viewer: Gets the answer.
+        store: The server's datastore.
+        viewer: The client that receives the response.
     """
 
     def __init__(self, store: DicomWebStore, viewer: Viewer) -> None:
@@ -30,16 +30,16 @@ class MetadataSeen:
         self._size = 0
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece, as it is sent."""
+        """Add the next piece of the body, as it is sent (perhaps compressed)."""
         self._size += len(piece)
-        if self._size <= _MOST_BYTES:
+        if self._size <= _MAX_BYTES:
             self._pieces.append(piece)
 
     def note(self, encoding: str) -> None:
-        """The answer is complete: remember what the viewer saw. What cannot be read says nothing.
+        """Record what the viewer saw, once the response is complete; metadata that cannot be read is ignored.
 
         Args:
-            encoding: Its Content-Encoding.
+            encoding: The response's Content-Encoding.
         """
         instances: dict[tuple[str, str], set[str]] = defaultdict(set)
         for found in self._metadata(encoding):
@@ -51,10 +51,10 @@ class MetadataSeen:
             seen_images.handed_out(self._viewer, series, token_of_instances(uids))
 
     def _metadata(self, encoding: str) -> list[Any]:
-        body = b"".join(self._pieces) if self._size <= _MOST_BYTES else b""
+        body = b"".join(self._pieces) if self._size <= _MAX_BYTES else b""
         try:
             if encoding in ("gzip", "deflate"):
-                body = zlib.decompressobj(wbits=47).decompress(body, _MOST_BYTES)
+                body = zlib.decompressobj(wbits=47).decompress(body, _MAX_BYTES)
             found = json.loads(body)
         except (ValueError, zlib.error, RecursionError):
             return []

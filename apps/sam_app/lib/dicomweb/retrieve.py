@@ -1,9 +1,9 @@
-"""Mends of how MONAI Label 0.8.5 retrieves the instances of a series (WADO-RS, PS3.18 10.4).
+"""Fixes of how MONAI Label 0.8.5 retrieves the instances of a series (WADO-RS, PS3.18 10.4).
 
-- It asks for uncompressed instances, so that a series in another transfer syntax does not come from a server that does
-  not transcode, and writes them anew. Here they are written as they come, byte for byte.
-- An answer that ends too early, and a frame that could not be fetched, go unnoticed: the series has fewer slices from
-  then on. Here either fails the whole.
+- It requests uncompressed instances and re-encodes them, so that a server that does not transcode cannot send a
+  series in another transfer syntax. Here instances are stored as the server sends them, byte for byte.
+- It does not notice a response that ends too early or a frame that could not be fetched, and the series lacks slices
+  from then on. Here either one makes the retrieval fail.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from lib.imaging.dicom.data_sets import write
 
 _UID = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _NOT_DICOM = (ValueError, LookupError, AttributeError, InvalidDicomError)
-"""What dicomweb-client, python-multipart and pydicom raise of what they cannot read."""
-_NO_SUCH_RETRIEVAL = (204, 400, 404, 405, 406, 415, 501)
-"""Statuses with which servers answer that hand out instances one by one alone."""
+"""Exceptions of dicomweb-client, python-multipart and pydicom for input that they cannot read."""
+_SERIES_UNSUPPORTED = (204, 400, 404, 405, 406, 415, 501)
+"""Statuses returned by servers from which only single instances can be retrieved, not a whole series."""
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text can be a UID that an archive uses; then it is a plain name for a file, too.
+    """Return whether a text can be a UID that an archive uses; if so, it is also safe as a file name.
 
     Devices and anonymisers write more than PS3.5 9.1 allows: components with leading zeros, more than 64 characters,
-    letters, hyphens. Archives keep them, and viewers show them. A digit is in each, but not in the names of this
-    datastore's own folders.
+    letters, hyphens. Archives store them, and viewers show them. A UID must have a digit here; the names of this
+    datastore's own folders have none.
     """
     return bool(_UID.fullmatch(text))
 
 
 @dataclass(frozen=True)
 class SeriesRetrieval:
-    """How the instances of one series are retrieved.
+    """Retrieval of the instances of one series.
 
     Args:
-        client: Knows the server.
+        client: Client for the server.
         study: The Study Instance UID.
         series: The Series Instance UID.
     """
@@ -59,18 +59,18 @@ class SeriesRetrieval:
     series: str
 
     def save(self, folder: Path, listed: Collection[str], *, by_frame: bool = False) -> str | None:
-        """Write all instances into an empty folder, one file each, called ``<SOP Instance UID>.dcm``.
+        """Retrieve all instances into an empty folder, one file each, called ``<SOP Instance UID>.dcm``.
 
         Args:
-            folder: Gets the files.
+            folder: The empty folder.
             listed: The SOP Instance UIDs that the server lists; empty if it lists none.
-            by_frame: As MONAI Label's setting: make each instance of its metadata and its frames.
+            by_frame: MONAI Label's setting: build each instance from its metadata and its frames.
 
         Returns:
-            The ``ETag`` of the series as it was sent, if it has one.
+            The ``ETag`` that came with the series; None without one.
 
         Raises:
-            DicomWebError: If any instance is not handed out, or the answer is none.
+            DicomWebError: If the server does not send every instance, or its response is invalid.
         """
         etag = None
         try:
@@ -78,21 +78,24 @@ class SeriesRetrieval:
                 self._save_frames(folder)
             else:
                 etag = self._save_instances(folder, listed)
-        except requests.RequestException as error:  # after the answer's first bytes
+        except requests.RequestException as error:  # after the response's first bytes
             raise unreachable(error) from error
         except _NOT_DICOM as error:
-            raise DicomWebError("the DICOMweb server's answer is no series of DICOM instances") from error
+            raise DicomWebError("the DICOMweb server's response is not a series of DICOM instances") from error
         there = {file.stem for file in folder.iterdir()}
         if not there:
             raise DicomWebError("the DICOMweb server has no instance of the series")
         if missing := len(set(listed) - there):
             raise DicomWebError(
-                f"the DICOMweb server sent {len(there)} instances of the series; {missing} that it lists are missing"
+                f"the DICOMweb server sent {len(there)} instances of the series, without {missing} that it lists"
             )
         return etag
 
     def has_etag(self, etag: str) -> bool:
-        """Whether the series still has that ``ETag``: one request, without a body if the server knows the header."""
+        """Return whether the series still has this ``ETag``.
+
+        Sends one request; the response has no body if the server supports ``If-None-Match``.
+        """
         with self._get(self._url(), {"If-None-Match": etag}) as answer:
             return answer.status_code == 304 or answer.headers.get("ETag") == etag
 
@@ -108,7 +111,7 @@ class SeriesRetrieval:
         try:
             answer = self._get(self._url())
         except DicomWebStatusError as error:
-            if error.status not in _NO_SUCH_RETRIEVAL or not listed:
+            if error.status not in _SERIES_UNSUPPORTED or not listed:
                 raise
             for instance in listed:
                 with self._get(self._url(instance)) as one:
@@ -116,7 +119,7 @@ class SeriesRetrieval:
             return None
         with answer:
             if answer.status_code == 206:  # PS3.18 10.4.3.1
-                raise DicomWebError("the DICOMweb server could not hand out all instances of the series (206)")
+                raise DicomWebError("the DICOMweb server could not send all instances of the series (206)")
             self._save_answer(answer, folder)
             etag: str | None = answer.headers.get("ETag")
             return etag
@@ -126,7 +129,7 @@ class SeriesRetrieval:
         media_type, options = parse_options_header(answer.headers.get("Content-Type", ""))
         if media_type.lower().startswith(b"multipart/") and b"boundary" in options:
             parts.parse(answer, options[b"boundary"])
-        else:  # a lone instance that is not packed, against PS3.18 8.6.1.2
+        else:  # a single instance without multipart packaging, contrary to PS3.18 8.6.1.2
             with parts.next() as file:
                 for piece in pieces(answer):
                     file.write(piece)
@@ -134,14 +137,14 @@ class SeriesRetrieval:
             self._name(part)
 
     def _name(self, part: Path) -> None:
-        """Call an instance's file by its UID."""
+        """Rename an instance's file to its SOP Instance UID."""
         header = pydicom.dcmread(part, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SeriesInstanceUID"])
         if header.SeriesInstanceUID != self.series:
             raise DicomWebError("the DICOMweb server sent an instance of another series")
         part.rename(part.with_name(f"{_checked_uid(header)}.dcm"))
 
     def _save_frames(self, folder: Path) -> None:
-        """Make each instance of its metadata and its frames, which come uncompressed."""
+        """Build each instance from its metadata and its uncompressed frames."""
 
         def save(metadata: dict[str, Any]) -> None:
             dataset = Dataset.from_json(metadata)
@@ -159,14 +162,14 @@ class SeriesRetrieval:
         metadata = self.client.retrieve_series_metadata(self.study, self.series)
         with ThreadPoolExecutor(2, "frames") as pool:
             for done in pool.map(save, metadata):
-                assert done is None  # an error of any is raised here
+                assert done is None  # an error in a thread is raised here
 
 
 class _Parts:
-    """The parts of a multipart answer (PS3.18 8.6.1.2), each written into a file of its own as it comes.
+    """Writer of the parts of a multipart response (PS3.18 8.6.1.2), each to its own file as it arrives.
 
     Args:
-        folder: Of the files.
+        folder: Where to write the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -176,16 +179,16 @@ class _Parts:
         self.files: list[Path] = []
 
     def next(self) -> BinaryIO:
-        """The next part's file, open for writing."""
+        """Return the next part's file, open for writing."""
         self.files.append(self._folder / f"{len(self.files)}.part")
         return open(self.files[-1], "wb")
 
     def parse(self, answer: requests.Response, boundary: bytes) -> None:
-        """Write the answer's parts.
+        """Write the response's parts to files.
 
         Raises:
-            DicomWebError: If the answer ends before the boundary that closes it.
-            ValueError: If it is no multipart message.
+            DicomWebError: If the response ends before its closing boundary.
+            ValueError: If it is not a multipart message.
         """
         parser = MultipartParser(
             boundary,
@@ -198,12 +201,12 @@ class _Parts:
         )
         try:
             for piece in pieces(answer):
-                if not self._is_complete:  # what follows the last boundary is of no meaning
+                if not self._is_complete:  # what follows the last boundary has no meaning
                     parser.write(piece)
         finally:
             self._end()
         if not self._is_complete:
-            raise DicomWebError("the DICOMweb server's answer ends in the middle: it is not closed by its boundary")
+            raise DicomWebError("the DICOMweb server's response is incomplete: its closing boundary is missing")
 
     def _begin(self) -> None:
         self._file = self.next()
@@ -222,7 +225,7 @@ class _Parts:
 
 
 def _checked_uid(dataset: Dataset) -> str:
-    """Of an instance; it becomes a file's name."""
+    """Return an instance's SOP Instance UID, or raise if it is not safe as a file name."""
     uid = str(dataset.get("SOPInstanceUID", ""))
     if not is_uid(uid):
         raise DicomWebError("the DICOMweb server sent an instance without a valid SOP Instance UID")

@@ -1,11 +1,11 @@
-"""Mends of how MONAI Label 0.8.5 searches a DICOMweb server (QIDO-RS, PS3.18 10.6).
+"""Fixes of how MONAI Label 0.8.5 searches a DICOMweb server (QIDO-RS, PS3.18 10.6).
 
-- It takes the first series of an answer for the one that it asked for: a server that ignores the filter hands out
-  another patient's. Here an answer is filtered again.
-- It takes one page of results for all of them. Here pages are asked for until nothing new comes.
-- It searches for series in the whole archive, which some servers cannot (static files, AWS HealthImaging). Here those
-  are asked study by study.
-- It never asks again what a series consists of.
+- It takes the first result for the requested series: with a server that ignores the filter, that is another patient's.
+  Here results are filtered again.
+- It takes one page of results for all of them. Here pages are requested until one has nothing new.
+- It searches for series in the whole archive, which some servers do not support (static files, AWS HealthImaging).
+  Here those are searched study by study.
+- It never requests the list of a series' instances again.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from lib.dicomweb.connection import (
 )
 
 STUDY, SERIES, INSTANCE, _MODALITY, _COUNT = "0020000D", "0020000E", "00080018", "00080060", "00201209"
-_FILTERED_AGAIN = {"SeriesInstanceUID": SERIES, "StudyInstanceUID": STUDY, "Modality": _MODALITY}
-_NO_SUCH_SEARCH = (400, 404, 405, 406, 410, 501)
-"""Statuses with which servers answer to a search that they do not have."""
-_MOST_PAGES = 1000
+_TAG_OF_FILTER = {"SeriesInstanceUID": SERIES, "StudyInstanceUID": STUDY, "Modality": _MODALITY}
+_SEARCH_UNSUPPORTED = (400, 404, 405, 406, 410, 501)
+"""Statuses returned by servers that do not support a search."""
+_MAX_PAGES = 1000
 
 Found = dict[str, Any]
-"""One result in the DICOM JSON model (PS3.18 F.2), by tag."""
+"""One search result in the DICOM JSON model (PS3.18 F.2): attributes by tag."""
 
 
 def first_value(found: Found, tag: str) -> Any:
-    """An attribute's first value; None if there is none."""
+    """Return an attribute's first value; None if it has no value."""
     attribute = found.get(tag)
     values = attribute.get("Value") if isinstance(attribute, dict) else None
     return values[0] if isinstance(values, list) and values else None
 
 
 class ArchiveClient(DICOMwebClientX):
-    """dicomweb-client, for servers as they are; may be used by several threads."""
+    """DICOMweb client that copes with servers that deviate from PS3.18; thread-safe."""
 
     def search_for_series(  # type: ignore[override]
         self, study_instance_uid: str | None = None, search_filters: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Found]:
-        """All series that match.
+        """Return all series that match.
 
         Args:
-            study_instance_uid: Of this study alone.
-            search_filters: By DICOM keyword.
+            study_instance_uid: Search only in this study.
+            search_filters: Wanted values, by DICOM keyword.
             kwargs: As in dicomweb-client.
 
         Raises:
-            DicomWebError: If the server does not answer, or has no search for series.
+            DicomWebError: If the server does not respond, or does not support the search for series.
         """
         filters = dict(search_filters or {})
         search = partial(super().search_for_series, search_filters=filters, **kwargs)
@@ -62,14 +62,14 @@ class ArchiveClient(DICOMwebClientX):
             every = self._in_every_study(search)
         else:
             every = _pages(search, study_instance_uid)
-        wanted = {_FILTERED_AGAIN[name]: value for name, value in filters.items() if name in _FILTERED_AGAIN}
+        wanted = {_TAG_OF_FILTER[name]: value for name, value in filters.items() if name in _TAG_OF_FILTER}
         return [found for found in every if all(_matches(found, tag, value) for tag, value in wanted.items())]
 
     def find_series(self, series: str) -> Found:
-        """What the server says of a series.
+        """Return the search result for one series.
 
         Raises:
-            SeriesGoneError: If it does not have it.
+            SeriesGoneError: If the server does not have the series.
             DicomWebError: As :meth:`search_for_series`.
         """
         found = self.search_for_series(search_filters={"SeriesInstanceUID": series})
@@ -78,7 +78,7 @@ class ArchiveClient(DICOMwebClientX):
         return found[0]
 
     def study_of(self, series: str) -> str:
-        """The Study Instance UID of a series.
+        """Return the Study Instance UID of a series.
 
         Raises:
             DicomWebError: As :meth:`find_series`.
@@ -86,7 +86,7 @@ class ArchiveClient(DICOMwebClientX):
         return str(first_value(self.find_series(series), STUDY))
 
     def count_instances(self, series: str) -> int | None:
-        """How many instances the server says that a series has (0020,1209); None if it does not say.
+        """Return the server's number of instances of a series (0020,1209); None if the result does not have it.
 
         Raises:
             DicomWebError: As :meth:`find_series`.
@@ -95,20 +95,20 @@ class ArchiveClient(DICOMwebClientX):
         return int(count) if count is not None else None
 
     def list_instances(self, study: str, series: str) -> frozenset[str] | None:
-        """The SOP Instance UIDs of a series; None if the server has no list of them.
+        """Return the SOP Instance UIDs of a series; None if the server does not list them.
 
         Raises:
-            DicomWebError: If it does not answer.
+            DicomWebError: If the server does not respond.
         """
         try:
             every = _pages(self.search_for_instances, study, series)
         except DicomWebUnreachableError:
             raise
         except DicomWebStatusError as error:
-            if error.status not in _NO_SUCH_SEARCH:
+            if error.status not in _SEARCH_UNSUPPORTED:
                 raise
             return None
-        except DicomWebError:  # whatever it answered, it is no list
+        except DicomWebError:  # the response is not a list
             return None
         uids = {first_value(found, INSTANCE) for found in every}
         return frozenset(uids) if uids and None not in uids else None
@@ -117,30 +117,30 @@ class ArchiveClient(DICOMwebClientX):
         try:
             return _pages(search)
         except DicomWebStatusError as error:
-            if error.status not in _NO_SUCH_SEARCH:
+            if error.status not in _SEARCH_UNSUPPORTED:
                 raise
             missing = error.status
         try:
             studies = _pages(self.search_for_studies)
         except DicomWebStatusError as error:
-            if error.status not in _NO_SUCH_SEARCH:
+            if error.status not in _SEARCH_UNSUPPORTED:
                 raise
             raise DicomWebError(
-                f"the DICOMweb server cannot be searched (QIDO-RS): it answered {missing} to GET /series and "
-                f"{error.status} to GET /studies, one of which is needed"
+                f"the DICOMweb server cannot be searched (QIDO-RS): it returned {missing} for GET /series and "
+                f"{error.status} for GET /studies, but one of them is needed"
             ) from None
         uids = [uid for study in studies if (uid := first_value(study, STUDY)) is not None]
         return [found for uid in uids for found in _pages(search, uid)]
 
 
 def _pages(search: Callable[..., list[Found]], *args: Any) -> list[Found]:
-    """All results of a search; a server that ignores ``offset`` sends the first page again."""
+    """Return all results of a search, page by page; a server that ignores ``offset`` sends the first page again."""
     results = _checked(search, *args)
     known = set(map(_uid, results))
-    for _ in range(_MOST_PAGES if results else 0):
+    for _ in range(_MAX_PAGES if results else 0):
         try:
             page = _checked(search, *args, offset=len(results))
-        except DicomWebStatusError:  # it has no pages
+        except DicomWebStatusError:  # the server does not support ``offset``
             break
         new = [found for found in page if _uid(found) not in known]
         if not new:
@@ -156,16 +156,19 @@ def _checked(search: Callable[..., list[Found]], *args: Any, **kwargs: Any) -> l
     except ValueError:
         page = None
     if not isinstance(page, list) or not all(isinstance(found, dict) for found in page):
-        raise DicomWebError("the DICOMweb server's answer to a search is not in the DICOM JSON model (PS3.18 F)")
+        raise DicomWebError("the DICOMweb server's response to a search is not in the DICOM JSON model (PS3.18 F)")
     return page
 
 
 def _uid(found: Found) -> Any:
-    """What tells a result from the others of its search."""
+    """Return the UID that identifies a result within its search."""
     return next((uid for tag in (INSTANCE, SERIES, STUDY) if (uid := first_value(found, tag)) is not None), None)
 
 
 def _matches(found: Found, tag: str, wanted: Any) -> bool:
-    """Whether a result has that value; what the result does not say, and what is a pattern, the server has matched."""
+    """Return whether a result has the wanted value; True if it lacks the attribute or a pattern is wanted.
+
+    In these two cases only the server can match.
+    """
     value = first_value(found, tag)
     return value is None or not isinstance(wanted, str) or any(sign in wanted for sign in "*?\\,") or value == wanted

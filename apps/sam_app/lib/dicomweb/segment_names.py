@@ -1,4 +1,4 @@
-"""What a client's ``label_info`` calls the labels of a mask: the words that MONAI Label's clients use."""
+"""Names of a mask's labels, from the ``label_info`` that MONAI Label's clients send."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from lib.imaging.labels.segments import segment_label
 
 
 def segment_names(label_info: Any, values: Sequence[int]) -> list[str]:
-    """The names of a mask's labels.
+    """Return the names of a mask's labels.
 
-    An item of ``label_info`` is ``{"name": …, "idx": …}``. Slicer states ``idx``, the label's number in the mask; where
-    none of them does, they stand for the labels in order, as in MONAI Label.
+    An item of ``label_info`` is ``{"name": …, "idx": …}``. Slicer sends ``idx``, the label's number in the mask; if no
+    item has it, the items are the labels in ascending order, as in MONAI Label.
 
     Args:
-        label_info: As the client sent it; what cannot be meant is left out.
-        values: The numbers, ascending. Empty for an empty mask.
+        label_info: As the client sent it; invalid items are ignored.
+        values: The labels' numbers, ascending. Empty for an empty mask.
 
     Returns:
-        A name for each of ``values``, ``Segment <number>`` for one that has none; for an empty mask that of the first
-        item, the one label that was looked for.
+        A name for each of ``values``, ``Segment <number>`` for one without a name; for an empty mask only the name of
+        the first named item, the label that was requested.
     """
     items = [item for item in label_info if isinstance(item, Mapping)] if isinstance(label_info, list) else []
     names = [segment_label(str(item.get("name") or "")) for item in items]
@@ -32,7 +32,7 @@ def segment_names(label_info: Any, values: Sequence[int]) -> list[str]:
 
 
 def algorithm_name(label_info: Any, default: str) -> str:
-    """The model that made the mask, by the first item's ``model_name``; ``default`` if it is not said."""
+    """Return the name of the model that made the mask: the first item's ``model_name``, else ``default``."""
     first = label_info[0] if isinstance(label_info, list) and label_info else None
-    said = first.get("model_name") if isinstance(first, Mapping) else None
-    return segment_label(str(said or "")) or default
+    model = first.get("model_name") if isinstance(first, Mapping) else None
+    return segment_label(str(model or "")) or default

@@ -1,11 +1,11 @@
-"""Mends of what MONAI Label 0.8.5 makes of a series that it fetched from a DICOMweb server.
+"""Fixes of how MONAI Label 0.8.5 stores a series that it fetched from a DICOMweb server.
 
-- It never asks again: a series that was still arriving at its first click keeps the slices that it had then, and a
-  click on one of them gives a mask on another. Here the copy is compared with the server, see
-  :meth:`SeriesFolders.get`, and what is no longer the same is fetched anew, as another image.
-- Where fetching was interrupted, it takes the part of the series that it has for the whole from then on; two requests
-  at the same time write the same files. Here a series is fetched once, aside, and renamed into place.
-- What it fetched is for everyone on the machine to read. Here for the server's user alone.
+- It fetches a series only once: one that was still arriving at the first click keeps the slices that it had then, and
+  a click on one slice gives a mask on another. Here the copy is compared with the server, see
+  :meth:`SeriesFolders.get`, and a series that has changed is fetched again, as another image.
+- After an interruption it uses the fetched part as if it were the whole series; two requests at the same time write
+  the same files. Here a series is fetched once, into a temporary folder, which is then renamed.
+- Everyone on the machine can read what it fetched. Here only the server's user can.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from lib.imaging.digest import image_sha256
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_AGE_S = 10.0
-_SETTLING = 0.1
-"""A copy is trusted for this share of the time for which it has been as it is: what arrives now is looked at often."""
-_COST = 0.1
+_TRUSTED_SHARE_OF_AGE = 0.1
+"""A copy is trusted for this share of its age, so that a series that is just arriving is compared often."""
+_MAX_COMPARING_SHARE = 0.1
 """Comparing takes at most this share of the time in which a series is used."""
-_UNANSWERED_S = 60.0
-"""For so long a server that did not answer is not asked again by those who know the copy."""
+_RETRY_AFTER_S = 60.0
+"""After the server failed to respond, a copy is trusted for this long, for clients that have worked with it."""
 
 
 def token_of_instances(uids: Iterable[str]) -> str:
-    """Names the instances that a series consists of.
+    """Return a token that identifies the set of a series' instances.
 
     Args:
         uids: Their SOP Instance UIDs, in any order.
@@ -54,13 +54,13 @@ def token_of_instances(uids: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class SeriesCopy:
-    """A series as it was fetched; its files never change.
+    """Local copy of a series; its files never change.
 
     Args:
-        folder: Of its files, one an instance.
-        version: Names their content.
+        folder: Folder of its files, one per instance.
+        version: Digest that identifies the files' content.
         instances: Their SOP Instance UIDs.
-        etag: The server's name for the same, if it has one.
+        etag: The server's ``ETag`` for the same content; None if it has none.
     """
 
     folder: Path
@@ -70,20 +70,20 @@ class SeriesCopy:
 
     @property
     def tokens(self) -> tuple[str, str]:
-        """The names by which a client can know it: of its content, and of its instances alone."""
+        """Tokens by which a client can know the copy: one of its content, and one of only its instances' UIDs."""
         return self.version, token_of_instances(self.instances)
 
 
 class SeriesFolders:
-    """Series of a DICOMweb server as folders of DICOM files, ``<series>/<version>/``; may be used by several threads.
+    """Local copies of a DICOMweb server's series, in folders ``<series>/<version>/`` of DICOM files; thread-safe.
 
-    The version before the last stays, for requests that are still reading it.
+    The version before the last one is not deleted, for requests that are still reading it.
 
     Args:
-        client: Knows the server.
-        root: Where the folders are.
-        by_frame: As MONAI Label's setting: make each instance of its metadata and its frames.
-        max_age: Seconds for which a copy is trusted at most.
+        client: Client for the server.
+        root: Folder of these folders.
+        by_frame: MONAI Label's setting: build each instance from its metadata and its frames.
+        max_age: Longest time in seconds for which a copy is trusted, that is, not compared with the server.
     """
 
     def __init__(
@@ -100,26 +100,26 @@ class SeriesFolders:
         os.chmod(root, 0o700)
 
     def find(self, series: str) -> SeriesCopy | None:
-        """The copy of a series, as it is here; None if it was not fetched, or is gone."""
+        """Return the local copy of a series without comparing it; None if it was not fetched, or was deleted."""
         copy = self._copies.get(series)
         if copy is None or not copy.folder.is_dir():
             copy = self._newest_on_disk(series)
         return copy
 
     def get(self, series: str, *, anew: bool = False, is_known: bool = False) -> SeriesCopy:
-        """The series as the server has it, fetched if need be.
+        """Return an up-to-date local copy of a series, fetched if need be.
 
-        The copy is compared with the server if it is no longer trusted: by the list of its instances, else by their
-        number, and by its ``ETag`` where there is one. Of a server that has none of them it is fetched again.
+        A copy that is no longer trusted is compared with the server: by the list of its instances, else by their
+        number, and by its ``ETag`` if there is one. If the server provides none of these, the series is fetched again.
 
         Args:
             series: Its Series Instance UID.
-            anew: Compare it whatever its age: somebody has just opened the series.
-            is_known: Whoever asks has worked with this very copy, so that it is theirs if the server does not answer.
+            anew: Compare the copy whatever its age, because a client has just opened the series.
+            is_known: The client has worked with this very copy, so it is returned even if the server does not respond.
 
         Raises:
-            SeriesGoneError: If the server does not have it any more.
-            DicomWebError: If the server does not hand it out, or does not answer.
+            SeriesGoneError: If the server no longer has the series.
+            DicomWebError: If the server does not send it, or does not respond.
         """
         with self._locks[series]:
             copy = self.find(series)
@@ -127,7 +127,7 @@ class SeriesFolders:
                 return copy
             begun = time.monotonic()
             try:
-                is_same = copy is not None and self._is_as_it_was(series, copy)
+                is_same = copy is not None and self._is_unchanged(series, copy)
             except SeriesGoneError:
                 self._forget(series)
                 raise
@@ -135,9 +135,9 @@ class SeriesFolders:
                 if copy is None or not is_known:
                     raise
                 logger.warning(
-                    "The DICOMweb server does not say if a series has changed; who knows its copy goes on with it"
+                    "The DICOMweb server failed to report whether a series has changed: its local copy stays in use"
                 )
-                self._trusted_until[series] = time.monotonic() + _UNANSWERED_S
+                self._trusted_until[series] = time.monotonic() + _RETRY_AFTER_S
                 return copy
             found = copy if copy is not None and is_same else self._fetch(series)
             is_new = copy is None or copy.version != found.version
@@ -146,21 +146,21 @@ class SeriesFolders:
             return found
 
     def is_known(self, series: str) -> bool:
-        """Whether it was fetched, or the server answered for it under :meth:`learn_study`."""
+        """Return whether a series was fetched, or its study is known from :meth:`learn_study`."""
         return series in self._studies or self.find(series) is not None
 
     def learn_study(self, series: str, study: str) -> None:
-        """The server has just answered for a series in that study: it need not be searched for."""
+        """Record the study of a series, as seen in a response of the server; it need not be searched for then."""
         self._studies[series] = study
 
     def expect_changes(self) -> None:
-        """Compare each copy with the server when it is next asked for: somebody has connected."""
+        """Have each copy compared with the server at its next use, because a client has connected."""
         self._trusted_until.clear()
 
     def _trust(self, series: str, copy: SeriesCopy, *, cost: float) -> None:
-        """A copy has just been compared, which took ``cost`` seconds."""
-        settled = (time.time() - copy.folder.stat().st_mtime) * _SETTLING
-        self._trusted_until[series] = time.monotonic() + min(self._max_age, max(settled, cost / _COST))
+        """Set until when to trust a copy that has just been compared, which took ``cost`` seconds."""
+        settled = (time.time() - copy.folder.stat().st_mtime) * _TRUSTED_SHARE_OF_AGE
+        self._trusted_until[series] = time.monotonic() + min(self._max_age, max(settled, cost / _MAX_COMPARING_SHARE))
 
     def _newest_on_disk(self, series: str) -> SeriesCopy | None:
         versions = [entry for entry in self._versions(series) if any(entry.iterdir())]
@@ -178,7 +178,7 @@ class SeriesFolders:
             self._studies[series] = self._client.study_of(series)
         return self._studies[series]
 
-    def _is_as_it_was(self, series: str, copy: SeriesCopy) -> bool:
+    def _is_unchanged(self, series: str, copy: SeriesCopy) -> bool:
         listed = self._list(series)
         if listed is None:
             count = self._client.count_instances(series)
@@ -190,7 +190,7 @@ class SeriesFolders:
         return is_same
 
     def _list(self, series: str) -> frozenset[str] | None:
-        """The instances that the server lists; asked in the study in which it has the series now."""
+        """Return the instances that the server lists; if the known study has no list, look up the study again."""
         listed = self._client.list_instances(self._study(series), series)
         if listed is None:
             listed = self._client.list_instances(self._study(series, anew=True), series)
@@ -199,7 +199,7 @@ class SeriesFolders:
     def _fetch(self, series: str) -> SeriesCopy:
         listed = self._list(series) or frozenset()
         retrieval = SeriesRetrieval(self._client, self._study(series), series)
-        # Beside the folder, as MONAI Label watches what is in it.
+        # Not in ``root`` itself, because MONAI Label watches its contents.
         with tempfile.TemporaryDirectory(dir=self._root.parent, prefix=".fetching-") as aside:
             part = Path(aside, "series")
             part.mkdir()
@@ -208,28 +208,28 @@ class SeriesFolders:
             version = image_sha256(part)[:32]
             place = self._root / series / version
             place.parent.mkdir(exist_ok=True)
-            if not place.is_dir():  # as when another process was faster
+            if not place.is_dir():  # it exists if another process was faster, or an old version is back
                 part.rename(place)
             elif place.name != getattr(self._copies.get(series), "version", None):
-                os.utime(place)  # it is the newest again
+                os.utime(place)  # makes it the newest again
         self._prune(series, keep=place)
         return SeriesCopy(place, version, _instances_in(place), etag)
 
     def _check_count(self, series: str, folder: Path, listed: frozenset[str]) -> None:
-        """Where the server has no list to go by, its number of instances must be there."""
+        """Raise if the server does not list instances and fewer arrived than its number of them."""
         there = sum(1 for _ in folder.iterdir())
         stated = None if listed else self._client.count_instances(series)
         if stated is not None and there < stated:
             raise DicomWebError(f"the DICOMweb server sent {there} of the {stated} instances of the series")
 
     def _prune(self, series: str, *, keep: Path) -> None:
-        """Delete what is older than the version before the one to keep."""
+        """Delete all versions except ``keep`` and the one before it."""
         before = self._copies.get(series)
         kept = {keep, before.folder if before else keep}
         for entry in (self._root / series).iterdir():
             if entry.is_dir() and entry not in kept:
                 shutil.rmtree(entry, ignore_errors=True)
-            elif not entry.is_dir():  # where an earlier version of this server kept the instances themselves
+            elif not entry.is_dir():  # an instance stored by an earlier version of this server
                 entry.unlink(missing_ok=True)
 
     def _forget(self, series: str) -> None:

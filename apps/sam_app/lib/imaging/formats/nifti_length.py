@@ -50,13 +50,8 @@ def is_surely_whole(path: Path) -> bool:
 
 
 def _stated_length(start: bytes) -> int | None:
-<<<<<<< HEAD
-    """Bytes of the whole file by its header; None if it is not one that is read here."""
-    header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
-=======
     """Return the length in bytes of the whole file according to its header; None if it is not checked here."""
-    header_class = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
->>>>>>> 74cec92 (docs: plain English in lib/imaging/formats)
+    header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
     header = header_class(start[: header_class.template_dtype.itemsize], check=True)
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     is_plain = len(shape) >= 2 and math.prod(shape[3:]) == 1 and min(shape) > 0 and dtype.kind in "uif"
