@@ -80,7 +80,7 @@ def test_odd_values_that_are_stored_already_are_left_out_and_named(server):
     assert (server.studies / "datastore_v2.json.damaged").read_text() == ODD_LIST
     assert server.get("/datastore/?output=all").json()["left_out"] == {}
     log = server.log.read_text(errors="replace")
-    assert log.count("odd values of the list are left out") == 1 and "image info: strategy is not" in log
+    assert log.count("invalid values of the list are dropped") == 1 and "image info: strategy is not" in log
 
 
 @pytest.mark.parametrize("info", ODD_INFOS, ids=range(len(ODD_INFOS)))

@@ -232,9 +232,9 @@ def with_rubbish(studies) -> dict[str, str]:
         "Thumbs.db": "not named like an image",
         "empty.nii.gz": "empty",
         "folder.nii.gz": "a folder",
-        "link.png": "a link to nothing",
+        "link.png": "a dangling link",
         "round.png": "cannot be opened",
-        "pipe.nii": "no ordinary file",
+        "pipe.nii": "not a regular file",
         "text.png": "found: text",
         "cut.nii.gz": "truncated",
         "four.nii.gz": "one 2D or 3D image is read",
@@ -372,7 +372,7 @@ def test_odd_values_of_a_list_are_left_out_and_named(opened, studies, entry, cap
             assert strategy({"strategy": "random"}, store)["id"] == "other"
         (studies / "other.nii.gz").unlink()
     assert (studies / f"{INDEX}.damaged").read_text() == before and not (studies / f"{INDEX}.damaged-2").exists()
-    [line] = [record.getMessage() for record in caplog.records if "odd values" in record.getMessage()]
+    [line] = [record.getMessage() for record in caplog.records if "invalid values" in record.getMessage()]
     assert "Doe" not in line and (entry is not ODD or "image info: strategy is not" in line)
 
 

@@ -124,7 +124,7 @@ def test_a_file_system_without_locks_is_served_with_a_warning(studies, tmp_path,
 
     monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
     with opened(studies, tmp_path / "datastore") as store:
-        assert store.list_images() == ["a", "b"] and "knows no locks" in caplog.text
+        assert store.list_images() == ["a", "b"] and "does not support locks" in caplog.text
 
 
 def test_without_any_place_for_labels_the_reason_is_one_line(studies, tmp_path, monkeypatch):

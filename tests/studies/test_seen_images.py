@@ -71,7 +71,7 @@ def test_what_one_of_a_place_clicks_on_is_not_what_the_other_saw(seen):
 
 
 def test_the_oldest_sights_are_forgotten(seen, monkeypatch):
-    monkeypatch.setattr(seen_images, "_MOST", 2)
+    monkeypatch.setattr(seen_images, "_MAX_SIGHTS", 2)
     for image in ("a", "b", "c"):
         seen.meant(SOMEBODY, image, "first")
     assert [seen.known(SOMEBODY, image) for image in ("a", "b", "c")] == [None, "first", "first"]

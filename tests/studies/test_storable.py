@@ -23,11 +23,11 @@ def nested(levels: int) -> object:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"a": [1, {"b": math.nan}]}, "a[1].b is no finite number"),
-        ({"a": -math.inf}, "a is no finite number"),
-        ({"a": {"b": "x\ud800"}}, "a.b is no valid text"),
-        ({"a": {"\udfff": 1}}, "a has a key that is no valid text"),
-        ({"a\n": [math.nan]}, r"'a\n'[0] is no finite number"),
+        ({"a": [1, {"b": math.nan}]}, "a[1].b is not a finite number"),
+        ({"a": -math.inf}, "a is not a finite number"),
+        ({"a": {"b": "x\ud800"}}, "a.b is not valid text"),
+        ({"a": {"\udfff": 1}}, "a has a key that is not valid text"),
+        ({"a\n": [math.nan]}, r"'a\n'[0] is not a finite number"),
         ({"a": MAX_INTEGER + 1}, "a is an integer beyond 9007199254740991"),
         ({"a": -(10**400)}, "a is an integer beyond"),
         (nested(MAX_DEPTH + 1), "is nested deeper than 32 levels"),
@@ -92,4 +92,4 @@ def test_what_is_left_can_be_kept_and_what_can_be_kept_is_left(info):
 
 @pytest.mark.parametrize("info", [None, [], 3, "x"])
 def test_an_info_that_is_no_object_is_none(info):
-    assert regular_info(info) == ({}, ["info is no object"])
+    assert regular_info(info) == ({}, ["info is not an object"])

@@ -1,19 +1,18 @@
-"""MONAI Label's datastore of a folder of images, mended.
+"""MONAI Label's datastore for a folder of images, with fixes.
 
-Mends of MONAI Label 0.8.5, besides those of :mod:`lib.studies.local_store`:
+Fixes of MONAI Label 0.8.5, besides those of :mod:`lib.studies.local_store`:
 
-- An image with the id of one that is there takes its place without a word, and keeps its labels.
-- A label of whatever size or place is stored as the label of an image.
-- Of two files with one stem (``a.nii.gz``, ``a.nii``) one is not listed.
-- What is no image is listed and offered as the next sample for ever: folders, empty files, macOS's ``._*``.
-- The folder must be writable, and a watcher that some file systems do not support must see what arrives.
+- A new image with the id of an existing one silently replaces it, and inherits its labels.
+- A label of any size and position is stored as the label of an image.
+- Of two files with the same stem (``a.nii.gz``, ``a.nii``) one is not listed.
+- Entries that are not images are listed and offered as next sample for ever: folders, empty files, macOS's ``._*``.
+- The folder must be writable, and new files are found only by a watcher, which some file systems do not support.
 
-Here the folder is looked at again when it is asked for and its time of change, or that of a file that was left out, is
-another one. Where it cannot be written, labels and the list are kept elsewhere: see
-:mod:`lib.studies.folder_place`.
+Here the folder is scanned again on access if its modification time, or that of an excluded file, has changed. If the
+folder cannot be written, labels and the list are stored elsewhere: see :mod:`lib.studies.folder_place`.
 
-Concurrency: one lock guards the table of images; a scan, which looks at first bytes, holds it. Files are read in a
-thread of its own, without it.
+Concurrency: one lock guards the table of images; a scan, which reads first bytes, holds it. Whole files are read in a
+separate thread, without the lock.
 """
 
 from __future__ import annotations
@@ -43,40 +42,39 @@ from lib.studies.study_files import Depth, StudyFiles, image_suffixes, split_nam
 logger = logging.getLogger(__name__)
 
 _REGIONS = ".json"
-_SETTLED_S = 2.0
-"""A folder that changed less than this before it was looked at can change again within the same tick of its clock."""
+_TIMESTAMP_TICK_S = 2.0
+"""A folder modified less than this before a scan can change again without a new modification time (clock tick)."""
 
-
-_CHECKED_AT_ONCE = 20
+_FILES_PER_BATCH = 20
 
 
 class ImageExistsError(HTTPException):
-    """409: there is an image of that id, or a file of that name."""
+    """409: an image with this id, or a file with this name, exists."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(409, detail)
 
 
 class ReadOnlyError(HTTPException):
-    """409: the images are in a folder that cannot be written."""
+    """409: the folder of the images cannot be written."""
 
     def __init__(self) -> None:
-        super().__init__(409, "the studies are read-only: images can be neither added nor removed here")
+        super().__init__(409, "the studies are read-only: images cannot be added or removed")
 
 
 class FolderDatastore(LocalStore):
-    """The images of a folder; an image's id is its file's name without the suffix.
+    """Datastore of a folder of images; an image's id is its file's name without the suffix.
 
-    Of several files with one stem the first (in the order of the settings' suffixes) has the stem for its id, the
-    others their whole names.
+    Of several files with the same stem, the first (in the order of the settings' suffixes) has the stem as its id, the
+    others have their whole names.
 
     Args:
         studies: The folder of the images.
-        place: Where the list and the labels are; ``studies`` itself where that can be written.
-        read: Reads an image and keeps it for the next click.
-        look: Reads an image without keeping it.
-        follows: Whether what arrives later is found, too.
-        exclusive: As of :class:`LocalStore`.
+        place: The folder of the list and the labels; ``studies`` itself if that can be written.
+        read: Reads an image and caches it for the next click.
+        look: Reads an image without caching it.
+        follows: Whether files that arrive later are found, too.
+        exclusive: See :class:`LocalStore`.
 
     Raises:
         FolderInUseError: If another server uses ``place``.
@@ -94,12 +92,12 @@ class FolderDatastore(LocalStore):
         exclusive: bool = False,
     ) -> None:
         self._read = read
-        self._look = look
+        self._read_uncached = look
         self._follows = follows
         self._is_read_only = place != studies
         self._files = StudyFiles(studies, image_suffixes())
         self._extensions = [f"*{suffix}" for suffix in self._files.suffixes]
-        self._seen: object = None
+        self._last_state: object = None
         self._left_out: dict[str, str] = {}
         self._logged: dict[str, str] = {}
         self._checking = threading.Lock()
@@ -111,51 +109,51 @@ class FolderDatastore(LocalStore):
             raise
 
     def refresh(self) -> None:
-        """Look at the folder, and have what is new in it read in the background."""
+        """Scan the folder, and start reading its new files in the background."""
         with self._table:
             started = time.time()
             self._reconcile_datastore()
-            state = self._state()
-            is_settled = started - max(state[0], default=0) / 1e9 > _SETTLED_S
-            self._seen = state if is_settled else None
+            state = self._folder_state()
+            is_settled = started - max(state[0], default=0) / 1e9 > _TIMESTAMP_TICK_S
+            self._last_state = state if is_settled else None
         if self._files.to_check():
-            start_watched("study-files", self._check_new)
+            start_watched("study-files", self._check_new_files)
 
     def has_image(self, image: str) -> bool:
-        """Whether there is an image of that id, as in :meth:`list_images`."""
-        self._follow()
+        """Return whether :meth:`list_images` has an image with this id."""
+        self._refresh_if_changed()
         name = self._name_of(image)
         return name is not None and name not in self._left_out
 
     def list_images(self) -> list[str]:
-        """The ids of the images that can be opened, as far as that is known."""
+        """Return the ids of the images, without those known to be unreadable."""
         return list(self._listed())
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """The ids of the images with a final label."""
+        """Return the ids of the images with a final label."""
         return [id for id, image in self._listed().items() if image.labels.get(DefaultLabelTag.FINAL)]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """The ids of the images without a final label."""
+        """Return the ids of the images without a final label."""
         return [id for id, image in self._listed().items() if not image.labels.get(DefaultLabelTag.FINAL)]
 
     def status(self) -> dict[str, Any]:
-        """MONAI Label's counts, and how many entries of the folder are left out."""
+        """Return MONAI Label's counts, and the number of excluded entries of the folder as ``left_out``."""
         with self._table:
             return {**super().status(), "left_out": len(self._left_out)}
 
     def json(self) -> dict[str, Any]:
-        """MONAI Label's list, and why entries of the folder are left out."""
+        """Return MONAI Label's list, and the reasons why entries of the folder are excluded as ``left_out``."""
         with self._table:
             objects = {id: image.model_dump() for id, image in self._listed().items()}
             described = self._datastore.model_dump(exclude={"base_path", "objects"})
             return {**described, "objects": objects, "left_out": dict(self._left_out)}
 
     def opens(self, image: str) -> bool:
-        """Whether an image can be opened; what cannot is not listed any more until its file changes.
+        """Return whether an image can be read; if not, exclude it from lists until its file changes.
 
         Args:
-            image: Its id. It is kept for the next click, too.
+            image: Its id. The image is cached for the next click.
         """
         name = self._name_of(image)
         if name is None:
@@ -165,55 +163,55 @@ class FolderDatastore(LocalStore):
             self._leave_out({name: reason})
         return reason is None
 
-    def _follow(self) -> None:
-        """Look at the folder again if it changed."""
+    def _refresh_if_changed(self) -> None:
+        """Scan the folder again if it changed."""
         try:
-            if self._follows and self._seen != self._state():
+            if self._follows and self._last_state != self._folder_state():
                 self.refresh()
         except OSError as error:
             logger.error("The studies cannot be read: %s", error.strerror)
             raise HTTPException(503, "the folder of the studies cannot be read now") from None
 
     def _listed(self) -> dict[str, ImageLabelModel]:
-        self._follow()
+        self._refresh_if_changed()
         left_out = self._left_out
         return {id: image for id, image in self._datastore.objects.items() if id + image.image.ext not in left_out}
 
     def _leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Leave files out until they change, and say so once for all of them."""
+        """Exclude files until they change, and log them together."""
         with self._table:
             self._left_out = {**self._left_out, **reasons}
             self._log_left_out()
 
     def holds(self, image: str) -> bool:
-        """Whether there is an image of that id, also one that is left out."""
-        self._follow()
+        """Return whether there is an image with this id, even if it is excluded from lists."""
+        self._refresh_if_changed()
         return self._name_of(image) is not None
 
     def _name_of(self, image: str) -> str | None:
         found = self._datastore.objects.get(image)
         return image + found.image.ext if found else None
 
-    def _state(self) -> tuple[list[int], object]:
-        """The times at which the folders and the list changed; and what tells of files that were left out."""
+    def _folder_state(self) -> tuple[list[int], object]:
+        """Return the modification times of the folders and the list, and the identities of the excluded files."""
         labels = Path(self._datastore.label_path(None))
         paths = [self._files.folder, labels, *folders_in(labels), Path(self._datastore_config_path)]
         return [path.stat().st_mtime_ns for path in paths if path.exists()], self._files.refused()
 
-    def _check_new(self) -> None:
-        """Read what scans have only looked at, some at a time; the thread that does it goes last."""
+    def _check_new_files(self) -> None:
+        """Read the files of which scans have read only the first bytes, in batches; run with low priority."""
         be_nice()
         if not self._checking.acquire(blocking=False):
             return
         try:
-            while names := self._files.to_check()[:_CHECKED_AT_ONCE]:
-                found = {name: self._files.check(name, Depth.LENGTH, self._look) for name in names}
+            while names := self._files.to_check()[:_FILES_PER_BATCH]:
+                found = {name: self._files.check(name, Depth.LENGTH, self._read_uncached) for name in names}
                 self._leave_out({name: reason for name, reason in found.items() if reason is not None})
         finally:
             self._checking.release()
 
     def _reconcile_datastore(self) -> None:
-        """Bring the list to what there is on the disk. An image that is left out keeps its place in it."""
+        """Update the list from the files on disk. An excluded image stays in the list."""
         self._init_from_datastore_file()
         images, self._left_out = self._files.scan()
         here = {*images, *self._left_out}
@@ -234,7 +232,7 @@ class FolderDatastore(LocalStore):
         self._log_left_out()
 
     def _log_left_out(self) -> None:
-        """Say how many are left out and why, without their names: those can be patients'."""
+        """Log how many entries are newly excluded and why, without their names, which can be patients'."""
         new = {name: reason for name, reason in self._left_out.items() if self._logged.get(name) != reason}
         self._logged = dict(self._left_out)
         if new:
@@ -242,15 +240,15 @@ class FolderDatastore(LocalStore):
             logger.warning("%d left out of the studies (%s). GET /datastore/?output=all names them", len(new), reasons)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Keep a new image.
+        """Store a new image.
 
         Raises:
-            ImageExistsError: If there is one of that id, or a file of that name, whatever the case of its letters.
+            ImageExistsError: If an image with this id or a file with this name exists, ignoring case.
             ImageError: If it cannot be read.
             ReadOnlyError: If the folder cannot be written.
         """
         self._check_writable()
-        self._look(Path(image_filename))
+        self._read_uncached(Path(image_filename))
         suffix = self._to_id(image_filename)[1]
         name = image_id + suffix
         with self._table:
@@ -274,14 +272,14 @@ class FolderDatastore(LocalStore):
             sync(self._files.folder)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Keep a label in place of the one of that tag.
+        """Store a label; it replaces the image's label with the same tag.
 
         Raises:
             ImageError: If it does not lie on the voxels of its image.
         """
         suffix = self._to_id(label_filename)[1]
         if self.holds(image_id) and suffix != _REGIONS:
-            check_label_file(Path(label_filename), self._read(Path(self.get_image_uri(image_id))), self._look)
+            check_label_file(Path(label_filename), self._read(Path(self.get_image_uri(image_id))), self._read_uncached)
         self.keep_label(image_id, Path(label_filename), label_tag, label_info)
         return image_id
 
@@ -290,27 +288,27 @@ class FolderDatastore(LocalStore):
             raise ReadOnlyError
 
     def _check_free(self, image_id: str, name: str) -> None:
-        """Raise unless a new image can have that id and its file that name."""
+        """Raise if a new image cannot have this id, or its file this name."""
         taken = next((id for id in self._datastore.objects if folded(id) == folded(image_id)), None)
         if taken is not None:
             raise ImageExistsError(
-                f"there is an image {taken!r}: choose another id or, to replace it, delete it first, with its labels "
+                f"there is an image {taken!r} already: choose another id, or delete it first, with its labels "
                 "(DELETE /datastore/image)"
             )
         if folded(name) in map(folded, os.listdir(self._files.folder)):
             raise ImageExistsError(
-                f"there is a file {name!r} in the studies' folder, which is served under another id or left out: "
-                "choose another id, or remove it there"
+                f"there is a file {name!r} in the studies' folder already, listed under another id or left out: "
+                "choose another id, or remove the file"
             )
         labels = [label for names in label_files(self._datastore).values() for label in names]
         if folded(image_id) in [folded(self._to_id(label)[0]) for label in labels]:
             raise ImageExistsError(
                 f"there are labels of an earlier image {image_id!r}, whose file is gone: choose another id, or remove "
-                "them from the folder of the labels"
+                "these labels from the labels' folder"
             )
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        """A file's name without the suffix, and that; upstream takes the suffix out wherever it is in the name."""
+        """Split a file's name into stem and suffix; upstream removes the suffix anywhere in the name."""
         stem, suffix = split_name(os.path.basename(file), (*self._files.suffixes, RAW_SUFFIX, _REGIONS))
         return stem, suffix
 

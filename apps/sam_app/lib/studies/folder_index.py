@@ -1,7 +1,7 @@
 """The list of a folder's images and labels, in MONAI Label's own file.
 
-Mend: MONAI Label 0.8.5 takes the list's folder for that of the images, and ends with a stack trace if anything in it is
-of another type than it wrote.
+Fix: MONAI Label 0.8.5 requires the images in the list's folder, and ends with a stack trace if a value in the list has
+an unexpected type.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from lib.studies.study_files import is_text, split_name
 
 
 class StudiesError(ValueError):
-    """The folder of studies cannot be served; the message says why and what would do."""
+    """The folder of studies cannot be served; the message gives the reason and a solution."""
 
 
 class DamagedListError(ValueError):
-    """The list of the images is none."""
+    """The file of the list of images does not contain such a list."""
 
 
 class FolderIndex(LocalDatastoreModel):
-    """MONAI Label's list of images and labels, which can lie elsewhere than the images."""
+    """MONAI Label's list of images and labels, which can be in another folder than the images."""
 
     _studies: str = PrivateAttr("")
 
     def image_path(self) -> str:
-        """The folder of the images."""
+        """Return the folder of the images."""
         return os.path.join(self._studies, self.images_dir)
 
 
 def new_index(studies: Path, place: Path) -> FolderIndex:
-    """A list without images.
+    """Return a new list without images.
 
     Args:
         studies: The folder of the images.
-        place: That of the list and the labels.
+        place: The folder of the list and the labels.
     """
     return _placed(FolderIndex(name="new-dataset", description="New Dataset", images_dir="."), studies, place)
 
 
 def read_index(path: Path, studies: Path) -> tuple[FolderIndex, list[str]]:
-    """The list in a file, without what is odd in it.
+    """Read the list from a file, without its invalid values.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         studies: The folder of the images.
 
     Returns:
-        The list; and what was left out of it, in words that name no image.
+        The list; and descriptions of the invalid values, which name no image.
 
     Raises:
-        DamagedListError: If it is no such list at all.
+        DamagedListError: If the file does not contain such a list at all.
         OSError: If it cannot be read.
     """
     try:
@@ -72,46 +72,46 @@ def read_index(path: Path, studies: Path) -> tuple[FolderIndex, list[str]]:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("objects", {}), dict):
         raise DamagedListError(f"{path.name} is damaged")
-    odd: list[str] = []
+    problems: list[str] = []
     texts = {key: found[key] for key in ("name", "description", "images_dir", "labels_dir") if key in found}
-    odd += [f"{key} is no text" for key, text in texts.items() if not is_valid_text(text)]
+    problems += [f"{key} is not text" for key, text in texts.items() if not is_valid_text(text)]
     index = new_index(studies, path.parent).model_copy(
         update={key: text for key, text in texts.items() if is_valid_text(text)}
     )
     for id, entry in found.get("objects", {}).items():
-        image = _image(entry, odd) if is_valid_text(id) else None
+        image = _image(entry, problems) if is_valid_text(id) else None
         if image is None:
-            odd.append("the entry of an image")
+            problems.append("the entry of an image")
         else:
             index.objects[id] = image
-    return index, odd
+    return index, problems
 
 
-def _image(entry: object, odd: list[str]) -> ImageLabelModel | None:
-    """An image of the list, without what is odd of it; None if it is that altogether: its file says the rest."""
-    image = _file(entry.get("image"), "image info", odd) if isinstance(entry, dict) else None
+def _image(entry: object, problems: list[str]) -> ImageLabelModel | None:
+    """Read an image's entry without its invalid values; None if the entry is unusable and must be remade from files."""
+    image = _file(entry.get("image"), "image info", problems) if isinstance(entry, dict) else None
     if image is None or not isinstance(entry, dict):
         return None
     labels = entry.get("labels", {})
     if not isinstance(labels, dict):
-        odd.append("the labels of an image")
+        problems.append("the labels of an image")
         labels = {}
-    files = {tag: _file(label, "label info", odd) for tag, label in labels.items() if is_valid_text(tag)}
-    odd += ["the entry of a label"] * sum(file is None for file in [*files.values()])
+    files = {tag: _file(label, "label info", problems) for tag, label in labels.items() if is_valid_text(tag)}
+    problems += ["the entry of a label"] * sum(file is None for file in [*files.values()])
     return ImageLabelModel(image=image, labels={tag: file for tag, file in files.items() if file is not None})
 
 
-def _file(entry: object, what: str, odd: list[str]) -> DataModel | None:
-    """A file of the list, without what is odd of it; None if it is that altogether."""
+def _file(entry: object, what: str, problems: list[str]) -> DataModel | None:
+    """Read a file's entry without its invalid values; None if the entry is unusable."""
     if not isinstance(entry, dict) or not is_valid_text(entry.get("ext", "")):
         return None
     info, faults = regular_info(entry.get("info", {}))
-    odd += [f"{what}: {fault}" for fault in faults]
+    problems += [f"{what}: {fault}" for fault in faults]
     return DataModel(ext=entry.get("ext", ""), info=info)
 
 
 def keep_damaged(path: Path) -> str:
-    """Keep the list as it is beside itself; returns the name under which it is."""
+    """Save a copy of the damaged list in its folder, and return the copy's name."""
     for number in itertools.count(1):
         kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
         try:
@@ -123,7 +123,7 @@ def keep_damaged(path: Path) -> str:
 
 
 def write_index(index: LocalDatastoreModel, path: Path) -> float:
-    """Write the list, which then outlives the machine's power; returns the file's time of change."""
+    """Write the list so that it survives a power cut, and return the file's modification time."""
     with replacing(path) as file:
         file.write(json.dumps(index.model_dump(exclude={"base_path"}), indent=2, default=str).encode())
     return path.stat().st_mtime
@@ -136,17 +136,17 @@ def _placed(index: FolderIndex, studies: Path, place: Path) -> FolderIndex:
 
 
 def label_files(index: LocalDatastoreModel) -> dict[str, list[str]]:
-    """The names of the labels' files by tag, sorted."""
+    """Return the names of the labels' files by tag, sorted."""
     folders = [folder for folder in folders_in(Path(index.label_path(None))) if is_text(folder.name)]
     return {folder.name: sorted(one.name for one in os.scandir(folder) if one.is_file()) for folder in folders}
 
 
 def find_labels(index: LocalDatastoreModel, suffixes: Sequence[str]) -> bool:
-    """Have the images have the labels whose files there are; whether anything changed.
+    """Update the labels in the list from the files on disk, and return whether anything changed.
 
     Args:
         index: The list.
-        suffixes: Of labels' names, those first that count where there are several files.
+        suffixes: Suffixes of labels' names, in order of preference if an image has several files.
     """
     files = {tag: dict.fromkeys(names) for tag, names in label_files(index).items()}
     changed = False
@@ -165,24 +165,24 @@ def find_labels(index: LocalDatastoreModel, suffixes: Sequence[str]) -> bool:
 
 
 def rank(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
-    """Sorts names of files by their suffixes, in the order of these, then by themselves."""
+    """Return a sort key for file names: first the position of their suffix in ``suffixes``, then the name."""
     suffix = split_name(name, suffixes)[1].lower()
     known = [one.lower() for one in suffixes]
     return known.index(suffix) if suffix else len(known), name
 
 
 def described(name: str, suffix: str, info: Mapping[str, Any] | None = None) -> DataModel:
-    """A file for the list, with what is known of it."""
+    """Return a file's entry for the list, with the valid values of ``info``."""
     regular, _ = regular_info(dict(info or {}))
     return DataModel(info={**regular, "ts": int(time.time()), "name": name}, ext=suffix)
 
 
 def folders_in(folder: Path) -> Iterator[Path]:
-    """The folders in a folder; none if that is not there."""
+    """Yield the folders in a folder; none if it does not exist."""
     if folder.is_dir():
         yield from (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
 
 
 def folded(name: str) -> str:
-    """What two names have in common that are one on some file system: case, and how accents are written."""
+    """Return a name without the differences that some file systems ignore: case, and how accents are encoded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,4 +1,4 @@
-"""Where the labels of a folder of images are kept: with them or, if that cannot be written, in a place of the server's.
+"""Choice of the folder for labels: the folder of the images or, if that cannot be written, one of the server's.
 
 MONAI Label 0.8.5 ends with a stack trace if it cannot write into the studies.
 """
@@ -30,16 +30,16 @@ def open_folder(
     read: Callable[[Path], MedicalImage],
     look: Callable[[Path], MedicalImage],
 ) -> FolderDatastore:
-    """The datastore of a folder of images, by MONAI Label's settings; no other server gets it meanwhile.
+    """Open the datastore of a folder of images according to MONAI Label's settings, and lock out other servers.
 
     Args:
         studies: The folder.
-        datastore: Where to keep labels and lists of folders that cannot be written.
-        read: As of :class:`FolderDatastore`.
+        datastore: Where to store labels and lists of folders that cannot be written.
+        read: See :class:`FolderDatastore`.
         look: Likewise.
 
     Raises:
-        StudiesError: If it cannot be served; the message says why and what would do.
+        StudiesError: If it cannot be served; the message gives the reason and a solution.
         FolderInUseError: If another server serves it.
     """
     try:
@@ -48,25 +48,25 @@ def open_folder(
         raise StudiesError(f"the studies {studies} cannot be read: {error.strerror}; give a folder of images") from None
     is_writable = not settings.MONAI_LABEL_DATASTORE_READ_ONLY and _is_writable(studies)
     try:
-        place = studies if is_writable else _place_beside(studies, datastore)
+        place = studies if is_writable else _separate_place(studies, datastore)
         store = FolderDatastore(
             studies, place, read, look, follows=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD, exclusive=True
         )
     except (OSError, shutil.Error) as error:
-        reason = getattr(error, "strerror", None) or "a file of them cannot be copied"
+        reason = getattr(error, "strerror", None) or "one of their files cannot be copied"
         if is_writable:
             raise StudiesError(f"the studies {studies} cannot be used: {reason}") from None
         raise StudiesError(
-            f"the studies {studies} are read-only, and their labels cannot be kept in {datastore}: {reason}; choose "
-            "another place with --conf datastore FOLDER"
+            f"the studies {studies} are read-only, and their labels cannot be stored in {datastore}: {reason}; choose "
+            "another folder with --conf datastore FOLDER"
         ) from None
     if not is_writable:
-        logger.warning("The studies are read-only: their labels are kept in %s", place)
+        logger.warning("The studies are read-only: their labels are stored in %s", place)
     return store
 
 
 def _is_writable(studies: Path) -> bool:
-    """Whether files can be made in the folder, and in those of the labels that are there."""
+    """Return whether files can be created in the folder, and in its existing folders of labels."""
     labels = studies / LABELS
     try:
         for folder in (studies, labels, *folders_in(labels)):
@@ -77,8 +77,8 @@ def _is_writable(studies: Path) -> bool:
     return True
 
 
-def _place_beside(studies: Path, datastore: Path) -> Path:
-    """The folder for what belongs to studies that cannot be written; at first it gets what is with them already."""
+def _separate_place(studies: Path, datastore: Path) -> Path:
+    """Return the folder for the list and labels of read-only studies; a new one gets a copy of the existing ones."""
     place = datastore / hashlib.sha256(os.fsencode(studies)).hexdigest()[:16]
     datastore.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not place.exists():

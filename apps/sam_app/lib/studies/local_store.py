@@ -1,13 +1,13 @@
-"""What the datastores of a folder and of a DICOMweb server keep on the disk: files, labels, and the list of them.
+"""Local files of the two datastores (a folder's and a DICOMweb server's): images, labels, and the list of them.
 
-Mends of MONAI Label 0.8.5, whose datastores both are:
+Fixes of MONAI Label 0.8.5, from which both datastores are derived:
 
 - It writes list, labels and images in place: a killed server leaves an empty list, with which it does not start again,
-  and halves of labels, which it serves. Here a file takes its place whole, and is on the disk before the answer.
-- A label is replaced, then noted in the list: where the disk is full the old one is gone. Here both change, or neither.
-- What it cannot read of the list ends it, and one odd value in it (``NaN``) makes each answer a 500. Here that value is
-  left out; a list that is damaged altogether is made anew of the files. The list as it was is kept beside it.
-- Two servers on one folder lose each other's labels. Here the second is refused.
+  and truncated labels, which it serves. Here files are replaced atomically, and are on the disk before the response.
+- It replaces a label and then the list: if the disk is full, the old label is lost. Here both change, or neither.
+- It stops if it cannot read the list, and one invalid value in it (``NaN``) turns each response into a 500. Here the
+  value is dropped; a list that is not readable at all is rebuilt from the files. The original list is saved next to it.
+- Two servers on one folder lose each other's labels. Here the second one is refused.
 
 Concurrency: one lock guards the table of images; it is held while files change.
 """
@@ -47,28 +47,28 @@ from lib.studies.study_files import INDEX
 logger = logging.getLogger(__name__)
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-_NAMED_AT_MOST = 10
+_MAX_NAMED = 10
 
 
 class LocalStore(LocalDatastore):
-    """A folder of MONAI Label's with images, labels and their list.
+    """Base class of both datastores: a folder with MONAI Label's images, labels and their list.
 
     Args:
-        studies: Where the images are.
-        place: Where the list and the labels are; must be there.
-        exclusive: Keep other servers off ``place`` until this process ends, and remove what a killed one left there.
+        studies: The folder of the images.
+        place: The folder of the list and the labels; must exist.
+        exclusive: Lock ``place`` against other servers until this process ends, and remove leftovers of killed ones.
 
     Raises:
-        FolderInUseError: If another server has it.
+        FolderInUseError: If another server has locked ``place``.
         OSError: If ``place`` cannot be written.
     """
 
-    def __init__(self, studies: Path, place: Path, *, exclusive: bool = False) -> None:  # upstream's starts a watcher
+    def __init__(self, studies: Path, place: Path, *, exclusive: bool = False) -> None:  # upstream starts a watcher
         self._studies = studies
         self._datastore_path = str(place)
         self._datastore_config_path = str(place / INDEX)
         self._config_ts = 0.0
-        self._auto_reload = False  # nothing watches the folder, so that upstream looks at it after a removal
+        self._auto_reload = False  # no watcher, so that upstream rescans the folder after a removal
         self._table = threading.RLock()
         self._in_use = _lock(place) if exclusive else None
         try:
@@ -85,7 +85,7 @@ class LocalStore(LocalDatastore):
             raise
 
     def close(self) -> None:
-        """Let another server use the folder."""
+        """Release the folder's lock for other servers."""
         if self._in_use:
             self._in_use.release()
 
@@ -99,7 +99,7 @@ class LocalStore(LocalDatastore):
             self.refresh()
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
-        """Note what is known of an image, beside what is noted already."""
+        """Add values to the stored information about an image."""
         with self._table:
             if image_id not in self._datastore.objects:
                 raise ImageNotFoundException(f"Image {image_id} not found")
@@ -108,7 +108,7 @@ class LocalStore(LocalDatastore):
                 image.info = _merged(image.info, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
-        """Note what is known of a label, beside what is noted already."""
+        """Add values to the stored information about a label."""
         with self._table:
             if self._datastore.label(label_id, label_tag) is None:
                 raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
@@ -117,13 +117,13 @@ class LocalStore(LocalDatastore):
                 label.info = _merged(label.info, info)
 
     def keep_label(self, image_id: str, file: Path, label_tag: str, info: Mapping[str, Any] | None) -> None:
-        """Keep a label in place of the one of that tag; if that cannot be done, the one before stays.
+        """Store a label; it replaces the image's label with the same tag, which stays if an error occurs.
 
         Args:
             image_id: The image's id.
-            file: The label.
+            file: File of the label.
             label_tag: Its tag.
-            info: What is known of it.
+            info: Further information about it.
 
         Raises:
             ImageNotFoundException: If there is no such image.
@@ -143,14 +143,14 @@ class LocalStore(LocalDatastore):
                 copy_whole(file, path)
                 image = self._datastore.objects[image_id]
                 image.labels = {**image.labels, label_tag: described(name, suffix, info)}
-            if before and before != os.path.realpath(path):  # of another type
+            if before and before != os.path.realpath(path):  # with another suffix
                 Path(before).unlink(missing_ok=True)
 
     @contextmanager
     def _changing(self, image_id: str, *files: Path) -> Iterator[None]:
-        """Within the ``with`` block an image's entry and files change; then the list is written. All of it, or nothing.
+        """Make changes to an image's entry and files in the ``with`` block, and to the list after it, atomic.
 
-        The files must be replaced or removed, see :func:`restored_on_error`.
+        The files must be replaced or removed, not written in place, see :func:`restored_on_error`.
         """
         with self._table:
             before = copy.deepcopy(self._datastore.objects.get(image_id))
@@ -166,27 +166,29 @@ class LocalStore(LocalDatastore):
                 raise
 
     def _use(self, index: FolderIndex) -> None:
-        """Take a list for the present one."""
+        """Use a list as the current one."""
         self._datastore = index
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """Read the list, if it is another one than the last that was read or written."""
+        """Read the list, if its file has changed since it was last read or written."""
         path = Path(self._datastore_config_path)
         with self._table:
             if not path.exists() or path.stat().st_mtime == self._config_ts:
                 return
             try:
-                index, odd = read_index(path, self._studies)
+                index, problems = read_index(path, self._studies)
             except DamagedListError:
                 kept = keep_damaged(path)
-                logger.error("The list of the images was damaged: it is kept as %s, and made anew of the files", kept)
+                logger.error("The list of the images is damaged: it is saved as %s and rebuilt from the files", kept)
             else:
                 self._use(index)
-                if not odd:
+                if not problems:
                     self._config_ts = path.stat().st_mtime
                     return
-                kept, names = keep_damaged(path), "; ".join([*dict.fromkeys(odd)][:_NAMED_AT_MOST])
-                logger.error("%d odd values of the list are left out (%s); it is kept as %s", len(odd), names, kept)
+                kept, names = keep_damaged(path), "; ".join([*dict.fromkeys(problems)][:_MAX_NAMED])
+                logger.error(
+                    "%d invalid values of the list are dropped (%s); it is saved as %s", len(problems), names, kept
+                )
             self._config_ts = path.stat().st_mtime
             self._write_what_was_found()
 
@@ -196,7 +198,7 @@ class LocalStore(LocalDatastore):
             self._config_ts = write_index(self._datastore, Path(self._datastore_config_path))
 
     def _write_what_was_found(self) -> None:
-        """Write the list, of which all can be found again: where it cannot be written that is no reason to stop."""
+        """Write the list, or log an error: the list can be rebuilt from the files, so this need not stop the work."""
         try:
             self._update_datastore_file()
         except OSError as error:
@@ -204,24 +206,24 @@ class LocalStore(LocalDatastore):
 
 
 def copy_whole(source: Path, target: Path, *, durable: bool = True) -> None:
-    """Copy a file, wholly or not at all; ``durable`` as of :func:`replacing`."""
+    """Copy a file atomically; for ``durable`` see :func:`replacing`."""
     with replacing(target, durable=durable) as file, open(source, "rb") as content:
         shutil.copyfileobj(content, file)
 
 
 def _merged(known: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known with more of it, as long as that can be kept."""
+    """Return ``known`` updated with ``more``, or raise if the result cannot be stored."""
     merged = {**known, **more}
     check_info(merged)
     return merged
 
 
 def _lock(place: Path) -> FolderLock | None:
-    """Keep other servers off a folder; where its file system knows no locks, the log says so."""
+    """Lock a folder against other servers; None, with a warning, if its file system does not support locks."""
     try:
         return FolderLock(place)
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
-        logger.warning("The file system of %s knows no locks: start no second server there", place)
+        logger.warning("The file system of %s does not support locks: do not start a second server there", place)
         return None

@@ -1,11 +1,11 @@
-"""Which content of an image each client has before its eyes.
+"""Record of the image content that is displayed by each client.
 
-A viewer names a slice by its number alone. If slices have come or gone since it read the image, or its file was
-replaced, that number is another slice: the mask would lie elsewhere without a word. So the server remembers what each
-client saw, and refuses what was meant for something else.
+A viewer names a slice only by its number. If slices were added or removed since it read the image, or its file was
+replaced, the number refers to another slice, and the mask would silently be in the wrong place. So the server records
+what each client saw, and refuses requests that refer to other content.
 
-What a client saw is what it was last handed out: the image, or the metadata by which a viewer reads it. A client that
-has read the image elsewhere has seen what was there at its first request.
+A client saw what the server last sent to it: the image, or the metadata by which a viewer reads it. A client that
+reads the image elsewhere is assumed to have seen the content at the time of its first request.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from lib.base.client_key import browser_key
 from lib.base.request_record import current_record
 from lib.imaging.image import ImageChangedError
 
-_MOST = 8192
-_MOST_NAME = 200
+_MAX_SIGHTS = 8192
+_MAX_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """A client, as far as it can be told from others.
+    """Identity of a client, as far as it can be distinguished from others.
 
     Args:
-        place: Its browser or, without the cookie of one, its address; with the user's name.
-        name: The ``client_id`` by which it calls itself; a client may give it with some of its requests only.
+        place: The user's name with the browser's cookie or, without one, the client's address.
+        name: The ``client_id`` that the client sends; a client may send it with only some of its requests.
     """
 
     place: str
@@ -42,7 +42,7 @@ _current: ContextVar[Viewer] = ContextVar("viewer", default=Viewer(""))  # noqa:
 
 
 async def note_viewer(request: Request) -> None:
-    """As a route's dependency: makes whoever asks the current viewer."""
+    """Set the client of the request as the current viewer; for use as a route's dependency."""
     record = current_record()
     user = (record and record.user) or ""
     place = browser_key(request) or (request.client.host if request.client else "")
@@ -50,12 +50,12 @@ async def note_viewer(request: Request) -> None:
 
 
 def current_viewer(name: object = "") -> Viewer:
-    """Whoever sent the request that is worked on; of no place outside of any.
+    """Return the client that sent the current request; outside of requests one with an empty ``place``.
 
     Args:
-        name: The ``client_id`` that came with it.
+        name: The ``client_id`` in the request.
     """
-    return Viewer(_current.get().place, name[:_MOST_NAME] if isinstance(name, str) else "")
+    return Viewer(_current.get().place, name[:_MAX_NAME_LENGTH] if isinstance(name, str) else "")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class _Sight:
 
 
 class SeenImages:
-    """What each client saw of each image, the last few thousand sights; thread-safe.
+    """Table of the content that each client saw of each image, limited to the latest few thousand; thread-safe.
 
-    Content is named by tokens that the caller chooses; the same content may have several.
+    Content is identified by tokens that the caller chooses; the same content may have several.
     """
 
     def __init__(self) -> None:
@@ -77,39 +77,39 @@ class SeenImages:
         self._lock = Lock()
 
     def known(self, viewer: Viewer, image: str) -> str | None:
-        """The token of what the client saw; None if it is new to the image."""
+        """Return the token of the content that the client saw; None if it has not used the image."""
         with self._lock:
             sight = self._last(viewer, image)
             return sight.token if sight else None
 
     def handed_out(self, viewer: Viewer, image: str, token: str) -> None:
-        """The client was given the image with that content; so were all of its place if it does not say which it is."""
+        """Record that the image with this content was sent to a client; without a name to all clients of its place."""
         with self._lock:
             self._remember(viewer, image, token, was_handed_out=True)
 
     def meant(self, viewer: Viewer, image: str, *tokens: str) -> None:
-        """The client means the image with the content that has these tokens.
+        """Check that the content with these tokens is what the client saw, for a request that refers to the image.
 
-        A client that reads the image here is refused until it has read it anew. Of one that does not, the server cannot
-        know when it has: it is refused once.
+        A client that reads the image from this server is refused until it has read it again. For one that reads it
+        elsewhere the server cannot know when it does: it is refused once.
 
         Raises:
-            ImageChangedError: If it saw another content.
+            ImageChangedError: If the client saw other content.
         """
         with self._lock:
             last = self._last(viewer, image)
-            is_it = last is None or last.token in tokens
+            is_same = last is None or last.token in tokens
             was_handed_out = last is not None and last.was_handed_out
-            if is_it or not was_handed_out:
+            if is_same or not was_handed_out:
                 self._remember(viewer, image, tokens[0], was_handed_out=was_handed_out)
-        if not is_it:
+        if not is_same:
             raise ImageChangedError(
-                "the image has changed since it was opened (slices have come, gone or been replaced): load it again, "
+                "the image has changed since it was opened (slices were added, removed or replaced): load it again, "
                 "then repeat this"
             )
 
     def _last(self, viewer: Viewer, image: str) -> _Sight | None:
-        """The client's own sight, or a later one of its place."""
+        """Return the client's own record, or a later one that is shared by its place; None if there is none."""
         mine = self._sights.get((viewer.place, viewer.name, image))
         shared = self._sights.get((viewer.place, "", image))
         found = [sight for sight in (mine, shared if shared and shared.was_handed_out else None) if sight]
@@ -120,9 +120,9 @@ class SeenImages:
         self._count += 1
         self._sights[key] = _Sight(token, was_handed_out, self._count)
         self._sights.move_to_end(key)
-        if len(self._sights) > _MOST:
+        if len(self._sights) > _MAX_SIGHTS:
             self._sights.popitem(last=False)
 
 
 seen_images = SeenImages()
-"""Of this server."""
+"""The table of this server."""

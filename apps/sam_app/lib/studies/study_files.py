@@ -1,8 +1,8 @@
-"""What lies in a folder of studies: which of its files are images, and why the others are not.
+"""Check of the files in a folder of studies: which are images, and why the others are not.
 
-Every entry of the folder is an image or is left out with a reason; nothing goes without a word. What a look at a file's
-kind, size and first bytes does not tell, such as a truncated end, is found out by reading it: :meth:`StudyFiles.check`.
-What was found of a file holds until its identity (size, time of change, inode) is another one.
+Every entry of the folder is an image or is excluded with a reason. A scan looks at a file's kind, size and first bytes;
+other faults, such as a truncated end, are found by reading the file: :meth:`StudyFiles.check`. The result for a file
+is valid until its identity (inode, size, modification time) changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOCK = ".lock"
 
 
 def _is_own(name: str) -> bool:
-    """Whether a name is of what a datastore keeps beside the images, by MONAI Label's names."""
+    """Return whether a name is that of a file or folder in which the datastore itself stores something."""
     return name in (LABELS, LOCK) or name.startswith(INDEX) or is_leftover(name)
 
 
@@ -35,28 +35,28 @@ MACOS = "metadata of macOS (._*)"
 HIDDEN = "hidden"
 NOT_UTF8 = "a name that is not UTF-8"
 FOLDER = "a folder"
-DANGLING = "a link to nothing"
-SPECIAL = "no ordinary file"
+DANGLING = "a dangling link"
+SPECIAL = "not a regular file"
 EMPTY = "empty"
 OTHER_NAME = "not named like an image"
 
 _DICOM = ".dcm"
-_MORE = (".jpeg", ".tiff", ".bmp")
+_EXTRA_SUFFIXES = (".jpeg", ".tiff", ".bmp")
 
 
 def image_suffixes() -> tuple[str, ...]:
-    """The ends of images' names: those of MONAI Label's settings, and what it forgets unless the operator chose."""
+    """Return the suffixes of images' names: MONAI Label's setting and, unless the operator set it, some more."""
     patterns = settings.MONAI_LABEL_DATASTORE_FILE_EXT
-    more = () if "MONAI_LABEL_DATASTORE_FILE_EXT" in settings.model_fields_set else _MORE
+    more = () if "MONAI_LABEL_DATASTORE_FILE_EXT" in settings.model_fields_set else _EXTRA_SUFFIXES
     return (*dict.fromkeys((*(pattern.lstrip("*") for pattern in patterns), _DICOM, *more)),)
 
 
 def split_name(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
-    """A name without its image's suffix, and that suffix as it is written there; empty if it has none.
+    """Split a file name into its stem and its image suffix as written there; the suffix is empty if it has none.
 
     Args:
-        name: Of a file, without its folder.
-        suffixes: With their dots; the longest one that fits counts, in whatever case.
+        name: Name of a file, without its folder.
+        suffixes: With their dots; the longest one that matches counts, ignoring case.
     """
     lower = name.lower()
     length = max((len(suffix) for suffix in suffixes if lower.endswith(suffix.lower())), default=0)
@@ -64,7 +64,7 @@ def split_name(name: str, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 class Depth(IntEnum):
-    """How closely a file was looked at: its first bytes, its length too where that tells enough, all of it."""
+    """How much of a file was checked: its first bytes, also its length if the format allows, or all of it."""
 
     START = 0
     LENGTH = 1
@@ -72,22 +72,22 @@ class Depth(IntEnum):
 
 
 Identity = tuple[int, int, int]
-"""Inode, size and time of change."""
+"""Inode, size in bytes and modification time in nanoseconds."""
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is UTF-8 on the disk; Python has half of a surrogate pair for each other byte."""
+    """Return whether a name is UTF-8 on the disk; Python decodes each other byte as a lone surrogate."""
     return not any("\udc80" <= char <= "\udcff" for char in name)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What is known of a file's content.
+    """Result of a check of a file's content.
 
     Args:
-        identity: Of the file when it was looked at.
-        reason: Why it is no image; None if none was found.
-        depth: How closely it was looked at.
+        identity: Identity of the file when it was checked.
+        reason: Why it is not an image; None if no fault was found.
+        depth: How much of it was checked.
     """
 
     identity: Identity
@@ -96,11 +96,11 @@ class _Found:
 
 
 class StudyFiles:
-    """The files of one folder. Thread-safe as long as scans take turns.
+    """The files of one folder, with the results of their checks. Thread-safe if only one scan runs at a time.
 
     Args:
         folder: The folder; it is not written to.
-        suffixes: Of images' names.
+        suffixes: Suffixes of images' names.
     """
 
     def __init__(self, folder: Path, suffixes: Sequence[str]) -> None:
@@ -109,10 +109,11 @@ class StudyFiles:
         self._found: dict[str, _Found] = {}
 
     def scan(self) -> tuple[list[str], dict[str, str]]:
-        """Look at every entry.
+        """Check every entry of the folder by its kind, name and first bytes.
 
         Returns:
-            The names of the images, sorted; and why others are left out, by name. A name that is not UTF-8 is escaped.
+            The names of the images, sorted; and the reasons for the other entries, by name. A name that is not UTF-8 is
+            escaped.
 
         Raises:
             OSError: If the folder cannot be listed.
@@ -130,20 +131,20 @@ class StudyFiles:
         return images, left_out
 
     def to_check(self) -> list[str]:
-        """The names of those that the last scan took for images by their first bytes alone."""
+        """Return the names of the files that the last scan accepted as images only by their first bytes."""
         found = list(self._found.items())
         return [name for name, one in found if one.reason is None and one.depth == Depth.START]
 
     def refused(self) -> dict[str, Identity | None]:
-        """Of the files that are left out for their content, what tells whether they changed."""
+        """Return the present identity of each file that is excluded because of its content, by name."""
         return {name: self._identity(name) for name, one in list(self._found.items()) if one.reason is not None}
 
     def check(self, name: str, depth: Depth, read: Callable[[Path], object]) -> str | None:
-        """Look closely at a file, unless that was done since it last changed.
+        """Check a file to the given depth, unless that was done since it last changed.
 
         Args:
-            name: Of the file.
-            depth: How closely.
+            name: Name of the file.
+            depth: How much of it to check.
             read: Reads it, or raises :class:`ImageError` or ``OSError``.
 
         Returns:
@@ -162,7 +163,7 @@ class StudyFiles:
         except ImageError as error:
             reason = str(error)
         except OSError as error:
-            reason = _not_opened(error)
+            reason = _open_failure(error)
         if identity is not None:
             self._found[name] = _Found(identity, reason, depth)
         else:
@@ -176,7 +177,7 @@ class StudyFiles:
             return None
 
     def _reason(self, name: str) -> str | None:
-        """Why an entry is no image; None if it may be one."""
+        """Return why an entry is not an image; None if it may be one."""
         if not is_text(name):
             return NOT_UTF8
         path = self.folder / name
@@ -185,7 +186,7 @@ class StudyFiles:
         except FileNotFoundError:
             return DANGLING
         except OSError as error:
-            return _not_opened(error)
+            return _open_failure(error)
         if stat.S_ISDIR(status.st_mode):
             return FOLDER
         return self._reason_by_name(name) or self._reason_by_content(name, status)
@@ -201,15 +202,15 @@ class StudyFiles:
         identity = _identity_of(status)
         found = self._found.get(name)
         if found is None or found.identity != identity:
-            found = self._found[name] = _Found(identity, self._first_look(self.folder / name), Depth.START)
+            found = self._found[name] = _Found(identity, self._reason_by_first_bytes(self.folder / name), Depth.START)
         return found.reason
 
-    def _first_look(self, path: Path) -> str | None:
+    def _reason_by_first_bytes(self, path: Path) -> str | None:
         try:
             with open(path, "rb") as file:
                 head = file.read(HEAD_LENGTH)
         except OSError as error:
-            return _not_opened(error)
+            return _open_failure(error)
         if not head:
             return EMPTY
         file_format, description = find_format(head)
@@ -220,7 +221,7 @@ def _identity_of(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _not_opened(error: OSError) -> str:
+def _open_failure(error: OSError) -> str:
     return f"cannot be opened ({error.strerror or type(error).__name__})"
 
 
