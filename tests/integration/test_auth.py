@@ -285,14 +285,14 @@ def test_a_harmed_file_closes_the_server_until_it_is_mended(guarded, user):
         path.write_bytes(good)
         path.chmod(0o600)
     assert server.get("/info/", headers=user).status_code == 200
-    assert "No API key holds until this is mended" in server.log.read_text()
+    assert "No API key is accepted until this is fixed" in server.log.read_text()
 
 
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
         (lambda path: path.chmod(0o644), "can be used by others than its owner (mode 0644): chmod 600"),
-        (lambda path: path.write_text("{}"), "is no file of API keys"),
+        (lambda path: path.write_text("{}"), "is not a file of API keys"),
         (lambda path: path.unlink(), "scripts/keys --file"),
     ],
     ids=["mode", "content", "missing"],

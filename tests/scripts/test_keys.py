@@ -51,7 +51,7 @@ def test_what_cannot_be_done_is_said(file):
     keys(file, "add", "viewer")
     for arguments, said in (
         (["add", "viewer"], "there is a key 'viewer' already"),
-        (["add", "a b"], "no name for a key"),
+        (["add", "a b"], "not a valid name for a key"),
         (["add", "b", "--days", "-1"], "more than 0 days"),
         (["remove", "nobody"], "there is no key 'nobody'"),
     ):

@@ -36,7 +36,7 @@ def test_expiry():
 
 @pytest.mark.parametrize("name", ["", "a b", "../a", "key:a", "a" * 65, "ä", "-a", "a\n"])
 def test_names_that_are_refused(name):
-    with pytest.raises(KeyFileError, match="is no name for a key"):
+    with pytest.raises(KeyFileError, match="is not a valid name for a key"):
         make_key(name, ["user"], None)
 
 

@@ -75,7 +75,7 @@ def test_a_file_that_others_can_use_is_refused(file, mode):
 def test_a_file_that_holds_something_else_is_refused(file, content):
     file.path.write_bytes(content.encode("latin-1"))
     file.path.chmod(0o600)
-    with pytest.raises(KeyFileError, match="is no file of API keys"):
+    with pytest.raises(KeyFileError, match="is not a file of API keys"):
         file.read()
 
 
@@ -142,7 +142,7 @@ def test_a_ring_holds_no_key_while_its_file_is_harmed(file, harm, caplog):
     harm(file.path)
     for _ in range(3):
         assert ring.find(key) is None
-    assert caplog.text.count("No API key holds until this is mended") == 1 and key not in caplog.text
+    assert caplog.text.count("No API key is accepted until this is fixed") == 1 and key not in caplog.text
     file.path.write_bytes(good)
     file.path.chmod(0o600)
     assert ring.find(key) is not None

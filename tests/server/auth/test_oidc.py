@@ -78,9 +78,9 @@ def test_tokens_for_this_server(provider, verifier, claims):
 @pytest.mark.parametrize(
     ("claims", "said"),
     [
-        ({"azp": "other"}, "not meant for"),
-        ({"azp": "other", "aud": ["account", "x"]}, "not meant for"),
-        ({"azp": None, "aud": None}, "not meant for"),
+        ({"azp": "other"}, "not issued for"),
+        ({"azp": "other", "aud": ["account", "x"]}, "not issued for"),
+        ({"azp": None, "aud": None}, "not issued for"),
         ({"exp": int(time.time()) - 60}, "has expired"),
         ({"exp": None}, "exp"),
         ({"nbf": int(time.time()) + 3600}, "not yet valid"),
@@ -143,7 +143,7 @@ def test_signatures_that_are_refused(provider, verifier):
 
 
 def test_keys_are_kept_and_asked_for_again_after_a_rotation(provider, verifier, monkeypatch):
-    monkeypatch.setattr(oidc, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(oidc, "_MIN_FETCH_INTERVAL_S", 0.0)
     old = provider.token()
     user_of(verifier, old, provider.token(), provider.token())
     assert provider.fetches == 1
@@ -155,7 +155,7 @@ def test_keys_are_kept_and_asked_for_again_after_a_rotation(provider, verifier, 
 
 
 def test_a_key_that_the_provider_withdrew_ends(provider, verifier, monkeypatch):
-    monkeypatch.setattr(oidc, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(oidc, "_MIN_FETCH_INTERVAL_S", 0.0)
     token = provider.token()
     user_of(verifier, token)
     provider.rotate()

@@ -1,1 +1,1 @@
-"""Who may use the server: API keys, OpenID Connect, roles; :func:`lib.server.auth.setup.install` puts it in place."""
+"""Access control: API keys, OpenID Connect and roles; set up by :func:`lib.server.auth.setup.install`."""

@@ -1,8 +1,8 @@
-"""API keys as they are kept: a name, roles, dates and a digest, never the key.
+"""API keys as they are stored: a name, roles, dates and a digest, never the key.
 
-A key is 256 random bits, so a plain SHA-256 of it tells nothing about it. Slow, salted hashes make up for passwords
+A key is 256 random bits, so it cannot be found from its plain SHA-256. Slow, salted hashes are needed for passwords
 that people choose; here one would only make every request slower. For the same reason failed attempts are logged, but
-neither delayed nor limited: all the guesses that a network can carry come nowhere near 2**256.
+neither delayed nor limited: the guesses that fit through a network are negligible compared with 2**256.
 
 This file and :mod:`lib.server.auth.key_file` need nothing but Python, so that ``scripts/keys`` runs without ``.venv``.
 """
@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 ROLES = ("user", "annotator", "reviewer", "admin")
-"""MONAI Label's roles; its settings ``MONAI_LABEL_AUTH_ROLE_USER`` etc. hold what it calls them."""
+"""MONAI Label's roles; its settings ``MONAI_LABEL_AUTH_ROLE_USER`` etc. hold their names in MONAI Label."""
 
 _PREFIX = "sam_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -26,22 +26,22 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class KeyFileError(ValueError):
-    """The keys cannot be read or changed as asked; the message says why and what would do."""
+    """The keys cannot be read or changed; the message gives the reason and a solution."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is known of a key.
+    """Stored entry of a key.
 
     Args:
-        name: Who or what uses it. Results belong to the name, so a new key of the same name inherits them.
-        roles: Of :data:`ROLES`, at least one; none includes another.
-        created: When, with time zone.
-        expires: From when on it is refused, with time zone; None: never.
+        name: Who or what uses it. Results belong to the name, so a new key with the same name inherits them.
+        roles: At least one of :data:`ROLES`; no role includes another.
+        created: Time of creation, with time zone.
+        expires: Time from which on the key is refused, with time zone; None: never.
         sha256: Digest of the key, 64 hexadecimal digits.
 
     Raises:
-        KeyFileError: If one of them cannot be.
+        KeyFileError: If one of them is not valid.
     """
 
     name: str
@@ -52,7 +52,7 @@ class ApiKey:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise KeyFileError(f"{self.name!r} is no name for a key: 1 to 64 letters, digits, '.', '_' and '-'")
+            raise KeyFileError(f"{self.name!r} is not a valid name for a key: 1 to 64 letters, digits, '.', '_', '-'")
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown or not self.roles:
             named = ", ".join(map(repr, unknown)) or "no role"
@@ -63,11 +63,11 @@ class ApiKey:
             raise KeyFileError(f"key {self.name!r} has no SHA-256 digest of 64 hexadecimal digits")
 
     def has_expired(self, now: datetime) -> bool:
-        """Whether it is refused at that time."""
+        """Return whether the key has expired at a given time."""
         return self.expires is not None and now >= self.expires
 
     def as_json(self) -> dict[str, Any]:
-        """The key as it stands in the file."""
+        """Return the key's entry in the file, as JSON values."""
         return {
             "name": self.name,
             "roles": list(self.roles),
@@ -78,10 +78,10 @@ class ApiKey:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> ApiKey:
-        """The key that stands in the file.
+        """Make a key from its entry in the file.
 
         Raises:
-            KeyFileError: If a value cannot be.
+            KeyFileError: If a value is not valid.
             KeyError, TypeError, ValueError, AttributeError: If the entry has another form.
         """
         expires = entry["expires"]
@@ -95,27 +95,27 @@ class ApiKey:
 
 
 def digest(key: str) -> str:
-    """The SHA-256 digest of a key, in hexadecimal."""
+    """Return the SHA-256 digest of a key, in hexadecimal."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def make_key(name: str, roles: Iterable[str], days: float | None) -> tuple[str, ApiKey]:
-    """A new key, and what is kept of it.
+    """Make a new key, and return it with its entry for the file.
 
     Args:
         name: Who or what will use it.
-        roles: Of :data:`ROLES`.
-        days: How long it holds; None: for ever.
+        roles: Some of :data:`ROLES`.
+        days: How long it is valid; None: for ever.
 
     Raises:
-        KeyFileError: If one of them cannot be.
+        KeyFileError: If one of them is not valid.
     """
     now = datetime.now(UTC)
     try:
         expires = None if days is None else now + timedelta(days=days)
     except (OverflowError, ValueError):
-        raise KeyFileError(f"a key cannot hold for {days} days") from None
+        raise KeyFileError(f"a key cannot be valid for {days} days") from None
     if expires is not None and expires <= now:
-        raise KeyFileError("a key holds for more than 0 days")
+        raise KeyFileError("a key must be valid for more than 0 days")
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, ApiKey(name, tuple(dict.fromkeys(roles)), now, expires, digest(key))

@@ -1,8 +1,8 @@
-"""Whose request it is, by its ``Authorization`` header.
+"""Identification of a request's user by the ``Authorization`` header.
 
-``Bearer`` with an API key or, if it is none and a provider is set up, with an OpenID Connect token. ``Basic`` with an
-API key's name and the key: what a browser sends after it has asked its user, which is how OHIF, whose MONAI Label
-plugin knows no login, gets one all the same.
+``Bearer`` with an API key or, if a provider is set up, with an OpenID Connect token. ``Basic`` with an API key's name
+and the key: browsers send it after they have asked their user. This is how OHIF can log in, although its MONAI Label
+plugin does not support a login.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lib.server.auth.oidc import OidcVerifier
 
 
 class Authenticator:
-    """Tells users by API key, by OpenID Connect, or by either.
+    """Identifies users by API key, by OpenID Connect, or by either.
 
     Args:
-        keys: The API keys; None: there are none.
-        oidc: The provider; None: there is none, and nothing is ever asked of one.
+        keys: The API keys; None: no key is accepted.
+        oidc: The OpenID Connect provider; None: tokens are not accepted, and no provider is ever contacted.
     """
 
     def __init__(self, keys: KeyRing | None, oidc: OidcVerifier | None) -> None:
@@ -33,24 +33,24 @@ class Authenticator:
 
     @property
     def has_oidc(self) -> bool:
-        """Whether there is an OpenID Connect provider."""
+        """Whether an OpenID Connect provider is set up."""
         return self._oidc is not None
 
     @property
     def challenges(self) -> tuple[str, ...]:
-        """What ``WWW-Authenticate`` offers."""
+        """The values of ``WWW-Authenticate`` for a response with status 401."""
         return ("Bearer",) if self._keys is None else ("Bearer", 'Basic realm="SAM app", charset="UTF-8"')
 
     async def user_of(self, authorization: str) -> User:
-        """The user of a request.
+        """Return the user of a request.
 
         Args:
-            authorization: The header's value, empty if there is none.
+            authorization: The ``Authorization`` header's value, empty without the header.
 
         Raises:
-            NoLoginError: If it names no user in one of the two ways.
-            InvalidLoginError: If the key or token does not hold.
-            ProviderError: If only the provider could tell, and it cannot be reached.
+            NoLoginError: If it is neither ``Bearer`` nor ``Basic``, or has no credentials.
+            InvalidLoginError: If the key or token is not valid.
+            ProviderError: If the provider is needed to check a token, and cannot be reached.
         """
         scheme, _, credentials = authorization.partition(" ")
         credentials = credentials.strip()
@@ -67,11 +67,11 @@ class Authenticator:
         raise InvalidLoginError("there is no such API key")
 
     async def token_for(self, username: str, password: str) -> Token:
-        """What a client sends as ``Bearer`` from now on: for an API key's name and the key, the key itself.
+        """Return the token that a client is to send as ``Bearer``; for an API key's name and the key, the key itself.
 
         Raises:
             InvalidLoginError: If there is no such user, or the password is wrong.
-            ProviderError: If only the provider could tell, and it cannot be reached.
+            ProviderError: If the provider is needed to check the password, and cannot be reached.
         """
         if self._keys is not None and self._keys.find(password) is not None:
             _user(self._key_of(password, username))
@@ -83,21 +83,21 @@ class Authenticator:
     def _key_of(self, key: str, name: str) -> ApiKey:
         entry = self._keys.find(key) if self._keys is not None else None
         if entry is None or entry.name != name:
-            raise InvalidLoginError("there is no such API key of that name")
+            raise InvalidLoginError("there is no such API key with this name")
         return entry
 
 
 def _decode_basic(credentials: str) -> tuple[str, str]:
-    """User name and password, as of RFC 7617."""
+    """Return user name and password from ``Basic`` credentials (RFC 7617)."""
     try:
         name, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
     except ValueError:
-        raise InvalidLoginError("the login is no user name and password in base64") from None
+        raise InvalidLoginError("the login is not a user name and password in base64") from None
     return name, password
 
 
 def _user(key: ApiKey) -> User:
-    """The user that a key stands for; ``key:`` before its name keeps it apart from the provider's users.
+    """Return the user of a key; the prefix ``key:`` distinguishes the name from those of the provider's users.
 
     Raises:
         InvalidLoginError: If the key has expired.

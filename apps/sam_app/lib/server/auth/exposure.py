@@ -1,4 +1,4 @@
-"""Warns when a server without a login can be reached from other machines."""
+"""Warning at start if a server without a login can be reached from other machines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-_START_SERVER_DEFAULT = "0.0.0.0"
+_DEFAULT_HOST = "0.0.0.0"
 
 
 def warn_if_exposed(command: Sequence[str]) -> None:
-    """Log a warning unless the server listens on this machine alone.
+    """Log a warning unless the server can be reached only from this machine.
 
     Args:
-        command: The command line of ``monailabel start_server``. It is the one place that says where the server
-            listens, which is everywhere unless it is told otherwise; the ASGI app is not told.
+        command: The command line of ``monailabel start_server``. Only there the listening address is known (by default
+            all addresses); the ASGI app does not get it.
     """
     host = listening_host(command)
     if not is_loopback(host):
@@ -29,15 +29,15 @@ def warn_if_exposed(command: Sequence[str]) -> None:
 
 
 def listening_host(command: Sequence[str]) -> str:
-    """The address that the command line tells the server to listen on."""
+    """Return the address on which the server listens according to its command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-i", "--host", default=_START_SERVER_DEFAULT)
+    parser.add_argument("-i", "--host", default=_DEFAULT_HOST)
     host: str = parser.parse_known_args(list(command))[0].host
     return host
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
+    """Return whether an address can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,9 +1,10 @@
-"""Lets nobody in without a login, but to the few paths that hold no data.
+"""Middleware that requires a login for all paths except a few without data.
 
-MONAI Label's own guard is a dependency of its routes. It comes too late (FastAPI has read the whole body by then, an
-upload of any size), and whatever lacks it is open: mounted folders, ``/reload``. So this middleware stands before all
-routes, and everything that is not named here is closed. Which role a route asks for is its own dependency's matter,
-which finds here who the user is; it is asked before the first byte of a body is read. What is open takes small bodies.
+MONAI Label's own check is a dependency of its routes. It runs too late (FastAPI has read the whole body by then, an
+upload of any size), and routes without it are open: mounted folders, ``/reload``. So this middleware runs before all
+routes, and every path that is not listed here is closed. The role that a route requires is still checked by the route's
+dependency, with the user found here; this middleware calls it before the first byte of a body is read. Open paths
+accept only small bodies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from monailabel.endpoints.user.auth import RBAC, User
-from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
+from starlette._utils import get_route_path  # the path that the router matches; there is no public function
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,45 +34,45 @@ OPEN_PATHS = frozenset(
         *("/auth/", "/auth", "/auth/token"),
     }
 )
-"""The server's state, the documentation, the page and the login, and what redirects to them."""
+"""Open paths: the server's state, the documentation, the page and the login, and redirects to them."""
 OPEN_FOLDERS = ("/sam/docs-assets/", "/sam/page/")
-"""Scripts and pictures of the documentation and the page."""
-_OPEN_BYTES, _OPEN_SECONDS = 1 << 16, 20.0
-"""Of a body that comes without a login, as a user name and a password do."""
+"""Open folders: scripts and pictures of the documentation and the page."""
+_MAX_OPEN_BYTES, _MAX_OPEN_SECONDS = 1 << 16, 20.0
+"""Limits of a body that is sent without a login, such as a user name and a password."""
 
 
 def is_open(path: str) -> bool:
-    """Whether a path of the server needs no login."""
+    """Return whether a path of the server needs no login."""
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 class Gate:
-    """ASGI middleware that answers 401 unless the request is a known user's, who is then in ``request.state.user``.
+    """ASGI middleware that responds 401 unless the user of a request is known, and sets ``request.state.user``.
 
-    The header ``Authorization`` goes no further than this, so that no route can pass it on or write it down.
+    It removes the header ``Authorization``, so that no route can pass it on or log it.
 
     Args:
-        app: What is behind it.
-        authenticator: Tells users.
-        pages: Tells which web pages may use a login that the browser remembers: with others, any page that a user has
-            open could act in their name.
+        app: The ASGI app to protect.
+        authenticator: Identifies users.
+        pages: Decides which web pages may use a login that the browser remembers: without this check, any page that a
+            user has open could act in the user's name.
     """
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, pages: Pages) -> None:
         self._app = app
-        self._open = BodyLimit(app, max_bytes=_OPEN_BYTES, max_seconds=_OPEN_SECONDS)
+        self._open = BodyLimit(app, max_bytes=_MAX_OPEN_BYTES, max_seconds=_MAX_OPEN_SECONDS)
         self._authenticator = authenticator
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it."""
+        """Pass the request on, or refuse it."""
         if scope["type"] == "lifespan" or is_open(get_route_path(scope)):
             await self._open(scope, receive, send)
             return
         headers = Headers(scope=scope)
         try:
             user = await self._authenticator.user_of(headers.get("authorization", ""))
-            if headers["authorization"].lower().startswith("basic "):  # browsers add one to any page's requests
+            if headers["authorization"].lower().startswith("basic "):  # browsers add it to requests of any page
                 self._pages.check_page(headers, with_login=True)
         except AuthError as error:
             await refuse(error, scope, self._authenticator.challenges)(scope, receive, send)
@@ -79,13 +80,13 @@ class Gate:
         note(user=user.username)
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
         scope.setdefault("state", {})["user"] = user
-        await self._app(scope, _RolesFirst(scope, receive, user), send)
+        await self._app(scope, _RoleCheckingReceive(scope, receive, user), send)
 
 
-class _RolesFirst:
-    """``receive`` of a request that asks for the roles of its route before anything is read.
+class _RoleCheckingReceive:
+    """``receive`` of a request that checks the roles required by its route before it reads anything.
 
-    FastAPI asks for them, as for all dependencies, when it has the whole body.
+    FastAPI checks them, like all dependencies, only after it has read the whole body.
     """
 
     def __init__(self, scope: Scope, receive: Receive, user: User) -> None:
@@ -104,7 +105,7 @@ class _RolesFirst:
 
 
 def _roles(dependant: Dependant) -> Iterator[RBAC]:
-    """What a route's function asks of its user."""
+    """Yield the role checks among the dependencies of a route."""
     for inner in dependant.dependencies:
         if isinstance(inner.call, RBAC):
             yield inner.call
@@ -112,6 +113,6 @@ def _roles(dependant: Dependant) -> Iterator[RBAC]:
 
 
 def user_of_request(request: Request) -> User:
-    """The user whom :class:`Gate` let in; what MONAI Label's ``get_current_user`` answers while it stands."""
+    """Return the user found by :class:`Gate`; replaces MONAI Label's ``get_current_user`` while a login is needed."""
     user: User = request.state.user
     return user

@@ -1,7 +1,7 @@
-"""The file of the API keys, and the keys that hold at this moment.
+"""The file of the API keys, and the keys that are valid at present.
 
-The file is JSON: ``{"keys": [{"name": …, "roles": […], "created": …, "expires": …, "sha256": …}]}``. It must belong to
-its owner alone, is only ever replaced as a whole, and a key that is taken out of it ends with the next request.
+The file is JSON: ``{"keys": [{"name": …, "roles": […], "created": …, "expires": …, "sha256": …}]}``. Only its owner may
+have access to it, it is replaced atomically, and a key that is removed from it is refused from the next request on.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 class KeyFile:
-    """Reads and changes the file. Safe for several processes."""
+    """Reader and writer of the file. Safe for use by several processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     def read(self) -> tuple[ApiKey, ...]:
-        """The keys, in the file's order.
+        """Return the keys, in the file's order.
 
         Raises:
-            KeyFileError: If the file is not there, is not its owner's alone, or holds something else.
+            KeyFileError: If the file does not exist, others than its owner have access, or its content is not valid.
         """
         try:
             with self.path.open(encoding="utf-8") as file:
@@ -49,17 +49,17 @@ class KeyFile:
         except KeyFileError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise KeyFileError(f"{self.path} is no file of API keys as scripts/keys writes it") from None
+            raise KeyFileError(f"{self.path} is not a file of API keys as written by scripts/keys") from None
         names = [key.name for key in keys]
         if len(set(names)) < len(names):
             raise KeyFileError(f"{self.path} names a key twice")
         return keys
 
     def add(self, key: ApiKey) -> None:
-        """Put one more key in; makes the file if it is not there.
+        """Add a key; creates the file if need be.
 
         Raises:
-            KeyFileError: If there is one of that name, or the file cannot be read or written.
+            KeyFileError: If there is a key with this name, or the file cannot be read or written.
         """
         with self._changing() as keys:
             if any(known.name == key.name for known in keys):
@@ -67,10 +67,10 @@ class KeyFile:
             keys.append(key)
 
     def remove(self, name: str) -> None:
-        """Take a key out.
+        """Remove a key.
 
         Raises:
-            KeyFileError: If there is none of that name, or the file cannot be read or written.
+            KeyFileError: If there is no key with this name, or the file cannot be read or written.
         """
         with self._changing() as keys:
             left = [key for key in keys if key.name != name]
@@ -80,7 +80,7 @@ class KeyFile:
 
     @contextmanager
     def _changing(self) -> Iterator[list[ApiKey]]:
-        """The keys to change; they are written at the end, unless something is raised."""
+        """Yield the list of keys to change; it is written at the end of the block, unless the block raises."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.parent):
@@ -100,13 +100,13 @@ class KeyFile:
 
 
 class KeyRing:
-    """The keys that hold now: the file is read again whenever it has changed.
+    """The keys that are valid at present: the file is read again whenever it has changed.
 
-    A file that can no longer be read leaves no key valid, until it is right again. Used on the event loop alone, so it
-    has no lock; an unchanged file costs one ``stat``.
+    While the file cannot be read, no key is valid. Has no lock, because it is used only on the event loop; an unchanged
+    file costs one ``stat``.
 
     Raises:
-        KeyFileError: If the file cannot be used to begin with.
+        KeyFileError: If the file cannot be used at the start.
     """
 
     def __init__(self, file: KeyFile) -> None:
@@ -115,9 +115,9 @@ class KeyRing:
         self._keys = file.read()
 
     def find(self, key: str) -> ApiKey | None:
-        """The entry of a key, also if it has expired; None if there is none.
+        """Return the entry of a key, even if it has expired; None if there is no such key.
 
-        Every entry is compared, each in constant time, so that the time taken says nothing about which one it is.
+        Every entry is compared, each in constant time, so that the time taken does not reveal which one matches.
         """
         self._refresh()
         sought = digest(key)
@@ -132,12 +132,12 @@ class KeyRing:
         try:
             self._keys = self._file.read()
         except KeyFileError as error:
-            logger.error("No API key holds until this is mended: %s", error)
+            logger.error("No API key is accepted until this is fixed: %s", error)
         else:
             logger.info("API keys: %s", ", ".join(key.name for key in self._keys) or "none")
 
     def _stamp_now(self) -> tuple[int, ...] | None:
-        """What changes with the file's content, place or mode; None if there is no file."""
+        """Return values that change with the file's content, location or mode; None if there is no file."""
         try:
             status = self._file.path.stat()
         except OSError:

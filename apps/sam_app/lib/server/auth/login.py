@@ -1,7 +1,7 @@
-"""``/auth``: the login that 3D Slicer's module and MONAI Label's client use, in front of MONAI Label's own.
+"""``/auth``: the login routes for 3D Slicer's module and MONAI Label's client, in place of MONAI Label's own.
 
-Upstream has these routes only when OpenID Connect is on, asks the provider on the event loop and answers a wrong
-password with a 500. Here an API key's name and the key log in as well.
+Upstream has these routes only with OpenID Connect, blocks the event loop during requests to the provider and returns
+500 for a wrong password. Here an API key's name and the key are accepted as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ router = APIRouter(tags=["Auth"])
 
 @router.get("/auth/", summary="Whether a login is needed")
 async def auth_enabled(request: Request) -> dict[str, Any]:
-    """As MONAI Label answers it; its clients read ``enabled``. Without OpenID Connect the other two are null."""
+    """Return whether a login is needed (``enabled``) as MONAI Label does; without OpenID Connect the rest is null."""
     with_oidc = request.app.state.authenticator.has_oidc
     return {
         "enabled": settings.MONAI_LABEL_AUTH_ENABLE,
@@ -40,9 +40,9 @@ async def auth_enabled(request: Request) -> dict[str, Any]:
     responses={status: {"model": ErrorDetail} for status in (401, 503)},
 )
 async def access_token(request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token | JSONResponse:
-    """What to send as `Authorization: Bearer` from now on, for a user name and a password.
+    """Return the token to send as `Authorization: Bearer`, for a user name and a password.
 
-    With an API key the user name is its name and the password the key.
+    For an API key the user name is the key's name and the password is the key.
     """
     authenticator: Authenticator = request.app.state.authenticator
     try:
@@ -53,5 +53,5 @@ async def access_token(request: Request, form: Annotated[OAuth2PasswordRequestFo
 
 @router.get("/auth/token/valid", summary="Who is logged in")
 async def valid_token(user: Annotated[User, Depends(get_current_user)]) -> User:
-    """The user whose key or token it is."""
+    """Return the user to whom the key or token belongs."""
     return user

@@ -1,4 +1,4 @@
-"""Why a login is refused. The messages are made for clients; none quotes a key or a token."""
+"""Errors for requests that are refused. Their messages can be shown to clients; none quotes a key or a token."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import ClassVar
 
 
 class AuthError(Exception):
-    """A request is not let through."""
+    """A request is refused."""
 
     status: ClassVar[int] = 401
 
 
 class NoLoginError(AuthError):
-    """The request names no user."""
+    """The request has no login."""
 
 
 class InvalidLoginError(AuthError):
-    """The key, token or password is not one that holds."""
+    """The key, token or password is not valid."""
 
 
 class ForeignPageError(AuthError):
-    """A browser sent the request of a page that may not use this server, or its user's login along with it."""
+    """A browser sent the request for a web page that may not use this server, or not with the user's login."""
 
     status = 403
 
 
 class ForeignHostError(AuthError):
-    """The request asks for a server of another name."""
+    """The request's ``Host`` is not a name of this server."""
 
     status = 421
 
 
 class ProviderError(AuthError):
-    """The OpenID Connect provider, which alone can tell, does not answer as it should."""
+    """The OpenID Connect provider, which is needed to check the login, does not respond as expected."""
 
     status = 503

@@ -1,16 +1,16 @@
-"""OpenID Connect: whose token it is. Mends the check of MONAI Label 0.8.5, which refuses every token.
+"""Check of OpenID Connect tokens. Fixes the check of MONAI Label 0.8.5, which refuses every token.
 
 Its ``jwt.decode`` names no algorithms, which PyJWT has required since 2.0; it checks neither issuer nor audience; it
-keeps the realm's key for ever; a provider that is away or a wrong password ends in a 500 with a stack trace.
+never updates the realm's key; an unreachable provider or a wrong password ends in a 500 with a stack trace.
 
 Here a token must be signed with RS256, Keycloak's default, by a key that the provider publishes, name the provider as
-issuer, not have expired, and be meant for this server: its client id (``MONAI_LABEL_AUTH_CLIENT_ID``) is either among
-the audiences (``aud``) or the party that the token was issued to (``azp``). Keycloak writes the client that logged in
-into ``azp``, and into ``aud`` only with an audience mapper; else ``aud`` is ``account``.
+issuer, not have expired, and be issued for this server: this server's client id (``MONAI_LABEL_AUTH_CLIENT_ID``) is
+either among the audiences (``aud``) or the party that the token was issued to (``azp``). Keycloak writes the client
+that logged in into ``azp``, and into ``aud`` only with an audience mapper; else ``aud`` is ``account``.
 
 The provider's addresses come from its discovery document and its keys from its key set, as OpenID Connect Discovery 1.0
-says, so that tokens signed before a rotation of keys hold on. Nothing is fetched before the first token comes that
-could be one.
+says, so that tokens signed before a rotation of keys stay valid. Nothing is fetched before the first plausible token
+arrives.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ logger = logging.getLogger(__name__)
 
 ALGORITHM = "RS256"
 _KEYS_LIFETIME_S = 300.0
-"""Older keys are fetched anew, so that a key which the provider withdrew does not hold for ever."""
-_PAUSE_S = 5.0
-"""At least this long between two fetches, whatever keys the tokens name and however often one fails."""
+"""Older keys are fetched again, so that a key which the provider has withdrawn becomes invalid."""
+_MIN_FETCH_INTERVAL_S = 5.0
+"""Shortest time between two fetches, even if tokens name unknown keys or a fetch fails."""
 _LEEWAY_S = 10.0
-"""How much the two clocks may differ."""
+"""Allowed difference between the provider's clock and this server's."""
 
 
 @dataclass(frozen=True)
 class _Provider:
-    """What the provider published, and when it was fetched (monotonic seconds)."""
+    """Addresses and keys published by the provider, and the time of fetching them (monotonic seconds)."""
 
     issuer: str
     token_endpoint: str
@@ -56,14 +56,14 @@ class _Provider:
 
 
 class OidcVerifier:
-    """Tells users by their tokens, and gets tokens for their passwords.
+    """Identifies users by their tokens, and gets tokens for their passwords.
 
-    Used on the event loop; its lock is held while the provider is asked, so that it is asked once.
+    Used on the event loop; its lock is held during a fetch from the provider, so that concurrent requests share one.
 
     Args:
         realm_uri: The provider's issuer address, for Keycloak ``https://HOST/realms/REALM``.
-        client_id: What the tokens must be meant for.
-        timeout: Of a request to the provider, in seconds.
+        client_id: The client id for which tokens must be issued.
+        timeout: Time limit of a request to the provider, in seconds.
     """
 
     def __init__(self, realm_uri: str, client_id: str, timeout: float) -> None:
@@ -75,11 +75,11 @@ class OidcVerifier:
         self._next_fetch = 0.0
 
     async def user_of(self, token: str) -> User:
-        """The user that the token was issued to.
+        """Return the user to whom a token was issued.
 
         Raises:
             InvalidLoginError: If it is not a valid token for this server.
-            ProviderError: If the provider's keys are needed and cannot be had.
+            ProviderError: If the provider's keys are needed and cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -105,11 +105,11 @@ class OidcVerifier:
             raise InvalidLoginError(f"the token is not valid: {error}") from None
 
     async def token_for(self, username: str, password: str) -> Token:
-        """A token for a user name and a password (OAuth 2.0 resource owner password credentials).
+        """Get a token for a user name and a password (OAuth 2.0 resource owner password credentials).
 
         Raises:
             InvalidLoginError: If the provider refuses them.
-            ProviderError: If it does not answer as it should.
+            ProviderError: If it does not respond as expected.
         """
         provider = await self._current()
         form = {"client_id": self._client_id, "username": username, "password": password, "grant_type": "password"}
@@ -129,18 +129,18 @@ class OidcVerifier:
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
         if self._client_id not in audiences and claims.get("azp") != self._client_id:
-            raise jwt.InvalidAudienceError(f"it is not meant for {self._client_id}")
+            raise jwt.InvalidAudienceError(f"it was not issued for {self._client_id}")
 
     async def _current(self, key_id: str | None = None) -> _Provider:
-        """What the provider publishes; asked again, within bounds, when it is old or lacks that key.
+        """Return the provider's addresses and keys; fetch them again, at a limited rate, if old or without this key.
 
         Raises:
-            ProviderError: If nothing is known that is not too old.
+            ProviderError: If they cannot be fetched, and those known are too old.
         """
         async with self._lock:
             known = self._provider
-            is_wanting = known is None or known.is_stale or (key_id is not None and key_id not in known.keys)
-            if is_wanting and time.monotonic() >= self._next_fetch:
+            needs_fetch = known is None or known.is_stale or (key_id is not None and key_id not in known.keys)
+            if needs_fetch and time.monotonic() >= self._next_fetch:
                 try:
                     self._provider = await self._fetch()
                 except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
@@ -148,9 +148,9 @@ class OidcVerifier:
                     if known is None or known.is_stale:
                         raise failure from None
                 finally:
-                    self._next_fetch = time.monotonic() + _PAUSE_S
+                    self._next_fetch = time.monotonic() + _MIN_FETCH_INTERVAL_S
             if self._provider is None or self._provider.is_stale:
-                raise _unavailable("it was asked a moment ago")
+                raise _unavailable("the last fetch failed a moment ago")
             return self._provider
 
     async def _fetch(self) -> _Provider:
@@ -175,10 +175,10 @@ def _unavailable(reason: object) -> ProviderError:
 
 
 def _user(claims: dict[str, Any]) -> User:
-    """The user whom the claims name, by MONAI Label's settings of which claim is what.
+    """Return the user named by a token's claims; MONAI Label's settings say which claims to use.
 
     Raises:
-        jwt.InvalidTokenError: If they name none, or one that could be taken for an API key's.
+        jwt.InvalidTokenError: If they name no user, or one that could be mistaken for an API key's.
     """
     path = settings.MONAI_LABEL_AUTH_TOKEN_ROLES.split("#")
     try:

@@ -1,14 +1,14 @@
-"""Other people's web pages cannot use this server through the browser of one of its users.
+"""Protection against foreign web pages that use this server through the browser of one of its users.
 
-Two ways lead there, with or without a login:
+Two attacks are possible, with or without a login:
 
-- DNS rebinding: a page's own name is made to mean this server's address, so that the browser takes what comes from here
-  for the page's own. It still sends that name as ``Host``. A name must therefore be known here; an address cannot be
-  rebound, and any will do.
-- Cross-site requests: a browser sends a form, or a simple ``fetch``, to any server, and does not let the page read the
-  answer; by then the work is done. It says where the page came from, in ``Sec-Fetch-Site`` and ``Origin``, which no
-  page can change. What changes something must therefore come from a page of this server or of an allowed origin.
-  Programs that are no browsers send neither, and are not held up.
+- DNS rebinding: the host name of a page is made to resolve to this server's address, so that the browser treats this
+  server as the page's own. It still sends that name as ``Host``. Therefore a name in ``Host`` must be known here; an
+  address cannot be rebound, so any address is accepted.
+- Cross-site requests: a browser sends a form, or a simple ``fetch``, to any server. It does not let the page read the
+  response, but by then the work is done. It describes the page's origin in ``Sec-Fetch-Site`` and ``Origin``, which a
+  page cannot change. Therefore a request that changes something must come from a page of this server or of an allowed
+  origin. Programs that are not browsers send neither header, and are let through.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lib.server.auth.login_errors import AuthError, ForeignHostError, ForeignPag
 from lib.server.auth.refusal import refuse
 
 ANY = "*"
-_UNCHANGING = ("GET", "HEAD", "OPTIONS")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]@]+))(?::\d*)?")
 _PORTS = {"http": "80", "https": "443"}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
 def own_names(hosts: Sequence[str], command: Sequence[str]) -> frozenset[str]:
-    """The names under which this server may be asked for, in lower case; with ``*`` among them any.
+    """Return the host names that are accepted for this server, in lower case; ``*`` accepts any.
 
     Args:
-        hosts: Those that the operator gave.
-        command: The command line of ``monailabel start_server``: what it listens on can be a name.
+        hosts: Names set by the operator.
+        command: The command line of ``monailabel start_server``: the listening address in it can be a name.
     """
     machine = socket.gethostname().partition(".")[0]
     names = ("localhost", machine, f"{machine}.local", socket.gethostname(), listening_host(command), *hosts)
@@ -46,11 +46,11 @@ def own_names(hosts: Sequence[str], command: Sequence[str]) -> frozenset[str]:
 
 
 class Pages:
-    """Tells requests of this server's own and of allowed pages from those of others.
+    """Checks whether a request comes from a page of this server or an allowed page.
 
     Args:
-        names: As of :func:`own_names`.
-        origins: Of other servers' pages that may use this one; ``*`` stands for all, but not with a login that the
+        names: The result of :func:`own_names`.
+        origins: Origins of other servers' pages that may use this one; ``*`` allows all, but not with a login that the
             browser adds by itself.
     """
 
@@ -59,29 +59,29 @@ class Pages:
         self._origins = origins
 
     def check_host(self, headers: Headers) -> None:
-        """Let a request pass that asks for this server.
+        """Raise if a request was not sent to one of this server's names or to an address.
 
         Raises:
-            ForeignHostError: If its ``Host`` is a name that is not known.
+            ForeignHostError: If its ``Host`` is an unknown name.
         """
         name = _name(headers.get("host", ""))
         if not name or ANY in self._names or name in self._names or _is_address(name):
             return
         shown = name if _PLAIN_NAME.fullmatch(name) else "NAME"
         raise ForeignHostError(
-            f"this server is not known by the name it was asked for: use its address, localhost or this machine's "
+            f"this server does not accept the host name in the request: use its address, localhost or this machine's "
             f"name; or start it with --conf hosts {shown}"
         )
 
     def check_page(self, headers: Headers, *, with_login: bool = False) -> None:
-        """Let a request pass that a page of another origin did not send, unless it may.
+        """Raise if a request was sent by a page of another origin that is not allowed.
 
         Args:
-            headers: Of the request.
+            headers: The request's headers.
             with_login: Whether the browser has added a login that it remembers.
 
         Raises:
-            ForeignPageError: If a page did that may not use this server.
+            ForeignPageError: If the page may not use this server.
         """
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site in ("same-origin", "none") or (site is None and origin is None):
@@ -90,19 +90,20 @@ class Pages:
             return
         if ANY in self._origins and not with_login:
             return
-        if site is None and origin is not None and _is_of(origin, headers.get("host", "")):
+        if site is None and origin is not None and _is_origin_of_host(origin, headers.get("host", "")):
             return
         raise ForeignPageError(
-            "a page of another origin sent this request, and may not: --conf cors_origins ORIGIN,ORIGIN lets pages in"
+            "a web page of another origin sent this request, which is not allowed: start the server with --conf "
+            "cors_origins ORIGIN,ORIGIN to allow origins"
         )
 
 
 class PageCheck:
-    """Pure ASGI middleware: 421 for a request by a foreign name, 403 for a foreign page's that would change something.
+    """ASGI middleware: 421 for a request to an unknown host name, 403 for an unsafe method used by a foreign page.
 
     Args:
-        app: What is behind it.
-        pages: Tells them.
+        app: The ASGI app to protect.
+        pages: Checks the requests.
     """
 
     def __init__(self, app: ASGIApp, pages: Pages) -> None:
@@ -110,12 +111,12 @@ class PageCheck:
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it without reading its body."""
+        """Pass the request on, or refuse it without reading its body."""
         if scope["type"] != "lifespan":
             try:
                 headers = Headers(scope=scope)
                 self._pages.check_host(headers)
-                if scope.get("method") not in _UNCHANGING:  # a WebSocket has none, and can change anything
+                if scope.get("method") not in _SAFE_METHODS:  # a WebSocket has no method, and can change anything
                     self._pages.check_page(headers)
             except AuthError as error:
                 await refuse(error, scope)(scope, receive, send)
@@ -124,7 +125,7 @@ class PageCheck:
 
 
 def _name(host: str) -> str:
-    """The name or address in a ``Host`` header without its port; a header of another form as it is."""
+    """Return the name or address in a ``Host`` header without its port; a malformed header unchanged."""
     parts = _HOST.fullmatch(host)
     return (parts[1] or parts[2] if parts else host).lower().removesuffix(".")
 
@@ -137,8 +138,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_of(origin: str, host: str) -> bool:
-    """Whether an origin is the server that was asked for; browsers leave out a scheme's own port, proxies may not."""
+def _is_origin_of_host(origin: str, host: str) -> bool:
+    """Return whether an origin is the server in ``Host``; browsers omit a scheme's default port, proxies may not."""
     try:
         parts = urlsplit(origin)
     except ValueError:

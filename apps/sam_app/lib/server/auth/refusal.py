@@ -1,4 +1,4 @@
-"""The answer to a request that is not let through."""
+"""The response to a request that is refused."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 def refuse(error: AuthError, scope: Scope, challenges: Collection[str] = ()) -> JSONResponse:
-    """Log that a request is not let through, and make the answer to it.
+    """Log that a request is refused, and return the response to it.
 
     Args:
-        error: Why.
-        scope: The request's.
-        challenges: What a 401 offers in ``WWW-Authenticate``.
+        error: The reason.
+        scope: The request's ASGI scope.
+        challenges: Values of ``WWW-Authenticate`` if the status is 401.
     """
     client = scope["client"][0] if scope.get("client") else "an unknown address"
     logger.warning("Refused a request from %s: %s", client, error)

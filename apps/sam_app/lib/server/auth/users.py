@@ -1,6 +1,6 @@
-"""The user of a request, and what of others' work they may see.
+"""The user of a request, and the rights of users.
 
-The roles are MONAI Label's own, and as there none includes another: a route asks for one role by name, and an
+The roles are those of MONAI Label, and as there no role includes another: a route requires one role by name, and an
 administrator who also wants to segment needs the role of a user as well.
 """
 
@@ -15,33 +15,33 @@ from monailabel.endpoints.user.auth import RBAC, User
 _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 
 CurrentUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-"""The parameter type of a route for users. While there is no login it is MONAI Label's default user."""
+"""The parameter type of a route that requires the role of a user. Without a login it is MONAI Label's default user."""
 
 
 async def check_may_label(user: User) -> None:
-    """Let a user pass who may store labels, as ``PUT /datastore/label`` asks for it.
+    """Raise unless a user has the role to store labels, which ``PUT /datastore/label`` requires.
 
     Raises:
-        HTTPException: 403 if they lack the role.
+        HTTPException: 403 if the user lacks the role.
     """
     await _ANNOTATOR(user)
 
 
 def sharer(username: str) -> str:
-    """Whose share of what is bounded a request takes: nobody's (empty) while there is no login and all are one user.
+    """Return the user whose share of limited resources a request takes; empty without a login, when all are one user.
 
     Args:
-        username: Of who asks.
+        username: The user of the request.
     """
     return username if settings.MONAI_LABEL_AUTH_ENABLE else ""
 
 
 def may_see(user: User, owner: str) -> bool:
-    """Whether a user may see what someone made: all of it while there is no login, and as an administrator.
+    """Return whether a user may see an owner's results: without a login and as an administrator always.
 
     Args:
-        user: Who asks.
-        owner: ``username`` of who made it.
+        user: The user of the request.
+        owner: ``username`` of the user who made the results.
     """
     if not settings.MONAI_LABEL_AUTH_ENABLE or settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles:
         return True
