@@ -102,7 +102,7 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
 def test_damaged_content_raises_nothing_but_image_errors(
     tmp_path: Path, sample: Callable[[str], Path], name: str
 ) -> None:
-    """A file truncated or changed anywhere is read, or refused with this package's messages, without path or content."""
+    """A file truncated or changed anywhere is read, or refused by this package's errors, without path or content."""
     if name == "NIfTI":
         content = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)).to_bytes()
     elif name == "NRRD":

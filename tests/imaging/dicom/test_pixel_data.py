@@ -124,7 +124,7 @@ def test_palette_colour(make_ct, save, bits: int) -> None:
         attributes[f"{name}PaletteColorLookupTableDescriptor"] = [3, 5, bits]
         data = values.astype(kind).tobytes()
         attributes[f"{name}PaletteColorLookupTableData"] = data + b"\x00" * (len(data) % 2)
-    stored = np.array([[5, 6, 7, 0, 99, 6]], dtype=np.uint8)  # 5 is the first entry; lower and higher values are clipped
+    stored = np.array([[5, 6, 7, 0, 99, 6]], dtype=np.uint8)  # 5 is the first entry; values outside are clipped
     frames = read_image(save(make_ct(stored, **attributes))).frames
     expected = [[0, 30, 255], [10, 40, 70], [20, 50, 80], [0, 30, 255], [20, 50, 80], [10, 40, 70]]
     np.testing.assert_array_equal(frames[0, 0], expected)
