@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def running_server(
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
         **(variables or {}),
         "PYTHONPATH": str(hooks),
+        "PYTHONFAULTHANDLER": "1",
     }
     log = folder / "server.log"
     names = {"results": "results", "audit_log": "audit.jsonl", "embeddings": "embeddings"}
@@ -154,4 +156,7 @@ def _wait_until_healthy(server: Server, path: str, seconds: float = 120) -> None
         except requests.ConnectionError:
             pass
         time.sleep(0.2)
-    pytest.fail("the server did not become healthy:\n" + server.log.read_text(errors="replace")[-4000:])
+    else:
+        server.process.send_signal(signal.SIGABRT)  # the log then says where each thread was
+        server.process.wait(10)
+    pytest.fail("the server did not become healthy:\n" + server.log.read_text(errors="replace")[-9000:])
