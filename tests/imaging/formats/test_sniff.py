@@ -47,7 +47,7 @@ def test_readable_formats(head: bytes, expected: str) -> None:
         ),
         (b'<?xml version="1.0"?><!-- by hand --><svg>', "SVG image"),
         (b"<?xml version='1.0'?><a/>", "XML document"),
-        (b"\xff\xd8\xff\xf7....", "JPEG-LS image, which is read in DICOM only"),
+        (b"\xff\xd8\xff\xf7....", "JPEG-LS image, which is supported in DICOM only"),
         (b"P5 3 2 255\n\x00\x01", "Netpbm image"),
         (bytes(257) + b"ustar", "tar archive; unpack it and send its images"),
         (gzip.compress(bytes(128) + b"DICM"), "gzip file with DICOM file (unpack it first)"),

@@ -271,6 +271,6 @@ def test_a_tiff_of_too_many_pages_is_refused_without_walking_them_all(tmp_path: 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda self, **_: pytest.fail("decoded"))
     begin = tifffile.TiffPage.__init__
     monkeypatch.setattr(tifffile.TiffPage, "__init__", lambda *a, **k: (walked.append(1), begin(*a, **k))[1])
-    with pytest.raises(ImageTooLargeError, match="more frames than the 5"):
+    with pytest.raises(ImageTooLargeError, match="more frames than the limit of 5"):
         read_image(tmp_path / "a", max_frames=5)
     assert 0 < len(walked) < 20

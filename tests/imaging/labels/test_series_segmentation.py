@@ -109,7 +109,7 @@ def test_without_a_place_one_slice_can_be_segmented_and_no_more(series):
     [
         ("FrameOfReferenceUID", "1.2.3.99", "differ in FrameOfReferenceUID"),
         ("SeriesInstanceUID", "1.2.3.99", "differ in SeriesInstanceUID"),
-        ("SOPInstanceUID", "", "states no SOP class"),
+        ("SOPInstanceUID", "", "does not state its SOP class"),
         ("ImagePositionPatient", [-10.0, 20.0, 2.0], "same place"),
         ("ImageOrientationPatient", [0, 1, 0, -1, 0, 0], "not parallel"),
     ],

@@ -60,7 +60,7 @@ def _read(path: str, limits: SizeLimits) -> MedicalImage:
         file.seek(0)
         if file_format is None:
             readable = ", ".join(READABLE[:-1])
-            raise UnsupportedImageError(f"found: {description}. {readable} and {READABLE[-1]} images are read")
+            raise UnsupportedImageError(f"found: {description}. Supported are {readable} and {READABLE[-1]}")
         if file_format == "DICOM":
             return read_dicom_file(file, limits=limits)
         if file_format == "NIfTI":

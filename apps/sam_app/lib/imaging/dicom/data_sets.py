@@ -142,7 +142,7 @@ def _check_native(dataset: Dataset) -> None:
     """Refuse compressed pixels, which have no defined length (PS3.5 A.4), in a file without a transfer syntax."""
     if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
         raise UnsupportedImageError(
-            "the DICOM file does not state its transfer syntax (0002,0010), by which its compressed pixels are read"
+            "the DICOM file does not state its transfer syntax (0002,0010), needed for its compressed pixels"
         )
 
 

@@ -79,7 +79,7 @@ def why_no_series(headers: Sequence[Dataset]) -> str:
     for keyword in ("PatientID", "StudyInstanceUID"):
         values = [str(value_of(header, keyword)) for header in headers]
         if len(set(values)) > 1:
-            found = f"they have {_counted(values)} of {_name(keyword)}; send those of one"
+            found = f"they have {_counted(values)} of {_name(keyword)}; send those with one value"
             return f"the {len(headers)} images are not one volume: {found}"
     return ""
 
@@ -105,7 +105,7 @@ def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") ->
             return f"{where} {sum(is_valid)} of them have a valid {_name(keyword)}; send those with or those without it"
     if not any(valid["ImageOrientationPatient"]) and len({tuple(place) for place in places if place is not None}) > 1:
         direction = _name("ImageOrientationPatient")
-        return f"{where} they state different places, but no valid {direction}, two directions at a right angle"
+        return f"{where} they state different places, but no valid {direction} (two perpendicular directions)"
     return ""
 
 
@@ -136,20 +136,20 @@ def _different(frames: Sequence[PlacedFrame]) -> str:
     """Return a message if frames of reference, directions or spacings differ, or some frames are localizers."""
     systems = [str(value_of(frame.header, "FrameOfReferenceUID")) for frame in frames]
     if len(set(systems)) > 1:
-        return f"they have {_counted(systems)} of {_name('FrameOfReferenceUID')}; send those of one"
+        return f"they have {_counted(systems)} of {_name('FrameOfReferenceUID')}; send those with one value"
     axes = np.array([[frame.plane.row_direction, frame.plane.column_direction] for frame in frames])
     directions = _group_ids(axes.reshape(len(frames), 6), _DIRECTION_TOLERANCE)
     if len(set(directions)) > 1:
         return (
             f"they lie in different directions, {_counted(directions)} of {_name('ImageOrientationPatient')}, as a "
-            "localizer among slices does; send those of one direction"
+            "localizer among slices does; send those with one direction"
         )
     spacings = _group_ids(np.log([(f.plane.row_spacing, f.plane.column_spacing) for f in frames]), _SPACING_TOLERANCE)
     if len(set(spacings)) > 1:
-        return f"they have {_counted(spacings)} of {_name('PixelSpacing')}; send those of one"
+        return f"they have {_counted(spacings)} of {_name('PixelSpacing')}; send those with one value"
     localizers = ["LOCALIZER" in value for value in _values(frames, "ImageType", None)]
     if len(set(localizers)) > 1:
-        return f"{sum(localizers)} of them are localizers by {_name('ImageType')}; send the others alone"
+        return f"{sum(localizers)} of them are localizers by {_name('ImageType')}; send only the others"
     return ""
 
 
@@ -165,11 +165,11 @@ def _same_place(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) -
     for keyword, group in (_CONSTANT_IN_VOLUME | _VARYING_IN_VOLUME).items():
         values = _values(frames, keyword, group)
         if len(set(values)) > 1 and len(set(zip(values, places, strict=True))) == len(frames):
-            return f"{where}, as they have {_counted(values)} of {_name(keyword)}; send those of one"
+            return f"{where}, as they have {_counted(values)} of {_name(keyword)}; send those with one value"
         if len(set(values)) > 1 and keyword in _CONSTANT_IN_VOLUME:
             varying.append(_name(keyword))
     if varying:
-        return f"{where}, as they differ in {' and '.join(varying)}; send those of one value of each"
+        return f"{where}, as they differ in {' and '.join(varying)}; send those with one value of each"
     return f"{where}, and no attribute distinguishes the {what} at the same place; send one for each place"
 
 
@@ -183,7 +183,7 @@ def _interleaved(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) 
             by_value.setdefault(value, []).append(height)
         ranges = sorted((min(some), max(some)) for some in by_value.values())
         if any(later[0] < earlier[1] for earlier, later in pairwise(ranges)):
-            return f"{what} with {_counted(values)} of {_name(keyword)} are interleaved; send those of one"
+            return f"{what} with {_counted(values)} of {_name(keyword)} are interleaved; send those with one value"
     return ""
 
 

@@ -58,7 +58,7 @@ def complete_pixel_attributes(dataset: Dataset) -> None:
         _set(dataset, "PlanarConfiguration", "US", _stated(dataset, "PlanarConfiguration", highest=1) or 0)
     allocated = _stated(dataset, "BitsAllocated", lowest=1) or layout.bits_allocated
     if allocated is None:
-        raise CorruptImageError("the DICOM attribute BitsAllocated is missing, and does not follow from the pixel data")
+        raise CorruptImageError("the DICOM attribute BitsAllocated is missing; it cannot be derived from pixel data")
     stored = _stated(dataset, "BitsStored", lowest=1) or layout.bits_stored or allocated
     stored = min(stored, allocated)
     high_bit = _stated(dataset, "HighBit")

@@ -68,12 +68,12 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
     decoder = FRAME_DECODERS.get(syntax)
     if decoder is None and syntax not in _BY_PYDICOM:
         raise UnsupportedImageError(
-            f"DICOM images compressed as {_name(syntax)} are not read; uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and "
-            "JPEG XL are"
+            f"DICOM images compressed as {_name(syntax)} are not supported; send uncompressed, RLE, JPEG, JPEG-LS, "
+            "JPEG 2000 or JPEG XL"
         )
     photometric = value_of(dataset, "PhotometricInterpretation")
     if photometric not in (*GREY, *COLOUR, PALETTE):
-        raise UnsupportedImageError(f"DICOM images of the Photometric Interpretation {photometric} are not read")
+        raise UnsupportedImageError(f"DICOM images of the Photometric Interpretation {photometric} are not supported")
     samples = integer(dataset, "SamplesPerPixel", default=1)
     if samples != (3 if photometric in COLOUR else 1):
         raise CorruptImageError(f"the DICOM image has {samples} samples per pixel, but is {photometric}")

@@ -104,7 +104,7 @@ def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> 
             claim(_COPIES_OF_VOLUME * len(files) * frame.nbytes)
             volume = np.empty((len(files), *frame.shape), frame.dtype)
         if frame.shape != volume.shape[1:]:
-            raise CorruptImageError("the slices of the DICOM series differ in size or are grey and colour")
+            raise CorruptImageError("the slices of the DICOM series differ in size, or some are grey and some colour")
         common = np.result_type(volume, frame)
         if common != volume.dtype:
             claim(_COPIES_OF_VOLUME * volume.size * common.itemsize)
@@ -221,7 +221,7 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     """Return ``(frames, rows, columns)`` as stated by the header."""
     sop_class = UID(str(value_of(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
     if "Rows" not in dataset and "Columns" not in dataset:
-        what = f"of the kind {sop_class.name}" if sop_class else "that does not state its kind"
+        what = f"of the kind {sop_class.name}" if sop_class else "that does not state its SOP class"
         raise UnsupportedImageError(f"the DICOM object {what} holds no image")
     return (
         integer(dataset, "NumberOfFrames", default=1, minimum=1),

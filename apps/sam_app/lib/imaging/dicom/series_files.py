@@ -58,7 +58,7 @@ def find_series(folder: str | os.PathLike[str]) -> tuple[list[SeriesFile], tuple
         raise UnsupportedImageError("the folder holds no DICOM image")
     count = len({str(value_of(image.header, "SeriesInstanceUID")) for image in images})
     if count > 1:
-        raise UnsupportedImageError(f"the folder holds {count} DICOM series; one is read at a time")
+        raise UnsupportedImageError(f"the folder holds {count} DICOM series; only one at a time can be read")
     single = _without_repeats(images)
     notes = []
     if damaged:
@@ -108,7 +108,7 @@ def _without_repeats(images: Sequence[SeriesFile]) -> list[SeriesFile]:
         elif _whole(first) != _whole(image):
             raise NotOneVolumeError(
                 "two files of the series have the same SOP Instance UID (0008,0018), but are not the same image; send "
-                "the right one alone"
+                "only the right one"
             )
     return single
 

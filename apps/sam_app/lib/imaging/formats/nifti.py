@@ -54,8 +54,8 @@ def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
             raise CorruptImageError(_DAMAGED)
         if len(shape) < 2 or math.prod(shape[3:]) != 1:
             raise UnsupportedImageError(
-                f"the NIfTI image has the shape {' x '.join(map(str, shape))}; one 2D or 3D image is read, "
-                "so send one time point or component of it"
+                f"the NIfTI image has the shape {' x '.join(map(str, shape))}; only one 2D or 3D image "
+                "is supported, so send one time point or component of it"
             )
         columns, rows, slices = (*shape[:3], 1)[:3]
         limits.check(slices, rows, columns)
@@ -105,11 +105,11 @@ def _read_voxels(
     """
     if dtype.names is not None:
         if dtype.names != _RGB24:
-            raise UnsupportedImageError("NIfTI voxels of RGBA are not read; RGB24 and single numbers are")
+            raise UnsupportedImageError("NIfTI voxels of RGBA are not supported; send RGB24 or single numbers")
         shape, dtype = (*shape, 3), np.dtype(np.uint8)  # type: ignore[assignment]
         scaling = (1.0, 0.0)
     if dtype.kind not in "uif":
-        raise UnsupportedImageError("NIfTI voxels of complex numbers are not read")
+        raise UnsupportedImageError("NIfTI voxels of complex numbers are not supported")
     is_float = dtype.kind == "f" or scaling != (1.0, 0.0)
     result_dtype = np.dtype(np.float32) if is_float else dtype.newbyteorder("=")
     claim(_COPIES * math.prod(shape) * result_dtype.itemsize, math.prod(shape))

@@ -56,7 +56,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         raise UnsupportedImageError("the NRRD header names another file for its data; send one file with both")
     encoding = fields.get(b"encoding", b"").lower()
     if encoding not in _ENCODINGS:
-        raise UnsupportedImageError("the NRRD image has an unknown encoding; raw, gzip, bzip2, hex and ascii are read")
+        raise UnsupportedImageError("the NRRD image has an unknown encoding; raw, gzip, bzip2, hex and ascii are known")
     with corrupt_on_failure("the NRRD image is truncated or damaged"), tempfile.TemporaryDirectory() as scratch:
         readable = _for_itk(header, fields)
         if readable != header:
@@ -70,8 +70,8 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         colour = components == 3 and reader.GetPixelID() == SimpleITK.sitkVectorUInt8
         if len(size) < 2 or math.prod(size[3:]) != 1 or not (components == 1 or colour):
             raise UnsupportedImageError(
-                f"the NRRD image has the shape {' x '.join(map(str, size))} and {components} components; 2D and 3D "
-                "images of single numbers or 8-bit RGB are read"
+                f"the NRRD image has the shape {' x '.join(map(str, size))} and {components} components; only 2D "
+                "and 3D images of single numbers or 8-bit RGB are supported"
             )
         columns, rows, slices = (*size, 1)[:3]
         limits.check(slices, rows, columns)

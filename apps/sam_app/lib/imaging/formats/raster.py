@@ -51,7 +51,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
     """
     if file_format == "JPEG":
         _check_jpeg(file)
-    damaged = f"the {file_format} image is truncated, damaged or of a variant that is not read"
+    damaged = f"the {file_format} image is truncated, damaged or of an unsupported variant"
     with corrupt_on_failure(damaged):
         try:
             with Image.open(file, formats=[file_format]) as image:
@@ -62,7 +62,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
                     _affine(image),
                 )
         except Image.DecompressionBombError as error:
-            raise ImageTooLargeError("the image has more pixels than are decoded safely") from error
+            raise ImageTooLargeError("the image has more pixels than can be decoded safely") from error
     return MedicalImage(frames=pixels[np.newaxis], affine=affine, file_format=file_format)
 
 
@@ -90,7 +90,7 @@ def _check_jpeg(file: BinaryIO) -> None:
     file.seek(0)
     if header is not None and (header.is_lossless or header.precision != 8):
         kind = "lossless" if header.is_lossless else f"of {header.precision} bits"
-        raise UnsupportedImageError(f"found: JPEG image, {kind}. Only lossy JPEG of 8 bits is read; use PNG instead")
+        raise UnsupportedImageError(f"found: JPEG image, {kind}. Only lossy JPEG of 8 bits is supported; send a PNG")
 
 
 def _loaded(image: Image.Image, file: BinaryIO) -> Image.Image:
@@ -127,7 +127,7 @@ def _page_array(image: Image.Image) -> np.ndarray:
     try:
         return np.asarray(upright.convert("RGB"))
     except ValueError as error:
-        raise UnsupportedImageError(f"pixels of the layout {upright.mode} are not read") from error
+        raise UnsupportedImageError(f"pixels of the layout {upright.mode} are not supported") from error
 
 
 def _layout(image: Image.Image) -> str:

@@ -34,7 +34,7 @@ _UNREADABLE_SIGNATURES = (
     (b"BZh", "bzip2 file; unpack it first"),
     (b"\xfd7zXZ\x00", "xz file; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "Zstandard file; unpack it first"),
-    (_JPEG_LS, "JPEG-LS image, which is read in DICOM only"),
+    (_JPEG_LS, "JPEG-LS image, which is supported in DICOM only"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "JPEG 2000 codestream"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL image"),

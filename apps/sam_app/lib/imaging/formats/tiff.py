@@ -29,7 +29,7 @@ from lib.imaging.image import (
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its log repeats its errors, and quotes the file
 
-_DAMAGED = "the TIFF image is truncated, damaged or of a variant that is not read"
+_DAMAGED = "the TIFF image is truncated, damaged or of an unsupported variant"
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _ORIENTATION, _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 274, 254, 255
 _NOT_AN_IMAGE = 0b101
@@ -92,8 +92,8 @@ def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         if len({(page.shaped, page.dtype, page.photometric) for page in pages}) > 1:
             sizes = ", ".join(sorted({f"{page.imagewidth} x {page.imagelength}" for page in pages}))
             raise UnsupportedImageError(
-                f"the {len(pages)} pages of the TIFF image differ in size or in kind of pixel ({sizes}). They would be "
-                "frames, so send those that are alike, or one of them"
+                f"the {len(pages)} pages of the TIFF image differ in size or in kind of pixel ({sizes}). Pages are "
+                "read as frames, so send only pages that are alike"
             )
         frames = _frames(pages)
         inverted = first.photometric == PHOTOMETRIC.MINISWHITE and first.bitspersample > 8
@@ -135,13 +135,13 @@ def _pages(tiff: TiffFile, limits: SizeLimits) -> list[TiffPage]:
     pages: list[TiffPage] = []
     for number, page in enumerate(tiff.pages):
         if number > 2 * limits.max_frames or len(pages) > limits.max_frames:
-            raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
+            raise ImageTooLargeError(f"the image has more frames than the limit of {limits.max_frames}")
         assert isinstance(page, TiffPage)  # TiffFrames are returned only on request
         is_reduced = page.tags.valueof(_NEW_SUBFILE_TYPE, 0) & _NOT_AN_IMAGE or page.tags.valueof(_SUBFILE_TYPE, 1) == 2
         if number == 0 or not is_reduced:
             pages.append(page)
     if len(pages) > limits.max_frames:
-        raise ImageTooLargeError(f"the image has more frames than the {limits.max_frames} that are read at most")
+        raise ImageTooLargeError(f"the image has more frames than the limit of {limits.max_frames}")
     _check_kind_of_file(tiff, len(pages))
     return pages
 
@@ -164,30 +164,30 @@ def _check_layout(page: TiffPage) -> None:
     compression, photometric = page.compression, page.photometric
     if compression not in _COMPRESSIONS:
         raise UnsupportedImageError(
-            f"TIFF compressed by {_name(COMPRESSION, compression)} is not read; uncompressed, LZW, Deflate, Zstandard, "
-            "PackBits, CCITT, JPEG and JPEG 2000 are"
+            f"TIFF compressed by {_name(COMPRESSION, compression)} is not supported; send uncompressed, LZW, Deflate, "
+            "Zstandard, PackBits, CCITT, JPEG or JPEG 2000"
         )
     if photometric not in (*_GREY, *_COLOUR, PHOTOMETRIC.PALETTE):
         raise UnsupportedImageError(
-            f"TIFF pixels of the kind {_name(PHOTOMETRIC, photometric)} are not read; grey, RGB, YCbCr, CMYK and "
-            "palettes are"
+            f"TIFF pixels of the kind {_name(PHOTOMETRIC, photometric)} are not supported; send grey, RGB, "
+            "YCbCr, CMYK or palette"
         )
     colours = _COLOUR.get(photometric, 1)
     is_one_image = set(page.axes) <= set("YXS") and page.imagedepth == 1
     if page.samplesperpixel > colours + 1 or page.samplesperpixel < colours or not is_one_image:
         raise UnsupportedImageError(
-            f"the TIFF image has {page.samplesperpixel} bands and {page.imagedepth} planes in one page; grey and "
-            "colour, also with transparency, are read, so send each band or plane as a page or a file of its own"
+            f"the TIFF image has {page.samplesperpixel} bands and {page.imagedepth} planes in one page; only grey "
+            "and colour, also with transparency, are supported: send each band or plane as a separate page or file"
         )
     kind = page.dtype.kind if page.dtype is not None else "?"
     is_read = kind in "uifb" if colours == 1 and photometric != PHOTOMETRIC.PALETTE else kind in "ub"
     if not is_read or (page.samplesperpixel > 1 and page.bitspersample not in (8, 16)):
         raise UnsupportedImageError(
             f"TIFF pixels of {page.samplesperpixel} samples of {page.bitspersample} bits "
-            f"({_kind_name(kind)}) are not read; whole numbers and floats of grey, and colour of 8 or 16 bits are"
+            f"({_kind_name(kind)}) are not supported; send grey as whole numbers or floats, colour with 8 or 16 bits"
         )
     if page.is_subsampled and compression not in _CODESTREAMS:
-        raise UnsupportedImageError("TIFF of subsampled YCbCr is read as JPEG only; send it as RGB")
+        raise UnsupportedImageError("subsampled YCbCr in TIFF is supported with JPEG compression only; send RGB")
 
 
 def _check_segments(page: TiffPage) -> None:

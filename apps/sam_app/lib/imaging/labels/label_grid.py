@@ -78,7 +78,7 @@ def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], Med
         return
     count, size = path.stat().st_size, (image.frame_count, *image.frame_size)
     if count != math.prod(size):
-        raise CorruptImageError(f"the raw label has {count} voxels of a byte, the image {_extent(size, None)}")
+        raise CorruptImageError(f"the raw label has {count} voxels of one byte, the image {_extent(size, None)}")
 
 
 def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:

@@ -176,7 +176,7 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
     if not 0 <= frame < _frame_count(source):
         raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
     if not is_referable(source):
-        raise ValueError("the source states no SOP class, SOP instance, series or study, so it cannot be referenced")
+        raise ValueError("the source cannot be referenced: it does not state its SOP class, instance, series or study")
 
 
 def _frame_count(source: Dataset) -> int:

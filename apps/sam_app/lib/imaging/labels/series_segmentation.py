@@ -144,7 +144,7 @@ def _frames(sources: Sequence[Dataset]) -> list[SourceFrame]:
         UnsupportedImageError: If the headers do not belong to one series that can be referenced.
     """
     if not sources or not all(map(is_referable, sources)):
-        raise UnsupportedImageError("the series states no SOP class, SOP instance, series or study in some image")
+        raise UnsupportedImageError("an image of the series does not state its SOP class, instance, series or study")
     for keyword in _COMMON_KEYWORDS:
         if len({str(value_of(source, keyword)) for source in sources}) > 1:
             raise UnsupportedImageError(f"the images of the series differ in {keyword}")
@@ -165,7 +165,7 @@ def _check_places(frames: Sequence[SourceFrame]) -> None:
     planes = [frame.plane for frame in frames if frame.plane is not None]
     if len(planes) < len(frames) or value_of(frames[0].header, "FrameOfReferenceUID") is None:
         raise UnsupportedImageError(
-            "the series states no place in the patient, so that one Segmentation cannot hold several of its slices"
+            "the series states no place in the patient, so one Segmentation cannot contain several of its slices"
         )
     first = planes[0]
     axes = np.array([[plane.row_direction, plane.column_direction] for plane in planes])
