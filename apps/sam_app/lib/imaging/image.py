@@ -11,15 +11,14 @@ import numpy as np
 VoiLutFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Matrix from LPS to RAS: DICOM and ITK count mm to the patient's left and back, NIfTI and MONAI to the right and
-front."""
+"""DICOM and ITK (LPS) count mm to the patient's left and back, NIfTI and MONAI (RAS) to the right and front."""
 
 
 def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turned: bool) -> np.ndarray:
-    """Return the affine of a picture that states at most its pixel size; origin and directions are ITK's defaults.
+    """Return the affine of a picture that states at most its pixel size; the rest is as in ITK.
 
     Args:
-        length: Length in mm that ``density`` refers to; None if unknown, which gives 1 mm per pixel.
+        length: mm that ``density`` refers to; None if unknown, which gives 1 mm per pixel.
         density: Pixels per ``length``, horizontally and vertically, of the picture as stored.
         is_turned: Whether rows and columns are swapped for display.
 
@@ -33,9 +32,7 @@ def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turne
 
 
 def place_tolerance(step: np.ndarray) -> float:
-    """Return how far a slice may lie from the position that an affine gives it, in mm.
-
-    A tolerance is needed because positions are rounded and tables move imprecisely.
+    """Return how far in mm a slice may be off an affine: positions are rounded and tables move imprecisely.
 
     Args:
         step: ``(3,)`` vector in mm from one slice to the next.
@@ -100,8 +97,8 @@ class VoiTable:
 
     Args:
         outputs: Grey level, 0 to 255, of each entry; one byte per entry.
-        first_mapped: Modality value of the first entry; lower values get the first entry, values above the last entry
-            get the last.
+        first_mapped: Modality value of the first entry; lower values get this entry, values above the last get the
+            last.
     """
 
     outputs: bytes
@@ -118,12 +115,12 @@ VoiTransform = Window | VoiTable
 
 @dataclass(frozen=True)
 class Display:
-    """How a frame is to be displayed, according to its source.
+    """How a source asks for a frame to be displayed.
 
     Args:
-        transforms: VOI transforms of the source; the first one is applied, the others are alternatives.
+        transforms: Its VOI transforms; the first one is applied, the others are alternatives.
         is_invalid: Whether the source states transforms, but none that is valid (e.g. a width of 0, a damaged table).
-        padding: Inclusive range of modality values that are padding (PS3.3 C.7.5.1.1.2); None if there is no padding.
+        padding: Inclusive range of modality values that are padding (PS3.3 C.7.5.1.1.2), else None.
     """
 
     transforms: tuple[VoiTransform, ...] = ()
@@ -153,8 +150,8 @@ class MedicalImage:
         datasets: For DICOM: the source's header(s) without Pixel Data, one per instance in order of ``k`` (a
             multi-frame instance has one for all its frames). Empty otherwise.
         positions: ``(K, 3)`` RAS+ mm, the centre of each frame's first pixel, if no affine fits all frames because
-            slices are missing or unevenly spaced; ``affine`` then has the usual step, starting at the first frame.
-            Otherwise None.
+            slices are missing or unevenly spaced; ``affine`` then has the usual step from the first frame on. Else
+            None.
         volume_fault: Why the frames do not form a volume; empty if they do.
         notes: What users should know about how the image was read.
     """
@@ -218,7 +215,7 @@ class MedicalImage:
             slices: Indices ``k`` of the slices that have content; the other slices may be misplaced.
 
         Returns:
-            ``(4, 4)``, like ``affine``; the same as ``affine`` unless slices are missing or unevenly spaced.
+            ``(4, 4)``: ``affine``, unless slices are missing or unevenly spaced.
 
         Raises:
             NotOneVolumeError: If the frames do not form a volume, or no affine fits all these slices.

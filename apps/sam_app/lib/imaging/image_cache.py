@@ -76,9 +76,7 @@ class _Kept(NamedTuple):
 
 
 class ImageCache:
-    """Cache of recently used images, bounded by bytes.
-
-    Thread-safe. If several requests need the same image, one of them reads it and the others wait.
+    """Cache of recently used images, bounded by bytes. Thread-safe; each image is read by one request at a time.
 
     Args:
         max_bytes: Bound on the pixel data of all cached images; 0 caches none, and a larger image is not cached.
@@ -90,20 +88,17 @@ class ImageCache:
         )
 
     def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], sha256: str | None = None) -> MedicalImage:
-        """Return the image from the cache, or read it if the file is new or has changed.
-
-        The image's pixels are read-only.
+        """Return the image with read-only pixels, from the cache, or read if the file is new or has changed.
 
         Args:
             path: A file, or a folder with the files of a series.
             read: Reads the image from ``path``.
-            sha256: Of the file's content, if known; use it for uploads, where each upload of the same content is
-                another file.
+            sha256: Of the file's content, if known: an upload that is repeated is another file each time.
 
         Raises:
             OSError: If the file does not exist.
             ImageChangedError: If the file was written to while it was being read.
-            TimeLimitError: If the current clock's time runs out while another request is reading the image.
+            TimeLimitError: If the current clock's time runs out while another request reads it.
             Exception: Whatever ``read`` raises, in every request that waited for it; nothing is cached then.
         """
         identity = identity_of(path)

@@ -16,8 +16,8 @@ _OKABE_ITO = np.array(
     ],
     dtype=np.float64,
 )
-"""M. Okabe and K. Ito, "Color Universal Design" (2008): colours that can be distinguished with any kind of colour
-vision. Its eighth colour, black, is not used: it would be invisible on the background of medical images."""
+"""M. Okabe and K. Ito, "Color Universal Design" (2008): distinguishable with any kind of colour vision. Their eighth
+colour, black, is not used: it is invisible on the background of medical images."""
 
 
 def _make_palette() -> np.ndarray:

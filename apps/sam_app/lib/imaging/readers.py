@@ -18,7 +18,7 @@ DEFAULT_MAX_PIXELS = 512 * 512 * 2048
 """About 2,000 CT slices: 1 GiB as 16-bit values."""
 DEFAULT_MAX_FRAMES = 4096
 _MEMORY, _SECONDS = 64 * 2**20, 10.0
-"""Memory and time for reading a header; the reader claims the rest after that."""
+"""For reading a header; what more is needed is claimed after that."""
 
 
 def read_image(
@@ -29,9 +29,8 @@ def read_image(
     Args:
         path: A PNG, JPEG, TIFF, BMP, DICOM, NIfTI (``.nii``, ``.nii.gz``) or NRRD file, or a folder that holds one
             DICOM series.
-        max_pixels: The most pixels (frames x rows x columns) to read; checked against the header before anything is
-            decoded.
-        max_frames: The most frames, slices or pages to read; checked in the same way.
+        max_pixels: The most pixels (frames x rows x columns); checked against the header, before anything is decoded.
+        max_frames: The most frames, slices or pages; checked likewise.
 
     Returns:
         The image: modality values or RGB, voxel ``(i, j, k)`` at ``frames[k, j, i]``, the affine in RAS+ mm.
@@ -42,7 +41,7 @@ def read_image(
         ImageTooLargeError: More than ``max_pixels`` or ``max_frames``.
         MemoryBusyError: The memory that it needs is in use by other requests.
         TimeLimitError: The current clock's time has run out.
-        OSError: The file itself cannot be opened. Once it can be opened, its content causes no other error than these.
+        OSError: The file itself cannot be opened. If it can, its content causes no other error than these.
     """
     limits = SizeLimits(max_pixels, max_frames)
     if not os.path.isdir(path):

@@ -43,9 +43,8 @@ def overlay(image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.
 def contour(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Draw the objects' boundaries: one pixel in the object's colour and, inside of it, one black pixel.
 
-    Both lines are inside the object, so that nothing outside is hidden, and one of them is visible on any background.
-    An object that touches the image's edge is closed along the edge. Objects too thin for both lines have only the
-    coloured one.
+    Both are inside the object, so that nothing outside is hidden, and one of them is visible on any background. An
+    object that touches the image's edge is closed along it. Objects too thin for both have the coloured line only.
 
     Args:
         image: ``(rows, columns, 3)`` uint8 RGB.
@@ -101,7 +100,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a PNG file that :func:`encode_png` made.
 
-    Only for files that this program wrote: Pillow's pixel limit, which protects against foreign files, does not apply.
+    Only for files that this program wrote: Pillow's limit on foreign pictures does not apply.
 
     Args:
         path: The PNG file.
@@ -117,10 +116,7 @@ def decode_png(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def grey_to_rgb(grey: np.ndarray) -> np.ndarray:
-    """Convert ``(rows, columns)`` uint8 to ``(rows, columns, 3)``, a new array.
-
-    Pillow does this several times as fast as NumPy.
-    """
+    """Convert ``(rows, columns)`` uint8 to a new ``(rows, columns, 3)`` array; Pillow is faster here than NumPy."""
     return np.array(Image.fromarray(grey).convert("RGB"))
 
 
@@ -139,7 +135,7 @@ def _boundary(labels: np.ndarray) -> np.ndarray:
 
 
 def _check(image: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ``ValueError`` unless an RGB image and a label map have the right dtypes and the same size."""
+    """Raise ``ValueError`` unless the image is RGB and the labels have its size."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"the image must be (rows, columns, 3) of uint8, not {image.shape} of {image.dtype}")
     if labels.shape != image.shape[:2] or labels.dtype != np.uint8:

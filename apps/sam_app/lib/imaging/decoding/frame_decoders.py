@@ -1,4 +1,4 @@
-"""Decoding of single compressed frames of DICOM Pixel Data to arrays, with the decoders of imagecodecs.
+"""Decoding of compressed frames of DICOM Pixel Data to arrays, with the decoders of imagecodecs.
 
 These are libjpeg-turbo, CharLS, OpenJPEG, OpenJPH and libjxl. Each transfer syntax has exactly one of them, so that
 other installed packages never change the result.
@@ -45,7 +45,7 @@ class FrameDecoder(NamedTuple):
         decode: Function from the frame, its header, and whether the DICOM header states RGB, to ``(rows, columns)`` or
             ``(rows, columns, samples)``, uint8, uint16 or int16.
         is_ycbcr_undone: Whether the decoder converts YCbCr to RGB.
-        tells_sign: Whether the frame itself states if its samples are signed.
+        tells_sign: Whether the frame itself states if it is signed.
     """
 
     decode: Callable[[bytes, Codestream, bool], np.ndarray]
@@ -56,9 +56,9 @@ class FrameDecoder(NamedTuple):
 def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """Decode any JPEG process of ITU-T T.81: 8 and 12 bits, lossless from 2 to 16.
 
-    Decoders assume that a JPEG with three components is YCbCr unless an Adobe marker (ITU-T T.872) says otherwise. In
-    DICOM the Photometric Interpretation states the colour space (PS3.5 8.2.1). A frame with subsampled components is
-    YCbCr whatever the DICOM header says; a lossless frame is not converted.
+    Decoders take a JPEG with three components as YCbCr unless an Adobe marker (ITU-T T.872) says otherwise. DICOM
+    states it in the Photometric Interpretation (PS3.5 8.2.1). A frame with subsampled components is YCbCr whatever the
+    DICOM header says; a lossless frame is not converted.
     """
     check_scans(frame)
     colours: dict[str, Any] = {}
@@ -158,7 +158,7 @@ def decode_frame(syntax: str, frame: bytes, header: Codestream, is_rgb: bool) ->
     Args:
         syntax: Its Transfer Syntax UID, one of :data:`FRAME_DECODERS`.
         frame: Its bytes. An end marker may be missing.
-        header: Result of :func:`~lib.imaging.decoding.codestream.read_codestream` for this frame.
+        header: From :func:`~lib.imaging.decoding.codestream.read_codestream`.
         is_rgb: Whether the Photometric Interpretation is RGB.
 
     Returns:

@@ -64,16 +64,14 @@ _NUMBER = struct.Struct("<Q")
 _CLAIM = struct.Struct("<Qd")
 _DONE, _CLAIMED, _GRANTED, _REFUSED = b"!", b"?", b"+", b"-"
 _OVERHEAD_BYTES = 256 * 2**20
-"""Address space for a call in addition to what it requests: for libraries that are loaded and a copy of the result."""
+"""Address space for a call in addition to what it requests: loaded libraries, a copy of the result."""
 _MAX_STARTS, _START_SECONDS, _MAX_ENDS = 20, 120.0, 3
 _SECONDS_PER_PIXEL = 1e-6
-"""Time allowed for decoding. A busy core needs about 0.1 s per megapixel, with the slowest decoders three times as
-long."""
+"""Limit. A busy core needs about 0.1 s per megapixel, with the slowest decoders three times as long."""
 _MAX_KEPT_BYTES = 16 * 2**20
-"""Shared memory that a worker keeps between two calls: writing to pages that exist already is much faster."""
+"""Shared memory that a worker keeps between two calls: existing pages are much faster to write."""
 _MAX_OBJECTS_BYTES = 64 * 2**20
-"""Limit on the pickled size of a result without its arrays, i.e. of headers; their objects need several times as
-much."""
+"""Pickled size of a result without its arrays, i.e. of headers, whose objects need several times as much."""
 
 
 class WorkerEndedError(RuntimeError):
@@ -91,17 +89,16 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
         function: A module-level function, so that the worker can import it.
         args: Its arguments, picklable.
         memory: Bytes that it may use, in addition to what it claims.
-        seconds: Wall time that it may use, in addition to what it claims; at most what the current clock allows.
+        seconds: Wall time that it may use, likewise; at most what the current clock allows.
 
     Returns:
-        The function's result; its arrays belong to the caller. The bytes of an image stay reserved as long as the image
-        is referenced.
+        Its result, with arrays of its own. An image's bytes stay reserved as long as the image is referenced.
 
     Raises:
         Exception: Whatever the function raises.
-        CorruptImageError: The worker died in every attempt: an abort or a fault inside a native library.
+        CorruptImageError: The worker died in each attempt, by an abort or a fault inside a native library.
         ImageTooLargeError: The call exceeds its time, or needs more memory than the whole budget.
-        MemoryBusyError: The memory that it needs is in use by other calls and was not freed in time.
+        MemoryBusyError: The memory is in use by other calls and was not freed in time.
         TimeLimitError: The current clock's time has run out, or its client has disconnected.
     """
     if _is_worker:
@@ -120,13 +117,13 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
 
 
 def claim(memory: int, pixels: int = 0) -> None:
-    """Request the memory and time that a call needs according to an image's header, before using them.
+    """Request what a call needs according to an image's header, before it is used.
 
     Does nothing outside of a worker.
 
     Args:
-        memory: Peak bytes, counting the result three times: in the worker, in transfer, and in the server.
-        pixels: Number of pixels to decode, which determines the additional time.
+        memory: Bytes at its peak, counting the result three times: in the worker, in transfer, and in the server.
+        pixels: Number of pixels to decode, for additional time.
 
     Raises:
         ImageError: If it is not granted; do not catch it.
@@ -151,7 +148,7 @@ def lend(memory: int) -> None:
 
 
 def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]:
-    """Run a call in a worker; return whether it succeeded, and its result or exception. See :func:`isolated`."""
+    """Run a call in a worker; return whether it succeeded, and its result or exception."""
     ended = 0
     while True:
         account.begin()
@@ -182,7 +179,7 @@ def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]
 class _Account:
     """Memory reserved for one call.
 
-    If a claim cannot be granted at once, the call is repeated with all of the claimed memory reserved in advance.
+    If a claim cannot be granted at once, the call is repeated with all of it reserved in advance.
     """
 
     def __init__(self, size: int) -> None:
@@ -195,14 +192,14 @@ class _Account:
         return self._claimed <= self._reserved.size
 
     def begin(self) -> None:
-        """Reserve what the previous attempt claimed, if that was refused; no worker is occupied while this waits."""
+        """Reserve what the previous attempt claimed, if that was refused; waits without occupying a worker."""
         if not self.is_granted:
             self._reserved.release()
             self._reserved = budget.reserve(self._claimed)
         self._claimed = self._first
 
     def grant(self, more: int) -> bool:
-        """Try to reserve this many more bytes for the call; return whether all that it claimed is reserved."""
+        """Try to reserve this many more bytes; return whether everything that was claimed is reserved."""
         self._claimed += more
         missing = self._claimed - self._reserved.size
         if missing > 0 and self._claimed <= budget.total:
@@ -212,7 +209,7 @@ class _Account:
         return self.is_granted
 
     def keep_for(self, image: MedicalImage) -> None:
-        """Keep the bytes of an image, and those for working on it, reserved as long as the image is referenced."""
+        """Keep an image's bytes, and those for working on it, reserved as long as it is referenced."""
         budget.keep(image, self._reserved.split(image.frames.nbytes + working_bytes(image.frame_size)))
 
     def close(self) -> None:
@@ -240,7 +237,7 @@ class _Worker:
             )
 
     def is_ready(self) -> bool:
-        """Return whether it can take a call; waits until it has started, returns False if it has ended."""
+        """Wait until it has started; return False if it has ended."""
         if not self._has_started:
             self._channel.settimeout(_START_SECONDS)
             with contextlib.suppress(OSError):
@@ -253,7 +250,7 @@ class _Worker:
         Args:
             request: The pickled call.
             seconds: Time that it may use.
-            grant: Function that says whether the call may use this many more bytes.
+            grant: Says whether it may use this many more bytes.
 
         Raises:
             TimeoutError: After that time plus the claimed time.
@@ -371,7 +368,7 @@ def start_workers() -> None:
 
 
 def work(channel_number: str, results_number: str) -> None:
-    """Run a worker process: one call after the other, until the server closes its end of the channel."""
+    """Run one call after the other in a worker, until the server closes its end of the channel."""
     global _claims, _is_worker
     _is_worker = True
     results = int(results_number)
@@ -391,7 +388,7 @@ def work(channel_number: str, results_number: str) -> None:
 
 
 class _Claims:
-    """Memory limits of the current call in a worker: initial address space plus what was allowed and claimed."""
+    """Limits of a worker: address space at the start of a call, plus what the call may use and claims."""
 
     def __init__(self, channel: socket.socket, requests: BinaryIO) -> None:
         self._channel = channel
@@ -433,10 +430,7 @@ class _Claims:
 
 
 def _picklable(error: Exception) -> Exception:
-    """Convert an exception to one that can be pickled.
-
-    This package's and the system's errors keep their type; others become a ``RuntimeError`` with their text.
-    """
+    """Return an exception that can be pickled: our own and the system's; for others a ``RuntimeError``."""
     if isinstance(error, (ImageError, MemoryError, OSError)):
         copy = type(error)(*error.args)
         if error.__cause__ is not None:
@@ -446,7 +440,7 @@ def _picklable(error: Exception) -> Exception:
 
 
 def _write_result(value: object, results: int) -> None:
-    """Write a value into shared memory: lengths, pickle, and the bytes of arrays without an intermediate copy."""
+    """Write a value into shared memory: lengths, pickle, and the bytes of arrays, not copied before."""
     buffers: list[pickle.PickleBuffer] = []
     objects = io.BytesIO()
     _Pickler(objects, protocol=5, buffer_callback=buffers.append).dump(value)
@@ -479,7 +473,7 @@ def _read_result(results: int) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickler that pickles each header separately, so that other threads can run between two headers on loading."""
+    """Pickles each header separately, so that other threads can run between two headers on loading."""
 
     def reducer_override(self, value: Any) -> Any:
         return (_load_header, (pickle.dumps(value, protocol=5),)) if type(value) is FileDataset else NotImplemented

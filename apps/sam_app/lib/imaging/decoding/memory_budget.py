@@ -1,7 +1,7 @@
-"""Limit on the memory that all images together may use, in bytes; whoever needs memory reserves it first.
+"""Limit on the memory that all images together may use, in bytes; it is reserved before it is used.
 
-The reservation is what reading takes according to the header: a decoder's buffers, intermediate copies, the image
-itself. Cached images count, too, and are evicted when their memory is needed.
+The reservation is what reading takes according to the header: a decoder's buffers, intermediate copies, the image.
+Cached images count, too, and are evicted when their memory is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lib.imaging.image import ImageTooLargeError, MedicalImage
 
 _MEBIBYTE = 2**20
 _SHARE = 0.5
-"""Share of the available memory; the rest is for the models, the embeddings and the system."""
+"""Of the available memory; the rest is for the models, the embeddings and the system."""
 _WORKING_BYTES_PER_PIXEL = 32
 _MAX_WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
@@ -71,9 +71,7 @@ class Reservation:
 
 
 class MemoryBudget:
-    """A number of bytes that can be reserved in parts.
-
-    Thread-safe. Releasing takes no lock, because it can happen wherever an object is deleted.
+    """Bytes that can be reserved in parts. Thread-safe; releasing takes no lock, as any object's end can cause it.
 
     Args:
         total: Bytes that may be reserved at the same time.
@@ -112,13 +110,13 @@ class MemoryBudget:
         self._evictors.append(evict)
 
     def keep(self, image: MedicalImage, reservation: Reservation) -> None:
-        """Keep the bytes of an image reserved as long as the image is referenced."""
+        """Keep an image's bytes reserved as long as the image is referenced."""
         self._kept[image] = reservation
 
     def for_work_on(self, image: MedicalImage) -> Reservation:
-        """Reserve what segmenting one frame of an image needs.
+        """Reserve what segmenting a frame needs.
 
-        For the request that caused the image to be read, this is part of the image's reservation already.
+        The request that had the image read has reserved it already.
 
         Raises:
             ImageTooLargeError, MemoryBusyError: As for :meth:`reserve`.
@@ -133,7 +131,7 @@ class MemoryBudget:
         """Refuse a size that exceeds the whole budget.
 
         Raises:
-            ImageTooLargeError: If it exceeds the budget.
+            ImageTooLargeError: If it does.
         """
         if size > self.total:
             raise ImageTooLargeError(
@@ -145,7 +143,7 @@ class MemoryBudget:
         """Reserve bytes if they are free and nobody is waiting; otherwise return None.
 
         Raises:
-            ImageTooLargeError: If the size exceeds the whole budget.
+            ImageTooLargeError: If they exceed the budget.
         """
         self.check(size)
         return None if self._turn.locked() else self._reserve_now(size)
@@ -154,8 +152,8 @@ class MemoryBudget:
         """Reserve bytes; waits in turn until they are free.
 
         Raises:
-            ImageTooLargeError: If the size exceeds the whole budget.
-            MemoryBusyError: If they are not free within a minute, or within the time of the current clock.
+            ImageTooLargeError: If they exceed the budget.
+            MemoryBusyError: If they are not free within a minute, or within the current clock's time.
         """
         reserved = self.try_reserve(size)
         if reserved is not None:
@@ -195,15 +193,12 @@ class MemoryBudget:
 
 
 def working_bytes(size: tuple[int, int]) -> int:
-    """Return the peak memory of segmenting a frame of ``(rows, columns)``, in bytes.
-
-    It covers the windowed frame, the RGB picture, masks and labels.
-    """
+    """Return the peak memory of segmenting a ``(rows, columns)`` frame: its window, RGB picture, masks, labels."""
     return size[0] * size[1] * _WORKING_BYTES_PER_PIXEL
 
 
 def available_bytes() -> int:
-    """Return the bytes that this process can use: the machine's available memory or its control group's limit."""
+    """Return the memory that this process can use: what the machine has left, or its control group's limit."""
     return min(_available_on_machine(), *_group_limits())
 
 
@@ -216,7 +211,7 @@ def _available_on_machine() -> int:
 
 
 def _group_limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Return the limits of the process's control group and its parents, versions 2 (``memory.max``) and 1."""
+    """Return the limits of the control group and its parents, versions 2 (``memory.max``) and 1."""
     limits = [_UNLIMITED]
     with suppress(OSError):
         for line in groups.read_text().splitlines():

@@ -11,10 +11,10 @@ _PIECE = 1 << 20
 
 
 def piecewise(function: Callable[[np.ndarray], np.ndarray], values: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Apply an elementwise function to an array piece by piece and write the results into another array.
+    """Write ``function`` of an array into another array, piece by piece.
 
     Args:
-        function: Maps each element independently; it receives about a million elements at a time, in one dimension.
+        function: Elementwise; receives about a million elements at a time, in one dimension.
         values: Any shape.
         out: Contiguous array of the same shape; may be ``values`` itself.
 

@@ -44,8 +44,8 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
         stop_before_pixels: Do not read Pixel Data.
 
     Returns:
-        The data set. ``file_meta`` has a Transfer Syntax UID; if the file does not state one, it is detected from the
-        encoding. Root elements that cannot be decoded are removed, unless they describe the pixels (group 0028).
+        The data set. ``file_meta`` has a Transfer Syntax UID, detected from the encoding if the file states none. Root
+        elements that cannot be decoded are removed, unless they describe the pixels (group 0028).
 
     Raises:
         UnsupportedImageError: Compressed pixels without a stated transfer syntax.
@@ -93,8 +93,6 @@ def to_bytes(dataset: Dataset) -> bytes:
 def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     """Write a data set to a file atomically, without syncing it to the disk.
 
-    After a power cut the file may be lost.
-
     Args:
         dataset: As for :func:`to_bytes`.
         path: The file; an existing one is replaced.
@@ -104,10 +102,7 @@ def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
 
 
 def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
-    """Parse a file; accept one that ends without the sequence delimiter of its compressed pixel data (PS3.5 A.4).
-
-    Nothing else may be missing.
-    """
+    """Parse a file, of which only the delimiter at the end of compressed pixel data (PS3.5 A.4) may be missing."""
     dataset: Dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
     if dataset:
         return dataset
@@ -120,7 +115,7 @@ def _parse(stream: BinaryIO, stop_before_pixels: bool) -> Dataset:
 def _read_meta(stream: BinaryIO) -> Dataset | None:
     """Read the File Meta Information and leave the stream after it; return None if there is no preamble.
 
-    A deflated data set is inflated in pieces that are discarded, only to check that it stays within the limit.
+    A deflated data set is inflated in pieces only to check that it stays within the limit.
     """
     stream.seek(0)
     if stream.read(132)[128:] != b"DICM":

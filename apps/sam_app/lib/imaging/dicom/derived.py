@@ -116,12 +116,12 @@ def copy_patient_and_study(source: Dataset | None, target: Dataset) -> None:
 
 
 def set_instance_time(dataset: Dataset, instance_time: datetime) -> None:
-    """Set the dates and times at which the series, its content and the instance were created.
+    """Set when the series, its content and the instance were created.
 
     Args:
         dataset: Changed in place.
-        instance_time: Local time. Even if it has a time zone, Timezone Offset From UTC (0008,0201) is not written: it
-            would also apply to the study's times, which come from the source.
+        instance_time: Local time. Timezone Offset From UTC (0008,0201) is not written, because it would also apply to
+            the study's times, which come from the source.
     """
     date, time = instance_time.strftime("%Y%m%d"), instance_time.strftime("%H%M%S.%f")
     for what in ("Series", "Content", "InstanceCreation"):
@@ -153,7 +153,7 @@ def source_reference(source: Dataset, frame: int | None) -> Dataset:
 
 
 def instance_reference(source: Dataset) -> Dataset:
-    """Return an item with the SOP class and SOP instance UIDs of ``source``: PS3.3 table 10-11."""
+    """Return an item with the SOP class and instance of ``source``: PS3.3 table 10-11."""
     item = Dataset()
     item.ReferencedSOPClassUID = str(source.SOPClassUID)
     item.ReferencedSOPInstanceUID = str(source.SOPInstanceUID)

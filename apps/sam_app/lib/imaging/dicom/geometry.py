@@ -26,8 +26,7 @@ class Plane:
         column_direction: ``(3,)`` unit vector of increasing row index ``j``, second half.
         row_spacing: mm between rows (along ``j``), first value of Pixel Spacing.
         column_spacing: mm between columns (along ``i``), second value.
-        thickness: mm along the normal that a single frame covers: Spacing Between Slices or Slice Thickness; None if
-            neither is stated.
+        thickness: mm along the normal that a single frame covers: Spacing Between Slices or Slice Thickness, else None.
     """
 
     position: np.ndarray
@@ -73,12 +72,12 @@ def plane_of(dataset: Dataset, frame: int = 0, *, default_spacing: tuple[float, 
 
     Args:
         dataset: An image's header.
-        frame: 0-based. Its attributes are read from the functional groups of enhanced objects (PS3.3 C.7.6.16) or from
-            the detector's description of an NM image (C.8.4.11), otherwise from the root of the header.
+        frame: 0-based. Attributes are read from the functional groups of enhanced objects (PS3.3 C.7.6.16) or from the
+            detector's description of an NM image (C.8.4.11), otherwise from the root.
         default_spacing: Pixel spacing to use if none is stated.
 
     Returns:
-        The plane; None unless position, orientation (two perpendicular unit vectors) and pixel spacing are all known.
+        The plane; None unless position, orientation (two perpendicular unit vectors) and pixel spacing are known.
     """
     position, axes = position_of(dataset, frame), axes_of(dataset, frame)
     spacing = pixel_spacing(dataset, frame) or default_spacing
@@ -118,17 +117,16 @@ def frame_planes(
 def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the affine of a stack of parallel planes, and their positions if the affine does not fit them all.
 
-    The affine's step along ``k`` is the mean step from the first plane to the last, so that it includes a gantry tilt
-    (a sheared affine), if this puts no plane off its position by more than :func:`~lib.imaging.image.place_tolerance`.
-    Otherwise planes are missing or unevenly spaced, and the step is the median one.
+    The affine's step along ``k`` is the mean step, from the first plane to the last, so that it includes a gantry tilt
+    (a sheared affine), if all planes are within :func:`~lib.imaging.image.place_tolerance` of it. Otherwise planes are
+    missing or unevenly spaced, and the step is the median one.
 
     Args:
-        planes: In order of ``k``, at least one. The step of a single plane is its thickness along its normal, or 1 mm
-            if unknown.
+        planes: In order of ``k``, at least one. A single plane's step is its thickness along its normal, else 1 mm.
 
     Returns:
-        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to millimetres in RAS+; and the planes' positions, ``(K, 3)`` in RAS+
-        mm, or None if the affine fits them all.
+        ``(4, 4)`` float64, voxel ``(i, j, k, 1)`` to mm in RAS+; and, unless it fits all planes, their positions, ``(K,
+        3)`` in RAS+ mm.
     """
     positions = np.array([plane.position for plane in planes])
     if len(planes) == 1:

@@ -15,14 +15,14 @@ def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> 
     """Read a lookup table for stored pixel values.
 
     Args:
-        item: The data set or sequence item that holds the table.
+        item: Data set that holds the table.
         dataset: The image's header, for its byte order and Pixel Representation.
-        descriptor: Keyword of the table's descriptor (number of entries, first stored value mapped, bits).
+        descriptor: Keyword of the table's descriptor (count, first stored value mapped, bits).
         data: Keyword of the table's data.
 
     Returns:
-        ``(count,)`` uint16 entries, and the stored value that the first entry is for; lower stored values get the first
-        entry, values above the last entry get the last.
+        ``(count,)`` uint16 entries, and the stored value of the first one; lower values get the first entry, values
+        above the last entry get the last.
 
     Raises:
         CorruptImageError: As for :func:`read_entries`.
@@ -35,13 +35,13 @@ def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str)
     """Read a lookup table of 8- or 16-bit entries.
 
     Args:
-        item: The data set or sequence item that holds the table.
+        item: Data set that holds the table.
         dataset: The image's header, for its byte order.
-        descriptor: Keyword of the table's descriptor (number of entries, first value mapped, bits).
+        descriptor: Keyword of the table's descriptor (count, first value mapped, bits).
         data: Keyword of the table's data.
 
     Returns:
-        ``(count,)`` uint16 entries, and the first value mapped, with the sign that the descriptor states.
+        ``(count,)`` uint16 entries, and the first value mapped, with the stated sign.
 
     Raises:
         CorruptImageError: The table is missing or has fewer entries than the descriptor says.
@@ -71,10 +71,7 @@ def apply_lut(stored: np.ndarray, table: np.ndarray, first_mapped: int) -> np.nd
 
 
 def as_represented(value: float, dataset: Dataset) -> float:
-    """Return a value of VR US or SS with the sign that Pixel Representation requires.
-
-    Many writers confuse the two VRs.
-    """
+    """Return a value of VR US or SS (writers confuse them) with the sign that Pixel Representation requires."""
     bits = integer(dataset, "BitsAllocated", minimum=1)
     if integer(dataset, "PixelRepresentation", default=0) == 1:
         if value >= 2**15 and bits < 16:

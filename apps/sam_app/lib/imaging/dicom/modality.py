@@ -114,15 +114,15 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
 def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
     """Return whether a frame's header says that its modality values are Hounsfield units: PS3.3 C.11.1.1.2.
 
-    A CT is not required to say so (C.8.2.1.1.2), and may contain other values: a localizer, a perfusion map, counts of
-    a micro-CT.
+    A CT need not say so (C.8.2.1.1.2), and may contain other values: a localizer, a perfusion map, counts of a
+    micro-CT.
 
     Args:
         dataset: The image's header.
         frame: 0-based.
 
     Returns:
-        None for a CT that does not say; the caller has to decide from its values.
+        None for a CT that does not say; its values must decide.
     """
     tables = value_of(dataset, "ModalityLUTSequence")
     if tables:
@@ -137,10 +137,7 @@ def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
 
 
 def _stored_range(stored: np.ndarray, dataset: Dataset) -> tuple[int, int]:
-    """Return the range of values that Bits Stored allows; from 16 bits on, the range that occurs.
-
-    A CT stored in 16 bits rarely uses all of them.
-    """
+    """Return the range that Bits Stored allows; from 16 bits on, of which a CT uses few, the range that occurs."""
     bits = integer(dataset, "BitsStored", minimum=1)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
     found = int(stored.min()), int(stored.max())

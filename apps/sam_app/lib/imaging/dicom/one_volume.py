@@ -61,7 +61,7 @@ class PlacedFrame(NamedTuple):
 
     Args:
         header: Header of its instance.
-        number: Index of the frame within the instance, 0-based.
+        number: Number of the frame within the instance, 0-based.
         plane: Its plane in the patient.
     """
 
@@ -85,11 +85,11 @@ def why_no_series(headers: Sequence[Dataset]) -> str:
 
 
 def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") -> str:
-    """Return why the positions that frames state cannot be used; then no other positions may be assumed.
+    """Return why the positions that frames state cannot be used, so that no others may be assumed.
 
     Args:
-        frames: For each frame its header and its number within the instance.
-        what: Word for them in the message: "images" or "frames".
+        frames: The header of each frame, and its number within the instance.
+        what: "images" or "frames", for the message.
 
     Returns:
         What was found; empty if all frames have a position, or none has.
@@ -112,12 +112,12 @@ def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") ->
 def why_no_volume(frames: Sequence[PlacedFrame], what: str = "images") -> str:
     """Return why frames do not form one volume.
 
-    Gaps are accepted here, see :func:`lib.imaging.dicom.geometry.place_of`; but if they are uneven, more attributes are
+    Gaps are accepted, see :func:`lib.imaging.dicom.geometry.place_of`; but if they are uneven, more attributes are
     compared to find interleaved stacks.
 
     Args:
         frames: In order of ``k``.
-        what: Word for them in the message: "images" or "frames".
+        what: "images" or "frames", for the message.
 
     Returns:
         What was found and what to send instead; empty if they form one volume.
@@ -208,9 +208,9 @@ def _text(source: Dataset, keyword: str) -> str:
 
 
 def _group_ids(values: np.ndarray, tolerance: float) -> list[int]:
-    """Group rows of values: return a group number per row.
+    """Return a group number per row of values.
 
-    A row belongs to a group if it differs from the group's first row by at most ``tolerance``.
+    Rows of a group differ from its first row by at most ``tolerance``.
     """
     numbers = np.full(len(values), -1)
     while (rest := numbers < 0).any():
@@ -220,7 +220,7 @@ def _group_ids(values: np.ndarray, tolerance: float) -> list[int]:
 
 
 def _counted(values: Iterable[object]) -> str:
-    """Return how many different values there are and how often each occurs, without the values themselves."""
+    """Return how many different values there are and how often each occurs, without the values."""
     counts = sorted(Counter(values).values(), reverse=True)
     often = ", ".join(map(str, counts[:6])) + (", ..." if len(counts) > 6 else "")
     return f"{len(counts)} values ({often} times)"

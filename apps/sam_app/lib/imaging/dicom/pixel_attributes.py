@@ -37,7 +37,7 @@ class _Layout(NamedTuple):
 
 
 def complete_pixel_attributes(dataset: Dataset) -> None:
-    """Add the missing Image Pixel attributes to a header and convert the existing ones to numbers.
+    """Add missing Image Pixel attributes to a header and convert stated ones to numbers.
 
     Args:
         dataset: A complete data set with ``file_meta``; changed in place.
@@ -70,7 +70,7 @@ def complete_pixel_attributes(dataset: Dataset) -> None:
 
 
 def _stated(dataset: Dataset, keyword: str, *, lowest: int = 0, highest: int = 2**16 - 1) -> int | None:
-    """Return an attribute's value, even if it is stated once per sample; None if it is absent or empty.
+    """Return an attribute's value, even if stated once per sample; None if it is absent or empty.
 
     Raises:
         CorruptImageError: Not a whole number within the bounds.
@@ -104,7 +104,7 @@ def _usual_sign(dataset: Dataset) -> int:
 
 
 def _layout(dataset: Dataset) -> _Layout:
-    """Return the layout found in the pixel data; empty if they cannot be read, as their decoder will report that."""
+    """Return the layout found in the pixel data; empty if they cannot be read (their decoder reports that)."""
     if "FloatPixelData" in dataset:
         return _Layout(1, 32)
     if "DoubleFloatPixelData" in dataset:

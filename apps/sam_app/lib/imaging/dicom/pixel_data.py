@@ -43,13 +43,12 @@ _BY_PYDICOM = (
     RLELossless,
 )
 _BYTES_PER_SAMPLE, _JPEG_XL_BYTES_PER_SAMPLE = 32, 48
-"""Memory for one frame while it is decoded: OpenJPEG needs about 12 bytes per sample, libjxl 40, the conversion of
-YCbCr 8."""
+"""For one frame while it is decoded: OpenJPEG needs about 12, libjxl 40, the conversion of YCbCr 8."""
 _UNDECODABLE = "the DICOM image's pixel data are truncated, damaged or contradict its header"
 
 
 def decode_pixels(dataset: Dataset) -> np.ndarray:
-    """Decode all frames of a DICOM image to stored values or RGB.
+    """Decode all frames of an image to stored values or RGB.
 
     Args:
         dataset: A complete data set with ``file_meta`` and all Image Pixel attributes; not changed. The caller checks
@@ -120,10 +119,7 @@ def _decode_by_pydicom(dataset: Dataset, syntax: UID) -> np.ndarray:
 
 
 def _decode_compressed(dataset: Dataset, shape: tuple[int, int, int], samples: int) -> np.ndarray:
-    """Decode all frames, each checked against the header before it is decoded.
-
-    All frames are decoded into one array, without further copies.
-    """
+    """Decode all frames into one array, each checked against the header before it is decoded."""
     is_rgb = value_of(dataset, "PhotometricInterpretation") == "RGB"
     syntax, size = str(dataset.file_meta.TransferSyntaxUID), (*shape[1:], *([samples] if samples > 1 else []))
     stacked = np.empty(0)

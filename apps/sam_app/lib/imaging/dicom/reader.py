@@ -1,4 +1,4 @@
-"""Reading of DICOM images: one file with one or more frames, or a folder that holds one series."""
+"""Reading of DICOM images: one file with one or more frames, or a folder with one series."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
 
 
 def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
-    """Read the single-frame images of the one DICOM series in a folder (not its subfolders) as a volume.
+    """Read the one series of single-frame images in a folder (not its subfolders) as a volume.
 
     The slices are in the order of :func:`~lib.imaging.dicom.series_files.find_series`, so that ``(i, j, k)`` is the
-    same voxel as in ITK, 3D Slicer and the NIfTI file that MONAI Label makes of a series. The affine runs from the
-    first to the last slice, so that a gantry tilt shears it; for slices that are missing or unevenly spaced see
-    ``positions`` of the image.
+    same voxel as in ITK, 3D Slicer and the NIfTI that MONAI Label makes of a series. The affine runs from the first to
+    the last slice, so a gantry tilt shears it; for slices that are missing or unevenly spaced see ``positions`` of the
+    image.
 
     Args:
         folder: The folder. Files that are not DICOM images are ignored.
@@ -141,7 +141,7 @@ def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Position of the frames of a DICOM image; the fields are those of :class:`lib.imaging.image.MedicalImage`.
+    """Position of the frames of a DICOM image; fields as in :class:`lib.imaging.image.MedicalImage`.
 
     Args:
         affine: ``(4, 4)``.
@@ -161,7 +161,7 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
 
     Args:
         headers: One per instance, in order of ``k``.
-        frame_count: Number of frames of all instances together.
+        frame_count: Number of frames of all instances.
     """
     counts = [frame_count] if len(headers) == 1 else [1] * len(headers)
     frames = [

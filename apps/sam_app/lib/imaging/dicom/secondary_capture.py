@@ -1,4 +1,4 @@
-"""Pictures as DICOM Secondary Capture images: PS3.3 A.8.1.
+"""Pictures as DICOM Secondary Captures: PS3.3 A.8.1.
 
 highdicom's ``SCImage`` is not used: it requires a Patient Orientation, which an uploaded PNG does not have, and states
 the Conversion Type "Digital Interface".
@@ -39,16 +39,15 @@ def secondary_capture(
     software_version: str = "",
     series_number: int = 9001,
 ) -> Dataset:
-    """Make a DICOM Secondary Capture Image from a picture.
+    """Make a Secondary Capture Image from a picture.
 
     With a source it belongs to the source's patient and study, in a new series, and references the source instance.
-    Without one the patient attributes are empty (nothing is invented) and the study is new; to add a second object to
-    that study, pass the first one as its ``source``. Burned In Annotation is copied from the source; if unknown there,
-    it is omitted, because the pixels may show a name. The IOD has no Frame of Reference module, so that the position is
-    given only by the reference to the source.
+    Without one the patient is empty (nothing is invented) and the study is new; to add a second object to that study,
+    pass the first as its ``source``. Burned In Annotation is the source's; if unknown, it is omitted, because the
+    pixels may show a name. The IOD has no Frame of Reference module: only the source states the position.
 
     Args:
-        rgb: ``(rows, columns, 3)`` uint8, the whole picture; if there is a source, of the same size.
+        rgb: ``(rows, columns, 3)`` uint8, the whole picture, of the source's size if there is one.
         source: Header of the instance that the picture shows; not changed and not shared with the result.
         series_description: Series Description (0008,103E), at most 64 characters.
         instance_time: When the picture was made; local time.

@@ -1,7 +1,7 @@
-"""Display of modality values as requested by a DICOM image: VOI windows, VOI LUTs and padding.
+"""VOI windows, VOI LUTs and padding: how a DICOM image asks for its modality values to be displayed.
 
-Windows are defined in DICOM PS3.3 C.11.2.1.2, tables in C.11.2.1.1; in enhanced objects both are in the Frame VOI LUT
-macros (C.7.6.16.2.10, C.7.6.16.2.10b), for each frame or for all.
+Windows are those of DICOM PS3.3 C.11.2.1.2, tables those of C.11.2.1.1; in enhanced objects both are in the Frame VOI
+LUT macros (C.7.6.16.2.10, C.7.6.16.2.10b), for each frame or for all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def displays_of(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display
 def display_of(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
     """Return how one frame is to be displayed, without invalid transforms.
 
-    Tables come before windows: DICOM allows either, and a writer that adds a table intends it to be used.
+    Tables come before windows: either may be applied, but a writer that adds a table intends it to be used.
 
     Args:
         dataset: The image's header.
@@ -61,10 +61,7 @@ def display_of(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
 
 
 def _windows(group: Dataset) -> Iterator[Window]:
-    """Yield the valid windows.
-
-    A LINEAR window narrower than the standard allows (1) is read as LINEAR_EXACT, its only possible meaning.
-    """
+    """Yield the valid windows; a narrower LINEAR window than the standard allows can only mean LINEAR_EXACT."""
     function = str(value_of(group, "VOILUTFunction") or "LINEAR").strip().upper()
     if function not in _FUNCTIONS:
         return
@@ -90,7 +87,7 @@ def _tables(group: Dataset, dataset: Dataset, values: np.ndarray) -> Iterator[Vo
 def _signed_as(first: int, count: int, values: np.ndarray) -> int:
     """Return the first value mapped with the sign for which the table covers most of the values.
 
-    Many writers confuse US and SS.
+    Writers confuse US and SS.
     """
     low, high = float(values.min()), float(values.max())
 

@@ -1,7 +1,7 @@
 """Check whether a NIfTI file is as long as its header states, without reading its voxels.
 
-Truncation is the most common damage, and reading all voxels of a folder of thousands of volumes takes too long. A gzip
-file ends with the length of its uncompressed content (RFC 1952, 2.3.1: ISIZE, modulo 2^32), a truncated one does not.
+Truncation is the most common damage, and reading a folder of thousands of volumes takes too long. A gzip file ends with
+the length of its content (RFC 1952, 2.3.1: ISIZE, modulo 2^32), a truncated one does not.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ def is_surely_whole(path: Path) -> bool:
         path: Any file.
 
     Returns:
-        False also for files that may be complete, but cannot be checked: another format, gzip of several members, a
-        damaged header.
+        False also for files that may be complete: another format, gzip of several members, a damaged header.
 
     Raises:
         OSError: If it cannot be read.
@@ -50,7 +49,7 @@ def is_surely_whole(path: Path) -> bool:
 
 
 def _stated_length(start: bytes) -> int | None:
-    """Return the length in bytes of the whole file according to its header; None if it is not checked here."""
+    """Return the length of the whole file according to its header; None if it is not read here."""
     header_class: Any = nibabel.Nifti2Header if start[4:8] == b"n+2\x00" else nibabel.Nifti1Header
     header = header_class(start[: header_class.template_dtype.itemsize], check=True)
     shape, dtype = header.get_data_shape(), header.get_data_dtype()

@@ -1,8 +1,8 @@
-"""Position of a NIfTI image in the patient, the same as in ITK and 3D Slicer.
+"""Position of NIfTI images in the patient, the same as in ITK and 3D Slicer.
 
 ITK chooses between sform and qform by its own rules (codes, similarity, orthonormality), takes the voxel size from
-``pixdim`` and converts metres and micrometres. So ITK itself reads the position here, from a file of one voxel with the
-same geometry, and a label has the position at which Slicer shows its image.
+``pixdim`` and converts metres and micrometres. So ITK itself reads the position, from a file of one voxel with the same
+geometry, and a label lies where Slicer shows its image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GEOMETRY = (
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 _UNITS = {1: 1e3, 3: 1e-3}
-"""Values of ``xyzt_units`` for metres and micrometres, with their length in mm; everything else is mm."""
+"""Metres and micrometres of ``xyzt_units`` in mm; everything else is mm."""
 
 
 def nifti_affine(header: Any) -> np.ndarray:
@@ -47,10 +47,7 @@ def nifti_affine(header: Any) -> np.ndarray:
 
 
 def _itk_affine(header: Any) -> np.ndarray | None:
-    """Return ITK's affine for this header; None if ITK refuses it.
-
-    ITK does not read NIfTI-2, so the header is always passed as NIfTI-1.
-    """
+    """Return ITK's affine; None if ITK refuses. NIfTI-2, which ITK does not read, is passed as NIfTI-1."""
     probe = nibabel.Nifti1Header()
     for key in _GEOMETRY:
         probe[key] = header[key]

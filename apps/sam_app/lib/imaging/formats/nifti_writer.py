@@ -41,8 +41,8 @@ def is_placed(path: str | os.PathLike[str]) -> bool:
 def set_place(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
     """Set the position of the voxels in a header, in mm, as sform and qform.
 
-    A gantry tilt (shear) can be stated as sform but not as qform. In this case no qform is set: a program that does not
-    support shear (ITK, and so 3D Slicer) then refuses the file instead of showing it at a wrong position.
+    A gantry tilt (shear) can be stated as sform but not as qform. Then no qform is set: a program that does not support
+    shear (ITK, and so 3D Slicer) refuses the file instead of showing it at a wrong position.
 
     Args:
         header: Changed in place.

@@ -38,7 +38,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
         limits: Size limits; checked before the voxels are read.
 
     Returns:
-        The volume; its affine is the header's, converted from LPS (as ITK reads it) to RAS+. Floats become float32, and
+        The volume; its affine is the header's, converted from LPS (as in ITK) to RAS+. Floats become float32,
         non-finite values the smallest finite one.
 
     Raises:
@@ -99,10 +99,7 @@ def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimit
 
 
 def _bytes_per_value(pixel_id: int) -> int:
-    """Return the peak memory per value, in bytes.
-
-    Twice in ITK or while non-finite values are replaced; three times for the result (see :func:`claim`).
-    """
+    """Return the peak bytes per value: twice in ITK or while NaN is replaced, three times for the result."""
     stored = np.dtype(SimpleITK.GetArrayViewFromImage(SimpleITK.Image(1, 1, pixel_id)).dtype)
     return 2 * stored.itemsize + 3 * (4 if stored.kind == "f" else stored.itemsize)
 
@@ -121,8 +118,8 @@ def _fields(header: bytes) -> dict[bytes, bytes]:
 def _for_itk(header: bytes, fields: dict[bytes, bytes]) -> bytes:
     """Return the header in a form that ITK can read.
 
-    ITK does not support bzip2, and decides by the kind alone whether an axis without a direction holds the components
-    of each voxel.
+    ITK does not support bzip2, and uses the kind alone to decide whether an axis without a direction is one of
+    components.
     """
     lines = header.splitlines()
     if fields[b"encoding"].lower() in _BZIP2:
@@ -144,10 +141,7 @@ def _is_field(line: bytes, name: bytes) -> bool:
 
 
 def _append(file: BinaryIO, target: Path, unpacked: int | None) -> None:
-    """Append the rest of a file to another one.
-
-    If ``unpacked`` is given, decompress bzip2 to at most this many bytes.
-    """
+    """Append the rest of a file to another one, or at most ``unpacked`` bytes of it decompressed from bzip2."""
     with target.open("ab") as output:
         if unpacked is None:
             shutil.copyfileobj(file, output)

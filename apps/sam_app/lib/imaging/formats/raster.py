@@ -21,20 +21,18 @@ _DEEP_LAYOUTS = ("LA;16B", "RGB;16B", "RGBA;16B")
 _UINT16_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _BYTES_PER_PIXEL = {"1": 8, "L": 6, "RGB": 18, **dict.fromkeys(_UINT16_MODES, 15)}
 _MAX_BYTES_PER_PIXEL, _DEEP_BYTES_PER_PIXEL, _PROGRESSIVE_BYTES_PER_PIXEL = 24, 36, 8
-"""Peak memory: of Pillow's picture, its copies on the way to an array, and three times the array (see :func:`claim`);
-the same for 16-bit samples with colour; and in addition for the coefficients that a progressive JPEG keeps until its
-last scan."""
+"""Pillow's picture, its copies on the way to an array, and three times the array (see :func:`claim`); for 16-bit
+samples with colour; and in addition for the coefficients that a progressive JPEG keeps until its last scan."""
 _PIXELS_AT_ONCE = 1 << 20
 
 
 def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> MedicalImage:
     """Read a raster image as a browser displays it: EXIF orientation applied, transparent parts black.
 
-    Transparency is blended with black, the background of medical viewers (a browser would use the page's background).
-    The most opaque pixels count as fully opaque, and uniform transparency is ignored. Grey stays grey, even if stored
-    as 16-bit RGB: 1 bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other colour become 8-bit
-    RGB; of deeper samples the 8 bits from the highest used bit are kept. No windowing. If a PNG or JPEG holds several
-    images, the first one is read.
+    Transparency is blended with black, the background of medical viewers (a browser would use the page's). The most
+    opaque pixels count as opaque, and uniform transparency is ignored. Grey stays grey, even if stored as 16-bit RGB: 1
+    bit becomes uint8 0/255, 8 bits uint8, 16 bits uint16. Palette, CMYK and other colour become 8-bit RGB; of deeper
+    samples the 8 bits from the highest used bit. No windowing. Of several images in a PNG or JPEG the first is read.
 
     Args:
         file: The open file, at its start.
@@ -67,7 +65,7 @@ def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> Medi
 
 
 def _affine(image: Image.Image) -> np.ndarray:
-    """Return ITK's affine: 1 mm, or what a JPEG states as resolution in dots per inch or centimetre."""
+    """Return ITK's affine: 1 mm, or a JPEG's resolution in dots per inch or centimetre."""
     length = {1: 25.4, 2: 10.0}.get(image.info.get("jfif_unit", 0)) if image.format == "JPEG" else None
     is_turned = image.getexif().get(_ORIENTATION, 1) > 4
     return affine_of_pixels(length, image.info.get("jfif_density", (0, 0)), is_turned=is_turned)

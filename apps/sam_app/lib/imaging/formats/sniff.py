@@ -132,7 +132,7 @@ def _describe_unreadable(head: bytes) -> str:
 
 
 def _describe_packed(start: bytes) -> str:
-    """Return a description of a gzip file's content, unless it is NIfTI, the only format read from gzip."""
+    """Return a description of a gzip file's content, if it is not NIfTI, which alone is read so."""
     if not start:
         return "damaged content"
     file_format, description = find_format(start)
@@ -164,7 +164,7 @@ def _gunzip_start(head: bytes) -> bytes:
 def _starts_with_dicom_element(head: bytes) -> bool:
     """Return whether the bytes look like a DICOM data set without a preamble.
 
-    It starts with an element of group 0002 or 0008. PS3.5 section 7.1: group, element, then a VR (explicit) or a 32-bit
+    An element of group 0002 or 0008 comes first. PS3.5 section 7.1: group, element, then a VR (explicit) or a 32-bit
     length (implicit).
     """
     if len(head) < 8:

@@ -1,10 +1,9 @@
 """Fast gzip compression of data that is mostly zero.
 
-A label volume with one marked slice has 50 MB of zeros around a quarter of a megabyte of labels. Compressing the zeros
-takes most of a response's time and gives the same bytes each time. Here compressed zeros are cached and inserted
-between the newly compressed pieces. DEFLATE (RFC 1951) allows this where the preceding data end with a full flush, i.e.
-on a byte boundary and with no later references back to them. The file is a single member (RFC 1952), because some
-readers stop after the first: ITK's and the viewers'.
+A label volume with one marked slice has 50 MB of zeros around a quarter of a megabyte of labels. Compressing them takes
+most of a response's time, with the same result each time. Here compressed zeros are cached and inserted between newly
+compressed pieces. DEFLATE (RFC 1951) allows this after a full flush, i.e. on a byte boundary and with no later
+references back. The file is a single member (RFC 1952), as some readers (ITK, the viewers) stop after the first.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 _LEVEL = 1
-"""Level for data that are not zero. It compresses a mask of 512 x 512 to 1 to 15 kB in 0.3 to 0.7 ms; level 6
-compresses it to about half of that in four to six times the time."""
+"""For data that are not zero. A mask of 512 x 512 becomes 1 to 15 kB in 0.3 to 0.7 ms; level 6 about half of that in
+four to six times the time."""
 
 _BLOCK = 1 << 20
 """Zeros per cached block, compressed to 1 kB, the least that DEFLATE can do (258 bytes in two bits)."""

@@ -56,8 +56,8 @@ _WHOLE_SLIDES = {
     **{"is_philips": "Philips TIFF", "is_qpi": "PerkinElmer QPI"},
 }
 _BYTES_PER_PIXEL, _COPIES = 32, 3
-"""Peak memory for one page while it is converted to grey or RGB, in addition to its samples; and copies of all frames:
-in the worker, in transfer and in the server."""
+"""Peak memory for converting a page to grey or RGB, in addition to its samples; and copies of all frames: in the
+worker, in transfer and in the server."""
 _MAX_TILE_EXCESS = 4096 * 4096
 """Pixels by which a tile may exceed its image."""
 
@@ -120,7 +120,7 @@ def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
 
 
 def _affine(page: TiffPage) -> np.ndarray:
-    """Return ITK's affine: 1 mm, or what the page states as resolution in dots per inch or centimetre."""
+    """Return ITK's affine: 1 mm, or the page's resolution in dots per inch or centimetre."""
     length = {2: 25.4, 3: 10.0}.get(page.tags.valueof(_RESOLUTION_UNIT, 1))
     density = [_quotient(page.tags.valueof(tag, (0, 1))) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
     return affine_of_pixels(length, density, is_turned=page.tags.valueof(_ORIENTATION, 1) > 4)

@@ -1,8 +1,7 @@
 """SNOMED CT codes for the labels of segments: the Segmented Property of DICOM PS3.3 C.8.20.4.
 
 The terms are DICOM's own: each category of context group CID 7150 has a context group of its types (PS3.16), and
-pydicom's code dictionary contains them all, so that no code is hard-coded here. Aliases map other common words to these
-terms.
+pydicom's code dictionary contains them all, so no code is typed here. Aliases map other common words to them.
 """
 
 from __future__ import annotations
@@ -106,8 +105,8 @@ def property_of(label: str) -> SegmentedProperty:
     """Return the codes for a segment's label.
 
     Case, order of words, plural, hyphens, underscores, camel case and numbers make no difference: "Kidney L 2", "left
-    kidneys" and "kidney_left" are the same. A word for an abnormal structure can be combined with the place where it
-    is, whether known ("liver tumour") or not.
+    kidneys" and "kidney_left" are the same. A word for an abnormal structure can be combined with its place, known
+    ("liver tumour") or not.
 
     Args:
         label: As written by users.
@@ -136,10 +135,7 @@ def _words(text: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
-    """Remove a word's plural ending.
-
-    "pancreas" loses its last letter, too, but in labels and terms alike.
-    """
+    """Remove a plural ending; "pancreas" loses its last letter, too, in labels and terms alike."""
     return f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s")
 
 

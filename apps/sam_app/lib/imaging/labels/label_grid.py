@@ -15,7 +15,7 @@ RAW_SUFFIX = ".bin"
 """Suffix of raw voxels, the form in which OHIF's plugin sends a label."""
 
 _TOLERANCE = 0.25
-"""Tolerance in voxels for the position of a corner: programs write affines as float32 or quaternions."""
+"""Voxels that a corner may be off: programs write affines as float32 or quaternions."""
 
 
 def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray:
@@ -50,7 +50,7 @@ def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple
 def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
     """Check that labels belong to an image: their voxels coincide in the patient, in any order of axes.
 
-    If one of the two has no position (e.g. a PNG), their sizes are compared; so, too, for labels drawn in colours.
+    If one of the two has no position (e.g. a PNG), or the labels are in colours, sizes are compared.
 
     Raises:
         CorruptImageError: If they do not; the message states both sizes and positions.

@@ -39,11 +39,9 @@ def write_label_volume(
 ) -> None:
     """Write a label volume to a file atomically, without syncing it to the disk.
 
-    After a power cut the file may be lost.
-
     Args:
         labels_kji: ``(K, rows, columns)`` object numbers, voxel ``(i, j, k)`` at ``labels_kji[k, j, i]``, 0 for
-            background. Slices that a :class:`SliceLabels` does not contain take almost no time.
+            background. Slices missing in a :class:`SliceLabels` take almost no time.
         affine_ras: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm.
         path: Its suffix determines the format: ``.nrrd`` (with gzip), ``.nii.gz``, ``.nii``, or ``.png`` (8-bit grey,
             for K = 1; no geometry).

@@ -64,18 +64,18 @@ def segmentation(
     object numbers.
 
     Args:
-        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, for objects that
-            can overlap, ``(rows, columns, N)`` bool, the mask of object ``n`` in channel ``n - 1``.
+        labels: Of the source's size: ``(rows, columns)`` uint8 object numbers, 0 for background; or, if objects can
+            overlap, ``(rows, columns, N)`` bool, the mask of object ``n`` in channel ``n - 1``.
         source: Header of the source instance; not changed and not shared with the result.
         frame: The source's frame, 0-based.
-        segment_labels: The objects' names, at least one, at most 64 characters each: ``segment_labels[n - 1]`` is the
-            name of object ``n``. If :mod:`lib.imaging.labels.anatomy_codes` knows a name, it is also stored as codes.
+        segment_labels: The objects' names, at least one, at most 64 characters each: ``segment_labels[n - 1]`` is that
+            of object ``n``. Names that :mod:`lib.imaging.labels.anatomy_codes` knows are also coded.
         algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
         algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
         series_number: Series Number (0020,0011).
-        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
         device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:

@@ -45,7 +45,7 @@ def segment_descriptions(
         segment_labels: The objects' names: ``segment_labels[n - 1]`` is the name of segment ``n``.
         algorithm_name: Segment Algorithm Name (0062,0009), at most 64 characters.
         algorithm_version: Version of the model.
-        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
     """
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     descriptions = []

@@ -21,7 +21,7 @@ class SeriesGrid:
         shape: ``(K, rows, columns)``.
         affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None if no affine fits all voxels: the series has no
             geometry, slices are missing or unevenly spaced, or its frames do not form a volume.
-        file_affine: Affine for a file with all the voxels: ``affine``, or what is known about their size.
+        file_affine: Affine for a file of all voxels: ``affine``, or what is known of their size.
     """
 
     sources: tuple[Dataset, ...]

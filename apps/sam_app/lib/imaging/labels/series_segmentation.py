@@ -48,7 +48,7 @@ def series_segmentation(
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
         series_number: Series Number (0020,0011).
-        is_automatic: True if made without prompts (AUTOMATIC), False if from a user's prompts (SEMIAUTOMATIC).
+        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
         device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:

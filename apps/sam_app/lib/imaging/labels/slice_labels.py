@@ -68,10 +68,7 @@ class SliceLabels:
         return SliceLabels(self.shape, {k: _cast(labels, dtype) for k, labels in self.slices.items()}, dtype)
 
     def pieces(self) -> Iterator[memoryview | int]:
-        """Yield the volume's bytes in order, ``i`` fastest.
-
-        Slices are yielded as memory; runs of zero bytes between them as their number of bytes.
-        """
+        """Yield the volume's bytes in order, ``i`` fastest: slices, and in between the number of zero bytes."""
         count, rows, columns = self.shape
         done = 0
         for k in sorted(self.slices):
