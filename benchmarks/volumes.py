@@ -65,7 +65,7 @@ def measured(
 ) -> dict[str, Any]:
     """Both ways on one volume: Dice, and of the propagation its slices, seconds by stage and slices past the ends."""
     image = MedicalImage(frames=solid.frames)
-    frame, _ = volume_pictures(image, solid.middle, None)
+    frame, _ = volume_pictures(image, solid.middle)
     prompts = VolumePrompts({solid.middle: prompter(solid.truth[solid.middle])}, {}, range(image.frame_count))
     with use_clock(Clock()) as clock:
         result = propagate(predictor, frame, prompts, options)

@@ -36,7 +36,8 @@ from lib.server.observe.log_hygiene import clean_logs  # noqa: E402
 from lib.server.options import ServerOptions  # noqa: E402
 from lib.studies.study_files import image_suffixes, split_name  # noqa: E402
 from lib.transforms.load import LoadMedicalImage  # noqa: E402
-from lib.transforms.window import AUTO, PRESETS, choose_window, windowed_frame  # noqa: E402
+from lib.transforms.request import AUTO  # noqa: E402
+from lib.transforms.window import PRESETS, choose_window, windowed_frame  # noqa: E402
 
 Images = dict[str, Callable[[], str | Path]]
 """By id, in order: what gives the file or the folder of DICOM files that the server would read."""

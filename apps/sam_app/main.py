@@ -44,6 +44,7 @@ from lib.studies.folder_datastore import FolderDatastore
 from lib.studies.folder_index import StudiesError
 from lib.studies.folder_place import open_folder
 from lib.transforms.load import LoadMedicalImage
+from lib.transforms.request import SegmentRequest
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -136,11 +137,10 @@ class SamApp(MONAILabelApp):
         warn_if_unreachable(self.studies)
         return store
 
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Run a task, which reads a DICOMweb server's series as DICOM; keep its result if the request says so."""
+    def segment(self, request: SegmentRequest, datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a request's task, which reads a DICOMweb server's series as DICOM; keep its result if it says so."""
         store = for_inference(datastore or self.datastore())
-        infer = super().infer
-        return infer_and_save(lambda asked: infer(asked, store), request, store)
+        return infer_and_save(lambda asked: self.infer(asked.as_monai(), store), request, store)
 
     def info(self) -> dict[str, Any]:
         """What a client asks for when it connects: from then on it gets a DICOMweb server's series as they are now."""

@@ -17,6 +17,7 @@ from lib.imaging.labels.series_grid import read_series_grid
 from lib.imaging.labels.series_segmentation import labels_of_segmentation, series_segmentation
 from lib.imaging.readers import read_image
 from support.patient import centroid, points, voxel_at
+from support.segment_requests import viewer_request
 from support.series import ACQUISITIONS, LANDMARK, RADIUS, SHAPE, TILTED, Acquisition, voxels
 
 EVERY = [*ACQUISITIONS, *TILTED]
@@ -62,10 +63,9 @@ def test_itk_displaces_a_tilted_series_and_we_do_not(series_of, acquisition, con
 def test_the_mask_lies_where_the_click_was(series_of, task, acquisition, tmp_path):
     folder = series_of(acquisition)
     click = voxel_at(folder, LANDMARK)
-    request = {"image": str(folder), "foreground": [click], "model": "sam_tiny"}
     files = []
     for suffix in (".nrrd", ".nii.gz"):
-        path, _ = task({**request, "result_extension": suffix})
+        path, _ = task(viewer_request(str(folder), foreground=[click], result_extension=suffix))
         files.append(Path(path).rename(tmp_path / f"label{suffix}"))
     files.append(tmp_path / "seg.dcm")
     write(segmentation_of_labels(read_series_grid(folder), files[0], [{"name": "ball"}]), files[-1])
@@ -133,8 +133,8 @@ def test_a_nifti_of_any_axes(task, tmp_path, axes):
     click = np.round(np.linalg.inv(image.affine) @ [-LANDMARK[0], -LANDMARK[1], LANDMARK[2], 1])[:3].astype(int)
     worst = 0.0
     for suffix in (".nrrd", ".nii.gz"):
-        request = {"image": str(tmp_path / "image.nii.gz"), "foreground": [click.tolist()], "result_extension": suffix}
-        path, _ = task(request)
+        image_path = str(tmp_path / "image.nii.gz")
+        path, _ = task(viewer_request(image_path, foreground=[click.tolist()], result_extension=suffix))
         label = Path(path).rename(tmp_path / f"label{suffix}")
         worst = max(worst, off(centroid(label)))
         seen = SimpleITK.ReadImage(str(label))

@@ -11,6 +11,7 @@ from lib.infers.ahead import Ahead, nearest_first
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
+from lib.transforms.request import AUTO
 from lib.transforms.window import requested_window, windowed_frame
 
 WINDOW = Window(50, 100)
@@ -35,7 +36,7 @@ def rest(engine: Engine) -> None:
     engine.queue.run(lambda: None)
 
 
-def encoded(engine: Engine, image: MedicalImage, window: Window | None) -> set[int]:
+def encoded(engine: Engine, image: MedicalImage, window: Window | str) -> set[int]:
     """The slices that need no encode any more; looking at them encodes the others."""
     predictor = engine.predictor("sam_tiny")
     there = set()
@@ -106,7 +107,7 @@ def test_an_image_that_is_opened_is_encoded_from_its_middle_on(engine: Engine):
         time.sleep(0.01)
     rest(engine)
     assert read == [1]
-    assert encoded(engine, image, None) == {3, 4, 5}
+    assert encoded(engine, image, AUTO) == {3, 4, 5}
 
 
 def test_nothing_is_done_ahead_for_images_of_one_slice_or_if_it_is_turned_off(engine: Engine):

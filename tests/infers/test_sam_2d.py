@@ -22,6 +22,7 @@ from lib.sam.models.registry import MODELS
 from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import PromptError
 from lib.transforms.limits import Limits
+from support.segment_requests import viewer_request
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def labels_of(path: str) -> np.ndarray:
 
 def test_an_array(task, disc):
     image, truth = disc
-    path, facts = task({"image": image, "roi": [90, 170, 50, 130, 0, 0], "result_extension": ".nrrd"})
+    path, facts = task(viewer_request(image, roi=[90, 170, 50, 130, 0, 0], result_extension=".nrrd"))
     labels = labels_of(path)
     assert labels.shape == (240, 200, 1)
     overlap = np.count_nonzero((labels[..., 0].T == 1) & truth)
@@ -62,7 +63,7 @@ def test_a_dicom_series_lies_as_simpleitk_orders_it(task, tmp_path):
             pixels[40:80, 50:100] = 1200
         source.PixelData = pixels.tobytes()
         source.save_as(tmp_path / f"{name}.dcm")
-    path, facts = task({"image": str(tmp_path), "foreground": [[75, 60, 3]], "result_extension": ".nrrd"})
+    path, facts = task(viewer_request(str(tmp_path), foreground=[[75, 60, 3]], result_extension=".nrrd"))
     labels = labels_of(path)
     assert labels.shape == (128, 128, 5) and facts["slice"] == 3
     assert np.argwhere(labels)[:, 2].tolist() == [3] * np.count_nonzero(labels)
@@ -79,7 +80,7 @@ def scaled_frames(disc: tuple[np.ndarray, np.ndarray], scales: list[int]) -> Med
 def test_a_frame_is_seen_in_its_own_window(task, disc):
     image, truth = scaled_frames(disc, [40, 200, 3000, 3000]), disc[1]
     for k, scale in enumerate([40, 200, 3000, 3000]):
-        path, facts = task({"image": image, "roi": [90, 170, 50, 130, k, k], "result_extension": ".nrrd"})
+        path, facts = task(viewer_request(image, roi=[90, 170, 50, 130, k, k], result_extension=".nrrd"))
         mask = labels_of(path)[..., k].T == 1
         assert (facts["window"]["width"], facts["window"]["source"]) == (scale, "image")
         assert 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)) > 0.85
@@ -88,21 +89,25 @@ def test_a_frame_is_seen_in_its_own_window(task, disc):
 def test_neighbours_are_encoded_ahead_as_they_will_be_asked_for(disc):
     engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
     task = Sam2D("sam_tiny", engine, Limits(), ahead=Ahead(engine, slices=2))
-    request = {"image": scaled_frames(disc, [40, 200, 3000]), "result_extension": ".nrrd"}
-    labels_of(task({**request, "foreground": [[130, 90, 1]]})[0])
+    image = scaled_frames(disc, [40, 200, 3000])
+
+    def click(k: int) -> None:
+        labels_of(task(viewer_request(image, foreground=[[130, 90, k]], result_extension=".nrrd"))[0])
+
+    click(1)
     deadline = time.monotonic() + 60
     while engine.queue.stats()["ahead"] and time.monotonic() < deadline:
         time.sleep(0.01)
     engine.queue.run(lambda: None)
     for k in (0, 2):
         with use_clock(Clock()) as clock:
-            labels_of(task({**request, "foreground": [[130, 90, k]]})[0])
+            click(k)
         assert "encode" not in clock.stages
 
 
 def test_colour(task, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)).save(tmp_path / "c.png")
-    path, _ = task({"image": str(tmp_path / "c.png"), "foreground": [[30, 20, 0]]})
+    path, _ = task(viewer_request(str(tmp_path / "c.png"), foreground=[[30, 20, 0]]))
     assert path.endswith(".png") and np.asarray(Image.open(path)).shape == (50, 60)
     Path(path).unlink()
 
@@ -117,7 +122,7 @@ def test_an_empty_mask_is_a_file_too(task, monkeypatch):
         return [replace(prediction, packed=(PackedMask.of(np.zeros((40, 50), bool)),))]
 
     monkeypatch.setattr(predict, "decode", nothing)
-    path, facts = task({"image": image, "foreground": [[5, 5, 1]], "result_extension": ".nrrd"})
+    path, facts = task(viewer_request(image, foreground=[[5, 5, 1]], result_extension=".nrrd"))
     labels = labels_of(path)
     assert labels.shape == (50, 40, 3) and not labels.any() and facts["areas"] == [0]
 
@@ -139,5 +144,5 @@ def test_viewers_config_is_of_kinds_that_they_show(task):
 def test_bad_requests_leave_no_file(task, disc, request_, said, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(PromptError, match=said):
-        task({"image": disc[0], **request_})
+        task(viewer_request(disc[0], **request_))
     assert list(tmp_path.iterdir()) == []

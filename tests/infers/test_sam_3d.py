@@ -18,6 +18,7 @@ from lib.sam.models.registry import MODELS
 from lib.sam.prompts import PromptError
 from lib.transforms.limits import Limits
 from support.phantoms import BALL_AFFINE, BALL_CENTRE, ball_volume
+from support.segment_requests import viewer_request
 
 CLICK = {"foreground": [list(BALL_CENTRE)], "background": [], "result_extension": ".nrrd"}
 K = BALL_CENTRE[2]
@@ -41,8 +42,10 @@ def ball(tmp_path) -> tuple[str, np.ndarray]:
     return str(tmp_path / "ball.nii.gz"), mask
 
 
-def ask(task: Sam3D, request: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    path, facts = task(request)
+def ask(
+    task: Sam3D, params: dict[str, Any], image: Any, client: str | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    path, facts = task(viewer_request(image, client=client, **params))
     labels = nrrd.read(path)[0]
     Path(path).unlink()
     return labels, facts
@@ -68,7 +71,7 @@ def decodes(task: Sam3D, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_click_as_viewers_send_it(task, ball):
     path, truth = ball
     with use_clock(Clock()) as clock:
-        labels, facts = ask(task, {"image": path, "label": "lesion", "client_id": "x", **CLICK})
+        labels, facts = ask(task, {"label": "lesion", "client_id": "x", **CLICK}, path)
     assert set(clock.stages) >= {"read", "window", "encode", "decode", "write"}
     assert sum(clock.stages.values()) < clock.elapsed, "a stage was counted twice"
     assert labels.shape == truth.shape and labels.dtype == np.uint8 and set(np.unique(labels)) == {0, 1}
@@ -85,14 +88,14 @@ def test_points_on_several_slices_and_a_reversed_region(task, ball):
     path, truth = ball
     i, j, k = BALL_CENTRE
     points = {"foreground": [[i, j, k - 3], [i, j, k + 3]], "background": [[2, 2, z] for z in (k - 3, k, k + 3)]}
-    labels, facts = ask(task, {"image": path, **CLICK, **points})
+    labels, facts = ask(task, {**CLICK, **points}, path)
     assert facts["prompted"] == [k - 3, k, k + 3] and dice(labels > 0, truth) > 0.85
     assert {found["source"] for found in facts["found"] if k - 3 < found["k"] < k + 3 and found["k"] != k} == {
         "blended"
     }
 
     region = {"foreground": [], "roi": [i + 12, i - 11, j + 12, j - 11, k + 3, k - 3]}
-    labels, facts = ask(task, {"image": path, **CLICK, **region})
+    labels, facts = ask(task, {**CLICK, **region}, path)
     assert facts["prompted"] == [k] and facts["slices"] == [k - 3, k + 3]
     assert dice(labels[..., k - 3 : k + 4] > 0, truth[..., k - 3 : k + 4]) > 0.85
 
@@ -101,31 +104,31 @@ def test_a_correction_of_the_same_client_takes_over_the_rest(task, ball, monkeyp
     path, _ = ball
     i, j, k = BALL_CENTRE
     calls = decodes(task, monkeypatch)
-    request = {"image": path, **CLICK, "client": "a", "object_name": "lesion"}
-    first, _ = ask(task, request)
+    params = {**CLICK, "label": "lesion"}
+    first, _ = ask(task, params, path, client="a")
     of_first = len(calls)
-    again, _ = ask(task, request)
+    again, _ = ask(task, params, path, client="a")
     assert len(calls) == of_first and np.array_equal(first, again)
 
-    corrected = {**request, "foreground": [[i, j, k], [i, j, k + 3]]}
-    ask(task, corrected)
+    corrected = {**params, "foreground": [[i, j, k], [i, j, k + 3]]}
+    ask(task, corrected, path, client="a")
     of_correction = len(calls) - of_first
-    ask(task, {**corrected, "client": "b"})
+    ask(task, corrected, path, client="b")
     of_other_client = len(calls) - of_first - of_correction
     assert 0 < of_correction < of_other_client, "what another client did was taken over"
 
     before = len(calls)
-    ask(task, {**corrected, "client": None})
-    ask(task, {**corrected, "client": None})
+    ask(task, corrected, path)
+    ask(task, corrected, path)
     assert len(calls) - before == 2 * of_other_client, "without a client something was kept"
     before = len(calls)
-    ask(task, {**corrected, "client": "a", "window": "bone"})
+    ask(task, {**corrected, "window": "bone"}, path, client="a")
     assert len(calls) > before, "another window's masks were taken over"
 
 
 @pytest.mark.parametrize("value", [1, "1"])
 def test_max_slices(task, ball, value):
-    _, facts = ask(task, {"image": ball[0], **CLICK, "max_slices": value})
+    _, facts = ask(task, {**CLICK, "max_slices": value}, ball[0])
     assert facts["slices"] == [K - 1, K + 1] and {stop["reason"] for stop in facts["stops"]} == {"max_slices"}
 
 
@@ -139,20 +142,20 @@ def test_slices_with_windows_of_their_own_are_followed_as_one_volume(task):
 
     widths = frames.max() * np.where(np.arange(len(frames)) % 2, 1.0, 1.7)
     alike = MedicalImage(frames=frames, displays=shown(np.full(len(frames), widths[K])), is_geometric=True)
-    expected, _ = ask(task, {**CLICK, "image": alike})
+    expected, _ = ask(task, CLICK, alike)
     assert expected[..., K - 1].any() and expected[..., K + 1].any()
 
     scales = np.where(np.arange(len(frames)) > K, 0.01, 1.0)
     widths[K + 1 :] = 0.01 * widths[K]
     image = MedicalImage(frames=frames * scales[:, None, None], displays=shown(widths), is_geometric=True)
-    labels, facts = ask(task, {**CLICK, "image": image})
+    labels, facts = ask(task, CLICK, image)
     assert facts["window"]["width"] == pytest.approx(widths[K])
     assert dice(labels == 1, expected == 1) > 0.99
 
 
 def test_one_slice(task, disc):
     image, truth = disc
-    labels, facts = ask(task, {"image": image, "roi": [90, 170, 50, 130, 0, 0], "result_extension": ".nrrd"})
+    labels, facts = ask(task, {"roi": [90, 170, 50, 130, 0, 0], "result_extension": ".nrrd"}, image)
     assert labels.shape == (240, 200, 1) and facts["slices"] == [0, 0]
     assert dice(labels[..., 0].T > 0, truth) > 0.85
 
@@ -160,7 +163,7 @@ def test_one_slice(task, disc):
 def test_two_points_as_a_box(task, ball):
     i, j, k = BALL_CENTRE
     corners = {"foreground": [[i - 11, j - 11, k], [i + 12, j + 12, k]], "box_from_points": True}
-    labels, _ = ask(task, {"image": ball[0], **CLICK, **corners})
+    labels, _ = ask(task, {**CLICK, **corners}, ball[0])
     assert dice(labels > 0, ball[1]) > 0.85
 
 
@@ -175,7 +178,7 @@ def test_an_empty_result_is_a_file_too(task, monkeypatch):
 
     monkeypatch.setattr(predictor, "decode", nothing)
     image = MedicalImage(frames=np.zeros((3, 40, 50), np.int16), is_geometric=True)
-    labels, facts = ask(task, {"image": image, "foreground": [[5, 5, 1]], "result_extension": ".nrrd"})
+    labels, facts = ask(task, {"foreground": [[5, 5, 1]], "result_extension": ".nrrd"}, image)
     assert labels.shape == (50, 40, 3) and not labels.any()
     assert facts["slices"] is None and facts["voxels"] == 0 and facts["found"] == []
 
@@ -203,5 +206,5 @@ def test_bad_requests_leave_no_file(task, ball, request_, said, tmp_path, monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = list(tmp_path.iterdir())
     with pytest.raises(PromptError, match=said):
-        task({"image": ball[0], **request_})
+        task(viewer_request(ball[0], **request_))
     assert list(tmp_path.iterdir()) == before

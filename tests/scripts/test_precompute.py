@@ -29,6 +29,7 @@ from lib.studies.folder_datastore import FolderDatastore
 from lib.transforms.limits import Limits
 from precompute import find_images, from_the_middle, main
 from support.dicomweb_stand_in import running_stand_in
+from support.segment_requests import viewer_request
 from support.server_process import REPOSITORY
 
 VOLUME = np.random.default_rng(5).integers(-1000, 800, (40, 32, 5), dtype=np.int16)
@@ -66,7 +67,7 @@ def stages_of_a_click(kept: Path, image: Path, k: int, **options: object) -> set
     engine = Engine([get_spec("sam_tiny")], MODEL_FOLDER, device="cpu", embedding_files=EmbeddingFiles(kept, 1 << 30))
     task = Sam2D("sam_tiny", engine, Limits())
     with use_clock(Clock()) as clock:
-        path, _ = task({"image": str(image), "foreground": [[10, 12, k]], "result_extension": ".nrrd", **options})
+        path, _ = task(viewer_request(str(image), foreground=[[10, 12, k]], result_extension=".nrrd", **options))
     os.unlink(path)
     return set(clock.stages)
 

@@ -4,6 +4,7 @@ from lib.imaging.image import MedicalImage
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd, candidate_masks, merge_masks
+from support.segment_requests import data_with
 
 
 def prediction(mask: np.ndarray) -> Prediction:
@@ -63,12 +64,14 @@ def test_the_largest_piece_is_kept_and_holes_are_filled_if_asked_for():
     before = mask.copy()
     cases = {(False, False): 100 - 9 + 12 + 1, (True, False): 91, (False, True): 100 + 12 + 1, (True, True): 100}
     for (largest, fill), area in cases.items():
-        data = {"masks": [PackedMask.of(mask), PackedMask.of(~mask)], "largest_component": largest, "fill_holes": fill}
+        data = data_with(largest_component=largest, fill_holes=fill)
+        data["masks"] = [PackedMask.of(mask), PackedMask.of(~mask)]
         cleaned = np.asarray(CleanMasksd()(data)["masks"][0])
         assert np.count_nonzero(cleaned) == area and cleaned.dtype == bool, (largest, fill)
-    assert np.array_equal(CleanMasksd()({"masks": [PackedMask.of(mask)]})["masks"][0], before)
+    assert np.array_equal(CleanMasksd()({**data_with(), "masks": [PackedMask.of(mask)]})["masks"][0], before)
 
 
 def test_an_empty_mask_stays_empty():
-    empty = {"masks": [PackedMask.of(np.zeros((20, 30), bool))], "largest_component": True, "fill_holes": True}
-    assert not CleanMasksd()(empty)["masks"][0].area
+    empty = [PackedMask.of(np.zeros((20, 30), bool))]
+    data = {**data_with(largest_component=True, fill_holes=True), "masks": empty}
+    assert not CleanMasksd()(data)["masks"][0].area

@@ -10,7 +10,15 @@ from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImage
-from lib.transforms.prompt_sources import LabelClicksd, PromptSourced, RestoreValuesd, inner_points, label_prompts
+from lib.transforms.prompt_sources import (
+    LabelVolumePromptsd,
+    PromptSourced,
+    RestoreValuesd,
+    as_prompt_source,
+    inner_points,
+    label_prompts,
+)
+from lib.transforms.request import SegmentRequest, Source
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 
@@ -69,44 +77,49 @@ def image() -> MedicalImage:
     return MedicalImage(frames=np.zeros((4, 40, 50)), affine=AFFINE, is_geometric=True)
 
 
+def asked(image: MedicalImage, source: Source, label: Path | None = None) -> dict[str, object]:
+    request = SegmentRequest(source, "sam_tiny", "image", prompting_label=str(label) if label else None)
+    return {"image": image, "request": request}
+
+
 def test_labels_of_a_file_become_objects_and_get_their_numbers_back(sourced, image, tmp_path: Path):
     write_label_volume(volume(), AFFINE, tmp_path / "label.nii.gz")
-    data = sourced({"image": image, "prompts": "labels", "prompt_label": str(tmp_path / "label.nii.gz")})
-    assert data["slice"] == 2 and data["slice_source"] == "labels" and data["automatic"] is False
+    data = sourced(asked(image, Source.LABELS, tmp_path / "label.nii.gz"))
+    assert data["slice"] == 2 and data["slice_source"] == "labels"
     assert len(data["objects"]) == 2
     data["pred"] = SliceLabels((1, 1, 3), {0: np.array([[0, 1, 2]], np.uint8)})
     assert RestoreValuesd()(data)["pred"].slices[0].tolist() == [[0, 3, 7]]
 
 
 def test_automatic_has_no_objects_and_the_middle_slice(sourced, image):
-    data = sourced({"image": image, "prompts": "automatic", "pred": "unchanged"})
-    assert (data["slice"], data["objects"], data["automatic"]) == (2, [], True)
+    data = sourced({**asked(image, Source.AUTOMATIC), "pred": "unchanged"})
+    assert (data["slice"], data["objects"], data["slice_source"]) == (2, [], "automatic")
     assert RestoreValuesd()(data)["pred"] == "unchanged"
 
 
 def test_what_cannot_be_is_refused(sourced, image, tmp_path: Path):
     with pytest.raises(PromptError, match="labels or automatic"):
-        sourced({"image": image, "prompts": "everything"})
+        as_prompt_source("everything", "prompts")
     with pytest.raises(PromptError, match="has no label"):
-        sourced({"image": image, "prompts": "labels"})
+        sourced(asked(image, Source.LABELS))
     moved = AFFINE.copy()
     moved[0, 3] = 4
     write_label_volume(volume(), moved, tmp_path / "label.nii.gz")
     with pytest.raises(CorruptImageError, match="do not lie on"):
-        sourced({"image": image, "prompts": "labels", "prompt_label": str(tmp_path / "label.nii.gz")})
+        sourced(asked(image, Source.LABELS, tmp_path / "label.nii.gz"))
 
 
 def test_one_object_prompts_in_a_volume(image, tmp_path: Path):
-    clicks = LabelClicksd(LoadMedicalImage())
+    prompts = LabelVolumePromptsd(LoadMedicalImage())
     labels = volume()
     write_label_volume(labels, AFFINE, tmp_path / "two.nii.gz")
     with pytest.raises(PromptError, match="2 on slice 2"):
-        clicks({"image": image, "prompts": "labels", "prompt_label": str(tmp_path / "two.nii.gz")})
+        prompts(asked(image, Source.LABELS, tmp_path / "two.nii.gz"))
     labels[labels == 7] = 0
     write_label_volume(labels, AFFINE, tmp_path / "one.nii.gz")
-    request = {"image": image, "prompts": "labels", "prompt_label": str(tmp_path / "one.nii.gz"), "slice": 0}
-    data = clicks(request)
-    [[x, y, k]] = data["foreground"]
-    assert labels[k, int(y), int(x)] == 3 and data["label_values"] == [3] and "slice" not in data
+    data = prompts(asked(image, Source.LABELS, tmp_path / "one.nii.gz"))
+    [(k, found)] = data["volume_prompts"].marked.items()
+    [[x, y]] = found.points.tolist()
+    assert labels[k, int(y), int(x)] == 3 and data["label_values"] == [3]
     with pytest.raises(PromptError, match="only be labels"):
-        clicks({"image": image, "prompts": "automatic"})
+        prompts(asked(image, Source.AUTOMATIC))

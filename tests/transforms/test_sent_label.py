@@ -4,6 +4,7 @@ import pytest
 
 from lib.imaging.image import CorruptImageError
 from lib.imaging.readers import read_image
+from lib.transforms.request import SegmentRequest, Source
 from lib.transforms.sent_label import SentLabeld
 
 
@@ -21,7 +22,8 @@ def test_a_sent_label_must_lie_on_the_image(tmp_path, suffix, content, fits):
     (tmp_path / "image.nii").write_bytes(nibabel.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)).to_bytes())
     label = tmp_path / f"label{suffix}"
     label.write_bytes(content)
-    data = {"image": read_image(tmp_path / "image.nii"), "sent_label": str(label), "label": "a name"}
+    request = SegmentRequest(Source.VIEWER, "sam_tiny", "image", object_name="a name", sent_label=str(label))
+    data = {"image": read_image(tmp_path / "image.nii"), "request": request}
     if fits:
         assert SentLabeld(read_image)(data) == data
     else:
@@ -30,4 +32,5 @@ def test_a_sent_label_must_lie_on_the_image(tmp_path, suffix, content, fits):
 
 
 def test_without_a_label_there_is_nothing_to_check():
-    assert SentLabeld(read_image)({"label": "a name"}) == {"label": "a name"}
+    data = {"request": SegmentRequest(Source.VIEWER, "sam_tiny", "image", object_name="a name")}
+    assert SentLabeld(read_image)(data) == data

@@ -1,3 +1,6 @@
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import pydicom
 import pytest
@@ -6,12 +9,18 @@ from pydicom.pixels import apply_voi_lut
 from lib.base.clock import Clock, use_clock
 from lib.imaging.image import Display, MedicalImage, Window
 from lib.sam.prompts import PromptError
+from lib.transforms.request import AUTO
 from lib.transforms.window import PRESETS, WindowFramed, apply_window, choose_window, volume_pictures, windowed_frame
+from support.segment_requests import data_with
 
 
 def ct(**kwargs) -> MedicalImage:
     values = np.linspace(-1024, 3000, 2 * 40 * 50).reshape(2, 40, 50).astype(np.int16)
     return MedicalImage(frames=values, **kwargs)
+
+
+def framed(image: MedicalImage, k: int, window: Window | str = AUTO) -> dict[Hashable, Any]:
+    return WindowFramed()({**data_with(image, window=window), "slice": k})
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # the peer's, far from the centre
@@ -68,7 +77,7 @@ def test_percentiles_are_of_all_slices_and_leave_padding_out():
 
 def test_a_uniform_image_is_windowed_without_a_fault():
     frames = np.full((1, 8, 8), 7, np.uint16)
-    data = WindowFramed()({"image": MedicalImage(frames=frames), "slice": 0})
+    data = framed(MedicalImage(frames=frames), 0)
     assert data["frame"].shape == (8, 8, 3)
 
 
@@ -95,24 +104,24 @@ def test_an_images_values_are_looked_through_once(source, monkeypatch):
 
 def test_windowing_is_a_stage_of_its_own():
     with use_clock(Clock()) as clock:
-        WindowFramed()({"image": ct(), "slice": 0})
+        framed(ct(), 0)
     assert clock.stages["window"] > 0
 
 
 def test_8_bit_and_colour_stay_as_they_are():
     grey = np.random.default_rng(0).integers(0, 256, (1, 5, 6), dtype=np.uint8)
-    data = WindowFramed()({"image": MedicalImage(frames=grey), "slice": 0, "window": ["auto", "lung"]})
+    data = framed(MedicalImage(frames=grey), 0, "auto")
     assert np.array_equal(data["frame"], np.repeat(grey[0][..., None], 3, axis=2))
     assert data["window"].source == "8-bit"
     colour = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), dtype=np.uint8)
-    data = WindowFramed()({"image": MedicalImage(frames=colour), "slice": 0, "window": "lung"})
+    data = framed(MedicalImage(frames=colour), 0, "lung")
     assert np.array_equal(data["frame"], colour[0])
 
 
 def test_inverted_images_are_shown_bright_where_values_are_low():
     image = ct(modality="CT", inverted=True)
-    plain = WindowFramed()({"image": ct(modality="CT"), "slice": 0})["frame"]
-    assert np.array_equal(WindowFramed()({"image": image, "slice": 0})["frame"], 255 - plain)
+    plain = framed(ct(modality="CT"), 0)["frame"]
+    assert np.array_equal(framed(image, 0)["frame"], 255 - plain)
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -120,7 +129,7 @@ def test_inverted_images_are_shown_bright_where_values_are_low():
 def test_padding_is_black(padding, inverted):
     frames = np.array([[[40, -2000, 3000, 3500, 4000, 2999]]], np.int16)
     image = MedicalImage(frames=frames, modality="CT", displays=(Display(padding=padding),), inverted=inverted)
-    frame = WindowFramed()({"image": image, "slice": 0, "window": Window(0, 10000)})["frame"]
+    frame = framed(image, 0, Window(0, 10000))["frame"]
     padded = (frames[0] >= padding[0]) & (frames[0] <= padding[1])
     assert padded.any() and np.array_equal(frame[..., 0] == 0, padded)
 
@@ -128,15 +137,15 @@ def test_padding_is_black(padding, inverted):
 def test_values_below_zero_are_not_lost():
     """Lung and fat differ below 0 HU; a picture clipped to 0..255 would show both black."""
     frames = np.array([[[-100, -60, 40]]], np.int16)
-    frame = WindowFramed()({"image": MedicalImage(frames=frames, modality="CT"), "slice": 0})["frame"]
+    frame = framed(MedicalImage(frames=frames, modality="CT"), 0)["frame"]
     assert 0 < frame[0, 0, 0] < frame[0, 1, 0] < frame[0, 2, 0] < 255
 
 
 def test_unknown_presets_and_frames_are_refused():
     with pytest.raises(PromptError, match="there is no window 'spleen'; it can be auto, abdomen, lung"):
-        WindowFramed()({"image": ct(), "slice": 0, "window": "spleen"})
+        framed(ct(), 0, "spleen")
     with pytest.raises(PromptError, match="there is no frame 2; the image has frames 0 to 1"):
-        WindowFramed()({"image": ct(), "slice": 2})
+        framed(ct(), 2)
 
 
 Y, X = np.mgrid[:128, :160]
@@ -273,16 +282,15 @@ def test_each_frame_has_its_own_window():
     displays = tuple(Display((Window(scale / 2, scale),)) for scale in scales)
     image = MedicalImage(frames=np.stack([SHARE * scale for scale in scales]).astype(np.int16), displays=displays)
     for k, scale in enumerate(scales):
-        data = WindowFramed()({"image": image, "slice": k, "window": ["auto", "lung"]})
+        data = framed(image, k, "auto")
         assert (data["window"].width, data["window"].source) == (scale, "image")
-        assert data["window_asked"] == ["auto", "lung"]
 
 
 def test_the_slices_of_a_volume_are_compared_in_one_window_where_that_shows_them():
     displays = tuple(Display((Window(scale / 2, scale),)) for scale in (3000, 3600, 40))
     frames = np.stack([SHARE * 3000, SHARE * 3000, SHARE * 40]).astype(np.int16)
     image = MedicalImage(frames=frames, displays=displays)
-    picture, applied = volume_pictures(image, 0, None)
+    picture, applied = volume_pictures(image, 0)
     assert applied.width == 3000
     assert np.array_equal(picture(1), picture(0)), "a window of its own would show the same values darker"
     assert np.array_equal(picture(2), windowed_frame(image, 2, Window(20, 40)))

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from lib.imaging.image import Window
-from lib.server.rest.schemas import SAMInput, WindowInput
+from lib.server.rest.schemas import SAMInput
+from lib.transforms.sam_input import WindowInput
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lib.imaging.image import MedicalImage
+from lib.imaging.image import MedicalImage, Window
 from lib.sam.device_queue import MAX_OWNERS, be_nice
 from lib.sam.engine import Engine
+from lib.transforms.request import AUTO
 from lib.transforms.window import requested_window, windowed_frame
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Ahead:
         self._reader = ThreadPoolExecutor(1, "ahead", initializer=be_nice)
         self._is_reading = threading.Semaphore()
 
-    def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Any) -> None:
+    def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Window | str) -> None:
         """A user clicked on slice k, asking for a window (see :func:`~lib.transforms.window.requested_window`)."""
         if not self._slices or image.frame_count == 1:
             return
@@ -104,7 +104,7 @@ class Ahead:
                 image = read()
                 middle = image.frame_count // 2
                 order = [middle, *nearest_first(middle, image.frame_count, self._slices - 1)]
-                self._encode(model, user, image, order, None)
+                self._encode(model, user, image, order, AUTO)
             except Exception as error:  # whoever clicks is told
                 logger.info("An image was not prepared: %s", type(error).__name__)
             finally:
@@ -112,7 +112,7 @@ class Ahead:
 
         self._reader.submit(read_and_encode)
 
-    def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Any) -> None:
+    def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Window | str) -> None:
         kept = weakref.ref(image)
 
         def frame(k: int) -> Callable[[], np.ndarray | None]:

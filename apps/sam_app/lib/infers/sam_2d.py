@@ -20,9 +20,10 @@ from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
+from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.sent_label import SentLabeld
-from lib.transforms.viewer_options import CANDIDATES, WINDOWS, ViewerOptionsd
+from lib.transforms.viewer_options import CANDIDATES, WINDOWS
 from lib.transforms.viewer_prompts import ViewerPromptsd
 from lib.transforms.window import WindowFramed
 
@@ -30,15 +31,14 @@ from lib.transforms.window import WindowFramed
 class Sam2D(SamTask):
     """One SAM model as a MONAI Label task for one slice at a time.
 
-    A request with ``sam_input`` speaks the REST vocabulary, every other one the viewers'; see
-    :mod:`lib.transforms.sam_input_prompts` and :mod:`lib.transforms.viewer_prompts`. Without ``multimask`` the
-    model's spec says whether a lone point is answered with the best of three candidates; everything else is with the
-    single mask. ``automatic`` False answers a request without prompts with no object at all. With ``prompts``
-    they come from the image's labels, or there are none: see :mod:`lib.transforms.prompt_sources`.
+    The request's source says whose vocabulary its prompts are in, see :mod:`lib.transforms.sam_input_prompts` and
+    :mod:`lib.transforms.viewer_prompts`, or where they come from instead, see :mod:`lib.transforms.prompt_sources`.
+    Without the option ``multimask`` the model's spec says whether a lone point gives the best of three candidates;
+    everything else gives the single mask.
 
-    Clicks of one client (``client``, which the server sets) refine: prompts that extend its last ones on the same
-    picture for the same object (``object_name``) start from the mask that these gave. What viewers show as options:
-    ``window``, ``candidates``, ``box_from_points``, ``largest_component``, ``fill_holes``.
+    Clicks of one client refine: prompts that extend its last ones on the same picture for the same object start from
+    the mask that these gave. What viewers show as options: ``window``, ``candidates``, ``box_from_points``,
+    ``largest_component``, ``fill_holes``.
 
     Args:
         model: The model's name in the engine.
@@ -74,55 +74,65 @@ class Sam2D(SamTask):
         self._memory: ClickMemory[EarlierObject] = ClickMemory()
         self._ahead = ahead
 
-    def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+    def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
-        limits, is_rest = self._limits, "sam_input" in (data or {})
-        sha256 = (data or {}).get("image_sha256") if is_rest else None  # what is uploaded is a new file each time
-        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images, sha256)
-        prompts: list[Callable]
-        if is_rest:
-            prompts = [SamInputPromptsd(limits.max_prompts)]
-        elif "prompts" in (data or {}):
-            prompts = [ViewerOptionsd(), PromptSourced(load.load)]
+        limits, request = self._limits, _request_of(data)
+        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images, request.image_sha256)
+        prompts: Callable
+        if request.source is Source.REST:
+            prompts = SamInputPromptsd(limits.max_prompts)
+        elif request.source is Source.VIEWER:
+            prompts = ViewerPromptsd(limits.max_prompts)
         else:
-            prompts = [ViewerOptionsd(), ViewerPromptsd(limits.max_prompts)]
-        return [load, SentLabeld(load.load), *prompts, WindowFramed()]
+            prompts = PromptSourced(load.load)
+        return [load, SentLabeld(load.load), prompts, WindowFramed()]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
+        request = _request_of(data)
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
-        if data["objects"] and "sam_input" not in data and "prompts" not in data:
-            data["predictions"] = self._segment_click(predictor, embedding, data)
+        if data["objects"] and request.source is Source.VIEWER:
+            data["predictions"] = self._segment_click(predictor, embedding, request, data["objects"][0])
             if self._ahead:
-                user = data.get("client") or ""
-                self._ahead.clicked(self._model, user, data["image"], data["slice"], data["window_asked"])
+                user, window = request.client or "", request.options.window
+                self._ahead.clicked(self._model, user, data["image"], data["slice"], window)
         elif data["objects"]:
-            data["predictions"] = self._segment(predictor, embedding, data)
-        elif data.get("automatic", True):
+            asked = request.options.multimask
+            data["predictions"] = self._segment(predictor, embedding, data["objects"], data["earlier"], asked)
+        elif request.automatic:
             data["predictions"] = segment_automatically(predictor, embedding)
         else:
             data["predictions"] = []
         data["checkpoint_sha256"] = predictor.checkpoint_sha256
         return data
 
-    def _segment_click(self, predictor: Predictor, embedding: Embedding, data: dict[str, Any]) -> list[Prediction]:
+    def _segment_click(
+        self, predictor: Predictor, embedding: Embedding, request: SegmentRequest, prompts: Prompts
+    ) -> list[Prediction]:
         """A viewer's one object, from the mask that the client has there already if it does."""
-        key = (data.get("client") or "", embedding.key, str(data.get("object_name") or ""))
-        last = self._memory.recall(key) if data.get("client") else None
-        [prediction] = self._segment(predictor, embedding, {**data, "earlier": [last] if last else []})
-        if data.get("client"):
-            prompts: Prompts = data["objects"][0]
+        key = (request.client or "", embedding.key, request.object_name or "")
+        last = self._memory.recall(key) if request.client else None
+        earlier = [last] if last else []
+        [prediction] = self._segment(predictor, embedding, [prompts], earlier, request.options.multimask)
+        if request.client:
             self._memory.remember(key, EarlierObject(prompts, prediction.scores, prediction.low_res_logits))
         return [prediction]
 
-    def _segment(self, predictor: Predictor, embedding: Embedding, data: dict[str, Any]) -> list[Prediction]:
+    def _segment(
+        self,
+        predictor: Predictor,
+        embedding: Embedding,
+        objects: Sequence[Prompts],
+        earlier_objects: Sequence[EarlierObject],
+        asked: bool | None,
+    ) -> list[Prediction]:
         """One prediction an object; those that extend an earlier one start from its mask or, unchanged, keep it."""
         predictions: dict[int, Prediction] = {}
         to_decode: list[tuple[bool, int, Prompts]] = []
-        for index, prompts in enumerate(data["objects"]):
-            multimask = self._multimask(prompts, data.get("multimask"))
-            earlier = find_earlier(prompts, data.get("earlier") or [])
+        for index, prompts in enumerate(objects):
+            multimask = self._multimask(prompts, asked)
+            earlier = find_earlier(prompts, earlier_objects)
             if (
                 earlier is not None
                 and is_unchanged(prompts, earlier)
@@ -132,11 +142,11 @@ class Sam2D(SamTask):
                 continue
             if earlier is not None:
                 prompts = go_on(prompts, earlier)
-                multimask = self._multimask(prompts, data.get("multimask"))
+                multimask = self._multimask(prompts, asked)
             to_decode.append((multimask, index, prompts))
         for multimask, group in groupby(to_decode, key=lambda item: item[0]):
-            _, indices, objects = zip(*group, strict=True)
-            predictions.update(zip(indices, predictor.decode(embedding, objects, multimask=multimask), strict=True))
+            _, indices, together = zip(*group, strict=True)
+            predictions.update(zip(indices, predictor.decode(embedding, together, multimask=multimask), strict=True))
         return [predictions[index] for index in range(len(predictions))]
 
     def _multimask(self, prompts: Prompts, asked: bool | None) -> bool:
@@ -151,6 +161,11 @@ class Sam2D(SamTask):
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """See :func:`result_facts`."""
         return result_facts(data, self._model)
+
+
+def _request_of(data: dict[str, Any]) -> SegmentRequest:
+    request: SegmentRequest = data[REQUEST]
+    return request
 
 
 def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:

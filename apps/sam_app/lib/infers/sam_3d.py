@@ -15,14 +15,15 @@ from lib.imaging.labels.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
-from lib.sam.volume.propagation import propagate
+from lib.sam.volume.propagation import PropagationOptions, propagate
 from lib.sam.volume.result import VolumeResult
 from lib.sam.volume.sam2_video import propagate_by_memory
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
-from lib.transforms.prompt_sources import LabelClicksd, RestoreValuesd
+from lib.transforms.prompt_sources import LabelVolumePromptsd, RestoreValuesd
+from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.sent_label import SentLabeld
-from lib.transforms.viewer_options import WINDOWS, ViewerOptionsd
+from lib.transforms.viewer_options import WINDOWS
 from lib.transforms.viewer_prompts_3d import VolumePromptsd
 from lib.transforms.volume_labels import ResultToVolumed
 from lib.transforms.window import AppliedWindow, volume_pictures
@@ -39,10 +40,10 @@ class Sam3D(SamTask):
 
     SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.volume.sam2_video`.
 
-    Its prompts are those of viewers, :mod:`lib.transforms.viewer_prompts_3d`, or, with ``prompts``, of the label that
-    the image has, :mod:`lib.transforms.prompt_sources`. Prompts of one client (``client``, which
-    the server sets) that go on from its last ones on the same volume for the same object (``object_name``) take over
-    what they do not change. What viewers show as options: ``window``, ``max_slices``, ``box_from_points``.
+    Its prompts are those of viewers, :mod:`lib.transforms.viewer_prompts_3d`, or of the label that the image has,
+    :mod:`lib.transforms.prompt_sources`. Prompts of one client that go on from its last ones on the same volume for the
+    same object take over what they do not change. What viewers show as options: ``window``, ``max_slices``,
+    ``box_from_points``.
 
     Args:
         model: The model's name in the engine.
@@ -63,12 +64,14 @@ class Sam3D(SamTask):
         )
         self._memory: ClickMemory[VolumeResult] = ClickMemory(**_REMEMBERED)
 
-    def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+    def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Load the image and map the prompts."""
-        limits = self._limits
+        limits, request = self._limits, data[REQUEST]
         load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images)
-        source = [LabelClicksd(load.load)] if "prompts" in (data or {}) else []
-        return [load, SentLabeld(load.load), *source, ViewerOptionsd(), VolumePromptsd(limits.max_prompts)]
+        prompts: Callable = VolumePromptsd(limits.max_prompts)
+        if request.source is not Source.VIEWER:
+            prompts = LabelVolumePromptsd(load.load, limits.max_prompts)
+        return [load, SentLabeld(load.load), prompts]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Window the slices that are reached, and follow the object through them.
@@ -77,26 +80,27 @@ class Sam3D(SamTask):
             NotOneVolumeError: If the frames are no volume.
         """
         image: MedicalImage = data["image"]
+        request: SegmentRequest = data[REQUEST]
         if image.volume_fault:
             raise NotOneVolumeError(image.volume_fault)
         predictor = self._engine.predictor(self._model)
         clock = current_clock()
         with clock.stage("window"):
-            windowed, applied = volume_pictures(image, min(data["volume_prompts"].marked), data.get("window"))
+            windowed, applied = volume_pictures(image, min(data["volume_prompts"].marked), request.options.window)
 
         def picture(k: int) -> np.ndarray:
             with clock.stage("window"):
                 return windowed(k)
 
         key = None
-        if data.get("client"):
-            key = (str(data["client"]), _picture_key(image, applied), str(data.get("object_name") or ""))
+        if request.client:
+            key = (request.client, _picture_key(image, applied), request.object_name or "")
         follow: Callable[..., VolumeResult] = propagate_by_memory if predictor.spec.is_sam2 else propagate
         result = follow(
             predictor,
             picture,
             data["volume_prompts"],
-            data["propagation_options"],
+            PropagationOptions(max_slices=request.options.max_slices or None),
             earlier=self._memory.recall(key) if key else None,
         )
         if key:

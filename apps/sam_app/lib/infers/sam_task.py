@@ -12,11 +12,12 @@ from lib.base.clock import current_clock
 from lib.base.scratch import scratch_file
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
-from lib.imaging.labels.label_writers import LABEL_DTYPES, LABEL_SUFFIXES, write_label_volume
+from lib.imaging.labels.label_writers import write_label_volume
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
 from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImage
+from lib.transforms.request import REQUEST, LabelFormat, SegmentRequest
 
 
 class SamTask(BasicInferTask):
@@ -83,41 +84,27 @@ class SamTask(BasicInferTask):
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """What is known of a finished task's result, for JSON."""
 
-    def writer(
-        self, data: dict[str, Any], extension: str | None = None, dtype: str | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def writer(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Write the volume of labels as the client asked; always a file, also when the mask is empty.
 
         Args:
-            data: With ``pred``, ``image`` and, optionally, ``result_extension`` and ``result_dtype``; with ``by_index``
-                if the labels' voxels are all that matters, not their place in the patient.
-            extension: Instead of that of ``data``.
-            dtype: Instead of that of ``data``.
+            data: With ``pred``, ``image`` and ``request``.
 
         Returns:
             The path, a scratch file of the request, and what is known of the result, for JSON.
 
         Raises:
-            PromptError: For a file type or a data type that cannot be written.
+            PromptError: For a file type that cannot hold the labels.
             NotOneVolumeError: If no volume has the labels where they lie.
         """
-        image = data["image"]
-        asked = extension or data.get("result_extension")
-        suffix = (".nii.gz" if image.is_geometric else ".png") if asked in (None, "") else asked
-        if suffix not in LABEL_SUFFIXES:
-            raise PromptError(f"result_extension can be {', '.join(LABEL_SUFFIXES)}, not {suffix!r}")
+        image: MedicalImage = data["image"]
+        request: SegmentRequest = data[REQUEST]
+        asked = request.label_format or LabelFormat()
+        suffix = asked.extension or (".nii.gz" if image.is_geometric else ".png")
         if suffix == ".png" and image.frame_count > 1:
             raise PromptError("result_extension .png is for 2D images; use .nrrd or .nii.gz for a volume")
-        label_dtype = _label_dtype(dtype or data.get("result_dtype"))
-        affine = image.affine if data.get("by_index") else image.affine_for(data["pred"].slices)
+        affine = image.affine if asked.by_index else image.affine_for(data["pred"].slices)
         path = scratch_file(suffix)
         with current_clock().stage("write"):
-            write_label_volume(data["pred"], affine, path, dtype=label_dtype)
+            write_label_volume(data["pred"], affine, path, dtype=asked.dtype)
         return path, self.facts(data)
-
-
-def _label_dtype(name: Any) -> str:
-    dtype = "uint8" if name is None else str(name)
-    if dtype not in LABEL_DTYPES:
-        raise PromptError(f"result_dtype can be {', '.join(LABEL_DTYPES)}, not {dtype!r}")
-    return dtype

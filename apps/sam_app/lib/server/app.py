@@ -61,7 +61,7 @@ def mount(sam_app: SamApp) -> None:
     )
     admission = Admission(options.max_queue)
     service = SegmentationService(
-        sam_app,
+        sam_app.segment,
         sam_app.engine,
         store,
         admission=admission,
@@ -80,7 +80,7 @@ def mount(sam_app: SamApp) -> None:
     )
     app.state.admission = admission
     app.state.segmentation_service = service
-    app.state.batches = BatchInference(sam_app.infer, admission, max_seconds=options.max_seconds)
+    app.state.batches = BatchInference(sam_app.segment, admission, max_seconds=options.max_seconds)
     app.state.health_report = HealthReport(sam_app.engine, service)
 
     replace_upstream_routes(app)

@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lib.base.clock import Clock, use_clock
@@ -20,6 +20,7 @@ from lib.base.scratch import scratch_files
 from lib.base.threads import start_watched
 from lib.server.admission import Admission, BusyError
 from lib.server.http.errors import failure_of
+from lib.transforms.request import Infer, SegmentRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ class Batch:
     """What is known of a batch; ``status`` has MONAI Label's words.
 
     Args:
-        request: ``model`` and the options that every image gets.
+        request: What is asked for of every image.
         images: The images' ids, in the order in which they are done.
+        shown: The request as clients are shown it.
     """
 
-    request: dict[str, Any]
+    request: SegmentRequest
     images: Sequence[str]
+    shown: Mapping[str, Any]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = "SUBMITTED"
     start_ts: str = field(default_factory=lambda: _now())
@@ -54,7 +57,7 @@ class Batch:
         return {
             "id": self.id,
             "status": self.status,
-            "request": self.request,
+            "request": dict(self.shown),
             "start_ts": self.start_ts,
             **({"end_ts": self.end_ts} if self.end_ts else {}),
             "details": [f"{len(self.results)} of {len(self.images)} images, {failed} of them failed"],
@@ -66,14 +69,12 @@ class BatchInference:
     """Runs batches.
 
     Args:
-        infer: The app's, which keeps the label and answers ``label``, ``tag``, ``params`` and ``file``.
+        infer: The app's, which keeps the label.
         admission: Where each image counts.
         max_seconds: How long one image may take.
     """
 
-    def __init__(
-        self, infer: Callable[[dict[str, Any]], dict[str, Any]], admission: Admission, *, max_seconds: float
-    ) -> None:
+    def __init__(self, infer: Infer, admission: Admission, *, max_seconds: float) -> None:
         self._infer = infer
         self._admission = admission
         self._max_seconds = max_seconds
@@ -91,18 +92,21 @@ class BatchInference:
         """The one that is not at its end; None if there is none."""
         return next((batch for batch in self.batches if batch.end_ts is None), None)
 
-    def start(self, request: Mapping[str, Any], images: Sequence[str], *, wait: bool = False) -> Batch:
+    def start(
+        self, request: SegmentRequest, images: Sequence[str], shown: Mapping[str, Any], *, wait: bool = False
+    ) -> Batch:
         """Begin a batch.
 
         Args:
-            request: What every image gets: ``model``, ``label_tag``, ``prompts`` and options of the model.
+            request: What is asked for of every image, kept under its ``save_as``.
             images: Ids of the datastore.
+            shown: As in :class:`Batch`.
             wait: Answer when it is at its end.
 
         Raises:
             BatchRunningError: If there is one already.
         """
-        batch = Batch(dict(request), sorted(images))
+        batch = Batch(request, sorted(images), shown)
         with self._lock:
             if any(other.end_ts is None for other in self._batches):
                 raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
@@ -135,7 +139,7 @@ class BatchInference:
         self._admission.enter(unconditionally=True)
         try:
             with use_clock(Clock(self._max_seconds)), scratch_files():
-                result = self._infer({**batch.request, "image": image, "save_label": True})
+                result = self._infer(replace(batch.request, image=image))
             return {key: result[key] for key in ("label", "tag", "params")}
         except BaseException as error:  # one image's failure must not end the others; a panic in Rust is no Exception
             failure = failure_of(error)

@@ -13,6 +13,7 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
+from lib.transforms.request import REQUEST, SegmentRequest
 
 
 def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> list[PackedMask]:
@@ -57,18 +58,19 @@ class BestMasksd(Transform):
 
 
 class CleanMasksd(Transform):
-    """Take ``masks``, give them without what the user does not want.
+    """Take ``masks`` and the ``request``, give them without what the user does not want.
 
-    ``largest_component`` True keeps the largest connected piece, ``fill_holes`` True fills what the object encloses;
-    pixels are connected over edges. Either may be missing.
+    The option ``largest_component`` keeps the largest connected piece, ``fill_holes`` fills what the object encloses;
+    pixels are connected over edges.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clean."""
         steps: list[Transform] = []
-        if data.get("largest_component"):
+        request: SegmentRequest = data[REQUEST]
+        if request.options.largest_component:
             steps.append(KeepLargestConnectedComponent(applied_labels=1, connectivity=1))
-        if data.get("fill_holes"):
+        if request.options.fill_holes:
             steps.append(FillHoles(applied_labels=1, connectivity=1))
         return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
 

@@ -13,12 +13,29 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.prompts import PromptError, Prompts
+from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 from lib.transforms.load import LoadMedicalImage
+from lib.transforms.request import REQUEST, SegmentRequest, Source, ViewerPrompts
+from lib.transforms.viewer_options import shown
+from lib.transforms.viewer_prompts_3d import volume_prompts
 
-LABELS = "labels"
-AUTOMATIC = "automatic"
-PROMPT_SOURCES = (LABELS, AUTOMATIC)
+PROMPT_SOURCES = (Source.LABELS, Source.AUTOMATIC)
+"""What a client can choose instead of prompts of its own."""
+
 _MAX_VALUE = 255
+
+
+def as_prompt_source(value: Any, name: str) -> Source | None:
+    """One of :data:`PROMPT_SOURCES`; None for None.
+
+    Raises:
+        PromptError: If it is none.
+    """
+    if value is None:
+        return None
+    if value not in PROMPT_SOURCES:
+        raise PromptError(f"{name} can be {' or '.join(PROMPT_SOURCES)}, not {shown(value)}")
+    return Source(value)
 
 
 def inner_points(mask: np.ndarray) -> list[tuple[float, float]]:
@@ -63,7 +80,7 @@ def label_prompts(labels: np.ndarray) -> tuple[int, dict[int, Prompts]]:
 
 
 def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> np.ndarray:
-    """The voxels of ``prompt_label``, a label's file, on those of ``image``.
+    """The voxels of the request's prompting label on those of ``image``.
 
     Returns:
         ``(K, rows, columns)`` numbers.
@@ -72,18 +89,19 @@ def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> 
         PromptError: If the image has no label.
         ImageError: If the label does not lie on the image.
     """
-    if not data.get("prompt_label"):
+    request: SegmentRequest = data[REQUEST]
+    if not request.prompting_label:
         raise PromptError("the image has no label that could prompt")
     image: MedicalImage = data["image"]
     affine = image.affine if image.is_geometric else None
-    return labels_on_grid(load(data["prompt_label"]), affine, (image.frame_count, *image.frame_size))
+    return labels_on_grid(load(request.prompting_label), affine, (image.frame_count, *image.frame_size))
 
 
 class PromptSourced(Transform):
-    """Take ``image`` and ``prompts``, one of :data:`PROMPT_SOURCES`; give ``slice``, ``slice_source`` and ``objects``.
+    """Take ``image`` and the ``request``; give ``slice``, ``slice_source``, ``objects`` and ``earlier``, none.
 
-    ``labels`` needs ``prompt_label``, the file of a label of the image; ``label_values`` are the numbers that the
-    objects had there. ``automatic`` segments every object of the middle slice.
+    From labels also ``label_values``: the numbers that the objects had there. Automatic segmentation is of the middle
+    slice.
 
     Args:
         load: Reads the label.
@@ -96,33 +114,30 @@ class PromptSourced(Transform):
         """Find them.
 
         Raises:
-            PromptError: For another source, or an image that has no label.
+            PromptError: If the image has no label.
             ImageError: If the label does not lie on the image.
         """
-        result = dict(data)
-        image: MedicalImage = result["image"]
-        source = result["prompts"]
+        request: SegmentRequest = data[REQUEST]
+        k: int = data["image"].frame_count // 2
         objects: dict[int, Prompts] = {}
-        if source == AUTOMATIC:
-            k = image.frame_count // 2
-        elif source == LABELS:
-            k, objects = label_prompts(labels_that_prompt(result, self._load))
-        else:
-            raise PromptError(f"prompts can be {' or '.join(PROMPT_SOURCES)}, not {source!r}")
-        result.update(slice=k, slice_source=source, objects=list(objects.values()), earlier=[])
-        result.update(automatic=source == AUTOMATIC, label_values=list(objects))
+        if request.source is Source.LABELS:
+            k, objects = label_prompts(labels_that_prompt(data, self._load))
+        result = {**data, "slice": k, "slice_source": str(request.source)}
+        result.update(objects=list(objects.values()), earlier=[], label_values=list(objects))
         return result
 
 
-class LabelClicksd(Transform):
-    """For a task of one object in a volume: take ``image`` and ``prompts`` (``labels``), give viewers' ``foreground``.
+class LabelVolumePromptsd(Transform):
+    """For a task of one object in a volume: take ``image`` and the ``request``, give ``volume_prompts``.
 
     Args:
         load: Reads the label.
+        max_prompts: Bound on the points.
     """
 
-    def __init__(self, load: LoadMedicalImage) -> None:
+    def __init__(self, load: LoadMedicalImage, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
         self._load = load
+        self.max_prompts = max_prompts
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Find the points.
@@ -131,17 +146,17 @@ class LabelClicksd(Transform):
             PromptError: For another source, or unless the image has a label with exactly one object.
             ImageError: If the label does not lie on the image.
         """
-        result = dict(data)
-        if result["prompts"] != LABELS:
-            raise PromptError(f"through a volume prompts can only be {LABELS}")
-        k, objects = label_prompts(labels_that_prompt(result, self._load))
+        request: SegmentRequest = data[REQUEST]
+        if request.source is not Source.LABELS:
+            raise PromptError(f"through a volume prompts can only be {Source.LABELS}")
+        k, objects = label_prompts(labels_that_prompt(data, self._load))
         if len(objects) != 1:
             raise PromptError(f"through a volume one object is followed; the label has {len(objects)} on slice {k}")
         [(value, prompts)] = objects.items()
-        result.update(foreground=[[x, y, k] for x, y in prompts.points.tolist()], background=[], label_values=[value])
-        for key in ("slice", "roi"):
-            result.pop(key, None)
-        return result
+        check_prompt_count(len(prompts.points), self.max_prompts)
+        clicks = ViewerPrompts(foreground=[(x, y, k) for x, y in prompts.points.tolist()])
+        found = volume_prompts(data["image"], clicks, request.options.box_from_points)
+        return {**data, "volume_prompts": found, "label_values": [value]}
 
 
 class RestoreValuesd(Transform):

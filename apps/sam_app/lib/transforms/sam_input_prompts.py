@@ -1,57 +1,35 @@
-"""The REST vocabulary, ``SAMInput``: rectangles and points in pixels of one image, to prompts for each object."""
+"""The REST vocabulary, rectangles and points in pixels of one image, to prompts for each object."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.refinement import EarlierObject
 from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
-
-MAX_OBJECTS = 255
-"""Objects are numbered in 8 bits."""
-
-
-@dataclass(frozen=True, eq=False)
-class EarlierAnswer:
-    """What an earlier request on the same frame was answered, by the same model.
-
-    Args:
-        sam_input: Its prompts, as :func:`sam_input_objects` takes them.
-        scores: ``(C,)`` float32 for each object, the candidate to go on from first.
-        low_res_logits: ``(C, 256, 256)`` float32 for each object, likewise.
-    """
-
-    sam_input: Mapping[str, Any]
-    scores: Sequence[np.ndarray]
-    low_res_logits: Sequence[np.ndarray]
+from lib.transforms.request import REQUEST, EarlierResult, SegmentRequest
+from lib.transforms.sam_input import MAX_RECTANGLES, RectInput, SAMPrompts
 
 
-def sam_input_objects(sam_input: Mapping[str, Any]) -> list[Prompts]:
-    """The objects that a ``SAMInput`` asks for, in the order in which they are numbered.
+def sam_input_objects(sam_input: SAMPrompts) -> list[Prompts]:
+    """The objects that a REST client asks for, in the order in which they are numbered.
 
     One rectangle and the points are one object. Of several rectangles each is an object, with the positive points
     that lie inside it (inside several: the smallest); positive points outside all of them are one more object.
     Negative points apply to every object. No prompt at all gives no object, which asks for automatic segmentation.
 
-    Args:
-        sam_input: ``rectangles``, each with ``startX``, ``startY``, ``width``, ``height`` (negative when dragged
-            up or left); ``positive_points`` and ``negative_points``, each with ``x``, ``y``. Missing is empty.
-
     Raises:
         PromptError: For negative points alone, a rectangle without area, or more than 255 objects.
     """
-    boxes = [_box(rectangle) for rectangle in sam_input.get("rectangles") or ()]
-    positive = [(point["x"], point["y"]) for point in sam_input.get("positive_points") or ()]
-    negative = [(point["x"], point["y"]) for point in sam_input.get("negative_points") or ()]
-    if len(boxes) >= MAX_OBJECTS:
-        raise PromptError(f"there are {len(boxes)} rectangles; at most {MAX_OBJECTS - 1} are possible")
+    boxes = [_box(rectangle) for rectangle in sam_input.rectangles or ()]
+    positive = [(point.x, point.y) for point in sam_input.positive_points or ()]
+    negative = [(point.x, point.y) for point in sam_input.negative_points or ()]
+    if len(boxes) > MAX_RECTANGLES:
+        raise PromptError(f"there are {len(boxes)} rectangles; at most {MAX_RECTANGLES} are possible")
     if len(boxes) <= 1:
         if not boxes and not positive and not negative:
             return []
@@ -68,15 +46,10 @@ def sam_input_objects(sam_input: Mapping[str, Any]) -> list[Prompts]:
     return objects
 
 
-def prompt_counts(sam_input: Mapping[str, Any]) -> dict[str, int]:
-    """How many ``rectangles``, ``positive_points`` and ``negative_points`` a ``SAMInput`` has."""
-    return {kind: len(sam_input.get(kind) or ()) for kind in ("rectangles", "positive_points", "negative_points")}
-
-
-def _box(rectangle: Mapping[str, float]) -> list[float]:
+def _box(rectangle: RectInput) -> list[float]:
     """XYXY of a rectangle that may have been dragged up or left."""
-    x0, y0 = rectangle["startX"], rectangle["startY"]
-    x1, y1 = x0 + rectangle["width"], y0 + rectangle["height"]
+    x0, y0 = rectangle.startX, rectangle.startY
+    x1, y1 = x0 + rectangle.width, y0 + rectangle.height
     return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
 
 
@@ -89,10 +62,9 @@ def _smallest_box_around(point: tuple[float, float], boxes: Sequence[Sequence[fl
 
 
 class SamInputPromptsd(Transform):
-    """Take ``image`` and ``sam_input``, give ``slice``, ``slice_source``, ``objects`` and ``earlier``.
+    """Take ``image`` and a REST ``request``, give ``slice``, ``slice_source``, ``objects`` and ``earlier``.
 
-    The frame is ``sam_input["frame"]``, else the middle one. ``earlier``, an :class:`EarlierAnswer` or missing, becomes
-    a list of :class:`~lib.sam.refinement.EarlierObject`.
+    Without a frame it is the middle one. ``earlier`` is a list of :class:`~lib.sam.refinement.EarlierObject`.
 
     Args:
         max_prompts: Bound on the points and rectangles of one request.
@@ -107,27 +79,28 @@ class SamInputPromptsd(Transform):
         Raises:
             PromptError: As :func:`sam_input_objects`, for too many prompts, or for one outside the image.
         """
-        result = dict(data)
-        image: MedicalImage = result["image"]
-        sam_input = result["sam_input"]
-        frame = sam_input.get("frame")
-        earlier: EarlierAnswer | None = result.get("earlier")
-        check_prompt_count(sum(prompt_counts(sam_input).values()), self.max_prompts)
-        result.update(
-            slice=image.frame_count // 2 if frame is None else frame,
-            slice_source="middle" if frame is None else "request",
-            objects=_on_image(sam_input, image),
-            earlier=[] if earlier is None else _earlier_objects(earlier, image),
-        )
-        return result
+        image: MedicalImage = data["image"]
+        request: SegmentRequest = data[REQUEST]
+        sam_input = request.prompts
+        if not isinstance(sam_input, SAMPrompts):
+            raise TypeError(f"a request of source {request.source} has no REST client's prompts")
+        check_prompt_count(sum(sam_input.counts().values()), self.max_prompts)
+        frame = sam_input.frame
+        return {
+            **data,
+            "slice": image.frame_count // 2 if frame is None else frame,
+            "slice_source": "middle" if frame is None else "request",
+            "objects": _on_image(sam_input, image),
+            "earlier": [] if request.earlier is None else _earlier_objects(request.earlier, image),
+        }
 
 
-def _on_image(sam_input: Mapping[str, Any], image: MedicalImage) -> list[Prompts]:
+def _on_image(sam_input: SAMPrompts, image: MedicalImage) -> list[Prompts]:
     return [prompts.within(*image.ijk_shape[:2]) for prompts in sam_input_objects(sam_input)]
 
 
-def _earlier_objects(earlier: EarlierAnswer, image: MedicalImage) -> list[EarlierObject]:
-    objects = _on_image(earlier.sam_input, image)
+def _earlier_objects(earlier: EarlierResult, image: MedicalImage) -> list[EarlierObject]:
+    objects = _on_image(earlier.prompts, image)
     if not objects:  # found automatically: no prompts to go on from
         return []
     return [

@@ -10,10 +10,11 @@ from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.labels.label_grid import check_label_file
+from lib.transforms.request import REQUEST, SegmentRequest
 
 
 class SentLabeld(Transform):
-    """Take ``image`` and, if there is one, ``sent_label``, a file: see that it belongs to the image.
+    """Take ``image`` and the ``request``: see that the label that was sent along, if any, belongs to the image.
 
     Args:
         read: Reads the label.
@@ -28,6 +29,7 @@ class SentLabeld(Transform):
         Raises:
             ImageError: If it cannot be read, or its size or place is another.
         """
-        if data.get("sent_label"):
-            check_label_file(Path(data["sent_label"]), data["image"], self._read)
+        request: SegmentRequest = data[REQUEST]
+        if request.sent_label:
+            check_label_file(Path(request.sent_label), data["image"], self._read)
         return dict(data)

@@ -1,20 +1,19 @@
-"""What a user chose in a viewer's option panel, in the types that the other transforms take.
+"""What a user chose in a viewer's option panel, in the types of :class:`~lib.transforms.request.SegmentOptions`.
 
 Viewers show the ``config`` of a model: a list is a choice, its first entry the default; false is a box to tick. They
-send the choice back as text, number or boolean; MONAI Label fills in what they leave out, a list as a whole. What is
-not known is left out, but a known option of another type is refused: it would have no effect without a word.
+send the choice back as text, number or boolean, a list also as a whole. An option of another type is refused: it would
+have no effect without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from monai.transforms import Transform
 
 from lib.imaging.image import Window
 from lib.sam.prompts import PromptError
-from lib.transforms.window import AUTO, PRESETS
+from lib.transforms.request import AUTO
+from lib.transforms.window import PRESETS
 
 SINGLE = "single"
 BEST_OF_THREE = "best of three"
@@ -25,7 +24,6 @@ CANDIDATES = [AUTO, SINGLE, BEST_OF_THREE]
 """The choices of ``candidates``."""
 
 _MULTIMASK = {AUTO: None, SINGLE: False, BEST_OF_THREE: True}
-_FLAGS = ("box_from_points", "largest_component", "fill_holes")
 
 
 def as_flag(value: Any, name: str) -> bool:
@@ -52,11 +50,35 @@ def _choice(value: Any, name: str, choices: list[str]) -> str:
     if value in (None, "") or value == choices:
         return choices[0]
     if not isinstance(value, str) or value not in choices:
-        raise PromptError(f"{name} can be {', '.join(choices)}, not {_shown(value)}")
+        raise PromptError(f"{name} can be {', '.join(choices)}, not {shown(value)}")
     return value
 
 
-def _window(value: Any) -> Window | str:
+def as_multimask(value: Any, name: str) -> bool | None:
+    """Whether to choose the best of three candidates; None is as suits the model and the prompts.
+
+    Raises:
+        PromptError: If there is no such choice.
+    """
+    return _MULTIMASK[_choice(value, name, CANDIDATES)]
+
+
+def as_slice_count(value: Any, name: str) -> int:
+    """A number of slices, also as text; 0 for as many as there are.
+
+    Raises:
+        PromptError: If it is none.
+    """
+    try:
+        count = 0 if value in (None, "") else int(str(value))
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise PromptError(f"{name} must be a whole number, 0 for as many as there are, not {shown(value)}")
+    return count
+
+
+def as_window(value: Any, name: str) -> Window | str:
     """A window, as the REST API has it, or a preset's name.
 
     Raises:
@@ -64,52 +86,23 @@ def _window(value: Any) -> Window | str:
     """
     if not isinstance(value, Mapping):
         try:
-            return _choice(value, "window", WINDOWS)
+            return _choice(value, name, WINDOWS)
         except PromptError as error:
             raise PromptError(f'{error}; or {{"center": 40, "width": 400}}') from None
     numbers = [value.get("center"), value.get("width")]
     if value.keys() != {"center", "width"} or not all(map(_is_number, numbers)):
-        raise PromptError("window must have center and width, both numbers, and nothing else")
+        raise PromptError(f"{name} must have center and width, both numbers, and nothing else")
     try:
         return Window(*map(float, numbers))  # type: ignore[arg-type]
     except (ValueError, OverflowError) as error:
-        raise PromptError(f"window: {error}") from None
+        raise PromptError(f"{name}: {error}") from None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it can stand in a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Whether the options of a request can be read, before anything is done for it.
-
-    Raises:
-        PromptError: As :class:`ViewerOptionsd`.
-    """
-    ViewerOptionsd()(dict(options.items()))
-
-
-class ViewerOptionsd(Transform):
-    """Take ``window``, ``candidates`` and the flags as a viewer sent them, in the types that the other transforms take.
-
-    Gives ``window`` as :class:`~lib.imaging.image.Window` or a preset's name, ``multimask``, and the flags as bool.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read them.
-
-        Raises:
-            PromptError: For a choice that there is not, or a value of another type; it names the option.
-        """
-        result = dict(data)
-        result["window"] = _window(result.get("window"))
-        result["multimask"] = _MULTIMASK[_choice(result.get("candidates"), "candidates", CANDIDATES)]
-        for name in _FLAGS:
-            result[name] = as_flag(result.get(name, False), name)
-        return result

@@ -2,7 +2,8 @@
 
 What the clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either can be
 absent; ``slice``, k, from Slicer with points, but a millimetre offset when there is only a region; ``roi``,
-``[i0, i1, j0, j1, k0, k1]``, whose pairs can be the wrong way round.
+``[i0, i1, j0, j1, k0, k1]``, whose pairs can be the wrong way round. The ``as_`` functions read these values; the
+others compare them with the image.
 """
 
 from __future__ import annotations
@@ -17,9 +18,63 @@ from monai.transforms import Transform
 from lib.imaging.image import MedicalImage
 from lib.sam.prompts import PromptError, Prompts
 from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
+from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
+
+_NO_REGION = "roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]"
 
 
-def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tuple[int, Prompts]:
+def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
+    """Points ``(i, j, k)`` or ``(i, j)``, all alike; none for None.
+
+    Raises:
+        PromptError: If it is no list of points.
+    """
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return ()
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(_no_points(name)) from None
+    if array.ndim != 2 or array.shape[1] not in (2, 3):
+        raise PromptError(_no_points(name))
+    if not np.isfinite(array).all():
+        raise PromptError(f"{name} must hold finite numbers, not NaN or infinity")
+    return tuple(map(tuple, array.tolist()))
+
+
+def _no_points(name: str) -> str:
+    return f"{name} must be a list of points [i, j, k]"
+
+
+def as_region(value: Any, name: str) -> tuple[float, ...] | None:
+    """``(i0, i1, j0, j1, k0, k1)`` or ``(i0, i1, j0, j1)``; None for None or an empty list.
+
+    Raises:
+        PromptError: If it is no region.
+    """
+    if value is None or (isinstance(value, (list, tuple)) and not value):
+        return None
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    if array.shape not in ((4,), (6,)) or not np.isfinite(array).all():
+        raise PromptError(_NO_REGION)
+    return tuple(array.tolist())
+
+
+def as_slice(value: Any, name: str) -> float | None:
+    """A number, which need not be that of a slice: see :class:`~lib.transforms.request.ViewerPrompts`.
+
+    Raises:
+        PromptError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, NoneType)) or value != value:
+        raise PromptError(f"{name} must be a whole number")
+    return value
+
+
+def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> tuple[int, Prompts]:
     """The slice that is meant and the prompts on it.
 
     The slice is ``slice`` if there are points, else that of the last foreground point (or background point), else
@@ -27,26 +82,22 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
 
     Args:
         image: Gives the bounds; its ``ijk`` are the clients'.
-        request: ``foreground``, ``background``, ``roi``, ``slice``; each may be missing, None or empty.
-            ``box_from_points`` True takes the first two foreground points of the slice as opposite corners of a box,
-            for viewers that have points only; a lone one stays a point until the second comes.
+        sent: What the viewer sent.
+        box_from_points: Take the first two foreground points of the slice as opposite corners of a box, for viewers
+            that have points only; a lone one stays a point until the second comes.
 
     Returns:
         k and the prompts, in XY pixels of that slice (x is i, y is j).
 
     Raises:
-        PromptError: If the values are no points or region of this image, or nothing on the slice marks an object.
+        PromptError: If these are no points or region of this image, or nothing on the slice marks an object.
     """
-    foreground = voxel_points(request.get("foreground"), "foreground", image)
-    background = voxel_points(request.get("background"), "background", image)
-    region = voxel_region(request.get("roi"), image)
-    asked = request.get("slice")
-    if isinstance(asked, bool) or not isinstance(asked, (int, float, NoneType)) or asked != asked:
-        raise PromptError("slice must be a whole number")
-
+    foreground = voxel_points(sent.foreground, "foreground", image)
+    background = voxel_points(sent.background, "background", image)
+    region = voxel_region(sent.region, image)
     points = [*background, *foreground]
     if points:
-        k = _slice_index(asked, default=points[-1][2], image=image)
+        k = _slice_index(sent.slice, default=points[-1][2], image=image)
     elif region is not None:
         k = (region[4] + region[5]) // 2
     else:
@@ -56,7 +107,7 @@ def viewer_prompts(image: MedicalImage, request: Mapping[Hashable, Any]) -> tupl
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
     on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
-    if box is None and request.get("box_from_points") and len(on_object) >= 2:
+    if box is None and box_from_points and len(on_object) >= 2:
         box, on_object = box_between(*on_object[:2]), on_object[2:]
     if box is None and not on_object:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
@@ -75,20 +126,15 @@ def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
     return [left, top, right, bottom]
 
 
-def voxel_points(value: Any, name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
-    """``[i, j, k]`` points, checked against the image; ``[i, j]`` is enough for an image of one frame."""
-    if value is None or (isinstance(value, (list, tuple)) and not value):
+def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
+    """``(i, j, k)`` points, checked against the image; ``(i, j)`` is enough for an image of one frame."""
+    if not points:
         return []
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise PromptError(f"{name} must be a list of points [i, j, k]") from None
-    if array.ndim == 2 and array.shape[1] == 2 and image.frame_count == 1:
+    array = np.asarray(points, dtype=np.float64)
+    if array.shape[1] == 2 and image.frame_count == 1:
         array = np.column_stack([array, np.zeros(len(array))])
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise PromptError(f"{name} must be a list of points [i, j, k]")
-    if not np.isfinite(array).all():
-        raise PromptError(f"{name} must hold finite numbers, not NaN or infinity")
+    if array.shape[1] != 3:
+        raise PromptError(_no_points(name))
     for point in array:
         index = np.round(point)
         if (index < 0).any() or (index >= image.ijk_shape).any():
@@ -99,18 +145,17 @@ def voxel_points(value: Any, name: str, image: MedicalImage) -> list[tuple[float
     return [(float(i), float(j), round(float(k))) for i, j, k in array]
 
 
-def voxel_region(value: Any, image: MedicalImage) -> tuple[float, float, float, float, int, int] | None:
+def voxel_region(
+    region: Sequence[float] | None, image: MedicalImage
+) -> tuple[float, float, float, float, int, int] | None:
     """``(i0, i1, j0, j1, k0, k1)`` with each pair in order and k within the volume, or None if there is none."""
-    if value is None or (isinstance(value, (list, tuple)) and not value):
+    if region is None:
         return None
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = np.empty(0)
+    array = np.asarray(region, dtype=np.float64)
     if array.shape == (4,) and image.frame_count == 1:
         array = np.append(array, [0, 0])
-    if array.shape != (6,) or not np.isfinite(array).all():
-        raise PromptError("roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]")
+    if array.shape != (6,):
+        raise PromptError(_NO_REGION)
     (i0, i1), (j0, j1), (k0, k1) = np.sort(array.reshape(3, 2), axis=1)
     last = image.frame_count - 1
     if k1 < 0 or k0 > last:
@@ -127,7 +172,7 @@ def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
 
 
 class ViewerPromptsd(Transform):
-    """Take ``image`` and the viewer's keys, give ``slice``, ``slice_source`` and ``objects``.
+    """Take ``image`` and a viewer's ``request``, give ``slice``, ``slice_source``, ``objects`` and ``earlier``, none.
 
     See :func:`viewer_prompts`.
 
@@ -144,10 +189,22 @@ class ViewerPromptsd(Transform):
         Raises:
             PromptError: As :func:`viewer_prompts`, or for too many points.
         """
-        result = dict(data)
-        points = (result.get("foreground"), result.get("background"))
-        check_prompt_count(sum(len(group) for group in points if isinstance(group, (list, tuple))), self.max_prompts)
-        k, prompts = viewer_prompts(result["image"], result)
-        objects: Sequence[Prompts] = [prompts.within(*result["image"].ijk_shape[:2])]
-        result.update(slice=k, slice_source="request", objects=objects, earlier=[])
-        return result
+        image: MedicalImage = data["image"]
+        request: SegmentRequest = data[REQUEST]
+        sent = viewer_prompts_of(request, self.max_prompts)
+        k, prompts = viewer_prompts(image, sent, request.options.box_from_points)
+        objects = [prompts.within(*image.ijk_shape[:2])]
+        return {**data, "slice": k, "slice_source": "request", "objects": objects, "earlier": []}
+
+
+def viewer_prompts_of(request: SegmentRequest, max_prompts: int) -> ViewerPrompts:
+    """What a viewer sent.
+
+    Raises:
+        PromptError: For more points than that.
+    """
+    sent = request.prompts
+    if not isinstance(sent, ViewerPrompts):
+        raise TypeError(f"a request of source {request.source} has no viewer's prompts")
+    check_prompt_count(len(sent.foreground) + len(sent.background), max_prompts)
+    return sent

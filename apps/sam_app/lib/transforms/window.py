@@ -26,11 +26,11 @@ from lib.imaging.image import Display, MedicalImage, VoiTable, VoiTransform, Win
 from lib.imaging.image_cache import once_per_image
 from lib.imaging.views import grey_to_rgb
 from lib.sam.prompts import PromptError
+from lib.transforms.request import AUTO, REQUEST, SegmentRequest
 from lib.transforms.visibility import hides, is_poor, some_of
 
 _LEAST_HOUNSFIELD = -3100
 """Below what scanners fill the corners with."""
-AUTO = "auto"
 
 PRESETS: dict[str, Window] = {
     "abdomen": Window(40, 400),
@@ -301,23 +301,27 @@ def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) 
     return grey_to_rgb(frame)
 
 
-def requested_window(image: MedicalImage, k: int, asked: Any) -> tuple[VoiTransform | None, AppliedWindow]:
+def requested_window(
+    image: MedicalImage, k: int, asked: Window | str = AUTO
+) -> tuple[VoiTransform | None, AppliedWindow]:
     """How to show frame ``k`` for what a client asked for.
 
     Args:
         image: To be windowed.
         k: The frame's number.
-        asked: A :class:`Window` or a preset's name; None is no choice.
+        asked: A :class:`Window` or a preset's name.
 
     Raises:
         PromptError: As :func:`choose_window`.
     """
-    requested = asked if isinstance(asked, Window) else None
-    preset = asked if isinstance(asked, str) and asked else AUTO
-    return choose_window(image, k, requested, preset)
+    if isinstance(asked, Window):
+        return choose_window(image, k, requested=asked)
+    return choose_window(image, k, preset=asked)
 
 
-def volume_pictures(image: MedicalImage, anchor: int, asked: Any) -> tuple[Callable[[int], np.ndarray], AppliedWindow]:
+def volume_pictures(
+    image: MedicalImage, anchor: int, asked: Window | str = AUTO
+) -> tuple[Callable[[int], np.ndarray], AppliedWindow]:
     """The frames of a volume as they are to be compared with each other: alike, as far as they can be.
 
     Args:
@@ -342,16 +346,7 @@ def volume_pictures(image: MedicalImage, anchor: int, asked: Any) -> tuple[Calla
 
 
 class WindowFramed(Transform):
-    """Take ``image`` and ``slice``, give ``frame`` as ``(H, W, 3)`` uint8, and ``window`` as it was applied.
-
-    ``window_asked`` is what was asked for, for other frames of the image.
-
-    Args:
-        window_key: Holds what the request asked for, see :func:`requested_window`.
-    """
-
-    def __init__(self, window_key: str = "window") -> None:
-        self.window_key = window_key
+    """Take ``image``, ``slice`` and ``request``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as applied."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Select and window.
@@ -359,11 +354,9 @@ class WindowFramed(Transform):
         Raises:
             PromptError: For a frame or a preset that there is not.
         """
-        result = dict(data)
-        image: MedicalImage = result["image"]
-        result["window_asked"] = result.get(self.window_key)
+        request: SegmentRequest = data[REQUEST]
+        image, k = data["image"], data["slice"]
         with current_clock().stage("window"):
-            transform, applied = requested_window(image, result["slice"], result["window_asked"])
-            result["frame"] = windowed_frame(image, result["slice"], transform)
-        result[self.window_key] = applied
-        return result
+            transform, applied = requested_window(image, k, request.options.window)
+            frame = windowed_frame(image, k, transform)
+        return {**data, "frame": frame, "window": applied}

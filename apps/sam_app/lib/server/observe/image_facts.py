@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fastapi import UploadFile
 from monailabel.interfaces.utils.app import app_instance
@@ -44,10 +43,3 @@ def note_datastore_image(image: str) -> None:
             note_image_file(copy.folder)
     else:
         note_image_file(Path(datastore.get_image_uri(image)))
-
-
-def note_viewer_prompts(params: Mapping[str, Any]) -> None:
-    """Note how many points, and whether a region, the params of an inference hold."""
-    found = {kind: params.get(kind) for kind in ("foreground", "background")}
-    counts = {kind: len(points) if isinstance(points, list) else 0 for kind, points in found.items()}
-    note(prompts={**counts, "roi": int(bool(params.get("roi")))})

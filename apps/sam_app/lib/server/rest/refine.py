@@ -7,6 +7,7 @@ from typing import Any
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.timestamps import print_timestamp
+from lib.transforms.sam_input import MAX_RECTANGLES, SAMPrompts
 
 LOGITS = "logits.npz"
 """Of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, 256, 256) float32, n from 0."""
@@ -37,34 +38,41 @@ def check_refinable(earlier: StoredResult) -> None:
         raise RefineError(f"the result {name} failed, so there is nothing to refine; send the image again")
 
 
-def merge_request(asked: SAMInput, earlier: StoredResult) -> SAMInput:
-    """The request that stands for both: what ``asked`` leaves open is as in the earlier one.
+def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> SAMPrompts:
+    """What to segment for both: what ``asked`` leaves open is as in the earlier request.
 
     Its prompts are added to the earlier ones, a prompt that is there already only once; a point that was positive and
     is now negative, or the other way round, is what it is now. On another frame only the new prompts hold.
+
+    Args:
+        asked: The new request.
+        before: What was segmented for the earlier result.
+        same_frame: See :func:`is_same_frame`.
+
+    Raises:
+        RefineError: If there are more rectangles than objects can be.
     """
-    before = SAMInput.model_validate(earlier.manifest["effective"])
     changes: dict[str, Any] = {
         name: getattr(before, name)
         for name in ("model", "frame", "window", "label", "multimask")
         if getattr(asked, name) is None
     }
-    if is_same_frame(asked, earlier):
+    if same_frame:
         now = {(point.x, point.y) for point in (asked.positive_points or []) + (asked.negative_points or [])}
         for kind in ("positive_points", "negative_points"):
             kept = [point for point in getattr(before, kind) or [] if (point.x, point.y) not in now]
             changes[kind] = kept + (getattr(asked, kind) or [])
         added = [box for box in asked.rectangles or [] if box not in (before.rectangles or [])]
         changes["rectangles"] = (before.rectangles or []) + added
-    return asked.model_copy(update=changes)
+    merged = asked.prompts(**changes)
+    count = len(merged.rectangles or ())
+    if count > MAX_RECTANGLES:
+        raise RefineError(
+            f"there are {count} rectangles with those of the result; at most {MAX_RECTANGLES} are possible"
+        )
+    return merged
 
 
 def is_same_frame(asked: SAMInput, earlier: StoredResult) -> bool:
     """Whether the request means the frame that the earlier result shows."""
     return asked.frame is None or asked.frame == earlier.manifest["result"]["slice"]
-
-
-def starts_from_masks(merged: SAMInput, asked: SAMInput, earlier: StoredResult) -> bool:
-    """Whether the earlier masks are of the same picture to the same model, so that they can be prompts."""
-    before = SAMInput.model_validate(earlier.manifest["effective"])
-    return is_same_frame(asked, earlier) and merged.model == before.model and merged.window == before.window

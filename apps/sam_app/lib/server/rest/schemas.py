@@ -5,20 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PlainSerializer,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from lib.base.plain_text import is_plain
-from lib.imaging.image import Window
 from lib.server.rest.timestamps import parse_timestamp
+from lib.transforms.sam_input import SAMPrompts
 
 
 def _timestamp(value: object) -> Decimal:
@@ -40,48 +30,7 @@ Timestamp = Annotated[
 ]
 
 
-def _label(text: str) -> str:
-    """A name that DICOM can hold as a Segment Label (LO, PS3.5 6.2).
-
-    Raises:
-        ValueError: If it is blank, or has a backslash, a control character or one that turns the direction of writing.
-    """
-    if "\\" in text or not is_plain(text):
-        raise ValueError("a label is one line of text without backslashes and characters that control how it is shown")
-    return text.strip()
-
-
-Label = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(_label)]
-
-
-class PointInput(BaseModel):
-    """A point in pixels of the image as sent: x to the right, y down, from the top-left corner."""
-
-    x: FiniteFloat
-    y: FiniteFloat
-
-
-class RectInput(BaseModel):
-    """A rectangle in pixels of the image as sent. A negative width or height was dragged left or up."""
-
-    startX: FiniteFloat = Field(description="x of the corner where the rectangle starts")
-    startY: FiniteFloat = Field(description="y of the corner where the rectangle starts")
-    width: FiniteFloat
-    height: FiniteFloat
-
-
-class WindowInput(BaseModel):
-    """A window in the image's own units: Hounsfield units for CT."""
-
-    center: FiniteFloat
-    width: Annotated[FiniteFloat, Field(gt=0)]
-
-    def as_window(self) -> Window:
-        """The same as a :class:`Window`; LINEAR is not defined for widths below 1."""
-        return Window(self.center, self.width, "LINEAR" if self.width >= 1 else "LINEAR_EXACT")
-
-
-class SAMInput(BaseModel):
+class SAMInput(SAMPrompts):
     """What to segment. Without any prompt every object that is found gets its own number.
 
     With `refine` the prompts are added to those of an earlier result, whose image, frame, window, model and label hold
@@ -89,7 +38,6 @@ class SAMInput(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -102,35 +50,17 @@ class SAMInput(BaseModel):
         },
     )
 
-    model: str | None = Field(
-        default=None, max_length=100, description="A model's name; absent, empty or `SAM`: the default model"
-    )
-    rectangles: Annotated[list[RectInput], Field(max_length=254)] | None = Field(
-        default=None, description="One rectangle and the points are one object; of several each is an object"
-    )
-    positive_points: list[PointInput] | None = Field(default=None, description="Points on the object")
-    negative_points: list[PointInput] | None = Field(
-        default=None, description="Points beside it; they apply to every object"
-    )
-    frame: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Frame of a multi-frame image or slice of a volume, from 0; absent: the middle one"
-    )
-    window: WindowInput | None = Field(default=None, description="Absent: the image's own, else a suitable one")
-    label: Label | None = Field(default=None, description="What the object is; the name of the DICOM segment")
-    multimask: bool | None = Field(
-        default=None,
-        description="Three candidates, best first, instead of the model's single mask; absent: as suits the model",
-    )
-    automatic: bool | None = Field(
-        default=True,
-        description="Without prompts: true finds every object; false finds none, to send an image ahead of its prompts",
-    )
     refine: Timestamp | None = Field(
         default=None, description="The result to go on from. Its image is used again, so that `file` can be left out"
     )
     candidate: Annotated[int, Field(ge=0, le=2)] | None = Field(
         default=None, description="With `refine`: the candidate to go on from; absent: the best one"
     )
+
+    def prompts(self, **changes: object) -> SAMPrompts:
+        """What is asked for without what refers to an earlier result, and with these changes."""
+        fields = {name: getattr(self, name) for name in SAMPrompts.model_fields}
+        return SAMPrompts.model_construct(**{**fields, **changes})
 
 
 class Accepted(BaseModel):

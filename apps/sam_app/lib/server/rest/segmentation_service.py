@@ -11,7 +11,6 @@ below, never the other way round. The queue's own lock is inside ``queue.Queue``
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import queue
@@ -22,8 +21,6 @@ from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO
-
-from monailabel.interfaces.app import MONAILabelApp
 
 from lib.base.clock import Clock, current_clock, use_clock
 from lib.base.request_record import RequestRecord, current_record, note, use_record
@@ -37,20 +34,15 @@ from lib.server.admission import Admission
 from lib.server.auth.users import sharer
 from lib.server.http.errors import GivenUpError, failure_of
 from lib.server.rest.outputs import write_outputs
-from lib.server.rest.refine import (
-    EARLIER_LOGITS,
-    LOGITS,
-    RefineError,
-    check_refinable,
-    merge_request,
-    starts_from_masks,
-)
+from lib.server.rest.received import EarlierMasks, InputFile, Origin, ReceivedRequest
+from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, RefineError, check_refinable, is_same_frame, merge_request
 from lib.server.rest.renderings import Renderings
 from lib.server.rest.results import INPUT, REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.stored_arrays import read_arrays
 from lib.server.rest.timestamps import print_timestamp
-from lib.transforms.sam_input_prompts import EarlierAnswer, prompt_counts
+from lib.transforms.request import AUTO, EarlierResult, Infer, SegmentOptions, SegmentRequest, Source
+from lib.transforms.sam_input import SAMPrompts
 from lib.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -74,7 +66,7 @@ class SegmentationService:
     """Segments uploads by the app's own inference tasks and keeps the results.
 
     Args:
-        app: Its ``infer`` runs the tasks.
+        infer: The app's.
         engine: Names the models.
         store: Keeps the results.
         admission: Bounds the requests that are worked on or wait.
@@ -84,7 +76,7 @@ class SegmentationService:
 
     def __init__(
         self,
-        app: MONAILabelApp,
+        infer: Infer,
         engine: Engine,
         store: ResultStore,
         *,
@@ -92,7 +84,7 @@ class SegmentationService:
         max_seconds: float,
         observe_job: JobObserver,
     ) -> None:
-        self._app = app
+        self._infer = infer
         self._engine = engine
         self._max_seconds = max_seconds
         self._observe_job = observe_job
@@ -126,8 +118,8 @@ class SegmentationService:
                 say.
         """
         with self.admission.inside(sharer(user)), self.store.new() as pending:
-            request = self._receive(pending, upload, asked, user, earlier)
-            facts = self._work(pending, request)
+            received = self._receive(pending, upload, asked, user, earlier)
+            facts = self._work(pending, received)
         return Segmented(pending.timestamp, facts)
 
     def accept(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Decimal:
@@ -148,9 +140,10 @@ class SegmentationService:
         self.admission.enter(sharer(user))
         try:
             with self.store.new() as pending:
-                request = self._receive(pending, upload, asked, user, earlier)
+                received = self._receive(pending, upload, asked, user, earlier)
                 record = current_record() or RequestRecord()
-                pending.queue({**request, "origin": {"request_id": record.request_id, "client": record.client}})
+                origin = Origin(request_id=record.request_id, client=record.client)
+                pending.queue(received.model_copy(update={"origin": origin}).as_dict())
         except BaseException:
             self.admission.leave(sharer(user))
             raise
@@ -173,56 +166,34 @@ class SegmentationService:
         asked: SAMInput,
         user: str,
         earlier: StoredResult | None,
-    ) -> dict[str, Any]:
-        """Bring the image into the pending result's folder; answers what is to be done, fit for JSON."""
-        request: dict[str, Any] = {
-            "user": user,
-            "created": datetime.fromtimestamp(float(pending.timestamp), UTC).isoformat(),
-            "request": asked.model_dump(mode="json", exclude_none=True),
-        }
+    ) -> ReceivedRequest:
+        """Bring the image into the pending result's folder; returns what is to be done."""
         note(timestamp=f"{pending.timestamp:.6f}")
-        effective = asked
+        effective, masks = asked.prompts(), None
         if earlier is not None:
             check_refinable(earlier)
-            effective = merge_request(asked, earlier)
+            before, same_frame = SAMPrompts.model_validate(earlier.manifest["effective"]), is_same_frame(asked, earlier)
+            effective = merge_request(asked, before, same_frame=same_frame)
         effective = effective.model_copy(update={"model": self._model_name(effective.model)})
-        if upload is not None:
-            request["input"] = pending.copy(INPUT, upload)
-            if earlier is not None and request["input"]["sha256"] != earlier.manifest["input"]["sha256"]:
-                raise RefineError(
-                    f"the file is not that of the result {print_timestamp(earlier.timestamp)}: "
-                    "to refine it leave the file out, or segment the new file without refine"
-                )
-        elif earlier is not None:
-            pending.take_over(earlier.path(INPUT), INPUT)
-            request["input"] = {key: earlier.manifest["input"][key] for key in ("sha256", "bytes")}
-        else:
-            raise RefineError("there is no image: send a file, or name the result to refine")
-        if earlier is not None and LOGITS in earlier.manifest["files"] and starts_from_masks(effective, asked, earlier):
-            self._go_on_from(pending, earlier, asked.candidate or 0, request)
+        file = _receive_file(pending, upload, earlier)
+        if (
+            earlier is not None
+            and LOGITS in earlier.manifest["files"]
+            and same_frame
+            and _same_picture(effective, before)
+        ):
+            masks = _receive_masks(pending, earlier, before, asked.candidate or 0)
         elif asked.candidate:
             raise RefineError("candidate is for refining a result that has candidates, on the same frame")
-        request["effective"] = effective.model_dump(mode="json", exclude={"refine", "candidate"}, exclude_none=True)
-        note(
-            image_sha256=request["input"]["sha256"],
-            model=effective.model,
-            prompts=prompt_counts(request["effective"]),
+        note(image_sha256=file.sha256, model=effective.model, prompts=effective.counts())
+        return ReceivedRequest(
+            user=user,
+            created=datetime.fromtimestamp(float(pending.timestamp), UTC).isoformat(),
+            request=asked.model_dump(mode="json", exclude_none=True),
+            input=file,
+            effective=effective,
+            earlier=masks,
         )
-        return request
-
-    def _go_on_from(
-        self, pending: PendingResult, earlier: StoredResult, candidate: int, request: dict[str, Any]
-    ) -> None:
-        """Have the earlier masks at hand when the request is worked on."""
-        count = earlier.manifest["result"]["candidates"]
-        if candidate >= count:
-            raise RefineError(f"there is no candidate {candidate}; the result has {count}, from 0")
-        pending.take_over(earlier.path(LOGITS), EARLIER_LOGITS)
-        request["earlier"] = {
-            "effective": earlier.manifest["effective"],
-            "checkpoint_sha256": earlier.manifest["result"]["checkpoint_sha256"],
-            "candidate": candidate,
-        }
 
     def _model_name(self, asked: str | None) -> str:
         """The name in the engine of the model that is meant.
@@ -236,21 +207,21 @@ class SegmentationService:
             raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self._engine.specs)}")
         return str(asked)
 
-    def _work(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
-        """Segment what was received and finish the result; answers its facts."""
-        effective: dict[str, Any] = request["effective"]
-        data = self._infer(pending, request)
-        facts = result_facts(data, effective["model"])
+    def _work(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
+        """Segment what was received and finish the result; returns its facts."""
+        data = self._segment(pending, received)
+        facts = result_facts(data, str(received.effective.model))
         note(checkpoint_sha256=facts["checkpoint_sha256"])
         clock = current_clock()
         with clock.stage("write"):
             write_outputs(pending, data, facts["candidates"])
         (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
+        known = received.as_dict()
         pending.finish(
             {
                 "timestamp": f"{pending.timestamp:.6f}",
-                **{key: request[key] for key in ("user", "created", "request", "effective")},
-                "input": {**request["input"], **_describe(data["image"])},
+                **{key: known[key] for key in ("user", "created", "request", "effective")},
+                "input": {**known["input"], **_describe(data["image"])},
                 "result": facts,
                 "latency_ms": {name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
                 "versions": _versions(),
@@ -258,39 +229,38 @@ class SegmentationService:
         )
         return facts
 
-    def _infer(self, pending: PendingResult, request: dict[str, Any]) -> dict[str, Any]:
+    def _segment(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
         """The task's finished data dictionary: its writer is left out, as results are written here."""
-        effective = SAMInput.model_validate(request["effective"])
-        data: dict[str, Any] = self._app.infer(
-            {
-                "model": effective.model,
-                "image": str(pending.folder / INPUT),
-                "image_sha256": request["input"]["sha256"],
-                "sam_input": effective.model_dump(),
-                "earlier": self._earlier_answer(pending, request),
-                "window": effective.window.as_window() if effective.window else None,
-                "multimask": effective.multimask,
-                "automatic": effective.automatic is not False,
-                "skip_writer": True,
-            }
-        )["params"]
+        effective = received.effective
+        window = effective.window.as_window() if effective.window else AUTO
+        request = SegmentRequest(
+            source=Source.REST,
+            model=str(effective.model),
+            image=str(pending.folder / INPUT),
+            prompts=effective,
+            options=SegmentOptions(window=window, multimask=effective.multimask),
+            label_format=None,
+            automatic=effective.automatic is not False,
+            image_sha256=received.input.sha256,
+            earlier=self._earlier_result(pending, received),
+        )
+        data: dict[str, Any] = self._infer(request)["params"]
         return data
 
-    def _earlier_answer(self, pending: PendingResult, request: dict[str, Any]) -> EarlierAnswer | None:
+    def _earlier_result(self, pending: PendingResult, received: ReceivedRequest) -> EarlierResult | None:
         """The masks to go on from; none if the checkpoint is another one by now."""
-        earlier = request.get("earlier")
+        earlier = received.earlier
         if earlier is None:
             return None
-        model = request["effective"]["model"]
-        if self._engine.predictor(model).checkpoint_sha256 != earlier["checkpoint_sha256"]:
+        if self._engine.predictor(str(received.effective.model)).checkpoint_sha256 != earlier.checkpoint_sha256:
             return None
         arrays = read_arrays(pending.folder / EARLIER_LOGITS)
         count = len(arrays) // 2
         scores = [arrays[f"scores_{index}"] for index in range(count)]
         logits = [arrays[f"logits_{index}"] for index in range(count)]
-        first = [_candidate_first(len(values), earlier["candidate"]) for values in scores]
-        return EarlierAnswer(
-            sam_input=earlier["effective"],
+        first = [_candidate_first(len(values), earlier.candidate) for values in scores]
+        return EarlierResult(
+            prompts=earlier.effective,
             scores=[values[order] for values, order in zip(scores, first, strict=True)],
             low_res_logits=[values[order] for values, order in zip(logits, first, strict=True)],
         )
@@ -322,18 +292,19 @@ class SegmentationService:
 
     def _attempt(self, pending: PendingResult) -> int:
         """Work on a request that was queued; a failure becomes the result, but for a full disk. Answers the status."""
-        request = json.loads((pending.folder / REQUEST).read_bytes())
+        received = ReceivedRequest.model_validate_json((pending.folder / REQUEST).read_bytes())
+        origin = received.origin or Origin(request_id=RequestRecord().request_id)
         note(
-            **request["origin"],
-            user=request["user"],
-            image_sha256=request["input"]["sha256"],
-            model=request["effective"]["model"],
-            prompts=prompt_counts(request["effective"]),
+            **dict(origin),
+            user=received.user,
+            image_sha256=received.input.sha256,
+            model=received.effective.model,
+            prompts=received.effective.counts(),
         )
         try:
             if pending.attempt > _MAX_ATTEMPTS:
                 raise GivenUpError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
-            self._work(pending, request)
+            self._work(pending, received)
         except Exception as error:
             failure = failure_of(error)
             note(reason=type(error).__name__)
@@ -341,9 +312,41 @@ class SegmentationService:
                 raise
             if failure.status >= 500:
                 logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
-            pending.finish({**request, "timestamp": f"{pending.timestamp:.6f}", "failure": failure.as_dict()})
+            known = received.as_dict()
+            pending.finish({**known, "timestamp": f"{pending.timestamp:.6f}", "failure": failure.as_dict()})
             return failure.status
         return 200
+
+
+def _receive_file(pending: PendingResult, upload: BinaryIO | None, earlier: StoredResult | None) -> InputFile:
+    """Write the image that was sent, or take over that of the earlier result."""
+    known = None if earlier is None else InputFile.model_validate(earlier.manifest["input"])
+    if upload is not None:
+        sent = InputFile.model_validate(pending.copy(INPUT, upload))
+        if earlier is not None and known is not None and sent.sha256 != known.sha256:
+            raise RefineError(
+                f"the file is not that of the result {print_timestamp(earlier.timestamp)}: "
+                "to refine it leave the file out, or segment the new file without refine"
+            )
+        return sent
+    if earlier is None or known is None:
+        raise RefineError("there is no image: send a file, or name the result to refine")
+    pending.take_over(earlier.path(INPUT), INPUT)
+    return known
+
+
+def _same_picture(effective: SAMPrompts, before: SAMPrompts) -> bool:
+    """Whether a frame looks the same to the model that segmented it, so that its masks can be prompts."""
+    return effective.model == before.model and effective.window == before.window
+
+
+def _receive_masks(pending: PendingResult, earlier: StoredResult, before: SAMPrompts, candidate: int) -> EarlierMasks:
+    """Have the earlier masks at hand when the request is worked on."""
+    result = earlier.manifest["result"]
+    if candidate >= result["candidates"]:
+        raise RefineError(f"there is no candidate {candidate}; the result has {result['candidates']}, from 0")
+    pending.take_over(earlier.path(LOGITS), EARLIER_LOGITS)
+    return EarlierMasks(effective=before, checkpoint_sha256=result["checkpoint_sha256"], candidate=candidate)
 
 
 def _candidate_first(count: int, candidate: int) -> list[int]:

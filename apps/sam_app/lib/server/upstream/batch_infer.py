@@ -2,13 +2,12 @@
 
 A client's parameters become those of a process that loads the app anew, with its models, and writes the same datastore
 at the same time; one image's failure ends the batch. Here a batch runs in this server, see :mod:`lib.server.batch`. Its
-images are those of the datastore, its parameters those in :data:`_OPTIONS`, and it cannot make labels ``final``: those
-are people's, and go to the DICOMweb server.
+images are those of the datastore, its parameters those of :class:`~lib.server.upstream.viewer_params.BatchParams`, and
+it cannot make labels ``final``: those are people's, and go to the DICOMweb server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -21,15 +20,11 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.base.request_record import note
 from lib.sam.models.registry import UnknownModelError
 from lib.server.batch import BatchInference
-from lib.server.upstream.arguments import known_image, label_tag
+from lib.server.upstream.arguments import known_image
+from lib.server.upstream.viewer_params import BatchParams, read_params
 from lib.studies.storable import check_storable
-from lib.transforms.prompt_sources import AUTOMATIC, PROMPT_SOURCES
-from lib.transforms.viewer_options import check_options
 
 router = APIRouter(tags=["Infer"])
-
-_OPTIONS = ("window", "candidates")
-"""What of a model's options a batch passes on."""
 
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
@@ -71,18 +66,16 @@ def run(
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
     given = params or {}
     check_storable(given)
-    tag = _result_tag(given)
-    check_options(given)
-    chosen = _images(images, given, tag)
-    batch_request = {
-        **{key: given[key] for key in _OPTIONS if key in given},
-        "model": model,
-        "label_tag": tag,
-        "prompts": _prompts(given),
-    }
+    sent = read_params(BatchParams, given)
+    asked = sent.request(model=model)
+    if sent.label_tag == DefaultLabelTag.FINAL:
+        raise HTTPException(422, "a batch makes no final labels: those are what people have looked at")
+    chosen = _images(images, sent)
+    shown: dict[str, Any] = {key: given[key] for key in ("window", "candidates") if key in given}
+    shown |= {"model": model, "label_tag": sent.label_tag, "prompts": str(asked.source)}
     note(model=model)
     batches: BatchInference = request.app.state.batches
-    batch = batches.start(batch_request, chosen, wait=run_sync)
+    batch = batches.start(asked, chosen, shown, wait=run_sync)
     return batch.results if run_sync else batch.as_dict()
 
 
@@ -94,23 +87,9 @@ def stop(request: Request, user: _Admin) -> Any:
     return batch.as_dict() if batch else None
 
 
-def _result_tag(params: Mapping[str, Any]) -> str:
-    tag = label_tag(str(params.get("label_tag") or DefaultLabelTag.ORIGINAL.value))
-    if tag == DefaultLabelTag.FINAL:
-        raise HTTPException(422, "a batch makes no final labels: those are what people have looked at")
-    return tag
-
-
-def _prompts(params: Mapping[str, Any]) -> str:
-    source = params.get("prompts", AUTOMATIC)
-    if source not in PROMPT_SOURCES:
-        raise HTTPException(422, f"prompts can be {' or '.join(PROMPT_SOURCES)}")
-    return str(source)
-
-
-def _images(which: BatchInferImageType, params: Mapping[str, Any], tag: str) -> list[str]:
+def _images(which: BatchInferImageType, sent: BatchParams) -> list[str]:
     datastore = app_instance().datastore()
-    listed = params.get("images")
+    listed = sent.images
     if listed is not None and not isinstance(listed, (list, str)):
         raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled")
     if isinstance(listed, list):
@@ -124,8 +103,5 @@ def _images(which: BatchInferImageType, params: Mapping[str, Any], tag: str) -> 
             BatchInferImageType.IMAGES_LABELED: datastore.get_labeled_images,
             BatchInferImageType.IMAGES_UNLABELED: datastore.get_unlabeled_images,
         }
-        images = choose[which](tag) if which in choose else datastore.list_images()
-    most = params.get("max_batch_size") or 0
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise HTTPException(422, "max_batch_size must be a whole number, 0 for all")
-    return sorted(images)[:most] if most else images
+        images = choose[which](sent.label_tag) if which in choose else datastore.list_images()
+    return sorted(images)[: sent.max_batch_size] if sent.max_batch_size else images

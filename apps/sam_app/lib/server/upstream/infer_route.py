@@ -6,8 +6,8 @@ app what ``/info/`` says, and uses nothing of it: with a DICOMweb server that is
 click waits for. Files that are sent along stay on the disk if inference fails. Of a session's id it makes a path, too;
 what is at the end of it says which file to open.
 
-This route stands in its place, runs in a worker thread, takes images of the datastore, sessions and uploads only, and
-calls the app's ``infer`` itself.
+This route stands in its place, runs in a worker thread, takes images of the datastore, sessions and uploads only and
+of ``params`` what :class:`~lib.server.upstream.viewer_params.ViewerParams` has, and runs the request itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
@@ -34,29 +33,14 @@ from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.users import check_may_label, sharer
 from lib.server.http.body_check import FormText, form_only
-from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads, note_viewer_prompts
-from lib.server.upstream.arguments import known_image, label_tag, neutral_upload, parsed_object
+from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
+from lib.server.upstream.arguments import known_image, neutral_upload, parsed_object
 from lib.server.upstream.meant_image import check_meant
 from lib.server.upstream.session_routes import session_of
+from lib.server.upstream.viewer_params import ViewerParams, read_params
 from lib.studies.seen_images import current_viewer, note_viewer
-from lib.transforms.viewer_options import as_flag
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
-
-_SERVER_KEYS = (
-    *("image", "image_path", "model", "label", "session"),
-    *("sam_input", "earlier", "automatic", "client", "object_name", "prompt_label", "label_values", "sent_label"),
-    *("skip_writer", "by_index"),
-    "device",  # the engine has one
-    "logging",  # would silence the server's log
-)
-"""Keys that the server sets itself, or no client may; in a client's ``params`` they are left out."""
-
-_TYPES: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("label", "label_tag", "client_id", "result_extension", "result_dtype"), (str, "text")),
-    "label_info": (list, "a list of objects with name and idx"),
-}
-"""Params of a certain type, besides the options of the model: of another one they would have no effect."""
 
 
 @router.post("/infer/{model}", summary="Run inference for a model", dependencies=[Depends(form_only)])
@@ -88,43 +72,35 @@ def infer(
     given = "" if file or session_id else image
     if output == ResultType.dicom_seg and not given and not session:
         raise HTTPException(422, "output=dicom_seg is for images of the datastore and of sessions")
-    allowed = _allowed_params(params)
-    if as_flag(allowed.get("save_label", False), "save_label"):
+    note(model=model)
+    sent = read_params(ViewerParams, parsed_object(params))
+    note(prompts=sent.counts())
+    if sent.save_label:
         if not given:
             raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
         asyncio.run(check_may_label(user))
-    client_id = allowed.pop("client_id", None)
-    client, viewer = client_key(request, user.username, client_id), current_viewer(client_id)
-    asked = {
-        **allowed,
-        "model": model,
-        "image": given,
-        "client": client,
-        "by_index": output == ResultType.dicom_seg,  # which has each slice's own place
-        "object_name": parsed_object(params).get("label"),  # upstream's own ``label`` is a file
-    }
-    note(model=model)
-    note_viewer_prompts(allowed)
+    client, viewer = client_key(request, user.username, sent.client_id), current_viewer(sent.client_id)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
     with admission.inside(sharer(user.username)):
         if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
             _check_image(given)
             check_meant(images, given, viewer)
-        if session:
-            asked.update(image=session.image, session=session.to_json())
-        elif file:
-            asked["image"] = _on_disk(file)
-        if label:
-            asked["sent_label"] = _on_disk(label)
+        asked = sent.request(
+            model=model,
+            image=session.image if session else _on_disk(file) if file else given,
+            client=client,
+            by_index=output == ResultType.dicom_seg,  # which has each slice's own place
+            sent_label=_on_disk(label) if label else None,
+        )
         as_file = ResultType.image if output == ResultType.dicom_seg else output
-        result = app.infer(asked, images)
+        result = app.segment(asked, images)
         if given:  # a file may have been replaced while it was segmented: then nobody gets the result
             check_meant(images, given, viewer)
         answer = send_response(images, result, as_file, background_tasks)
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
-            label_info = allowed.get("label_info") or [{"name": asked["object_name"]}]
+            label_info = sent.label_info or [{"name": sent.label}]
             answer = answer_dicom_seg(Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     record = current_record()
@@ -139,17 +115,6 @@ def _on_disk(upload: UploadFile) -> str:
     with open(path, "wb") as file:
         shutil.copyfileobj(upload.file, file)
     return path
-
-
-def _allowed_params(params: str) -> dict[str, Any]:
-    """A client's params without what the server sets itself."""
-    parsed = parsed_object(params)
-    for name, (kind, words) in _TYPES.items():
-        if not isinstance(parsed.get(name), (kind, NoneType)):
-            raise HTTPException(422, f"{name} must be {words}")
-    if "label_tag" in parsed:
-        parsed["label_tag"] = label_tag(str(parsed["label_tag"]))
-    return {key: value for key, value in parsed.items() if key not in _SERVER_KEYS}
 
 
 def _check_image(image: str) -> None:

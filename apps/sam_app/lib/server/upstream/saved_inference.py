@@ -8,46 +8,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.server.upstream.guarded_routes import writing
-from lib.transforms.prompt_sources import LABELS
-from lib.transforms.viewer_options import as_flag
+from lib.transforms.request import Infer, SegmentRequest, Source
 
 _PROMPTING_TAGS = (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL)
 
 
-def infer_and_save(
-    infer: Callable[[dict[str, Any]], dict[str, Any]], request: Mapping[str, Any], datastore: Datastore
-) -> dict[str, Any]:
+def infer_and_save(infer: Infer, request: SegmentRequest, datastore: Datastore) -> dict[str, Any]:
     """Run a task on an image of the datastore and keep the result if that is asked for.
 
     Args:
         infer: MONAI Label's, which keeps nothing.
-        request: ``image``, ``model``; ``save_label`` and ``label_tag`` (``original`` without one); ``object_name``,
-            what the label is called; ``prompts``, of which ``labels`` takes the image's final or else original label.
+        request: Its ``image`` is that image's id, else nothing is kept. For labels that prompt the image's final or
+            else original label is taken.
         datastore: Where the image is and the label goes.
 
     Returns:
-        What MONAI Label answers: ``file``, ``label``, ``tag``, ``params``.
+        What MONAI Label does: ``file``, ``label``, ``tag``, ``params``.
     """
-    image = request["image"]
-    is_stored = isinstance(image, str) and not os.path.exists(image)
-    is_kept = as_flag(request.get("save_label", False), "save_label")
-    asked = {**request, "save_label": False}
-    if is_stored and request.get("prompts") == LABELS:
-        asked["prompt_label"] = next(filter(None, (datastore.get_label_uri(image, tag) for tag in _PROMPTING_TAGS)), "")
-    result = infer(asked)
+    image = request.image
+    if not isinstance(image, str) or os.path.exists(image):
+        return infer(request)
+    if request.source is Source.LABELS:
+        label = next(filter(None, (datastore.get_label_uri(image, tag) for tag in _PROMPTING_TAGS)), None)
+        request = replace(request, prompting_label=label)
+    result = infer(request)
     file = result.get("file")
-    if not is_stored or not file or not is_kept:
+    if not file or request.save_as is None:
         return result
-    tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
-    info: dict[str, Any] = {"model": request["model"], "params": result["params"]}
-    if name := request.get("object_name"):
-        info["label_info"] = [{"name": str(name), "idx": 1}]
+    info: dict[str, Any] = {"model": request.model, "params": result["params"]}
+    if request.object_name:
+        info["label_info"] = [{"name": request.object_name, "idx": 1}]
     with writing:
-        label = datastore.save_label(image, file, tag, info)
-    return {**result, "label": label, "tag": tag}
+        kept = datastore.save_label(image, file, request.save_as, info)
+    return {**result, "label": kept, "tag": request.save_as}

@@ -1,0 +1,180 @@
+"""What clients may say in the ``params`` of ``/infer`` and ``/batch/infer``, by key. What else they send is ignored.
+
+Clients send numbers and flags also as text, and null for what they leave out. A value of another kind is refused, as it
+would have no effect without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from monailabel.interfaces.datastore import DefaultLabelTag
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, ValidationInfo
+
+from lib.imaging.image import Window
+from lib.imaging.labels.label_writers import LABEL_DTYPES, LABEL_SUFFIXES
+from lib.sam.prompts import PromptError
+from lib.server.upstream.arguments import label_tag
+from lib.transforms.prompt_sources import as_prompt_source
+from lib.transforms.request import AUTO, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
+from lib.transforms.viewer_options import as_flag, as_multimask, as_slice_count, as_window, shown
+from lib.transforms.viewer_prompts import as_points, as_region, as_slice
+
+Params = TypeVar("Params", bound=BaseModel)
+
+
+def read_params(kind: type[Params], params: Mapping[str, Any]) -> Params:
+    """Read a client's params.
+
+    Raises:
+        PromptError: For a value of a wrong kind; the message names its key.
+    """
+    try:
+        return kind.model_validate(params)
+    except ValidationError as error:
+        raise PromptError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
+def _by(read: Callable[[Any, str], Any]) -> PlainValidator:
+    """Read a field by a function that takes the value and the field's name."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return read(value, str(info.field_name))
+
+    return PlainValidator(validate)
+
+
+def _as_text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise PromptError(f"{name} must be text")
+    return value
+
+
+def _as_tag(value: Any, name: str) -> str:
+    text = _as_text(value, name)
+    return DefaultLabelTag.ORIGINAL.value if text is None else label_tag(text)
+
+
+def _as_label_info(value: Any, name: str) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise PromptError(f"{name} must be a list of objects with name and idx")
+    return value or []
+
+
+def _as_extension(value: Any, name: str) -> str | None:
+    suffix = _as_text(value, name) or None
+    if suffix is not None and suffix not in LABEL_SUFFIXES:
+        raise PromptError(f"{name} can be {', '.join(LABEL_SUFFIXES)}, not {shown(value)}")
+    return suffix
+
+
+def _as_dtype(value: Any, name: str) -> str:
+    dtype = _as_text(value, name)
+    if dtype is not None and dtype not in LABEL_DTYPES:
+        raise PromptError(f"{name} can be {', '.join(LABEL_DTYPES)}, not {shown(value)}")
+    return dtype or "uint8"
+
+
+def _as_batch_tag(value: Any, name: str) -> str:
+    return label_tag(str(value or DefaultLabelTag.ORIGINAL.value))
+
+
+def _as_batch_size(value: Any, name: str) -> int:
+    size = value or 0
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise PromptError(f"{name} must be a whole number, 0 for all")
+    return size
+
+
+Flag = Annotated[bool, _by(as_flag)]
+Text = Annotated[str | None, _by(_as_text)]
+PromptSource = Annotated[Source | None, _by(as_prompt_source)]
+Points = Annotated[tuple[tuple[float, ...], ...], _by(as_points)]
+
+
+class OptionParams(BaseModel):
+    """What viewers show of the models' options."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    window: Annotated[Window | str, _by(as_window)] = AUTO
+    candidates: Annotated[bool | None, _by(as_multimask)] = None
+    box_from_points: Flag = False
+    largest_component: Flag = False
+    fill_holes: Flag = False
+    max_slices: Annotated[int, _by(as_slice_count)] = 0
+
+
+class ViewerParams(OptionParams):
+    """What a viewer may send to ``/infer``."""
+
+    foreground: Points = ()
+    background: Points = ()
+    roi: Annotated[tuple[float, ...] | None, _by(as_region)] = None
+    slice: Annotated[float | None, _by(as_slice)] = None
+    prompts: PromptSource = None
+    label: Text = None
+    label_info: Annotated[list[Any], _by(_as_label_info)] = []
+    client_id: Text = None
+    result_extension: Annotated[str | None, _by(_as_extension)] = None
+    result_dtype: Annotated[str, _by(_as_dtype)] = "uint8"
+    save_label: Flag = False
+    label_tag: Annotated[str, _by(_as_tag)] = DefaultLabelTag.ORIGINAL.value
+
+    def counts(self) -> dict[str, int]:
+        """How many points there are, and whether a region."""
+        points = {"foreground": len(self.foreground), "background": len(self.background)}
+        return {**points, "roi": int(self.roi is not None)}
+
+    def request(
+        self,
+        *,
+        model: str,
+        image: Any,
+        client: str | None = None,
+        by_index: bool = False,
+        sent_label: str | None = None,
+    ) -> SegmentRequest:
+        """What is asked for; the arguments, which are not the client's to say, as there."""
+        return SegmentRequest(
+            source=self.prompts or Source.VIEWER,
+            model=model,
+            image=image,
+            prompts=None if self.prompts else ViewerPrompts(self.foreground, self.background, self.roi, self.slice),
+            options=SegmentOptions(
+                window=self.window,
+                multimask=self.candidates,
+                box_from_points=self.box_from_points,
+                largest_component=self.largest_component,
+                fill_holes=self.fill_holes,
+                max_slices=self.max_slices,
+            ),
+            label_format=LabelFormat(self.result_extension, self.result_dtype, by_index),
+            automatic=self.prompts is Source.AUTOMATIC,
+            client=client,
+            object_name=self.label,
+            sent_label=sent_label,
+            save_as=self.label_tag if self.save_label else None,
+        )
+
+
+class BatchParams(OptionParams):
+    """What a client may send to ``/batch/infer``."""
+
+    images: Any = None
+    max_batch_size: Annotated[int, _by(_as_batch_size)] = 0
+    prompts: PromptSource = None
+    label_tag: Annotated[str, _by(_as_batch_tag)] = DefaultLabelTag.ORIGINAL.value
+
+    def request(self, *, model: str) -> SegmentRequest:
+        """What is asked for of each image, whose id is to be filled in; of the options a batch has two."""
+        source = self.prompts or Source.AUTOMATIC
+        return SegmentRequest(
+            source=source,
+            model=model,
+            image="",
+            options=SegmentOptions(window=self.window, multimask=self.candidates),
+            automatic=source is Source.AUTOMATIC,
+            save_as=self.label_tag,
+        )
