@@ -123,6 +123,17 @@ def test_a_client_cannot_set_the_level_of_the_log(target):
     assert target.send("POST", "/infer/sam_tiny?image=ball", data={"params": params}).status_code == 200
 
 
+def test_what_else_a_client_says_has_no_effect(target):
+    """Upstream works with the dictionary that a client sends: each of these was an error of the server, or a change."""
+    said = {"latencies": 5, "centroids": 5, "device": 5, "timeout": "soon", "request": {}, "skip_writer": True}
+    params = json.dumps({**PROMPT, **said})
+    answer = target.send("POST", "/infer/sam_tiny?image=ball&output=json", data={"params": params})
+    assert answer.status_code == 200 and answer.json()["centroids"] == {}
+    for key, value in {"client_id": 5, "foreground": {}, "fill_holes": [], "result_dtype": 8}.items():
+        answer = target.send("POST", "/infer/sam_tiny?image=ball", data={"params": json.dumps({**PROMPT, key: value})})
+        assert answer.status_code == 422 and key in answer.json()["detail"]
+
+
 def test_a_file_where_the_server_was_started_is_no_image(target):
     """Upstream opens a path of that name instead of the datastore's image."""
     (target.folder / "cwd").write_bytes(IMAGE)

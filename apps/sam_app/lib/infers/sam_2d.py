@@ -9,6 +9,7 @@ from typing import Any
 from lib.imaging.image_cache import ImageCache
 from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
+from lib.infers.facts import result_facts
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
 from lib.sam.embeddings.cache import Embedding
@@ -76,7 +77,8 @@ class Sam2D(SamTask):
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Load the image, map the prompts, choose the slice, window it."""
-        limits, request = self._limits, _request_of(data)
+        limits = self._limits
+        request: SegmentRequest = data[REQUEST]
         load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images, request.image_sha256)
         prompts: Callable
         if request.source is Source.REST:
@@ -89,7 +91,7 @@ class Sam2D(SamTask):
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
-        request = _request_of(data)
+        request: SegmentRequest = data[REQUEST]
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
         if data["objects"] and request.source is Source.VIEWER:
@@ -161,33 +163,3 @@ class Sam2D(SamTask):
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """See :func:`result_facts`."""
         return result_facts(data, self._model)
-
-
-def _request_of(data: dict[str, Any]) -> SegmentRequest:
-    request: SegmentRequest = data[REQUEST]
-    return request
-
-
-def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
-    """What is known of a finished task's result, for JSON.
-
-    Returns:
-        ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
-        ``image_notes`` (what a person should know of how it was read), ``window``, ``scores`` (predicted IoU, one an
-        object), ``areas`` (pixels of each object's whole mask, also where another lies on it), ``candidates`` (how many
-        masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
-    """
-    candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
-    return {
-        "model": model,
-        "checkpoint_sha256": data["checkpoint_sha256"],
-        "slice": data["slice"],
-        "slice_source": data["slice_source"],
-        "frames": data["image"].frame_count,
-        "image_notes": list(data["image"].notes),
-        "window": data["window"].as_dict(),
-        "scores": [scores[0] for scores in candidate_scores],
-        "areas": [mask.area for mask in data["masks"]],
-        "candidates": max(map(len, candidate_scores), default=1),
-        "candidate_scores": candidate_scores,
-    }

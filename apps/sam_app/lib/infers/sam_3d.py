@@ -11,8 +11,8 @@ import numpy as np
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
 from lib.imaging.image_cache import ImageCache, once_per_image
-from lib.imaging.labels.slice_labels import SliceLabels
 from lib.infers.click_memory import ClickMemory
+from lib.infers.facts import volume_facts
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.sam.volume.propagation import PropagationOptions, propagate
@@ -128,41 +128,3 @@ def _content_sha256(image: MedicalImage) -> str:
     content = hashlib.sha256(repr(image.displays).encode())
     content.update(np.ascontiguousarray(image.frames).data)
     return content.hexdigest()
-
-
-def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
-    """What is known of a finished volume, for JSON.
-
-    Returns:
-        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what a person should know of how it was read),
-        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (of
-        each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
-        :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
-        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume.result.Stop`).
-    """
-    result: VolumeResult = data["volume_result"]
-    labels: SliceLabels = data["pred"]
-    areas = {k: int(np.count_nonzero(on_slice)) for k, on_slice in labels.slices.items()}
-    found = [
-        {
-            "k": k,
-            "source": mask.source,
-            "score": round(mask.score, 4),
-            "overlap": None if mask.overlap is None else round(mask.overlap, 4),
-            "likeness": None if mask.likeness is None else round(mask.likeness, 4),
-            "area": areas[k],
-        }
-        for k, mask in result.found.items()
-    ]
-    return {
-        "model": model,
-        "checkpoint_sha256": data["checkpoint_sha256"],
-        "frames": data["image"].frame_count,
-        "image_notes": list(data["image"].notes),
-        "window": data["window"].as_dict(),
-        "slices": [found[0]["k"], found[-1]["k"]] if found else None,
-        "voxels": sum(areas.values()),
-        "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
-        "found": found,
-        "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],
-    }

@@ -31,19 +31,12 @@ def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
     """
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return ()
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise PromptError(_no_points(name)) from None
+    array = _numbers(value)
     if array.ndim != 2 or array.shape[1] not in (2, 3):
         raise PromptError(_no_points(name))
     if not np.isfinite(array).all():
         raise PromptError(f"{name} must hold finite numbers, not NaN or infinity")
     return tuple(map(tuple, array.tolist()))
-
-
-def _no_points(name: str) -> str:
-    return f"{name} must be a list of points [i, j, k]"
 
 
 def as_region(value: Any, name: str) -> tuple[float, ...] | None:
@@ -54,13 +47,22 @@ def as_region(value: Any, name: str) -> tuple[float, ...] | None:
     """
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return None
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = np.empty(0)
+    array = _numbers(value)
     if array.shape not in ((4,), (6,)) or not np.isfinite(array).all():
         raise PromptError(_NO_REGION)
     return tuple(array.tolist())
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """The array of a list of numbers, which can be text; an empty one of anything else."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+
+
+def _no_points(name: str) -> str:
+    return f"{name} must be a list of points [i, j, k]"
 
 
 def as_slice(value: Any, name: str) -> float | None:

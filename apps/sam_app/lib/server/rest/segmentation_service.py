@@ -27,7 +27,7 @@ from lib.base.request_record import RequestRecord, current_record, note, use_rec
 from lib.base.threads import failed, start_watched
 from lib.imaging.dicom.derived import is_referable
 from lib.imaging.image import MedicalImage
-from lib.infers.sam_2d import result_facts
+from lib.infers.facts import result_facts
 from lib.sam.engine import Engine
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission

@@ -6,7 +6,7 @@ would have no effect without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, TypeVar
 
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -63,17 +63,17 @@ def _as_label_info(value: Any, name: str) -> list[Any]:
 
 
 def _as_extension(value: Any, name: str) -> str | None:
-    suffix = _as_text(value, name) or None
-    if suffix is not None and suffix not in LABEL_SUFFIXES:
-        raise PromptError(f"{name} can be {', '.join(LABEL_SUFFIXES)}, not {shown(value)}")
-    return suffix
+    return _one_of(LABEL_SUFFIXES, _as_text(value, name) or None, name)
 
 
 def _as_dtype(value: Any, name: str) -> str:
-    dtype = _as_text(value, name)
-    if dtype is not None and dtype not in LABEL_DTYPES:
-        raise PromptError(f"{name} can be {', '.join(LABEL_DTYPES)}, not {shown(value)}")
-    return dtype or "uint8"
+    return _one_of(LABEL_DTYPES, _as_text(value, name), name) or "uint8"
+
+
+def _one_of(choices: Collection[str], text: str | None, name: str) -> str | None:
+    if text is not None and text not in choices:
+        raise PromptError(f"{name} can be {', '.join(choices)}, not {shown(text)}")
+    return text
 
 
 def _as_batch_tag(value: Any, name: str) -> str:

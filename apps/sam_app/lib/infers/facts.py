@@ -1,0 +1,73 @@
+"""What is known of a finished task's result, for JSON: an answer's params, the ``SAM-Result`` header, the manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lib.imaging.labels.slice_labels import SliceLabels
+from lib.sam.volume.result import VolumeResult
+
+
+def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
+    """What is known of a finished task's result, for JSON.
+
+    Returns:
+        ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
+        ``image_notes`` (what a person should know of how it was read), ``window``, ``scores`` (predicted IoU, one an
+        object), ``areas`` (pixels of each object's whole mask, also where another lies on it), ``candidates`` (how many
+        masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
+    """
+    candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
+    return {
+        "model": model,
+        "checkpoint_sha256": data["checkpoint_sha256"],
+        "slice": data["slice"],
+        "slice_source": data["slice_source"],
+        "frames": data["image"].frame_count,
+        "image_notes": list(data["image"].notes),
+        "window": data["window"].as_dict(),
+        "scores": [scores[0] for scores in candidate_scores],
+        "areas": [mask.area for mask in data["masks"]],
+        "candidates": max(map(len, candidate_scores), default=1),
+        "candidate_scores": candidate_scores,
+    }
+
+
+def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
+    """What is known of a finished volume, for JSON.
+
+    Returns:
+        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what a person should know of how it was read),
+        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (of
+        each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
+        :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
+        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume.result.Stop`).
+    """
+    result: VolumeResult = data["volume_result"]
+    labels: SliceLabels = data["pred"]
+    areas = {k: int(np.count_nonzero(on_slice)) for k, on_slice in labels.slices.items()}
+    found = [
+        {
+            "k": k,
+            "source": mask.source,
+            "score": round(mask.score, 4),
+            "overlap": None if mask.overlap is None else round(mask.overlap, 4),
+            "likeness": None if mask.likeness is None else round(mask.likeness, 4),
+            "area": areas[k],
+        }
+        for k, mask in result.found.items()
+    ]
+    return {
+        "model": model,
+        "checkpoint_sha256": data["checkpoint_sha256"],
+        "frames": data["image"].frame_count,
+        "image_notes": list(data["image"].notes),
+        "window": data["window"].as_dict(),
+        "slices": [found[0]["k"], found[-1]["k"]] if found else None,
+        "voxels": sum(areas.values()),
+        "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
+        "found": found,
+        "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],
+    }
