@@ -32,12 +32,13 @@ from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.models.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
-from lib.server.app import mount
-from lib.server.http.connections import raise_file_limit
+from lib.server.app import create_app
+from lib.server.http.connections import limit_connections, raise_file_limit
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
 from lib.server.upstream.saved_inference import infer_and_save
+from lib.server.upstream.seam import serve
 from lib.server.upstream.session_store import SessionStore
 from lib.server.upstream.temporary_files import remove_log_configuration, track_temporary_files
 from lib.studies.folder_datastore import FolderDatastore
@@ -182,14 +183,14 @@ class SamApp(MONAILabelApp):
         return SessionStore(path, expiry, self.images.forget_gone) if load else None
 
     def on_init_complete(self) -> None:
-        """The server is about to answer: add the routes to it and mend what needs mending.
+        """The server is about to answer: from now on by our own app.
 
         Upstream's own would start a thread that cleans up until an error ends it, and score labels, which has no
         function here.
         """
         start_periodic("session-cleaner", self._clean, _CLEAN_EVERY_S)
         try:
-            mount(self)
+            serve(create_app(self))
         except FolderInUseError as error:
             raise _refusal(f"{error}; give each its own with --conf results FOLDER") from None
         except AuditLogError as error:
@@ -197,6 +198,7 @@ class SamApp(MONAILabelApp):
         except OSError as error:
             reason = f"the results' folder {self.options.results} cannot be used: {error.strerror}"
             raise _refusal(f"{reason}; choose another with --conf results FOLDER") from None
+        limit_connections(self.options.max_connections)
 
     def _clean(self) -> None:
         """Remove sessions that are expired, and forget images that are gone from the studies."""

@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
 
 from lib.sam.prompts import PromptError
-from lib.server.http.errors import add_error_handlers, failure_of
+from lib.server.http.errors import ERROR_HANDLERS, failure_of
 from support.asgi import ask
 
 
@@ -19,8 +19,7 @@ class Points(BaseModel):
 
 @pytest.fixture
 def app() -> FastAPI:
-    app = FastAPI()
-    add_error_handlers(app)
+    app = FastAPI(exception_handlers=ERROR_HANDLERS)
 
     @app.get("/refused/{kind}")
     def refused(kind: str, length: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 from fastapi import APIRouter, FastAPI, File, Form, UploadFile
 from starlette import requests
 
-from lib.server.http.errors import add_error_handlers
-from lib.server.http.forms import MAX_PARTS, MAX_SESSION_FILES, bound_forms
+from lib.server.http.errors import ERROR_HANDLERS
+from lib.server.http.forms import MAX_PARTS, MAX_SESSION_FILES, spool_forms
 from support.asgi import ask
 
 NAMELESS = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
@@ -18,7 +18,7 @@ NAMELESS = b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"
 @pytest.fixture
 def app(monkeypatch) -> FastAPI:
     monkeypatch.setattr(requests, "MultiPartParser", requests.MultiPartParser)
-    app = FastAPI()
+    app = FastAPI(exception_handlers=ERROR_HANDLERS, form_limits={"max_fields": MAX_PARTS, "max_files": MAX_PARTS})
     session = APIRouter(form_limits={"max_files": MAX_SESSION_FILES})
 
     @app.post("/one")
@@ -30,8 +30,7 @@ def app(monkeypatch) -> FastAPI:
         return [file._in_memory for file in files]
 
     app.include_router(session)
-    add_error_handlers(app)
-    bound_forms(app)
+    spool_forms()
     return app
 
 

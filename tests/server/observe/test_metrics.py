@@ -6,14 +6,16 @@ import shutil
 
 import pytest
 from fastapi import FastAPI
+from fastapi.middleware import Middleware
 from prometheus_client.parser import text_string_to_metric_families
 
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import get_spec
+from lib.server.observe.audit import AuditLog
 from lib.server.observe.metrics import LiveState, Metrics, router
-from lib.server.observe.setup import observe
+from lib.server.observe.middleware import Observer, ObservingMiddleware
 from lib.version import VERSION
 from support.asgi import ask
 
@@ -96,8 +98,9 @@ def no_results() -> dict[str, int]:
 
 
 def test_the_route_answers_what_prometheus_reads(tmp_path):
-    app = FastAPI()
-    observer = observe(app, audit_log=tmp_path / "audit.jsonl", audit_max_bytes=0, max_seconds=60)
+    observer = Observer(AuditLog(tmp_path / "audit.jsonl", max_bytes=0), Metrics())
+    app = FastAPI(middleware=[Middleware(ObservingMiddleware, observer=observer, max_seconds=60)])
+    app.state.observer = observer
     app.include_router(router)
     ask(app, "GET", "/metrics")
     answer = ask(app, "GET", "/metrics")

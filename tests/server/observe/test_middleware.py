@@ -8,20 +8,35 @@ import time
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.middleware import Middleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from monailabel.config import settings
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp
 
 from lib.base.clock import Clock, current_clock
 from lib.base.request_record import RequestRecord, current_record, note
-from lib.server.observe.setup import observe
+from lib.server.http.security_headers import SecurityHeaders
+from lib.server.observe.audit import AuditLog
+from lib.server.observe.metrics import Metrics
+from lib.server.observe.middleware import Observer, ObservingMiddleware
 from support.asgi import ask
 
 
 @pytest.fixture
 def app(tmp_path) -> FastAPI:
-    app = FastAPI()
-    observe(app, audit_log=tmp_path / "audit.jsonl", audit_max_bytes=10**6, max_seconds=300)
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the server failed"}, 500)
+
+    observer = Observer(AuditLog(tmp_path / "audit.jsonl", max_bytes=10**6), Metrics())
+    app = FastAPI(
+        middleware=[
+            Middleware(ObservingMiddleware, observer=observer, max_seconds=300),
+            Middleware(SecurityHeaders),
+            Middleware(ServerErrorMiddleware, handler=answer),
+        ]
+    )
+    app.state.observer = observer
 
     @app.post("/infer/{model}")
     def infer(model: str) -> dict[str, float]:  # in a worker thread, as the real one
@@ -55,12 +70,8 @@ def app(tmp_path) -> FastAPI:
         record = current_record()
         return record and record.client
 
-    @app.exception_handler(Exception)
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "the server failed"}, 500)
-
     yield app
-    app.state.observer.audit.close()
+    observer.audit.close()
 
 
 @pytest.fixture

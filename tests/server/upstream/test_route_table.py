@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from monailabel.endpoints.user.auth import RBAC
 
 from lib.server.upstream import route_table as upstream
-from lib.server.upstream.route_table import replace_upstream_routes
+from lib.server.upstream.route_table import upstream_routers
 
 UPSTREAM = [
     (method, context)
@@ -27,7 +27,8 @@ IS_FOR_NO_ONE = re.compile(r"/(scoring|model|logs|reload|infer/wsi(_v2)?)\b")
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     mended = FastAPI()
-    replace_upstream_routes(mended)
+    for router in upstream_routers():
+        mended.include_router(router)
     return mended
 
 
@@ -63,9 +64,9 @@ def test_a_route_is_for_the_same_role_as_upstream_s_or_for_no_one(app, method, c
 
 def test_another_version_of_upstream_is_told(monkeypatch, caplog):
     monkeypatch.setattr(upstream, "version", lambda name: "0.9.0")
-    replace_upstream_routes(FastAPI())
+    upstream_routers()
     assert "written for 0.8.5; this is 0.9.0" in caplog.text
     monkeypatch.undo()
     caplog.clear()
-    replace_upstream_routes(FastAPI())
+    upstream_routers()
     assert not caplog.records

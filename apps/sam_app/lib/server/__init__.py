@@ -1,1 +1,1 @@
-"""What the app adds to MONAI Label's server and mends in it; :func:`lib.server.app.mount` does it all."""
+"""The server: :func:`lib.server.app.create_app` puts its parts together."""

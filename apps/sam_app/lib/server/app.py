@@ -1,34 +1,44 @@
-"""Bring the app's routes and mends onto MONAI Label's running FastAPI app."""
+"""The server's app: its routes, middleware and error handlers, each in the order in which they hold."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
+import sys
 from typing import TYPE_CHECKING
 
+from fastapi import FastAPI
 from fastapi.middleware import Middleware
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import get_current_user
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from lib.server.admission import Admission
-from lib.server.auth.setup import install
+from lib.server.auth import login
+from lib.server.auth.authenticator import Authenticator, make_authenticator
+from lib.server.auth.exposure import warn_if_exposed
+from lib.server.auth.gate import Gate, user_of_request
+from lib.server.auth.openapi import describe_login
+from lib.server.auth.pages import PageCheck, Pages, own_names
 from lib.server.batch import BatchInference
 from lib.server.http.body_check import BodyCheck
 from lib.server.http.body_limit import BodyLimit
-from lib.server.http.connections import Connections, room_for_connections, watch_connections
-from lib.server.http.errors import add_error_handlers
-from lib.server.http.forms import bound_forms
+from lib.server.http.errors import ERROR_HANDLERS, answer_error
+from lib.server.http.forms import MAX_PARTS, spool_forms
 from lib.server.http.head import with_head
 from lib.server.http.redirects import RelativeRedirects
+from lib.server.http.security_headers import SecurityHeaders
 from lib.server.observe import metrics
-from lib.server.observe.setup import observe
+from lib.server.observe.audit import AuditLog
+from lib.server.observe.middleware import Observer, ObservingMiddleware
+from lib.server.options import ServerOptions
 from lib.server.page.routes import page_routes
 from lib.server.rest import routes
 from lib.server.rest.health import HealthReport
 from lib.server.rest.results import ResultStore
 from lib.server.rest.segmentation_service import SegmentationService
-from lib.server.upstream.cors import restrict_cors
+from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
-from lib.server.upstream.route_table import replace_upstream_routes
+from lib.server.upstream.route_table import upstream_routers
 
 if TYPE_CHECKING:
     from main import SamApp
@@ -36,24 +46,77 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def mount(sam_app: SamApp) -> None:
-    """Add the routes in front of MONAI Label's own, and replace what :mod:`lib.server` mends.
+def create_app(sam_app: SamApp) -> FastAPI:
+    """Make the app that serves everything; the queue of segmentations is worked off from here on.
 
-    Called once, when the server has initialised the app and before it answers the first request.
+    Args:
+        sam_app: Its tasks are served, by its options.
 
     Raises:
         AuditLogError: If the audit log cannot be written.
+        FolderInUseError: If another server has the results' folder.
         OSError: If the results' folder cannot be made.
     """
-    from monailabel.app import app
-
     options = sam_app.options
-    observer = observe(
-        app,
-        audit_log=options.audit_log,
-        audit_max_bytes=int(options.audit_max_mb * 2**20),
-        max_seconds=options.max_seconds,
+    observer = Observer(AuditLog(options.audit_log, max_bytes=int(options.audit_max_mb * 2**20)), metrics.Metrics())
+    service = _start_service(sam_app, observer)
+    authenticator = make_authenticator(options.api_keys)
+    app = FastAPI(
+        title=settings.MONAI_LABEL_PROJECT_NAME,
+        description="[Segment an image in the browser](sam/), without any other client.",
+        docs_url=None,
+        redoc_url=None,
+        routes=[*docs_routes(), *page_routes()],
+        middleware=_middleware(options, observer, authenticator),
+        exception_handlers=ERROR_HANDLERS,
+        form_limits={"max_fields": MAX_PARTS, "max_files": MAX_PARTS},
     )
+    for router in (routes.router, metrics.router, *((login.router,) if authenticator else ())):
+        app.include_router(with_head(router))
+    for router in upstream_routers():
+        app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
+    spool_forms()
+    describe_login(app, is_needed=authenticator is not None)
+    if authenticator is None:
+        warn_if_exposed(sys.argv[1:])
+    else:
+        settings.MONAI_LABEL_AUTH_ENABLE = True  # without it MONAI Label's RBAC lets everyone pass
+        app.dependency_overrides[get_current_user] = user_of_request
+        app.state.authenticator = authenticator
+    app.state.observer = observer
+    app.state.admission = service.admission
+    app.state.segmentation_service = service
+    app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
+    app.state.health_report = HealthReport(sam_app.engine, service)
+    logger.info("Results: %s", options.results)
+    logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
+    return app
+
+
+def _middleware(options: ServerOptions, observer: Observer, authenticator: Authenticator | None) -> list[Middleware]:
+    """From the outermost to the innermost.
+
+    FastAPI's own answer to an error that nothing handles would be outside of all of these, so that nobody would observe
+    it; so it is made within the first two.
+    """
+    pages = Pages(own_names(options.hosts, sys.argv[1:]), options.cors_origins)
+    gate = [Middleware(Gate, authenticator=authenticator, pages=pages)] if authenticator else []
+    return [
+        Middleware(ObservingMiddleware, observer=observer, max_seconds=options.max_seconds),
+        Middleware(SecurityHeaders),
+        Middleware(ServerErrorMiddleware, handler=answer_error),
+        cors(options.cors_origins),
+        *gate,
+        Middleware(PageCheck, pages=pages),
+        Middleware(BodyLimit, max_bytes=int(options.max_upload_mb * 2**20), max_seconds=options.max_seconds),
+        Middleware(BodyCheck),
+        Middleware(RelativeRedirects),
+    ]
+
+
+def _start_service(sam_app: SamApp, observer: Observer) -> SegmentationService:
+    """The segmentations of the four routes, observed."""
+    options = sam_app.options
     store = ResultStore(
         options.results,
         max_age_seconds=options.results_max_days * 86400,
@@ -78,31 +141,4 @@ def mount(sam_app: SamApp) -> None:
             lost_audit_lines=lambda: observer.audit.lost,
         )
     )
-    app.state.admission = admission
-    app.state.segmentation_service = service
-    app.state.batches = BatchInference(sam_app.segment, admission, max_seconds=options.max_seconds)
-    app.state.health_report = HealthReport(sam_app.engine, service)
-
-    replace_upstream_routes(app)
-    upstream = list(app.router.routes)
-    app.include_router(with_head(routes.router))
-    app.include_router(with_head(metrics.router))
-    install(app, options)
-    ours = [route for route in app.router.routes if route not in upstream]
-    app.router.routes[:] = [*docs_routes(app), *page_routes(), *ours, *upstream]
-
-    add_error_handlers(app)
-    bound_forms(app)
-    restrict_cors(app, options.cors_origins)
-    max_bytes = int(options.max_upload_mb * 2**20)
-    app.user_middleware.append(Middleware(BodyLimit, max_bytes=max_bytes, max_seconds=options.max_seconds))
-    app.user_middleware.append(Middleware(BodyCheck))
-    app.user_middleware.append(Middleware(RelativeRedirects))
-    proxies = os.environ.get("FORWARDED_ALLOW_IPS", "").replace(" ", "").split(",")  # as uvicorn reads it
-    connections = Connections(room_for_connections(), options.max_connections, proxies)
-    watch_connections(asyncio.get_running_loop(), connections)
-    app.description = "[Segment an image in the browser](sam/), without any other client."
-    app.openapi_schema = None
-    app.middleware_stack = None  # built anew, with the above, at the first request
-    logger.info("Results: %s", options.results)
-    logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
+    return service

@@ -8,15 +8,19 @@ plugin does not support a login.
 from __future__ import annotations
 
 import base64
+import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User
 
 from lib.server.auth.api_keys import ApiKey
-from lib.server.auth.key_file import KeyRing
+from lib.server.auth.key_file import KeyFile, KeyRing
 from lib.server.auth.login_errors import InvalidLoginError, NoLoginError
 from lib.server.auth.oidc import OidcVerifier
+
+logger = logging.getLogger(__name__)
 
 
 class Authenticator:
@@ -85,6 +89,26 @@ class Authenticator:
         if entry is None or entry.name != name:
             raise InvalidLoginError("there is no such API key with this name")
         return entry
+
+
+def make_authenticator(key_file: Path | None) -> Authenticator | None:
+    """The login that the operator asked for: by API keys in a file, by OpenID Connect in MONAI Label's settings.
+
+    Returns:
+        None if a login by neither is asked for.
+
+    Raises:
+        KeyFileError: If the file of keys cannot be used.
+    """
+    keys = oidc = None
+    if key_file is not None:
+        keys = KeyRing(KeyFile(key_file))
+        logger.info("Login by API key: %s", key_file)
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        realm = settings.MONAI_LABEL_AUTH_REALM_URI
+        oidc = OidcVerifier(realm, settings.MONAI_LABEL_AUTH_CLIENT_ID, settings.MONAI_LABEL_AUTH_TIMEOUT)
+        logger.info("Login by OpenID Connect: %s", realm)
+    return Authenticator(keys, oidc) if keys or oidc else None
 
 
 def _decode_basic(credentials: str) -> tuple[str, str]:

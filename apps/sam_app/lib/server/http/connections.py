@@ -209,6 +209,16 @@ class Connections:
             return False
 
 
+def limit_connections(limit_of_address: int) -> None:
+    """Bound the connections of the servers that the running event loop makes from now on.
+
+    Args:
+        limit_of_address: As in :class:`Connections`; proxies that uvicorn trusts may have all.
+    """
+    proxies = os.environ.get("FORWARDED_ALLOW_IPS", "").replace(" ", "").split(",")  # as uvicorn reads it
+    watch_connections(asyncio.get_running_loop(), Connections(room_for_connections(), limit_of_address, proxies))
+
+
 def watch_connections(loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
     """Have the connections of servers that are made from now on kept within bounds.
 

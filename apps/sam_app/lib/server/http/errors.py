@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -99,7 +101,8 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(500, "the server failed; its log says why")
 
 
-async def _answer(_: Request, error: Exception) -> JSONResponse:
+async def answer_error(_: Request, error: Exception) -> Response:
+    """The HTTP answer of an error, as :func:`failure_of` has it; one that nobody foresaw is logged."""
     failure = failure_of(error)
     note(reason=type(error).__name__)
     if failure.status >= 500 and type(error) in STATUS:
@@ -141,7 +144,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     """FastAPI's own; but it calls a body bad (400) that is too much, or that there was no space to keep."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OSError):
-        return await _answer(request, error.__cause__)
+        return await answer_error(request, error.__cause__)
     if is_too_much(error.__context__):
         error = HTTPException(413, f"the form is larger than allowed: {error.detail}")
     if isinstance(error.detail, str):
@@ -155,10 +158,9 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer our errors by :data:`STATUS`, and no error with more than its message."""
-    for kind in (*STATUS, OSError):
-        app.add_exception_handler(kind, _answer)
-    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer)
+ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    **dict.fromkeys((*STATUS, OSError), answer_error),
+    RequestValidationError: _answer_invalid_request,
+    HTTPException: _answer_http_error,
+}
+"""For FastAPI. What is not in it, and nobody foresaw, is :func:`answer_error`'s, too, outside of the routes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
 from starlette import requests
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -23,9 +22,8 @@ class SpoolingParser(MultiPartParser):
         super().on_headers_finished()
 
 
-def bound_forms(app: FastAPI) -> None:
-    """Bound the forms that an app's routes read; a router can allow more with its own ``form_limits``."""
-    app.router.form_limits = {"max_fields": MAX_PARTS, "max_files": MAX_PARTS}
+def spool_forms() -> None:
+    """Have all forms of this process read by :class:`SpoolingParser`."""
     requests.MultiPartParser = SpoolingParser  # type: ignore[misc]  # there is no other way to name one
 
 

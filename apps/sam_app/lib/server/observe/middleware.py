@@ -150,14 +150,13 @@ class ObservingMiddleware:
     Args:
         app: The app with all its other middleware.
         observer: Gets the reports.
-        templates: Finds the route's template.
         max_seconds: The clocks' limit.
     """
 
-    def __init__(self, app: ASGIApp, observer: Observer, templates: RouteTemplates, max_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer, max_seconds: float) -> None:
         self.app = app
         self._observer = observer
-        self._templates = templates
+        self._templates: RouteTemplates | None = None
         self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,6 +164,8 @@ class ObservingMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self._templates is None:
+            self._templates = RouteTemplates(scope["app"].routes)
         client = scope.get("client")
         record = RequestRecord(client=client[0] if client else None)
         clock = Clock(self._max_seconds)

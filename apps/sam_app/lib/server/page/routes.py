@@ -79,5 +79,5 @@ def _file(path: Path) -> Response:
 def _constants() -> str:
     """What the page and the server share: the objects' colours, the windows' presets, whether there is a login."""
     windows = {name: {"center": window.center, "width": window.width} for name, window in PRESETS.items()}
-    asks_for_login = bool(settings.MONAI_LABEL_AUTH_ENABLE)  # also for API keys: lib.server.auth.setup sets it
+    asks_for_login = bool(settings.MONAI_LABEL_AUTH_ENABLE)  # also for API keys: lib.server.app sets it
     return json.dumps({"palette": PALETTE.tolist(), "windows": windows, "asksForLogin": asks_for_login})

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import FastAPI
 from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
 
 
-def restrict_cors(app: FastAPI, origins: Sequence[str]) -> None:
-    """Replace the app's CORS middleware by one for these origins; takes effect with the next middleware stack."""
-    others = [middleware for middleware in app.user_middleware if middleware.cls is not CORSMiddleware]
-    cors = Middleware(
+def cors(origins: Sequence[str]) -> Middleware:
+    """The middleware that lets web pages of these origins read what is answered."""
+    return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),
         allow_credentials="*" not in origins,
@@ -25,4 +23,3 @@ def restrict_cors(app: FastAPI, origins: Sequence[str]) -> None:
         allow_headers=["*"],
         expose_headers=["Retry-After", "SAM-Result", "Server-Timing", "X-Request-ID"],
     )
-    app.user_middleware = [cors, *others]

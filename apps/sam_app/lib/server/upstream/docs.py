@@ -1,27 +1,28 @@
 """Mend: MONAI Label 0.8.5 serves API documentation that loads its scripts from a CDN, so it is blank offline.
 
-``/`` and ``/docs`` show the documentation with Swagger UI as it comes with the package ``fastapi-offline``.
+``/`` and ``/docs`` show the documentation with Swagger UI as it comes with the package ``fastapi-offline``. The files
+that come with MONAI Label for its own pages are served as they are there.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 
 _ASSETS = "/sam/docs-assets"
+_UPSTREAM_FILES = str(files("monailabel") / "endpoints" / "static")
 
 
-def docs_routes(app: FastAPI) -> list[BaseRoute]:
-    """Routes for ``/``, ``/docs`` and the assets that they load."""
+def docs_routes() -> list[BaseRoute]:
+    """Routes for ``/``, ``/docs`` and the assets that they load, ``/static`` and ``/favicon.ico``."""
 
     async def docs(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "")
+        root, app = request.scope.get("root_path", ""), request.app
         return get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
             title=f"{app.title} API",
@@ -31,5 +32,13 @@ def docs_routes(app: FastAPI) -> list[BaseRoute]:
             swagger_ui_parameters={"defaultModelsExpandDepth": -1},
         )
 
-    assets = Mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")))
-    return [assets, Route("/", docs), Route("/docs", docs)]
+    async def icon(_: Request) -> FileResponse:
+        return FileResponse(f"{_UPSTREAM_FILES}/favicon.ico", media_type="image/x-icon")
+
+    return [
+        Mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static"))),
+        Route("/", docs),
+        Route("/docs", docs),
+        Mount("/static", StaticFiles(directory=_UPSTREAM_FILES)),
+        Route("/favicon.ico", icon),
+    ]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from importlib.metadata import version
 
-from fastapi import FastAPI
-from monailabel.config import settings
+from fastapi import APIRouter
 from monailabel.endpoints import activelearning, info, train
 from monailabel.endpoints import datastore as upstream_datastore
 
-from lib.server.http.head import with_head
 from lib.server.upstream import (
     batch_infer,
     datastore_routes,
@@ -26,12 +24,11 @@ from lib.server.upstream.guarded_routes import Guard, guarded_router
 logger = logging.getLogger(__name__)
 
 _WRITTEN_FOR = "0.8.5"
-_KEPT = ("/openapi.json", "/static", "/favicon.ico")
 _UNCHANGED = Guard()
 
 
-def replace_upstream_routes(app: FastAPI) -> None:
-    """Serve MONAI Label's routes as they are mended, and no others of its own but files that come with it.
+def upstream_routers() -> list[APIRouter]:
+    """MONAI Label's routes as they are mended; no others of its own are served.
 
     Its login is left out as well: :mod:`lib.server.auth` has it.
 
@@ -41,9 +38,7 @@ def replace_upstream_routes(app: FastAPI) -> None:
     found = version("monailabel")
     if found != _WRITTEN_FOR:
         logger.warning("The mends of MONAI Label were written for %s; this is %s", _WRITTEN_FOR, found)
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _KEPT]
-    with_head(app.router)
-    routers = [
+    return [
         datastore_routes.router,  # before the same of upstream's
         guarded_router(info.router, {"GET /info/": _UNCHANGED}),
         guarded_router(activelearning.router, next_sample.GUARDS),
@@ -56,5 +51,3 @@ def replace_upstream_routes(app: FastAPI) -> None:
         dicom_proxy.router,
         unserved_routes.router,
     ]
-    for router in routers:
-        app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
