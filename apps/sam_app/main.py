@@ -18,7 +18,7 @@ from monailabel.tasks.activelearning.first import First
 
 from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
-from lib.base.folder_lock import FolderInUseError
+from lib.base.locks import FolderInUseError
 from lib.base.scratch import use_scratch_folder
 from lib.base.threads import start_periodic
 from lib.configs.sam import SamConfig

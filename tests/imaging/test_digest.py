@@ -6,8 +6,9 @@ import hashlib
 import io
 import os
 
+from lib.base.files import sha256_of
 from lib.imaging import digest
-from lib.imaging.digest import image_sha256, stream_sha256
+from lib.imaging.digest import image_sha256
 
 
 def test_a_file_has_the_sum_of_its_bytes(tmp_path):
@@ -19,7 +20,7 @@ def test_a_file_has_the_sum_of_its_bytes(tmp_path):
 def test_an_upload_has_the_same_sum_wherever_it_was_read_to_and_can_be_read_again():
     upload = io.BytesIO(b"some image")
     upload.read(3)
-    assert stream_sha256(upload) == hashlib.sha256(b"some image").hexdigest()
+    assert sha256_of(upload) == hashlib.sha256(b"some image").hexdigest()
     assert upload.read() == b"some image"
 
 
@@ -36,7 +37,7 @@ def test_a_series_has_one_sum_whatever_its_files_are_called(tmp_path):
 
 def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(digest, "stream_sha256", lambda file: read.append(file.name) or stream_sha256(file))
+    monkeypatch.setattr(digest, "sha256_of", lambda file: read.append(file.name) or sha256_of(file))
     image = tmp_path / "image"
     image.write_bytes(b"one")
     first = image_sha256(image)

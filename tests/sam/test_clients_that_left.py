@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.base.clock import ClientLeftError, Clock, use_clock
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import ClientLeftError, Clock, PreemptedError, use_clock
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import MODELS

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lib.base.clock import ClientLeftError, Clock, TimeLimitError, use_clock
-from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue, PreemptedError
+from lib.base.clock import ClientLeftError, Clock, PreemptedError, TimeLimitError, use_clock
+from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from fastapi import HTTPException
 from monailabel.config import settings
 
-from lib.base import folder_lock
-from lib.base.folder_lock import FolderInUseError
+from lib.base import locks
+from lib.base.locks import FolderInUseError
 from lib.imaging.readers import read_image
 from lib.studies.folder_datastore import FolderDatastore
 from lib.studies.folder_index import StudiesError
@@ -122,7 +122,7 @@ def test_a_file_system_without_locks_is_served_with_a_warning(studies, tmp_path,
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with opened(studies, tmp_path / "datastore") as store:
         assert store.list_images() == ["a", "b"] and "does not support locks" in caplog.text
 

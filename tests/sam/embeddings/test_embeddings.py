@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import PreemptedError
 from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
-from lib.base.clock import Clock, use_clock
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import Clock, PreemptedError, use_clock
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS

@@ -2,7 +2,7 @@ import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
 
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import PreemptedError
 from lib.sam.runtimes.fused_attention import fuse_attention
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.sam.runtimes.torch_runtime import TorchRuntime

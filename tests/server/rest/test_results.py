@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib.base import files
-from lib.base.folder_lock import FolderInUseError
+from lib.base.locks import FolderInUseError
 from lib.server.rest import results, timestamps
 from lib.server.rest.results import NoSpaceError, ResultStore, UnknownResultError
 

@@ -1,1 +1,1 @@
-"""What every part of this app may use: it imports nothing of ours, and needs the standard library alone."""
+"""What every room of this app may use: it imports nothing of ours, and `scripts/keys` runs on the standard library."""

@@ -26,6 +26,10 @@ class ClientLeftError(TimeLimitError):
     """Nobody waits for the work any more."""
 
 
+class PreemptedError(RuntimeError):
+    """The work gave way to other work; nothing of it is kept."""
+
+
 class Clock:
     """Started when it is made.
 

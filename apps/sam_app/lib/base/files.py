@@ -2,12 +2,13 @@
 
 A file is written aside, under a name that :func:`is_leftover` knows, brought down to the disk (``fsync``), renamed into
 its place, and its folder is brought down to the disk, too. Of a file whose loss costs only time, as in a cache, the
-disk can be left out: also then no reader and no killed process meets half of one.
+disk can be left out: also then no reader and no killed process meets half of one. Needs the standard library alone.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -153,6 +154,18 @@ def remove_leftovers(folder: Path) -> None:
         if is_leftover(entry.name):
             with suppress(OSError):
                 os.unlink(entry.path)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 in hexadecimal of an open file's whole content; the file is at its start afterwards.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed: no readinto of BinaryIO
+    file.seek(0)
+    return digest.hexdigest()
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -8,16 +8,17 @@ point to the folder, so that libraries and child processes use it as well.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import logging
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+
+from lib.base.locks import lock
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +100,9 @@ def _hold(folder: Path) -> int | None:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(held), os.lstat(folder)):
+    with suppress(FileNotFoundError):
+        if lock(held, wait=False) and os.path.samestat(os.fstat(held), os.lstat(folder)):
             return held
-    except (BlockingIOError, FileNotFoundError):
-        pass
     os.close(held)
     return None
 

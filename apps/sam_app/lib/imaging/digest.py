@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 from cachetools import LRUCache, cached
 
+from lib.base.files import sha256_of
 from lib.imaging.image_cache import FileIdentity, file_identity
-
-_CHUNK = 1 << 20
 
 
 def image_sha256(path: Path) -> str:
@@ -39,16 +37,6 @@ def series_sha256(sums: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(sums)).encode("ascii")).hexdigest()
 
 
-def stream_sha256(stream: BinaryIO) -> str:
-    """Return the SHA-256 of an open file and leave the file positioned at its start."""
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while chunk := stream.read(_CHUNK):
-        digest.update(chunk)
-    stream.seek(0)
-    return digest.hexdigest()
-
-
 def _file_sha256(path: os.PathLike[str]) -> str:
     return _cached_sha256(file_identity(path), path)
 
@@ -56,4 +44,4 @@ def _file_sha256(path: os.PathLike[str]) -> str:
 @cached(LRUCache(maxsize=16384), key=lambda identity, path: identity, lock=Lock())
 def _cached_sha256(identity: FileIdentity, path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
-        return stream_sha256(file)
+        return sha256_of(file)

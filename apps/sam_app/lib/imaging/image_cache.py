@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from lib.base.byte_cache import ByteBoundedCache
+from lib.base.cache import ByteBoundedCache
 from lib.imaging.image import ImageChangedError, MedicalImage
 
 FileIdentity = tuple[int, int, int, int, int]

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lib.base.clock import TimeLimitError, current_clock
+from lib.base.clock import PreemptedError, TimeLimitError, current_clock
 from lib.base.threads import failed, start_watched
 
 T = TypeVar("T")
@@ -50,10 +50,6 @@ def be_nice(niceness: int = NICENESS) -> None:
     """Have the calling thread, and no other, go last: Linux counts niceness (0 to 19) by thread."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-
-
-class PreemptedError(RuntimeError):
-    """Work ahead gave way to a click; nothing of it is kept."""
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lib.base.clock import current_clock
-from lib.sam.device_queue import DeviceQueue, PreemptedError, ShouldStop, WorkAhead
+from lib.base.clock import PreemptedError, current_clock
+from lib.sam.device_queue import DeviceQueue, ShouldStop, WorkAhead
 from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ModelSpec

@@ -30,7 +30,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from lib.base.files import remove_leftovers, replacing, restored_on_error, sync
-from lib.base.folder_lock import FolderLock
+from lib.base.locks import FolderLock
 from lib.studies.folder_index import (
     DamagedListError,
     FolderIndex,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lib.base.byte_cache import ByteBoundedCache
+from lib.base.cache import ByteBoundedCache
 
 if TYPE_CHECKING:
     from lib.sam.embeddings.disk import EmbeddingFiles

@@ -8,10 +8,8 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lib.base.file_lock import locked
-from lib.base.files import replacing
-
-_BLOCK = 1 << 20
+from lib.base.files import replacing, sha256_of
+from lib.base.locks import locked
 
 
 @dataclass(frozen=True)
@@ -37,24 +35,10 @@ class Digests:
 
     @classmethod
     def of(cls, path: Path) -> Digests:
-        """Reads the whole file once."""
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        _feed(path, sha256, md5)
-        return cls(sha256.hexdigest(), md5.hexdigest())
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    sha256 = hashlib.sha256()
-    _feed(path, sha256)
-    return sha256.hexdigest()
-
-
-def _feed(path: Path, *sums: hashlib._Hash) -> None:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            for checksum in sums:
-                checksum.update(block)
+        """Of a file's content."""
+        with path.open("rb") as file:
+            sha256 = sha256_of(file)
+            return cls(sha256, hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ This is the only module of the engine that opens a connection, and only ``script
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import re
 import urllib.error
@@ -18,6 +17,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
+
+from lib.base.locks import lock
 
 _BLOCK = 1 << 18
 _TIMEOUT_S = 60.0
@@ -131,10 +132,8 @@ def _version(response: Any) -> str:
 @contextmanager
 def _exclusive(part: Path) -> Iterator[IO[bytes]]:
     with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DownloadError(f"another download of {part.stem} is running") from None
+        if not lock(file.fileno(), wait=False):
+            raise DownloadError(f"another download of {part.stem} is running")
         yield file
 
 

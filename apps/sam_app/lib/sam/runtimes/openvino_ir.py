@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.base.file_lock import locked
-from lib.sam.models.checksums import sha256_of
+from lib.base.files import sha256_of
+from lib.base.locks import locked
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
     folder = model_folder / FOLDER / key.folder_name
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        whole = all(sha256_of(folder / name) == sha256 for name, sha256 in manifest["files"].items())
+        whole = all(_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
@@ -98,6 +98,11 @@ def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
         logger.warning("The OpenVINO networks of %s are damaged and are made anew", key.model)
         return None
     return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of(file)
 
 
 def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], dict[str, Any]]) -> Path:
@@ -124,7 +129,7 @@ def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], di
             aside = Path(tempfile.mkdtemp(prefix=f".{prefix}", suffix=".part", dir=parent))
             try:
                 facts = make(aside)
-                files = {file.name: sha256_of(file) for file in sorted(aside.iterdir())}
+                files = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
                 (aside / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
                 aside.chmod(0o755)
                 return aside.rename(parent / key.folder_name)

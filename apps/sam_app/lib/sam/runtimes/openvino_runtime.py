@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import PreemptedError
 from lib.sam.runtimes.openvino_ir import DECODER, ENCODER, compiled, openvino
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import PreemptedError
 from lib.sam.runtimes.fused_attention import fuse_attention
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks, never
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib.base.file_lock import locked
 from lib.base.files import replacing
+from lib.base.locks import locked
 from lib.server.auth.api_keys import ApiKey, KeyFileError, digest
 
 logger = logging.getLogger(__name__)

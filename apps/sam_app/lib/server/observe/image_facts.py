@@ -9,9 +9,10 @@ from pathlib import Path
 from fastapi import UploadFile
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.base.files import sha256_of
 from lib.base.request_record import note
 from lib.dicomweb.datastore import DicomWebStore
-from lib.imaging.digest import image_sha256, series_sha256, stream_sha256
+from lib.imaging.digest import image_sha256, series_sha256
 
 
 def note_image_file(path: Path) -> None:
@@ -26,7 +27,7 @@ def note_image_file(path: Path) -> None:
 
 def note_uploads(files: Sequence[UploadFile]) -> None:
     """Note the SHA-256 of an image that comes in as one file, or as a series of several."""
-    sums = [stream_sha256(file.file) for file in files]
+    sums = [sha256_of(file.file) for file in files]
     note(image_sha256=sums[0] if len(sums) == 1 else series_sha256(sums))
 
 

@@ -30,7 +30,7 @@ from itertools import islice
 import numpy as np
 from pydicom import Dataset
 
-from lib.base.byte_cache import ByteBoundedCache
+from lib.base.cache import ByteBoundedCache
 from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget, working_bytes
 from lib.imaging.decoding.parse_errors import corrupt_on_failure

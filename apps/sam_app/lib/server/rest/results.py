@@ -19,7 +19,6 @@ finished results be replaced one after the other. Neither is taken while the oth
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -35,8 +34,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sync
-from lib.base.folder_lock import FolderLock
+from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sha256_of, sync
+from lib.base.locks import FolderLock
 from lib.server.rest.timestamps import RetentionClock, TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,6 @@ REQUEST = "request.json"
 _ATTEMPTS = "attempts"
 _SYNCED_AT_ONCE = 8
 
-_CHUNK = 1 << 20
 _NAME = re.compile(r"\d{1,12}\.\d{6}")
 _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
 
@@ -121,13 +119,9 @@ class PendingResult:
 
     def copy(self, name: str, content: BinaryIO) -> dict[str, Any]:
         """Write one of the result's files from a stream; tells its ``sha256`` and ``bytes``."""
-        digest, size = hashlib.sha256(), 0
-        with open(self.folder / name, "wb") as file:
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-        return {"sha256": digest.hexdigest(), "bytes": size}
+        with open(self.folder / name, "w+b") as file:
+            shutil.copyfileobj(content, file)
+            return {"bytes": file.tell(), "sha256": sha256_of(file)}
 
     def write_json(self, name: str, content: object) -> None:
         """Write one of the result's files as JSON."""

@@ -2,6 +2,8 @@
 
 Concurrency: one lock guards the table of entries and is never held while a value is computed. Requests for the same key
 at the same time wait for one computation; requests for other keys are not held up by it.
+
+Own code: to ``cachetools`` each look at an entry is a use of it, also that of :meth:`ByteBoundedCache.drop`.
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from lib.base.clock import TimeLimitError, current_clock
-from lib.sam.device_queue import PreemptedError
+from lib.base.clock import PreemptedError, TimeLimitError, current_clock
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -124,19 +125,23 @@ class ByteBoundedCache(Generic[K, V]):
         return compute()
 
     def _keep(self, key: K, value: V) -> None:
+        """With the lock held."""
         self._entries[key] = value
         self._bytes += self._size_of(value)
         while self._bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= self._size_of(oldest)
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """With the lock held."""
+        _, oldest = self._entries.popitem(last=False)
+        self._bytes -= self._size_of(oldest)
 
     def give_up_oldest(self) -> bool:
         """No longer keep the value that was not used for longest; False if none is kept."""
         with self._lock:
             if not self._entries:
                 return False
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= self._size_of(oldest)
+            self._forget_oldest()
         return True
 
     def drop(self, is_useless: Callable[[V], bool]) -> None:
