@@ -27,6 +27,7 @@ from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
 from lib.server.rest import renderings as module
 from lib.server.rest import results
+from lib.server.rest.manifest import InputFacts, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
 from lib.server.rest.renderings import Renderings, check_file
 from lib.server.rest.results import NoSpaceError, ResultStore, StoredResult, UnknownResultError
@@ -82,19 +83,19 @@ def a_result(store: ResultStore, image: MedicalImage, content: bytes = b"", *, k
         pending.write("input", content)
         write_outputs(pending, data, CANDIDATES)
         pending.finish(
-            {
-                "user": "someone",
-                "effective": {"label": "liver"},
-                "input": {"format": image.file_format, "referable": referable},
-                "result": {
-                    "model": "sam_tiny",
-                    "checkpoint_sha256": "0123456789abcdef",
-                    "slice": k,
-                    "candidates": CANDIDATES,
-                    "scores": [0.9, 0.8],
-                },
-                "versions": {"sam_app": "1.2.3"},
-            }
+            Manifest(
+                user="someone",
+                effective={"label": "liver"},
+                input=InputFacts(sha256="ff", bytes=len(content), format=image.file_format, referable=referable),
+                result=ResultFacts(
+                    model="sam_tiny",
+                    checkpoint_sha256="0123456789abcdef",
+                    slice=k,
+                    candidates=CANDIDATES,
+                    scores=[0.9, 0.8],
+                ),
+                versions={"sam_app": "1.2.3"},
+            )
         )
     return store.find(pending.timestamp)
 
@@ -208,7 +209,7 @@ def test_what_was_made_is_kept_with_its_uids_and_counted_also_by_the_next_server
     result = a_picture(store)
     before = store.stats()["bytes"]
     contents = {name: made(store, result, name) for name in (*NAMES["segmentation.dcm"], "source.dcm", "overlay.png")}
-    listed = store.find(result.timestamp).manifest["files"]
+    listed = store.find(result.timestamp).manifest.files
     assert all(listed[name] == len(content) for name, content in contents.items())
     assert store.stats()["bytes"] == before + sum(map(len, contents.values()))
     store.close()
@@ -250,7 +251,7 @@ def test_everything_asked_for_at_once_is_there_and_listed_afterwards(store):
     shared = Renderings(store)
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda name: shared.with_file(result, name), names))
-    files = store.find(result.timestamp).manifest["files"]
+    files = store.find(result.timestamp).manifest.files
     assert set(names) <= set(files)
     references = {
         dataset((result.folder / name).read_bytes()).SourceImageSequence[0].ReferencedSOPInstanceUID
@@ -340,13 +341,14 @@ def test_what_is_made_later_makes_older_results_go(store):
     made(store, new, "segmentation.dcm")
     with pytest.raises(UnknownResultError):
         store.find(old.timestamp)
-    assert store.stats()["bytes"] == sum(store.find(new.timestamp).manifest["files"].values())
+    assert store.stats()["bytes"] == sum(store.find(new.timestamp).manifest.files.values())
 
 
 def test_a_result_that_got_every_file_at_once_is_served_as_it_is(store):
     with store.new() as pending:
         pending.write("overlay.png", b"an overlay")
-        pending.finish({"user": "someone", "input": {"format": "DICOM"}, "result": {"candidates": 1}})
+        facts = ResultFacts(model="m", checkpoint_sha256="0", slice=0, candidates=1, scores=[])
+        pending.finish(Manifest(user="someone", input=InputFacts(sha256="f", bytes=1, format="DICOM"), result=facts))
     result = store.find(pending.timestamp)
     check_file(result, "overlay.png")
     assert made(store, result, "overlay.png") == b"an overlay"
@@ -407,19 +409,19 @@ def an_overlapping_result(store: ResultStore, *, kept: bool = True) -> tuple[Sto
     packed = [PackedMask.of(mask) for mask in masks]
     found = [Prediction((mask,), np.ones(1, "f4"), np.zeros((1, 4, 4), "f4")) for mask in packed]
     data = {"image": image, "frame": np.zeros((30, 41, 3), np.uint8), "objects": packed, "predictions": found}
-    facts = {"model": "m", "checkpoint_sha256": "0" * 16, "slice": 0, "candidates": 1, "scores": [1.0] * len(masks)}
+    scores = [1.0] * len(masks)
+    facts = ResultFacts(model="m", checkpoint_sha256="0" * 16, slice=0, candidates=1, scores=scores)
     with store.new() as pending:
         write_outputs(pending, data, 1)
         if not kept:
             (pending.folder / "masks.npz").unlink()
         pending.finish(
-            {
-                "user": "someone",
-                "effective": {},
-                "input": {"format": "PNG", "referable": False},
-                "result": facts,
-                "versions": {"sam_app": "1"},
-            }
+            Manifest(
+                user="someone",
+                input=InputFacts(sha256="ff", bytes=1, format="PNG"),
+                result=facts,
+                versions={"sam_app": "1"},
+            )
         )
     return store.find(pending.timestamp), masks
 
@@ -451,4 +453,4 @@ def test_results_from_before_whole_masks_were_kept_are_read(store):
 
 
 def test_without_an_overlap_nothing_more_is_stored(store):
-    assert not any("masks" in name for name in a_picture(store).manifest["files"])
+    assert not any("masks" in name for name in a_picture(store).manifest.files)

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import io
 import json
 import os
@@ -14,9 +15,11 @@ import pytest
 from lib.base import files
 from lib.base.locks import FolderInUseError
 from lib.server.rest import results, timestamps
+from lib.server.rest.manifest import SCHEMA_VERSION, Manifest
 from lib.server.rest.results import NoSpaceError, ResultStore, UnknownResultError
 
-MANIFEST = {"user": "someone", "result": {"model": "sam_tiny"}}
+FACTS = {"model": "sam_tiny", "checkpoint_sha256": "00ff", "slice": 0, "scores": [0.9], "candidates": 1}
+MANIFEST = Manifest.model_validate({"user": "someone", "input": {"sha256": "ff", "bytes": 5}, "result": FACTS})
 
 
 @pytest.fixture
@@ -29,14 +32,14 @@ def store(tmp_path):
 def a_result(store: ResultStore, content: bytes = b"x", **manifest: object) -> Decimal:
     with store.new() as pending:
         pending.write("mask.png", content)
-        pending.finish({**MANIFEST, **manifest})
+        pending.finish(MANIFEST.model_copy(update=manifest))
     return pending.timestamp
 
 
 def a_queued_request(store: ResultStore) -> Decimal:
     with store.new() as pending:
         pending.write("input", b"image")
-        pending.queue({"user": "someone", "request": {}})
+        pending.queue({"user": "someone", "request": {}, "input": {"sha256": "ff", "bytes": 5}})
     return pending.timestamp
 
 
@@ -57,7 +60,7 @@ def test_a_result_is_there_when_it_is_complete(store):
         with pytest.raises(UnknownResultError):
             store.find(pending.timestamp)
     found = store.find(pending.timestamp)
-    assert found.state == "done" and found.owner == "someone" and found.manifest["result"] == MANIFEST["result"]
+    assert found.state == "done" and found.owner == "someone" and found.facts.as_dict() == MANIFEST.result.as_dict()
     assert found.path("mask.png").read_bytes() == b"content"
     for name in ("other.png", "../mask.png", "manifest.json"):
         with pytest.raises(UnknownResultError, match="has no"):
@@ -67,8 +70,8 @@ def test_a_result_is_there_when_it_is_complete(store):
 def test_a_stream_is_stored_with_its_digest(store):
     with store.new() as pending:
         facts = pending.copy("input", io.BytesIO(b"abc" * 1_000_000))
-        pending.finish({**MANIFEST, "input": facts})
-    assert facts["bytes"] == 3_000_000 and len(facts["sha256"]) == 64
+        pending.finish(MANIFEST)
+    assert facts.bytes == 3_000_000 and facts.sha256 == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
     assert store.find(pending.timestamp).path("input").stat().st_size == 3_000_000
 
 
@@ -102,7 +105,7 @@ def test_a_queued_request_is_resumed_by_the_next_server_and_then_gone(store):
         pending.finish(MANIFEST)
     assert store.find(timestamp).state == "done" and store.queued() == []
     assert folders(store) == [f"{timestamp:.6f}"]
-    assert sorted(store.find(timestamp).manifest["files"]) == ["input", "mask.png"]
+    assert sorted(store.find(timestamp).manifest.files) == ["input", "mask.png"]
     store.close()
 
 
@@ -160,7 +163,7 @@ def test_timestamps_increase_across_restarts_also_when_the_results_are_gone_and_
         lambda folder: (folder / "manifest.json").write_bytes(b"\xff\x00 not JSON"),
         lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
         lambda folder: (folder / "manifest.json").write_text("[]"),
-        lambda folder: (folder / "manifest.json").write_text('{"user": "a", "files": {"../x": 1}}'),
+        lambda folder: (folder / "manifest.json").write_text(json.dumps({**MANIFEST.as_dict(), "files": {"../x": 1}})),
         lambda folder: (folder / "mask.png").unlink(),
         lambda folder: (folder / "mask.png").write_bytes(b"longer than before"),
     ],
@@ -175,6 +178,42 @@ def test_a_damaged_result_is_not_served_and_the_others_are(store, damage, caplog
     assert f"The result {damaged:.6f} is damaged" in caplog.text
     assert (store._folder / f"{damaged:.6f}").is_dir(), "what is damaged is left for a person to look at"
     opened.close()
+
+
+def rewrite(store: ResultStore, timestamp: Decimal, **changes: object) -> None:
+    """Another release's manifest of that result; a key that is None goes."""
+    path = store._folder / f"{timestamp:.6f}" / "manifest.json"
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_a_manifest_says_its_version_and_one_without_is_read_and_stays_as_it_is(store):
+    timestamp = a_result(store)
+    path = store._folder / f"{timestamp:.6f}" / "manifest.json"
+    assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION == 1
+    rewrite(store, timestamp, schema_version=None, added_by_another_release={"kept": True})
+    store.add(store.find(timestamp), "overlay.png", b"overlay")
+    content = json.loads(path.read_text())
+    assert "schema_version" not in content and content["added_by_another_release"] == {"kept": True}
+    assert content["files"] == {"mask.png": 1, "overlay.png": 7}
+
+
+def test_a_newer_release_s_manifest_is_refused_with_the_reason(store, caplog):
+    timestamp = a_result(store)
+    rewrite(store, timestamp, schema_version=2, user=None)
+    opened = again(store)
+    with pytest.raises(UnknownResultError):
+        opened.find(timestamp)
+    assert "schema_version 2 is a newer release's; this one reads up to 1" in caplog.text
+    opened.close()
+
+
+def test_what_is_wrong_in_a_manifest_is_named_without_its_content(store, caplog):
+    timestamp = a_result(store)
+    rewrite(store, timestamp, input={"sha256": ["Mustermann"], "bytes": 5})
+    again(store).close()
+    assert "manifest.json.input.sha256: Input should be a valid string" in caplog.text
+    assert "Mustermann" not in caplog.text
 
 
 def test_folders_and_files_of_others_are_let_alone(store):
@@ -262,7 +301,7 @@ def test_files_that_are_added_at_once_are_all_listed_and_counted(store):
     with ThreadPoolExecutor(6) as pool:
         added = list(pool.map(lambda name: store.add(result, name, name.encode()), names))
     assert all(after.path(name).read_bytes() == name.encode() for name, after in zip(names, added, strict=True))
-    assert sorted(store.find(result.timestamp).manifest["files"]) == sorted([*names, "mask.png"])
+    assert sorted(store.find(result.timestamp).manifest.files) == sorted([*names, "mask.png"])
     assert store.stats()["bytes"] == 1 + sum(map(len, names))
     assert not list(result.folder.glob(".*"))
     store._delete(result.folder.name)

@@ -118,7 +118,7 @@ def test_an_upload_becomes_a_result(service, upload, disc):
     result = service.store.find(done.timestamp)
     assert result.state == "done" and result.owner == "ann"
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
-    manifest = result.manifest
+    manifest = result.manifest.as_dict()
     assert manifest["result"] == done.facts and done.facts["model"] == "sam_tiny"
     assert manifest["request"] == {"rectangles": [DISC_BOX], "label": "disc", "automatic": True}
     assert manifest["effective"] == {"model": "sam_tiny", **manifest["request"]}
@@ -145,7 +145,7 @@ def test_what_is_accepted_is_done_by_the_next_server(make, upload, disc, ended):
     after.start()
     assert wait(after, timestamp) == "done"
     result = after.store.find(timestamp)
-    assert result.manifest["result"]["candidates"] == 3
+    assert result.facts.candidates == 3
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     [(record, status)] = ended
     assert status == 200 and record.user == "ann" and record.prompts["rectangles"] == 1 and record.model == "sam_tiny"
@@ -164,7 +164,7 @@ def test_what_an_older_version_accepted_is_done(make, upload, disc, tmp_path, en
     assert wait(service, Decimal("1732288000.12")) == "done"
     result = service.store.find(Decimal("1732288000.12"))
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
-    assert {key: result.manifest[key] for key in OLD_REQUEST if key != "origin"} == {
+    assert {key: result.manifest.as_dict()[key] for key in OLD_REQUEST if key != "origin"} == {
         key: value for key, value in OLD_REQUEST.items() if key != "origin"
     }
     assert ended[0][0].request_id == "0123456789abcdef" and ended[0][0].client == "127.0.0.1"
@@ -174,7 +174,7 @@ def test_a_failure_in_the_queue_is_kept_with_its_reason(service, upload, ended):
     service.start()
     timestamp = service.accept(upload(), sam_input(frame=5), "ann", None)
     assert wait(service, timestamp) == "failed"
-    manifest = service.store.find(timestamp).manifest
+    manifest = service.store.find(timestamp).manifest.as_dict()
     assert manifest["failure"]["status"] == 422 and "no frame 5" in manifest["failure"]["detail"]
     assert manifest["user"] == "ann" and manifest["effective"]["frame"] == 5
     assert [(record.reason, status) for record, status in ended] == [("PromptError", 422)]
@@ -187,9 +187,9 @@ def test_prompts_are_added_to_a_result(service, upload, disc):
     second = service.segment(None, asked, "ann", earlier)
     result = service.store.find(second.timestamp)
     effective = {"model": "sam_tiny", "rectangles": [DISC_BOX], "positive_points": [POINT], "negative_points": []}
-    assert result.manifest["effective"] == {**effective, "label": "disc", "multimask": True, "automatic": True}
-    assert result.manifest["request"]["candidate"] == 1 and EARLIER_LOGITS not in result.manifest["files"]
-    assert result.manifest["input"] == earlier.manifest["input"]
+    assert result.manifest.effective == {**effective, "label": "disc", "multimask": True, "automatic": True}
+    assert result.manifest.request["candidate"] == 1 and EARLIER_LOGITS not in result.manifest.files
+    assert result.manifest.input == earlier.manifest.input
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     from_masks = second.facts["scores"]
     alone = service.segment(upload(), SAMInput.model_validate(effective), "ann", None)

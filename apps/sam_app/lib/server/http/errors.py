@@ -26,8 +26,9 @@ from lib.sam.prompts import PromptError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
 from lib.server.http.forms import is_too_much
+from lib.server.rest.pending import UnknownResultError
 from lib.server.rest.refine import NotFinishedError, RefineError
-from lib.server.rest.results import NoSpaceError, UnknownResultError
+from lib.server.rest.results import NoSpaceError
 
 logger = logging.getLogger(__name__)
 

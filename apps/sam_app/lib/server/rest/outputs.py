@@ -14,8 +14,9 @@ import numpy as np
 
 from lib.base.clock import current_clock
 from lib.imaging.views import decode_png, encode_png
+from lib.server.rest.pending import PendingResult
 from lib.server.rest.refine import LOGITS
-from lib.server.rest.results import PendingResult, StoredResult
+from lib.server.rest.results import StoredResult
 from lib.server.rest.stored_arrays import read_arrays
 from lib.transforms.masks import candidate_masks, merge_masks
 
@@ -74,7 +75,7 @@ def stored_labels(result: StoredResult, candidate: int) -> np.ndarray:
 
 def has_overlaps(result: StoredResult, candidate: int) -> bool:
     """Whether the candidate's objects overlap; of a result from before that was kept nobody knows."""
-    return candidate_file(MASKS, candidate) in result.manifest["files"]
+    return candidate_file(MASKS, candidate) in result.manifest.files
 
 
 def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
@@ -83,7 +84,7 @@ def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
     Of a result from before these were kept, it is what the label map shows of each.
     """
     labels = stored_labels(result, candidate)
-    numbers = range(len(result.manifest["result"]["scores"]))
+    numbers = range(len(result.facts.scores))
     if not has_overlaps(result, candidate):
         yield from (labels == number + 1 for number in numbers)
         return

@@ -6,18 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lib.server.rest.manifest import InputFile
 from lib.transforms.sam_input import SAMPrompts
 
 
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class InputFile(_Stored):
-    """The content of the image file."""
-
-    sha256: str
-    bytes: int
 
 
 class Origin(_Stored):

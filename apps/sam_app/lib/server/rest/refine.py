@@ -75,4 +75,4 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
 
 def is_same_frame(asked: SAMInput, earlier: StoredResult) -> bool:
     """Whether the request means the frame that the earlier result shows."""
-    return asked.frame is None or asked.frame == earlier.manifest["result"]["slice"]
+    return asked.frame is None or asked.frame == earlier.facts.slice

@@ -39,8 +39,9 @@ from lib.imaging.dicom.secondary_capture import secondary_capture
 from lib.imaging.labels.segmentation import segmentation
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
 from lib.server.rest.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
+from lib.server.rest.pending import INPUT, UnknownResultError
 from lib.server.rest.refine import LOGITS
-from lib.server.rest.results import INPUT, ResultStore, StoredResult, UnknownResultError
+from lib.server.rest.results import ResultStore, StoredResult
 from lib.server.rest.stored_arrays import read_array
 
 IMAGE = "image.png"
@@ -80,7 +81,7 @@ class Renderings:
             NoSpaceError: If the disk is full; the result stays as it is.
             TimeLimitError: If the current clock's time is up.
         """
-        if name in result.manifest["files"]:
+        if name in result.manifest.files:
             return result
         return self._running.get_or_compute((result.timestamp, name), lambda: self._add(result.timestamp, name))
 
@@ -88,7 +89,7 @@ class Renderings:
         """Make the file, unless the request before this one did, and have it kept."""
         result = self._store.find(timestamp)
         check_file(result, name)
-        if name in result.manifest["files"]:
+        if name in result.manifest.files:
             return result
         makers = _makers(result)
         make, candidate = makers[name]
@@ -118,8 +119,8 @@ class Renderings:
 
 def _bytes_for(result: StoredResult, make: Maker) -> int:
     """What making a file takes at its peak, by the picture's size; of a Segmentation by that of all its segments."""
-    size = (int(result.manifest["input"].get("rows", 0)), int(result.manifest["input"].get("columns", 0)))
-    objects = len(result.manifest["result"]["scores"]) if make is _segmentation else 0
+    size = (result.manifest.input.rows, result.manifest.input.columns)
+    objects = len(result.facts.scores) if make is _segmentation else 0
     return working_bytes(size) + _SEGMENT_BYTES_A_PIXEL * objects * size[0] * size[1]
 
 
@@ -143,15 +144,15 @@ Maker = Callable[[StoredResult, int], bytes]
 
 def _makers(result: StoredResult) -> dict[str, tuple[Maker, int]]:
     """What can be made of a result: by the file's name who makes it, and of which candidate."""
-    if FRAME not in result.manifest["files"]:  # an older result, which got all its files at once
+    if FRAME not in result.manifest.files:  # an older result, which got all its files at once
         return {}
     makers: dict[str, tuple[Maker, int]] = {IMAGE: (_image, 0)}
-    if not result.manifest["input"]["referable"]:
+    if not result.manifest.input.referable:
         makers[SOURCE] = (_source, 0)
-    for candidate in range(result.manifest["result"]["candidates"]):
+    for candidate in range(result.facts.candidates):
         for name, make in _OF_A_CANDIDATE.items():
             makers[candidate_file(name, candidate)] = (make, candidate)
-        for number in range(1, len(result.manifest["result"]["scores"]) + 1):
+        for number in range(1, len(result.facts.scores) + 1):
             makers[object_file(number, candidate)] = (partial(_object_mask, number=number), candidate)
     return makers
 
@@ -188,9 +189,9 @@ def _source(result: StoredResult, _: int) -> bytes:
             source=header,
             frame=_frame_of(header, result),
             series_description="Source image",
-            derivation=f"Converted from {result.manifest['input']['format']}",
+            derivation=f"Converted from {result.manifest.input.format}",
             instance_time=_instance_time(result),
-            software_version=result.manifest["versions"]["sam_app"],
+            software_version=result.manifest.versions["sam_app"],
             series_number=9000,
         )
         return to_bytes(dataset)
@@ -199,7 +200,7 @@ def _source(result: StoredResult, _: int) -> bytes:
 def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
     """The overlay as a Secondary Capture."""
     rgb, source = overlay(_frame(result), stored_labels(result, candidate)), _source_header(result)
-    model, how = result.manifest["result"]["model"], "automatically" if _is_automatic(result) else "from user prompts"
+    model, how = result.facts.model, "automatically" if _is_automatic(result) else "from user prompts"
     with corrupt_on_failure(_BAD_HEADER):
         dataset = secondary_capture(
             rgb,
@@ -208,31 +209,31 @@ def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
             series_description=f"{model} overlay{_which(candidate)}",
             derivation=f"Segmented by {model} {how}{_which(candidate)}",
             instance_time=_instance_time(result),
-            software_version=result.manifest["versions"]["sam_app"],
+            software_version=result.manifest.versions["sam_app"],
         )
         return to_bytes(dataset)
 
 
 def _segmentation(result: StoredResult, candidate: int) -> bytes:
     """The masks as a Segmentation, with a segment for each object; segments may overlap (PS3.3 C.8.20.2)."""
-    source, facts = _source_header(result), result.manifest["result"]
+    source, facts = _source_header(result), result.facts
     overlaps = has_overlaps(result, candidate)
     objects = stored_labels(result, candidate)
     if overlaps:
-        objects = np.zeros((*objects.shape, len(facts["scores"])), dtype=bool)
+        objects = np.zeros((*objects.shape, len(facts.scores)), dtype=bool)
         for index, mask in enumerate(stored_masks(result, candidate)):
             objects[..., index] = mask
-    label = result.manifest["effective"].get("label") or "Object"
+    label = result.manifest.effective.get("label") or "Object"
     with corrupt_on_failure(_BAD_HEADER):
         dataset = segmentation(
             objects,
             source=source,
             frame=_frame_of(source, result),
-            segment_labels=_segment_labels(label, len(facts["scores"])),
-            algorithm_name=facts["model"],
-            algorithm_version=facts["checkpoint_sha256"][:12],
+            segment_labels=_segment_labels(label, len(facts.scores)),
+            algorithm_name=facts.model,
+            algorithm_version=facts.checkpoint_sha256[:12],
             instance_time=_instance_time(result),
-            series_description=f"{facts['model']} segmentation{_which(candidate)}",
+            series_description=f"{facts.model} segmentation{_which(candidate)}",
             is_automatic=_is_automatic(result),
         )
         return to_bytes(dataset)
@@ -254,14 +255,14 @@ def _frame(result: StoredResult) -> np.ndarray:
 
 def _source_header(result: StoredResult) -> Dataset:
     """The header of the instance that the DICOM objects reference."""
-    header = _input_header(result) if result.manifest["input"]["referable"] else _header(result, SOURCE)
+    header = _input_header(result) if result.manifest.input.referable else _header(result, SOURCE)
     assert header is not None  # what is referable is DICOM
     return header
 
 
 def _input_header(result: StoredResult) -> Dataset | None:
     """The header of the upload, if that is DICOM."""
-    return _header(result, INPUT) if result.manifest["input"]["format"] == "DICOM" else None
+    return _header(result, INPUT) if result.manifest.input.format == "DICOM" else None
 
 
 def _header(result: StoredResult, name: str) -> Dataset:
@@ -272,7 +273,7 @@ def _header(result: StoredResult, name: str) -> Dataset:
 def _frame_of(source: Dataset | None, result: StoredResult) -> int:
     """Which frame of its instance the segmented frame is: 0 but for multi-frame instances."""
     is_multi_frame = source is not None and int(source.get("NumberOfFrames") or 1) > 1
-    return int(result.manifest["result"]["slice"]) if is_multi_frame else 0
+    return result.facts.slice if is_multi_frame else 0
 
 
 def _instance_time(result: StoredResult) -> datetime:
@@ -282,7 +283,7 @@ def _instance_time(result: StoredResult) -> datetime:
 
 def _is_automatic(result: StoredResult) -> bool:
     """Whether it was made without prompts."""
-    return LOGITS not in result.manifest["files"]
+    return LOGITS not in result.manifest.files
 
 
 def _which(candidate: int) -> str:

@@ -19,7 +19,6 @@ finished results be replaced one after the other. Neither is taken while the oth
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -32,27 +31,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from lib.base.files import is_full, link_or_copy, move, replacing, restored_on_error, sha256_of, sync
+from lib.base.files import is_full, move, replacing, restored_on_error, sync
 from lib.base.locks import FolderLock
+from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
+from lib.server.rest.pending import MANIFEST, REQUEST, PendingResult, UnknownResultError, as_json
 from lib.server.rest.timestamps import RetentionClock, TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
-
-INPUT = "input"
-MANIFEST = "manifest.json"
-REQUEST = "request.json"
 
 _ATTEMPTS = "attempts"
 _SYNCED_AT_ONCE = 8
 
 _NAME = re.compile(r"\d{1,12}\.\d{6}")
 _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
-
-
-class UnknownResultError(LookupError):
-    """There is no such result."""
 
 
 class NoSpaceError(OSError):
@@ -74,18 +67,29 @@ class StoredResult:
         timestamp: Its name.
         state: ``queued`` is waiting or being worked on.
         folder: Of its files.
-        manifest: Of a queued one: the request. ``user`` says whose it is, ``failure`` why it failed.
+        manifest: What it says of itself; of a queued one: the request.
     """
 
     timestamp: Decimal
     state: Literal["done", "failed", "queued"]
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def owner(self) -> str:
         """Who asked for it."""
-        return str(self.manifest["user"])
+        return self.manifest.user
+
+    @property
+    def facts(self) -> ResultFacts:
+        """What was found.
+
+        Raises:
+            ValueError: If it is not done.
+        """
+        if self.manifest.result is None:
+            raise ValueError(f"the result {print_timestamp(self.timestamp)} is {self.state}, not done")
+        return self.manifest.result
 
     def path(self, name: str) -> Path:
         """The path of one of its files.
@@ -93,63 +97,9 @@ class StoredResult:
         Raises:
             UnknownResultError: If it has no such file.
         """
-        if name not in self.manifest.get("files", ()):
+        if name not in self.manifest.files:
             raise UnknownResultError(f"the result {print_timestamp(self.timestamp)} has no {name}")
         return self.folder / name
-
-
-class PendingResult:
-    """A result that is being written.
-
-    Args:
-        timestamp: Its name.
-        folder: Where its files go until they are complete.
-        attempt: How often it was begun, this time included.
-    """
-
-    def __init__(self, timestamp: Decimal, folder: Path, attempt: int = 1) -> None:
-        self.timestamp = timestamp
-        self.folder = folder
-        self.attempt = attempt
-        self.becomes: Literal["finished", "queued"] | None = None
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write one of the result's files."""
-        (self.folder / name).write_bytes(content)
-
-    def copy(self, name: str, content: BinaryIO) -> dict[str, Any]:
-        """Write one of the result's files from a stream; tells its ``sha256`` and ``bytes``."""
-        with open(self.folder / name, "w+b") as file:
-            shutil.copyfileobj(content, file)
-            return {"bytes": file.tell(), "sha256": sha256_of(file)}
-
-    def write_json(self, name: str, content: object) -> None:
-        """Write one of the result's files as JSON."""
-        self.write(name, _json(content))
-
-    def take_over(self, file: Path, name: str) -> None:
-        """Have a file of another result, too: without a copy of its content where the disk can.
-
-        Raises:
-            UnknownResultError: If the other result was deleted meanwhile.
-        """
-        try:
-            link_or_copy(file, self.folder / name)
-        except FileNotFoundError:
-            raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
-
-    def finish(self, manifest: dict[str, Any]) -> None:
-        """The result is complete: done, or failed if the manifest holds a ``failure``."""
-        (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest says it all
-        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
-        self.write_json(MANIFEST, {**manifest, "files": files})
-        self.becomes = "finished"
-
-    def queue(self, request: dict[str, Any]) -> None:
-        """The request is accepted, to be worked on later by :meth:`ResultStore.resume`."""
-        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
-        self.write_json(REQUEST, {**request, "files": files})
-        self.becomes = "queued"
 
 
 class ResultStore:
@@ -194,7 +144,7 @@ class ResultStore:
                 for leftover in path.glob(".*.part"):
                     leftover.unlink(missing_ok=True)
                 try:
-                    manifest = _read_manifest(path, MANIFEST)
+                    manifest = read_manifest(path, MANIFEST)
                 except (OSError, ValueError) as error:
                     logger.error("The result %s is damaged and is not served: %s", path.name, error)
                 else:
@@ -210,7 +160,7 @@ class ResultStore:
                 shutil.rmtree(path, ignore_errors=True)
             elif match:
                 try:
-                    _read_manifest(path, REQUEST)
+                    read_manifest(path, REQUEST)
                 except (OSError, ValueError) as error:
                     logger.error("The accepted request %s is damaged and cannot be worked on: %s", match[1], error)
                 else:
@@ -269,7 +219,7 @@ class ResultStore:
             if pending.becomes is None:
                 raise RuntimeError("the pending result was neither finished nor queued")
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
-            manifest = _read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
+            manifest = read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
             list(self._to_disk.map(sync, pending.folder.iterdir()))  # together they are one commit of the file system
             move(pending.folder, final)
         except BaseException as error:
@@ -304,10 +254,10 @@ class ResultStore:
                 with replacing(folder / name) as file:
                     file.write(content)
                 with self._manifests:  # which is never there before what it lists
-                    manifest = _read_manifest(folder, MANIFEST)
-                    manifest["files"][name] = len(content)
+                    manifest = read_manifest(folder, MANIFEST)
+                    manifest = manifest.with_files({**manifest.files, name: len(content)})
                     with replacing(folder / MANIFEST) as file:
-                        file.write(_json(manifest))
+                        file.write(as_json(manifest.as_dict()))
         except BaseException as error:
             if isinstance(error, (FileNotFoundError, ValueError)):  # as in find
                 raise UnknownResultError(f"the result {print_timestamp(result.timestamp)} was deleted") from None
@@ -332,11 +282,11 @@ class ResultStore:
             with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
                 if finished:
                     folder = self._folder / name
-                    manifest = _read_manifest(folder, MANIFEST)
-                    return StoredResult(timestamp, "failed" if "failure" in manifest else "done", folder, manifest)
+                    manifest = read_manifest(folder, MANIFEST)
+                    return StoredResult(timestamp, "failed" if manifest.failure else "done", folder, manifest)
                 if queued:
                     folder = self._folder / f".{name}.queued"
-                    return StoredResult(timestamp, "queued", folder, _read_manifest(folder, REQUEST))
+                    return StoredResult(timestamp, "queued", folder, read_manifest(folder, REQUEST))
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
     def queued(self) -> list[Decimal]:
@@ -390,36 +340,8 @@ class ResultStore:
         logger.info("Deleted result %s", name)
 
 
-def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
-    """The manifest of a finished result, or the request of a queued one, if all its files are there.
-
-    Raises:
-        ValueError: If it is not what this module writes, or a file is missing or has another size.
-        OSError: If it cannot be read.
-    """
-    try:
-        manifest = json.loads((folder / name).read_bytes())
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deeply") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("user"), str):
-        raise ValueError(f"{name} names no user")
-    files = manifest.get("files")
-    if not isinstance(files, dict):
-        raise ValueError(f"{name} lists no files")
-    for file, size in files.items():
-        path = folder / file
-        if path.parent != folder or not path.is_file() or path.stat().st_size != size:
-            raise ValueError(f"{file} is missing or has another size")
-    return manifest
-
-
-def _kept(manifest: dict[str, Any]) -> _Kept:
-    return _Kept(int(sum(manifest["files"].values())), manifest["user"])
-
-
-def _json(content: object) -> bytes:
-    """As JSON that people can read, too."""
-    return json.dumps(content, indent=2, ensure_ascii=False).encode()
+def _kept(manifest: Manifest) -> _Kept:
+    return _Kept(sum(manifest.files.values()), manifest.user)
 
 
 def _raise_if_full(error: BaseException) -> None:

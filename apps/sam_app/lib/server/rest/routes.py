@@ -18,8 +18,9 @@ from lib.server.http.body_check import PartText, form_only
 from lib.server.http.errors import Failure, answer_failure
 from lib.server.rest.health import HealthReport
 from lib.server.rest.outputs import MASK, candidate_file
+from lib.server.rest.pending import UnknownResultError
 from lib.server.rest.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
-from lib.server.rest.results import StoredResult, UnknownResultError
+from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
 from lib.server.rest.segmentation_service import SegmentationService
 from lib.server.rest.stored_file import answer_failed, answer_file, answer_queued
@@ -233,10 +234,10 @@ def _answer(
         return answer_queued(result, service.retry_after(parsed))
     if result.state == "failed":
         return answer_failed(result)
-    count = result.manifest["result"]["candidates"]
+    count = result.facts.candidates
     if candidate >= count:
         raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
-    note(image_sha256=result.manifest["input"]["sha256"])
+    note(image_sha256=result.manifest.input.sha256)
     return answer_file(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
 
 

@@ -33,11 +33,13 @@ from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.users import sharer
 from lib.server.http.errors import GivenUpError, failure_of
+from lib.server.rest.manifest import InputFacts, InputFile, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
-from lib.server.rest.received import EarlierMasks, InputFile, Origin, ReceivedRequest
+from lib.server.rest.pending import INPUT, REQUEST, PendingResult
+from lib.server.rest.received import EarlierMasks, Origin, ReceivedRequest
 from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, RefineError, check_refinable, is_same_frame, merge_request
 from lib.server.rest.renderings import Renderings
-from lib.server.rest.results import INPUT, REQUEST, NoSpaceError, PendingResult, ResultStore, StoredResult
+from lib.server.rest.results import NoSpaceError, ResultStore, StoredResult
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.stored_arrays import read_arrays
 from lib.server.rest.timestamps import print_timestamp
@@ -172,16 +174,11 @@ class SegmentationService:
         effective, masks = asked.prompts(), None
         if earlier is not None:
             check_refinable(earlier)
-            before, same_frame = SAMPrompts.model_validate(earlier.manifest["effective"]), is_same_frame(asked, earlier)
+            before, same_frame = SAMPrompts.model_validate(earlier.manifest.effective), is_same_frame(asked, earlier)
             effective = merge_request(asked, before, same_frame=same_frame)
         effective = effective.model_copy(update={"model": self._model_name(effective.model)})
         file = _receive_file(pending, upload, earlier)
-        if (
-            earlier is not None
-            and LOGITS in earlier.manifest["files"]
-            and same_frame
-            and _same_picture(effective, before)
-        ):
+        if earlier is not None and LOGITS in earlier.manifest.files and same_frame and _same_picture(effective, before):
             masks = _receive_masks(pending, earlier, before, asked.candidate or 0)
         elif asked.candidate:
             raise RefineError("candidate is for refining a result that has candidates, on the same frame")
@@ -218,14 +215,17 @@ class SegmentationService:
         (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
         known = received.as_dict()
         pending.finish(
-            {
-                "timestamp": f"{pending.timestamp:.6f}",
-                **{key: known[key] for key in ("user", "created", "request", "effective")},
-                "input": {**known["input"], **_describe(data["image"])},
-                "result": facts,
-                "latency_ms": {name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
-                "versions": _versions(),
-            }
+            Manifest(
+                timestamp=f"{pending.timestamp:.6f}",
+                user=received.user,
+                created=received.created,
+                request=received.request,
+                effective=known["effective"],
+                input=_describe(received.input, data["image"]),
+                result=ResultFacts(**facts),
+                latency_ms={name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
+                versions=_versions(),
+            )
         )
         return facts
 
@@ -313,26 +313,25 @@ class SegmentationService:
             if failure.status >= 500:
                 logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
             known = received.as_dict()
-            pending.finish({**known, "timestamp": f"{pending.timestamp:.6f}", "failure": failure.as_dict()})
+            pending.finish(Manifest(**known, timestamp=f"{pending.timestamp:.6f}", failure=failure.as_dict()))
             return failure.status
         return 200
 
 
 def _receive_file(pending: PendingResult, upload: BinaryIO | None, earlier: StoredResult | None) -> InputFile:
     """Write the image that was sent, or take over that of the earlier result."""
-    known = None if earlier is None else InputFile.model_validate(earlier.manifest["input"])
     if upload is not None:
-        sent = InputFile.model_validate(pending.copy(INPUT, upload))
-        if earlier is not None and known is not None and sent.sha256 != known.sha256:
+        sent = pending.copy(INPUT, upload)
+        if earlier is not None and sent.sha256 != earlier.manifest.input.sha256:
             raise RefineError(
                 f"the file is not that of the result {print_timestamp(earlier.timestamp)}: "
                 "to refine it leave the file out, or segment the new file without refine"
             )
         return sent
-    if earlier is None or known is None:
+    if earlier is None:
         raise RefineError("there is no image: send a file, or name the result to refine")
     pending.take_over(earlier.path(INPUT), INPUT)
-    return known
+    return InputFile(sha256=earlier.manifest.input.sha256, bytes=earlier.manifest.input.bytes)
 
 
 def _same_picture(effective: SAMPrompts, before: SAMPrompts) -> bool:
@@ -342,11 +341,11 @@ def _same_picture(effective: SAMPrompts, before: SAMPrompts) -> bool:
 
 def _receive_masks(pending: PendingResult, earlier: StoredResult, before: SAMPrompts, candidate: int) -> EarlierMasks:
     """Have the earlier masks at hand when the request is worked on."""
-    result = earlier.manifest["result"]
-    if candidate >= result["candidates"]:
-        raise RefineError(f"there is no candidate {candidate}; the result has {result['candidates']}, from 0")
+    result = earlier.facts
+    if candidate >= result.candidates:
+        raise RefineError(f"there is no candidate {candidate}; the result has {result.candidates}, from 0")
     pending.take_over(earlier.path(LOGITS), EARLIER_LOGITS)
-    return EarlierMasks(effective=before, checkpoint_sha256=result["checkpoint_sha256"], candidate=candidate)
+    return EarlierMasks(effective=before, checkpoint_sha256=result.checkpoint_sha256, candidate=candidate)
 
 
 def _candidate_first(count: int, candidate: int) -> list[int]:
@@ -356,16 +355,18 @@ def _candidate_first(count: int, candidate: int) -> list[int]:
     return [candidate, *(index for index in range(count) if index != candidate)]
 
 
-def _describe(image: MedicalImage) -> dict[str, Any]:
+def _describe(file: InputFile, image: MedicalImage) -> InputFacts:
     rows, columns = image.frame_size
-    return {
-        "format": image.file_format,
-        "modality": image.modality,
-        "frames": image.frame_count,
-        "rows": rows,
-        "columns": columns,
-        "referable": bool(image.datasets) and is_referable(image.datasets[0]),
-    }
+    return InputFacts(
+        sha256=file.sha256,
+        bytes=file.bytes,
+        format=image.file_format,
+        modality=image.modality,
+        frames=image.frame_count,
+        rows=rows,
+        columns=columns,
+        referable=bool(image.datasets) and is_referable(image.datasets[0]),
+    )
 
 
 @cache

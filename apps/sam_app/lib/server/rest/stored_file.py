@@ -10,8 +10,9 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from lib.server.http.errors import Failure, answer_failure
+from lib.server.rest.pending import UnknownResultError
 from lib.server.rest.renderings import Renderings, check_file
-from lib.server.rest.results import StoredResult, UnknownResultError
+from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import NotFinished
 from lib.server.rest.timestamps import print_timestamp
 
@@ -46,7 +47,7 @@ def answer_file(
         "Last-Modified": format_datetime(made, usegmt=True),
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization",
-        "SAM-Result": json.dumps(result.manifest["result"]),
+        "SAM-Result": json.dumps(result.facts.as_dict()),
     }
     if _has_it(request, etag, made):
         return Response(status_code=304, headers=headers)
@@ -54,7 +55,7 @@ def answer_file(
     disposition = "inline" if inline else "attachment"
     headers["Content-Disposition"] = f'{disposition}; filename="segmentation-{timestamp}-{name}"'
     if request.method == "HEAD":
-        headers["Content-Length"] = str(result.manifest["files"][name])
+        headers["Content-Length"] = str(result.manifest.files[name])
         return Response(media_type=media_type, headers=headers)
     try:
         content = result.path(name).read_bytes()
@@ -86,4 +87,4 @@ def answer_queued(result: StoredResult, retry_after: int) -> JSONResponse:
 
 def answer_failed(result: StoredResult) -> JSONResponse:
     """What the request would have been answered if the client had waited."""
-    return answer_failure(Failure(**result.manifest["failure"]))
+    return answer_failure(Failure(**(result.manifest.failure or {})))

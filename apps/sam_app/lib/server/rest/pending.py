@@ -1,0 +1,76 @@
+"""A result that is being written, into a folder that gets its name when it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from lib.base.files import link_or_copy, sha256_of
+from lib.server.rest.manifest import SCHEMA_VERSION, InputFile, Manifest
+
+INPUT = "input"
+MANIFEST = "manifest.json"
+REQUEST = "request.json"
+
+
+class UnknownResultError(LookupError):
+    """There is no such result."""
+
+
+class PendingResult:
+    """A result that is being written.
+
+    Args:
+        timestamp: Its name.
+        folder: Where its files go until they are complete.
+        attempt: How often it was begun, this time included.
+    """
+
+    def __init__(self, timestamp: Decimal, folder: Path, attempt: int = 1) -> None:
+        self.timestamp = timestamp
+        self.folder = folder
+        self.attempt = attempt
+        self.becomes: Literal["finished", "queued"] | None = None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write one of the result's files."""
+        (self.folder / name).write_bytes(content)
+
+    def copy(self, name: str, content: BinaryIO) -> InputFile:
+        """Write one of the result's files from a stream."""
+        with open(self.folder / name, "w+b") as file:
+            shutil.copyfileobj(content, file)
+            return InputFile(bytes=file.tell(), sha256=sha256_of(file))
+
+    def take_over(self, file: Path, name: str) -> None:
+        """Have a file of another result, too: without a copy of its content where the disk can.
+
+        Raises:
+            UnknownResultError: If the other result was deleted meanwhile.
+        """
+        try:
+            link_or_copy(file, self.folder / name)
+        except FileNotFoundError:
+            raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
+
+    def finish(self, manifest: Manifest) -> None:
+        """The result is complete: done, or failed if the manifest holds a ``failure``. Its files are listed here."""
+        (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest says it all
+        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
+        self.write(MANIFEST, as_json({"schema_version": SCHEMA_VERSION, **manifest.with_files(files).as_dict()}))
+        self.becomes = "finished"
+
+    def queue(self, request: Mapping[str, Any]) -> None:
+        """The request is accepted, to be worked on later by :meth:`ResultStore.resume`."""
+        files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
+        self.write(REQUEST, as_json({"schema_version": SCHEMA_VERSION, **request, "files": files}))
+        self.becomes = "queued"
+
+
+def as_json(content: object) -> bytes:
+    """As JSON that people can read, too."""
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
