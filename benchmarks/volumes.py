@@ -1,9 +1,11 @@
 """How well a volume is segmented from one prompt on its middle slice, against a prompt on every slice, and how fast.
 
-The volumes are synthetic solids of known shape, see ``tests/support/solids.py``: other seeds than 0 and 2, by which
+The volumes are synthetic solids of known shape, see ``bench/solids.py``: other seeds than 0 and 2, by which
 the propagation's thresholds were chosen, say what to expect. The peer is the same model without propagation: every
 slice is prompted by the truth, with a click at the object's centre or with a tight box. Prints Dice over the volume,
-and the propagation's time by stage.
+and the propagation's time by stage:
+
+    PYTHONPATH=apps/sam_app .venv/bin/python benchmarks/volumes.py
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,22 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "apps" / "sam_app"), str(ROOT / "tests")]
-
-from lib.base.clock import Clock, use_clock  # noqa: E402
-from lib.imaging.image import MedicalImage  # noqa: E402
-from lib.sam.engine import Engine  # noqa: E402
-from lib.sam.logits_grid import innermost  # noqa: E402
-from lib.sam.models.checkpoints import MODEL_FOLDER  # noqa: E402
-from lib.sam.models.registry import MODELS  # noqa: E402
-from lib.sam.predictor import Predictor  # noqa: E402
-from lib.sam.prompts import Prompts  # noqa: E402
-from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate  # noqa: E402
-from lib.sam.volume.slice_following import FollowingOptions  # noqa: E402
-from lib.transforms.volume_labels import ResultToVolumed  # noqa: E402
-from lib.transforms.window import volume_pictures  # noqa: E402
-from support.solids import SolidVolume, solid_volumes  # noqa: E402
+from bench.solids import SolidVolume, solid_volumes
+from lib.base.clock import Clock, use_clock
+from lib.imaging.image import MedicalImage
+from lib.sam.engine import Engine
+from lib.sam.logits_grid import innermost
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
+from lib.sam.predictor import Predictor
+from lib.sam.prompts import Prompts
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
+from lib.sam.volume.slice_following import FollowingOptions
+from lib.transforms.volume_labels import ResultToVolumed
+from lib.transforms.window import volume_pictures
 
 Prompter = Callable[[np.ndarray], Prompts]
 

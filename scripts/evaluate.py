@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "apps" / "sam_app")]
-
-from evaluation.main import main  # noqa: E402
+from evaluation.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

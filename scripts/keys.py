@@ -7,12 +7,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
-DEFAULT_FILE = APP_FOLDER / "api_keys.json"
+from lib.server.auth.api_keys import ROLES, ApiKey, KeyFileError, make_key
+from lib.server.auth.key_file import KeyFile
 
-sys.path.insert(0, str(APP_FOLDER))
-from lib.server.auth.api_keys import ROLES, ApiKey, KeyFileError, make_key  # noqa: E402
-from lib.server.auth.key_file import KeyFile  # noqa: E402
+DEFAULT_FILE = Path(__file__).resolve().parents[1] / "apps" / "sam_app" / "api_keys.json"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -15,29 +15,26 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
-sys.path.insert(0, str(APP_FOLDER))
+from pydicom.datadict import tag_for_keyword
+from tqdm import tqdm
 
-from pydicom.datadict import tag_for_keyword  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from lib.base.clock import Clock, use_clock  # noqa: E402
-from lib.dicomweb.connection import DicomWebError  # noqa: E402
-from lib.dicomweb.datastore import AddressError, open_dicomweb  # noqa: E402
-from lib.imaging.image import ImageError  # noqa: E402
-from lib.sam.embeddings.disk import EmbeddingFiles  # noqa: E402
-from lib.sam.engine import Engine  # noqa: E402
-from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError  # noqa: E402
-from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec  # noqa: E402
-from lib.sam.predictor import Predictor  # noqa: E402
-from lib.sam.runtimes.choice import PRECISIONS  # noqa: E402
-from lib.sam.runtimes.runtime import RuntimeUnavailableError  # noqa: E402
-from lib.server.observe.log_hygiene import clean_logs  # noqa: E402
-from lib.server.options import ServerOptions  # noqa: E402
-from lib.studies.study_files import image_suffixes, split_name  # noqa: E402
-from lib.transforms.load import LoadMedicalImage  # noqa: E402
-from lib.transforms.request import AUTO  # noqa: E402
-from lib.transforms.window import PRESETS, choose_window, windowed_frame  # noqa: E402
+from lib.base.clock import Clock, use_clock
+from lib.dicomweb.connection import DicomWebError
+from lib.dicomweb.datastore import AddressError, open_dicomweb
+from lib.imaging.image import ImageError
+from lib.sam.embeddings.disk import EmbeddingFiles
+from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
+from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
+from lib.sam.predictor import Predictor
+from lib.sam.runtimes.choice import PRECISIONS
+from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.server.observe.log_hygiene import clean_logs
+from lib.server.options import ServerOptions
+from lib.studies.study_files import image_suffixes, split_name
+from lib.transforms.load import LoadMedicalImage
+from lib.transforms.request import AUTO
+from lib.transforms.window import PRESETS, choose_window, windowed_frame
 
 Images = dict[str, Callable[[], str | Path]]
 """By id, in order: what gives the file or the folder of DICOM files that the server would read."""
@@ -89,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--embeddings",
         metavar="DIR",
         type=Path,
-        default=APP_FOLDER / "embeddings",
+        default=MODEL_FOLDER.parent / "embeddings",
         help="where embeddings are kept: the server's --conf embeddings (default: apps/sam_app/embeddings)",
     )
     parser.add_argument(

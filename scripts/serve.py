@@ -196,7 +196,6 @@ def serve(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line."""
     arguments = make_parser().parse_args(argv)
-    sys.path.insert(0, str(APP_FOLDER))
     try:
         if arguments.demo:
             from demo import run_demo

@@ -93,7 +93,6 @@ def run(arguments: argparse.Namespace) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; 0 if all was right, 1 if a file was not, 2 for a wrong call."""
     arguments = make_parser().parse_args(argv)
-    sys.path.insert(0, str(APP_FOLDER))
     from lib.sam.models.registry import UnknownModelError
 
     try:

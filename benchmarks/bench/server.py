@@ -227,6 +227,7 @@ def serving(folder: Path, app: Path, studies: Path, conf: Sequence[str]) -> Iter
         "PYTHONUNBUFFERED": "1",
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment.pop("PYTHONPATH", None)  # MONAI Label finds the modules of each app, ours or its own, itself
     started_at, started = time.time(), time.perf_counter()
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(

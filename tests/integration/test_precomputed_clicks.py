@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from phantom_series import ORGANS, SERIES
 from support.orthanc import running_orthanc
 from support.phantoms import BALL_AFFINE, BALL_CENTRE, ball_volume
-from support.server_process import REPOSITORY, Server, running_server
+from support.server_process import REPOSITORY, SAM_APP, Server, running_server
 
 pytestmark = pytest.mark.server
 
@@ -34,7 +34,11 @@ def precompute(studies: Path | str, embeddings: Path, *arguments: str, variables
     script = REPOSITORY / "scripts" / "precompute.py"
     command = [sys.executable, str(script), "--studies", str(studies), "--embeddings", str(embeddings), "--json"]
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, env={**os.environ, **(variables or {})}, timeout=280
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SAM_APP), **(variables or {})},
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "nothing but the summary is said, and nothing of a patient"

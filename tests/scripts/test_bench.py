@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -224,8 +225,9 @@ def test_answers_are_the_same_only_in_all_labels_and_scores():
 @pytest.mark.slow
 def test_one_row_for_real(tmp_path):
     file = tmp_path / "figures.json"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "apps" / "sam_app")}
     command = [sys.executable, str(LAUNCHER), "--quick", "--only", "next-prompt-tiny", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     [row] = json.loads(file.read_text())["rows"]
     assert row["id"] == "next-prompt-tiny" and row["status"] == "measured"

@@ -240,7 +240,11 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on_the_next_time(run, studie
     code += "finally: print('monailabel.app' in sys.modules, file=sys.stderr)"
     command = [str(REPOSITORY / "scripts" / "precompute.py"), "--studies", str(studies), "--embeddings", str(kept)]
     with subprocess.Popen(
-        [sys.executable, "-c", code, *command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *command, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "apps" / "sam_app")},
     ) as process:
         deadline = time.monotonic() + 120
         while len(list(kept.glob("*.embedding"))) < 3 and time.monotonic() < deadline:

@@ -172,7 +172,7 @@ def test_a_folder_is_evaluated_at_its_own_resolution(tmp_path):
 
 
 def test_help():
-    script = Path(__file__).resolve().parents[2] / "scripts" / "train_tiny"
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train_tiny.py"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     assert "--work" in done.stdout
     assert not done.stderr

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from bench.solids import SolidVolume, ellipsoid, tube, union, volume
 from lib.base.clock import Clock, TimeLimitError, use_clock
 from lib.imaging.image import MedicalImage
 from lib.sam.engine import Engine
@@ -19,7 +20,6 @@ from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
 from lib.sam.volume.result import VolumeResult
 from lib.transforms.volume_labels import ResultToVolumed
-from support.solids import SolidVolume, ellipsoid, tube, union, volume
 
 CLICK = Prompts.from_clicks([[5, 5]])
 POINTS = np.array([[2.0, 3.0]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 from scipy import ndimage
@@ -36,6 +36,7 @@ class SolidVolume:
 
     @property
     def middle(self) -> int:
+        """The slice in the middle of those that it is on."""
         slices = np.flatnonzero(self.truth.any(axis=(1, 2)))
         return int(slices[len(slices) // 2])
 
@@ -145,18 +146,18 @@ def solid_volumes(seed: int = 0) -> list[SolidVolume]:
     bent = [near(50, 70, 10), near(64, 52, 36), near(90, 52, 60), near(100, 66, 86)]
     wall = ellipsoid(near(74, 58, 48), near(30, 26, 32))
     bean = without(ellipsoid(near(64, 60, 48), near(24, 20, 34)), ellipsoid(near(88, 60, 48), near(14, 12, 16)))
-    common = {"seed": seed}
+    made = partial(volume, seed=seed)
     return [
-        volume("ellipsoid", organ, **common),
-        volume("ellipsoid, noisy", organ, noise=20, **common),
-        volume("ellipsoid, 6 mm slices", organ, thickness=6.0, **common),
-        volume("ellipsoid, bright neighbour", organ, neighbours=[(beside, 190.0)], **common),
-        volume("ellipsoid, alike neighbour", organ, neighbours=[(beside, 150.0)], **common),
-        volume("tilted ellipsoid, dark", tilted, value=50.0, **common),
-        volume("kidney shape, blurred", bean, blur=2.0, **common),
-        volume("bent tube", tube(bent, *near(9)), value=180.0, **common),
-        volume("branching tube", union(tube([*trunk, left], *near(9)), tube([*trunk, right], *near(8))), **common),
-        volume("shell", shell(wall, *near(9)), **common),
-        volume("small ball, fine pixels", ellipsoid(near(80, 50, 44), near(9, 9, 9)), pixel=0.6, **common),
-        volume("faint ellipsoid", organ, value=122.0, noise=6, **common),
+        made("ellipsoid", organ),
+        made("ellipsoid, noisy", organ, noise=20),
+        made("ellipsoid, 6 mm slices", organ, thickness=6.0),
+        made("ellipsoid, bright neighbour", organ, neighbours=[(beside, 190.0)]),
+        made("ellipsoid, alike neighbour", organ, neighbours=[(beside, 150.0)]),
+        made("tilted ellipsoid, dark", tilted, value=50.0),
+        made("kidney shape, blurred", bean, blur=2.0),
+        made("bent tube", tube(bent, *near(9)), value=180.0),
+        made("branching tube", union(tube([*trunk, left], *near(9)), tube([*trunk, right], *near(8)))),
+        made("shell", shell(wall, *near(9))),
+        made("small ball, fine pixels", ellipsoid(near(80, 50, 44), near(9, 9, 9)), pixel=0.6),
+        made("faint ellipsoid", organ, value=122.0, noise=6),
     ]

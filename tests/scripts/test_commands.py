@@ -1,0 +1,52 @@
+"""The commands of ``scripts/`` as they are called: from anywhere, in a clone whose path has a space, by bare Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """The commands and the app's modules, without ``.venv``."""
+    folder = tmp_path_factory.mktemp("commands") / "a clone"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "scripts", folder / "scripts", ignore=unwanted)
+    shutil.copytree(REPOSITORY / "apps" / "sam_app" / "lib", folder / "apps" / "sam_app" / "lib", ignore=unwanted)
+    return folder
+
+
+def call(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """With the Python that made the environment of these tests, which has none of its packages."""
+    environment = {**os.environ, "PYTHON": str(Path(sys.base_prefix) / "bin" / "python3"), "PYTHONPATH": ""}
+    command = [str(clone / "scripts" / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", ["audit", "keys", "lock", "quantize", "start", "test", "weights"])
+def test_help_installs_nothing(clone, name):
+    done = call(clone, name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"scripts/{name}" in done.stdout and done.stderr == ""
+    assert not (clone / ".venv").exists()
+
+
+def test_keys_need_nothing_but_python(clone, tmp_path):
+    done = call(clone, "keys", "--file", str(tmp_path / "keys.json"), "add", "viewer")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sam_") and not (clone / ".venv").exists()
+
+
+def test_what_a_user_has_on_pythonpath_stays_there(clone, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nprint('seen', file=sys.stderr)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHON": str(Path(sys.base_prefix) / "bin" / "python3")}
+    command = [str(clone / "scripts" / "keys"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert "seen" in done.stderr
