@@ -76,8 +76,8 @@ def test_who_goes_on_in_one_direction_finds_more_slices_there(engine: Engine):
 
 
 def test_a_user_who_leaves_an_image_is_not_worked_for_there_any_more(engine: Engine):
-    left, entered = volume(40, seed=1), volume(40, seed=2)
-    ahead, occupied, begun = Ahead(engine, slices=30), threading.Event(), threading.Event()
+    left, entered = volume(14, seed=1), volume(14, seed=2)
+    ahead, occupied, begun = Ahead(engine, slices=10), threading.Event(), threading.Event()
 
     def occupy() -> None:
         begun.set()
@@ -87,14 +87,14 @@ def test_a_user_who_leaves_an_image_is_not_worked_for_there_any_more(engine: Eng
     thread = threading.Thread(target=lambda: engine.queue.run(occupy))
     thread.start()
     assert begun.wait(10)
-    ahead.clicked("sam_tiny", "ann", left, 20, WINDOW)
-    ahead.clicked("sam_tiny", "ann", entered, 20, WINDOW)
-    assert engine.queue.stats()["ahead"] == 30
+    ahead.clicked("sam_tiny", "ann", left, 7, WINDOW)
+    ahead.clicked("sam_tiny", "ann", entered, 7, WINDOW)
+    assert engine.queue.stats()["ahead"] == 10
     occupied.set()
     thread.join(10)
     rest(engine)
     assert not encoded(engine, left, WINDOW)
-    assert len(encoded(engine, entered, WINDOW)) == 30
+    assert len(encoded(engine, entered, WINDOW)) == 10
 
 
 def test_an_image_that_is_opened_is_encoded_from_its_middle_on(engine: Engine):

@@ -24,10 +24,15 @@ CLICK = {"foreground": [list(BALL_CENTRE)], "background": [], "result_extension"
 K = BALL_CENTRE[2]
 
 
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
+
+
 @pytest.fixture
-def task() -> Sam3D:
+def task(engine: Engine) -> Sam3D:
+    """Without what an earlier test's clients did."""
     config = SamConfig()
-    engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
     config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
     made = config.infer()["sam_tiny_3d"]
     assert isinstance(made, Sam3D)

@@ -149,6 +149,7 @@ def compared(content: bytes, folder: Path, name: str = "a.nii") -> str:
     return "agrees"
 
 
+@pytest.mark.slow
 def test_every_header_of_the_table_lies_where_itk_puts_it(tmp_path, capsys):
     results = {name: compared(content, tmp_path) for name, content in table().items()}
     counts = {result: list(results.values()).count(result) for result in sorted(set(results.values()))}
