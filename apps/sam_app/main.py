@@ -18,6 +18,7 @@ from monailabel.tasks.activelearning.first import First
 
 from lib.activelearning.random_sample import RandomSample
 from lib.activelearning.uncertainty import Uncertainty
+from lib.base.allocator import limit_arenas
 from lib.base.locks import FolderInUseError
 from lib.base.scratch import use_scratch_folder
 from lib.base.threads import start_periodic
@@ -66,6 +67,7 @@ class SamApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        limit_arenas()
         clean_logs()
         _use_scratch_folder()
         raise_file_limit()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import io
 import json
 import logging
@@ -41,6 +40,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydicom import FileDataset
 
+from lib.base.allocator import return_unused_memory
 from lib.base.clock import LOOK_S, current_clock
 from lib.imaging.decoding.memory_budget import budget, working_bytes
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError, MedicalImage
@@ -422,7 +422,7 @@ class _Claims:
     def end(self) -> None:
         """Return memory that the C library holds unused to the system."""
         if self._claimed > _MAX_KEPT_BYTES:
-            ctypes.CDLL(None).malloc_trim(0)
+            return_unused_memory()
 
     def _allow(self, memory: int) -> None:
         self._limit += memory

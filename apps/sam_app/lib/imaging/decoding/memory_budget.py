@@ -6,7 +6,6 @@ Cached images count, too, and are evicted when their memory is needed.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from lib.base.allocator import return_unused_memory
 from lib.base.clock import current_clock
 from lib.imaging.image import ImageTooLargeError, MedicalImage
 
@@ -99,7 +99,7 @@ class MemoryBudget:
         if size:
             self._returned.append(size)
         if size >= _TRIM_BYTES:
-            _trim()
+            return_unused_memory()
 
     def add_spare(self, evict: Callable[[], bool]) -> None:
         """Register a cache whose values are evicted when memory is needed.
@@ -231,12 +231,6 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/pro
 def default_total() -> int:
     """Return half of the available memory, in bytes."""
     return int(available_bytes() * _SHARE)
-
-
-def _trim() -> None:
-    """Return memory that the C library holds unused to the system."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 budget = MemoryBudget(default_total())
