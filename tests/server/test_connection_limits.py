@@ -20,6 +20,7 @@ from lib.server.http.connections import (
     Connections,
     raise_file_limit,
     room_for_connections,
+    trusted_proxies,
     watch_connections,
 )
 
@@ -240,3 +241,18 @@ def test_the_limit_of_files_is_raised_and_leaves_a_reserve(monkeypatch):
     assert 16 <= room_for_connections() <= 192
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1 << 20, 1 << 20))
     assert room_for_connections() == module.MAX_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("setting", "trusted", "others"),
+    [
+        ("10.0.0.9, 192.168.1.1", ["10.0.0.9", "192.168.1.1"], ["10.0.0.8"]),
+        ("10.0.0.0/8,2001:db8::/32", ["10.1.2.3", "2001:db8::1"], ["11.0.0.1", "2001:db9::1"]),
+        ("*", ["1.2.3.4", "::2"], []),
+        ("", [], ["1.2.3.4", ""]),
+    ],
+)
+def test_proxies_are_known_as_uvicorn_knows_them(monkeypatch, setting, trusted, others):
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", setting)
+    proxies = trusted_proxies()
+    assert [address for address in (*trusted, *others) if address in proxies] == trusted

@@ -25,9 +25,11 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from functools import partial
 from typing import Any, cast
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,12 @@ def room_for_connections() -> int:
         return MAX_CONNECTIONS
     in_use = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
     return max(_ACCEPTED_AT_ONCE, min(MAX_CONNECTIONS, limit - in_use - min(_RESERVE, limit // 4)))
+
+
+def trusted_proxies() -> Container[str]:
+    """The addresses whose ``X-Forwarded-For`` uvicorn believes: single ones, networks or, by ``*``, all of them."""
+    trusted = ProxyHeadersMiddleware(cast(Any, None), os.environ.get("FORWARDED_ALLOW_IPS", "")).trusted_hosts
+    return cast(Container[str], trusted)
 
 
 class Connection(asyncio.Protocol):
@@ -138,10 +146,10 @@ class Connections:
     Args:
         limit: At most this many.
         limit_of_address: At most this many of one address.
-        unlimited: Addresses that may have all of them; those of this machine may in any case.
+        unlimited: Of these addresses each may have all of them; those of this machine may in any case.
     """
 
-    def __init__(self, limit: int, limit_of_address: int, unlimited: Collection[str] = ()) -> None:
+    def __init__(self, limit: int, limit_of_address: int, unlimited: Container[str] = ()) -> None:
         self.limit = limit
         self._limit_of_address = limit_of_address
         self._unlimited = unlimited
@@ -215,8 +223,8 @@ def limit_connections(limit_of_address: int) -> None:
     Args:
         limit_of_address: As in :class:`Connections`; proxies that uvicorn trusts may have all.
     """
-    proxies = os.environ.get("FORWARDED_ALLOW_IPS", "").replace(" ", "").split(",")  # as uvicorn reads it
-    watch_connections(asyncio.get_running_loop(), Connections(room_for_connections(), limit_of_address, proxies))
+    connections = Connections(room_for_connections(), limit_of_address, trusted_proxies())
+    watch_connections(asyncio.get_running_loop(), connections)
 
 
 def watch_connections(loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
