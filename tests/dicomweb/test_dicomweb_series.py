@@ -13,6 +13,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from lib.base.scratch import held_folder
 from lib.dicomweb import series as dicomweb_series
 from lib.dicomweb.connection import (
     DicomWebError,
@@ -300,6 +301,31 @@ def test_what_was_fetched_is_the_server_s_user_s_alone(stand_in, tmp_path):
     root.chmod(0o755)
     folders_of(stand_in, root)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+def test_what_a_killed_process_was_fetching_is_removed_and_what_another_fetches_is_not(stand_in, tmp_path):
+    root = tmp_path / "cache" / "archive"
+    root.mkdir(parents=True)
+    left = root.parent / ".fetching-left"
+    (left / "series").mkdir(parents=True)
+    (left / "series" / "0.part").write_bytes(b"half of an instance")
+    with held_folder(root.parent, ".fetching-") as held:
+        folders_of(stand_in, root)
+        assert sorted(root.parent.iterdir()) == [held, root]
+    assert sorted(root.parent.iterdir()) == [root]
+
+
+def test_a_series_that_another_process_fetches_at_the_same_time_survives_its_start(stand_in, series, tmp_path):
+    root = tmp_path / "cache" / "archive"
+    root.mkdir(parents=True)
+    folders, handed_out = folders_of(stand_in, root), stand_in.answer
+
+    def start_another(path: str) -> Answer:
+        folders_of(stand_in, root)
+        return handed_out(path)
+
+    stand_in.answer = start_another
+    assert folders.get(series.uid).instances == uids(series)
 
 
 def test_instances_have_one_name_in_any_order():

@@ -38,9 +38,8 @@ def use_scratch_folder() -> Path:
         OSError: If it cannot be made.
     """
     root = Path(tempfile.gettempdir())
-    for leftover in _own_folders(root):
-        _remove_unless_held(leftover)
-    folder, held = _make(root)
+    remove_unheld(root, PREFIX)
+    folder, held = _make(root, PREFIX)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
 
     def remove() -> None:
@@ -50,6 +49,33 @@ def use_scratch_folder() -> Path:
 
     atexit.register(remove)
     return folder
+
+
+@contextmanager
+def held_folder(root: Path, prefix: str) -> Iterator[Path]:
+    """A new, private folder, which is removed at the end of the ``with`` block.
+
+    That of a process which is killed meanwhile is removed by the next :func:`remove_unheld`.
+
+    Args:
+        root: The folder that it is made in.
+        prefix: Of its name; the rest is random.
+
+    Raises:
+        OSError: If it cannot be made or locked.
+    """
+    folder, held = _make(root, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def remove_unheld(root: Path, prefix: str) -> None:
+    """Remove this user's folders of such names that no process holds any more."""
+    for leftover in _own_folders(root, prefix):
+        _remove_unless_held(leftover)
 
 
 @contextmanager
@@ -85,10 +111,10 @@ def scratch_file(suffix: str = "") -> str:
     return path
 
 
-def _make(root: Path) -> tuple[Path, int]:
+def _make(root: Path, prefix: str) -> tuple[Path, int]:
     """A new folder and the descriptor that holds it; anew if another server took it for a leftover in between."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
         held = _hold(folder)
         if held is not None:
             return folder, held
@@ -107,10 +133,10 @@ def _hold(folder: Path) -> int | None:
     return None
 
 
-def _own_folders(root: Path) -> Iterator[Path]:
+def _own_folders(root: Path, prefix: str) -> Iterator[Path]:
     """Folders that servers of this user made; not what another user gave such a name."""
     for entry in os.scandir(root):
-        if entry.name.startswith(PREFIX):
+        if entry.name.startswith(prefix):
             found = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
                 yield Path(entry.path)

@@ -14,7 +14,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from lib.base.scratch import held_folder, remove_unheld
 from lib.dicomweb.connection import (
     DicomWebError,
     DicomWebStatusError,
@@ -35,6 +35,7 @@ from lib.imaging.digest import image_sha256
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_AGE_S = 10.0
+_FETCHING = ".fetching-"
 _TRUSTED_SHARE_OF_AGE = 0.1
 """A copy is trusted for this share of its age, so that a series that is just arriving is compared often."""
 _MAX_COMPARING_SHARE = 0.1
@@ -98,6 +99,7 @@ class SeriesFolders:
         self._trusted_until: dict[str, float] = {}
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
         os.chmod(root, 0o700)
+        remove_unheld(root.parent, _FETCHING)
 
     def find(self, series: str) -> SeriesCopy | None:
         """Return the local copy of a series without comparing it; None if it was not fetched, or was deleted."""
@@ -200,8 +202,8 @@ class SeriesFolders:
         listed = self._list(series) or frozenset()
         retrieval = SeriesRetrieval(self._client, self._study(series), series)
         # Not in ``root`` itself, because MONAI Label watches its contents.
-        with tempfile.TemporaryDirectory(dir=self._root.parent, prefix=".fetching-") as aside:
-            part = Path(aside, "series")
+        with held_folder(self._root.parent, _FETCHING) as aside:
+            part = aside / "series"
             part.mkdir()
             etag = retrieval.save(part, listed, by_frame=self._by_frame)
             self._check_count(series, part, listed)
