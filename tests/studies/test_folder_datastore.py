@@ -183,6 +183,45 @@ def test_a_label_of_another_type_takes_the_place_of_the_one_before(opened, studi
     assert store.get_label_info("scan", "final")["model"] == "b"
 
 
+def test_a_label_in_whose_place_another_came_is_removed_also_if_the_server_is_killed(
+    opened, studies, upload, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "scan.nii.gz":
+            raise Killed
+        real(path, missing_ok)
+
+    def names_after_a_start() -> list[str]:
+        FolderDatastore(studies, studies, read_image, read_image, exclusive=True).close()
+        return sorted(path.name for path in (studies / "labels" / "final").iterdir())
+
+    store, real = opened(), Path.unlink
+    store.add_image("scan", upload(nifti()), {})
+    store.save_label("scan", upload(nifti()), "final", {"model": "a"})
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(Killed):
+        store.save_label("scan", upload(gzip.decompress(nifti()), ".nii"), "final", {"model": "b"})
+    monkeypatch.undo()
+    assert opened().get_label_info("scan", "final")["model"] == "b"
+    assert names_after_a_start() == ["scan.nii"]
+    (studies / "labels" / "final" / "scan.nii.gz").write_bytes(b"of the operator")
+    assert names_after_a_start() == ["scan.nii", "scan.nii.gz"]
+    assert opened().get_label_info("scan", "final")["model"] == "b"
+
+
+@pytest.mark.parametrize("name", ["../scan.nii.gz", "/scan.nii.gz", "final/../../scan.nii.gz", "scan.nii.gz", 5])
+def test_what_a_list_says_is_left_over_of_labels_is_removed_among_the_labels_alone(opened, studies, upload, name):
+    opened().add_image("scan", upload(nifti()), {})
+    listed = json.loads((studies / INDEX).read_text())
+    (studies / INDEX).write_text(json.dumps({**listed, "replaced": name}))
+    store = FolderDatastore(studies, studies, read_image, read_image, exclusive=True)
+    store.close()
+    assert store.list_images() == ["scan"] and (studies / "scan.nii.gz").exists()
+
+
 def test_files_of_one_stem_are_all_reachable_with_labels_of_their_own(opened, studies, upload):
     (studies / "a.nii.gz").write_bytes(nifti(1))
     (studies / "a.nii").write_bytes(gzip.decompress(nifti(2)))

@@ -36,6 +36,8 @@ class FolderIndex(LocalDatastoreModel):
     """MONAI Label's list of images and labels, which can be in another folder than the images."""
 
     _studies: str = PrivateAttr("")
+    _replaced: str = PrivateAttr("")
+    """Not yet deleted file of a label that was replaced by one with another suffix, as read: ``<tag>/<name>``."""
 
     def image_path(self) -> str:
         """Return the folder of the images."""
@@ -73,11 +75,13 @@ def read_index(path: Path, studies: Path) -> tuple[FolderIndex, list[str]]:
     if not isinstance(found, dict) or not isinstance(found.get("objects", {}), dict):
         raise DamagedListError(f"{path.name} is damaged")
     problems: list[str] = []
+    replaced = found.get("replaced")
     texts = {key: found[key] for key in ("name", "description", "images_dir", "labels_dir") if key in found}
     problems += [f"{key} is not text" for key, text in texts.items() if not is_valid_text(text)]
     index = new_index(studies, path.parent).model_copy(
         update={key: text for key, text in texts.items() if is_valid_text(text)}
     )
+    index._replaced = replaced if is_valid_text(replaced) else ""
     for id, entry in found.get("objects", {}).items():
         image = _image(entry, problems) if is_valid_text(id) else None
         if image is None:
@@ -122,10 +126,17 @@ def keep_damaged(path: Path) -> str:
     raise AssertionError
 
 
-def write_index(index: LocalDatastoreModel, path: Path) -> float:
-    """Write the list so that it survives a power cut, and return the file's modification time."""
+def write_index(index: LocalDatastoreModel, path: Path, replaced: str = "") -> float:
+    """Write the list so that it survives a power cut, and return the file's modification time.
+
+    Args:
+        index: The list.
+        path: Its file.
+        replaced: File of a label that is deleted next, as in :class:`FolderIndex`.
+    """
+    content = {**index.model_dump(exclude={"base_path"}), **({"replaced": replaced} if replaced else {})}
     with replacing(path) as file:
-        file.write(json.dumps(index.model_dump(exclude={"base_path"}), indent=2, default=str).encode())
+        file.write(json.dumps(content, indent=2, default=str).encode())
     return path.stat().st_mtime
 
 

@@ -80,6 +80,8 @@ class LocalStore(LocalDatastore):
                 labels = Path(self._datastore.label_path(None))
                 for folder in {place, Path(self._datastore.image_path()), *folders_in(labels)}:
                     remove_leftovers(folder)
+                if self._datastore._replaced:
+                    self._delete_replaced(self._datastore._replaced)
         except BaseException:
             self.close()
             raise
@@ -134,36 +136,46 @@ class LocalStore(LocalDatastore):
         with self._table:
             if image_id not in self._datastore.objects:
                 raise ImageNotFoundException(f"Image {image_id} not found")
-            before = LocalDatastore.get_label_uri(self, image_id, label_tag)
+            before = self._datastore.objects[image_id].labels.get(label_tag)
             path = Path(self._datastore.label_path(label_tag), name)
             if not path.parent.is_dir():
                 path.parent.mkdir()
                 sync(path.parent.parent)
-            with self._changing(image_id, path):
+            replaced = f"{label_tag}/{image_id}{before.ext}" if before and before.ext != suffix else ""
+            with self._changing(image_id, path, replaced=replaced):
                 copy_whole(file, path)
                 image = self._datastore.objects[image_id]
                 image.labels = {**image.labels, label_tag: described(name, suffix, info)}
-            if before and before != os.path.realpath(path):  # with another suffix
-                Path(before).unlink(missing_ok=True)
+            if replaced:
+                self._delete_replaced(replaced)
 
     @contextmanager
-    def _changing(self, image_id: str, *files: Path) -> Iterator[None]:
+    def _changing(self, image_id: str, *files: Path, replaced: str = "") -> Iterator[None]:
         """Make changes to an image's entry and files in the ``with`` block, and to the list after it, atomic.
 
-        The files must be replaced or removed, not written in place, see :func:`restored_on_error`.
+        The files must be replaced or removed, not written in place, see :func:`restored_on_error`; ``replaced`` is
+        that of :func:`write_index`.
         """
         with self._table:
             before = copy.deepcopy(self._datastore.objects.get(image_id))
             try:
                 with restored_on_error(files):
                     yield
-                    self._update_datastore_file()
+                    self._config_ts = write_index(self._datastore, Path(self._datastore_config_path), replaced)
             except BaseException:
                 if before is None:
                     self._datastore.objects.pop(image_id, None)
                 else:
                     self._datastore.objects[image_id] = before
                 raise
+
+    def _delete_replaced(self, label: str) -> None:
+        """Delete the file of a label that is no longer listed, and write the list without its name."""
+        labels = Path(self._datastore.label_path(None))
+        path = labels / label
+        if path.parent.parent == labels and ".." not in path.parts:
+            path.unlink(missing_ok=True)
+        self._write_what_was_found()
 
     def _use(self, index: FolderIndex) -> None:
         """Use a list as the current one."""
