@@ -197,6 +197,44 @@ def test_others_results_are_as_if_they_were_not_there(guarded, user):
             assert guarded.server.get(path, headers=headers).status_code == 200
 
 
+def test_others_sessions_are_as_if_they_were_not_there(guarded, user):
+    server = guarded.server
+    other, admin = guarded.add("neighbour", "user"), guarded.add("operator", "user", "admin")
+    image = (server.studies / "disc.png").read_bytes()
+
+    def ask(method: str, path: str, headers: dict[str, str], **kwargs: object) -> requests.Response:
+        return requests.request(method, server.url + path, headers=headers, timeout=60, **kwargs)
+
+    def new_session() -> str:
+        made = ask("PUT", "/session/", user, files={"files": ("disc.png", image)})
+        return made.json()["session_id"]
+
+    def uses(session: str) -> dict[str, tuple[str, str, dict[str, object]]]:
+        click = {"params": json.dumps({"foreground": [[130, 90, 0]], "result_extension": ".png"})}
+        return {
+            "is told of it": ("GET", f"/session/{session}", {}),
+            "reads it": ("GET", f"/session/{session}?image=true", {}),
+            "keeps it for longer": ("GET", f"/session/{session}?update_ts=true", {}),
+            "segments it": ("POST", f"/infer/sam_tiny?session_id={session}&output=image", {"data": click}),
+            "follows it": ("POST", f"/infer/sam_tiny_3d?session_id={session}&output=image", {"data": click}),
+            "removes it": ("DELETE", f"/session/{session}", {}),
+        }
+
+    session, none = new_session(), "0" * 8 + "-0000" * 3 + "-" + "0" * 12
+    for name, (method, path, kwargs) in uses(session).items():
+        refused = ask(method, path, other, **kwargs)
+        assert refused.status_code == 404, (name, refused.text)
+        missing = ask(method, path.replace(session, none), other, **kwargs)
+        assert refused.text.replace(session, none) == missing.text, name
+        assert ask(method, path, {}, **kwargs).status_code == 401, name
+    assert ask("GET", f"/session/{session}?image=true", user).content == image
+    for headers in (user, admin):
+        mine = new_session()
+        for name, (method, path, kwargs) in uses(mine).items():
+            assert ask(method, path, headers, **kwargs).status_code == 200, name
+        assert ask("GET", f"/session/{mine}", headers).status_code == 404
+
+
 def test_an_upload_is_refused_before_it_is_read(guarded):
     """With MONAI Label's own guard the server reads all of the body first, whoever sends it."""
     host, port = guarded.server.url.removeprefix("http://").split(":")
