@@ -169,7 +169,7 @@ def entry_of(status: int, user: str | None = None, kind: str = "request", method
 
 @pytest.mark.parametrize("status", [401, 403, 421])
 def test_refusals_of_nobody_known_put_nothing_aside(tmp_path, monkeypatch, caplog, status):
-    monkeypatch.setattr(module, "_OF_NOBODY_A_MINUTE", 5)
+    monkeypatch.setattr(module, "_MAX_UNAUTHENTICATED_PER_MINUTE", 5)
     log = AuditLog(tmp_path / "audit.jsonl", max_bytes=2000)
     log.write(entry_of(200, "key:anna"))
     log.write(entry_of(403, "key:anna"))
@@ -178,9 +178,9 @@ def test_refusals_of_nobody_known_put_nothing_aside(tmp_path, monkeypatch, caplo
     assert [entry["user"] for entry in lines(tmp_path / "audit.jsonl")] == ["key:anna"] * 2
     assert [entry["status"] for entry in lines(nobodys_file(tmp_path / "audit.jsonl"))][-1] == status
     assert len(list(tmp_path.iterdir())) <= 4
-    log._begun -= 60
+    log._minute_began -= 60
     log.write(entry_of(status))
-    assert "4995 requests that were refused are not in the audit log" in caplog.text
+    assert "4995 refused requests are not in the audit log" in caplog.text
     log.close()
 
 

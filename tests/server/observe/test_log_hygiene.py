@@ -157,5 +157,5 @@ def test_a_thread_that_ends_by_an_error_is_shown_without_its_words(shown):
     thread = threading.Thread(target=fail, name="watcher")
     thread.start()
     thread.join()
-    assert "The thread watcher ended by an error" in shown() and shown().endswith("builtins.ValueError\n")
+    assert "The thread watcher ended with an error" in shown() and shown().endswith("builtins.ValueError\n")
     assert "doe_jane" not in shown()

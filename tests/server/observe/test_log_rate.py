@@ -49,7 +49,7 @@ def test_a_line_of_code_that_writes_too_often_is_counted(handler, clock):
     clock[0] += PERIOD_S
     write(handler, 1)
     write(handler, 1)
-    assert handler.lines[-2:] == ["said 1 (50 more from this line of code were left out before)", "said 1"]
+    assert handler.lines[-2:] == ["said 1 (50 more from this line of code were omitted before)", "said 1"]
 
 
 def test_what_comes_now_and_then_is_written_whole(handler, clock):

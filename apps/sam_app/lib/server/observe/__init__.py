@@ -1,1 +1,1 @@
-"""What the server lets others see of its work: the audit log, metrics, and logs that name no patient."""
+"""Observability: the audit log, metrics, and logs that contain no patient data."""

@@ -1,12 +1,12 @@
-"""The audit log: who did what to which image or result, when and how it ended. One JSON object a line.
+"""The audit log: who did what to which image or result, when, and how it ended. One JSON object per line.
 
-It holds no patient's name, no file's name, no path and no image's id, which can be a file's name: routes are written as
-templates, images as SHA-256 sums. Its format is documented in :func:`audit_entry`; ``scripts/audit`` reads it.
+It contains no patient's name, no file's name, no path and no image's id, which can be a file's name: routes are written
+as templates, images as SHA-256 sums. Its format is documented in :func:`audit_entry`; ``scripts/audit`` reads it.
 
-What nobody known did (refused, or to one of the paths that need no login) is a file of its own beside it, of so many
-lines a minute: else anyone could have the entries of what users did put aside, and at last deleted.
+Requests without a known user (refused, or to a path that needs no login) go to a separate file, with a limited number
+of lines per minute: otherwise anyone could force the rotation, and at last the deletion, of the users' entries.
 
-If a line cannot be written while the server runs, it goes into the server's log instead, as an error, and is counted in
+A line that cannot be written while the server runs is written to the server's log as an error, and counted in
 ``sam_audit_lines_lost_total``: work on a patient does not stop because a disk is full.
 """
 
@@ -33,7 +33,7 @@ from lib.server.observe.in_flight import InFlight
 logger = logging.getLogger(__name__)
 
 KEPT_FILES = 20
-"""Files that are kept beside the current one, ``audit.jsonl.1`` the newest of them."""
+"""Number of rotated files in addition to the current one; the newest is ``audit.jsonl.1``."""
 
 AUDITED_ROUTES = (
     "/segment_input_image/",
@@ -51,25 +51,25 @@ AUDITED_ROUTES = (
     "/logs/",
     "/auth/",
 )
-"""How the templates of those routes begin that touch images, labels, results, models, logs or logins."""
+"""Prefixes of the templates of audited routes: those for images, labels, results, models, logs or logins."""
 
 _DENIED = (401, 403, 421)
-_OF_NOBODY_A_MINUTE = 600
+_MAX_UNAUTHENTICATED_PER_MINUTE = 600
 
 Outcome = Literal["ok", "refused", "failed", "disconnected", "timeout"]
 
 
 class AuditLogError(OSError):
-    """The audit log cannot be written where it should be."""
+    """The audit log cannot be written at its path."""
 
 
 def is_audited(route: str, status: int | None) -> bool:
-    """Whether a request belongs into the audit log: by its route's template, or because access was denied."""
+    """Return whether a request belongs in the audit log: by its route's template, or because access was denied."""
     return route.startswith(AUDITED_ROUTES) or status in _DENIED
 
 
 def is_of_nobody(entry: dict[str, Any]) -> bool:
-    """Whether an entry tells of somebody unknown who was denied, or did not log in where no login is needed."""
+    """Return whether an entry is of an unknown user, who was denied access or used a path that needs no login."""
     if entry.get("user") is not None or entry.get("kind") == "job":
         return False
     logged_in = entry.get("method") == "POST" and entry.get("status") == 200
@@ -77,15 +77,15 @@ def is_of_nobody(entry: dict[str, Any]) -> bool:
 
 
 def nobodys_file(path: Path) -> Path:
-    """Where the entries of nobody known are, beside an audit log: ``audit.nobody.jsonl``."""
+    """Return the path of the file for entries without a known user, next to an audit log: ``audit.nobody.jsonl``."""
     return path.with_name(f"{path.stem}.nobody{path.suffix}")
 
 
 def outcome_of(status: int | None, reason: str | None = None) -> Outcome:
-    """What became of a request; without a status the client went before there was one.
+    """Return the outcome of a request.
 
     Args:
-        status: As for :func:`audit_entry`.
+        status: As for :func:`audit_entry`; None: the client disconnected before there was a status.
         reason: The name of the error's class.
     """
     if reason == TimeLimitError.__name__:
@@ -104,17 +104,17 @@ def audit_entry(
     status: int | None,
     outcome: Outcome,
 ) -> dict[str, Any]:
-    """One entry; every key is always there, null where nothing is known.
+    """Return one entry; it always has all keys, with null for unknown values.
 
     Args:
-        record: What is known of the request.
+        record: The facts recorded about the request.
         seconds: How long it took.
-        kind: ``request``: a request that was answered. ``job``: a queued segmentation that was worked on.
-        method: HTTP's; None of a job.
-        status: HTTP's; of a job the one that asking for its result answers; None if there was no answer.
-        outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's), ``timeout`` (the work took longer
-            than it may) or ``disconnected`` (the client went before it had the whole answer; where that ended the work
-            the status is 499, which nobody was sent).
+        kind: ``request``: an HTTP request. ``job``: a queued segmentation.
+        method: The HTTP method; None for a job.
+        status: The HTTP status; for a job, the status of a request for its result; None if there was no response.
+        outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's), ``timeout`` (the work exceeded its
+            time limit) or ``disconnected`` (the client disconnected before it had the whole response; if that ended the
+            work, the status is 499, which was not sent to anyone).
 
     Returns:
         ``time``, now, in UTC with milliseconds; ``request_id``; ``kind``; ``user``; ``client``, its address;
@@ -142,17 +142,17 @@ def audit_entry(
 
 
 def entry_if_killed(record: RequestRecord, *, method: str) -> dict[str, Any]:
-    """The entry of a request that has come in, for the next server to write if this one ends before it is done.
+    """Return the entry that the next server writes for a request if this one ends before the request is done.
 
     Returns:
-        As :func:`audit_entry`: ``time`` is when the request had come in, ``reason`` ``ServerEnded``.
+        As :func:`audit_entry`: ``time`` is when the request arrived, ``reason`` is ``ServerEnded``.
     """
     entry = audit_entry(record, 0, kind="request", method=method, status=None, outcome="failed")
     return {**entry, "reason": "ServerEnded", "latency_ms": None}
 
 
 class _AuditHandler(RotatingFileHandler):
-    """Rotates by size; its files are for the server's user alone. Raises what goes wrong."""
+    """Log handler that rotates by size, makes files private to the server's user, and raises its errors."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
@@ -162,11 +162,11 @@ class _AuditHandler(RotatingFileHandler):
 
 
 class AuditLog:
-    """Appends entries to a file, those of nobody known to another. Thread-safe; one server a file.
+    """Writer of the audit log, with a second file for entries without a known user. Thread-safe; one server per file.
 
     Args:
-        path: The file; it and its folder are made if they are not there, for the server's user alone.
-        max_bytes: A file that would grow larger is put aside and a new one begun; 0 never does.
+        path: The file; it and its folder are created if need be, with access only for the server's user.
+        max_bytes: Size at which a file is rotated; 0: never.
 
     Raises:
         AuditLogError: If a file cannot be opened for writing.
@@ -180,8 +180,8 @@ class AuditLog:
             self.in_flight = InFlight(path.with_name(f"{path.name}.in-flight"))
         except OSError as error:
             raise AuditLogError(f"the audit log {path} cannot be written: {error.strerror}") from error
-        self._of_nobody = _AuditHandler(nobodys_file(path), maxBytes=max_bytes, backupCount=KEPT_FILES, delay=True)
-        self._begun = -math.inf
+        self._unknown_users = _AuditHandler(nobodys_file(path), maxBytes=max_bytes, backupCount=KEPT_FILES, delay=True)
+        self._minute_began = -math.inf
         self._lines = 0
         self._lock = threading.Lock()
         self.lost = 0
@@ -190,11 +190,11 @@ class AuditLog:
             self.write(entry)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append one entry, as one line in one write; what cannot be written goes into the server's log."""
+        """Append one entry, as one line in one write; if that fails, write it to the server's log."""
         handler = self._handler
         if is_of_nobody(entry):
-            handler = self._of_nobody
-            if not self._has_room():
+            handler = self._unknown_users
+            if not self._is_within_rate():
                 return
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
         try:
@@ -203,20 +203,20 @@ class AuditLog:
             self.lost += 1
             logger.error("The audit log could not be written (%s): %s", type(error).__name__, line)
 
-    def _has_room(self) -> bool:
-        """Whether one more entry of nobody known is written in this minute."""
+    def _is_within_rate(self) -> bool:
+        """Count an entry without a known user, and return whether this minute's limit allows to write it."""
         now = time.monotonic()
         with self._lock:
-            if now - self._begun >= 60:
-                if self._lines > _OF_NOBODY_A_MINUTE:
-                    left_out = self._lines - _OF_NOBODY_A_MINUTE
-                    logger.warning("%d requests that were refused are not in the audit log: too many", left_out)
-                self._begun, self._lines = now, 0
+            if now - self._minute_began >= 60:
+                if self._lines > _MAX_UNAUTHENTICATED_PER_MINUTE:
+                    left_out = self._lines - _MAX_UNAUTHENTICATED_PER_MINUTE
+                    logger.warning("%d refused requests are not in the audit log: too many in a minute", left_out)
+                self._minute_began, self._lines = now, 0
             self._lines += 1
-            return self._lines <= _OF_NOBODY_A_MINUTE
+            return self._lines <= _MAX_UNAUTHENTICATED_PER_MINUTE
 
     def close(self) -> None:
         """Close the files."""
         self._handler.close()
-        self._of_nobody.close()
+        self._unknown_users.close()
         self.in_flight.close()

@@ -26,7 +26,7 @@ def note_image_file(path: Path) -> None:
 
 
 def note_uploads(files: Sequence[UploadFile]) -> None:
-    """Note the SHA-256 of an image that comes in as one file, or as a series of several."""
+    """Record the SHA-256 of an uploaded image: of its file, or of a series of several files."""
     sums = [sha256_of(file.file) for file in files]
     note(image_sha256=sums[0] if len(sums) == 1 else series_sha256(sums))
 

@@ -1,7 +1,7 @@
-"""The requests that are being worked on, in a file: what ends the server's process leaves a trace of them.
+"""A file of the requests in progress, so that they are known after the server's process was killed.
 
-A request has a slot of the file while it is worked on. It is written without waiting for the disk, which a process that
-is killed does not need; what the file holds when a server starts, an earlier one was working on when it ended.
+A request occupies a slot of the file while it is in progress. The slot is written without ``fsync``: it only has to
+survive the end of the process. What the file contains when a server starts was in progress when the last one ended.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _EMPTY = b" " * (_SLOT_BYTES - 1) + b"\n"
 
 
 class InFlight:
-    """The file of one server. For one thread: the event loop's.
+    """The file of one server. Not thread-safe: used only on the event loop.
 
     Args:
-        path: Made if it is not there, for the server's user alone.
+        path: Path of the file; created if need be, with access only for the server's user.
 
     Raises:
         OSError: If it cannot be opened.
@@ -31,13 +31,13 @@ class InFlight:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.left = _entries(path.read_bytes())
-        """What an earlier server was working on when it ended."""
+        """Entries of the requests that were in progress when an earlier server ended."""
         os.ftruncate(self._file, 0)
         self._free: list[int] = []
         self._slots = 0
 
     def begin(self, entry: dict[str, Any]) -> int:
-        """Write an entry down; its slot, for :meth:`end`."""
+        """Write an entry for a request in progress, and return its slot for :meth:`end`."""
         line = json.dumps(entry, separators=(",", ":")).encode()
         if self._free:
             slot = self._free.pop()
@@ -48,7 +48,7 @@ class InFlight:
         return slot
 
     def end(self, slot: int) -> None:
-        """The request is done."""
+        """Remove the entry of a request that is done."""
         self._write(slot, _EMPTY)
         self._free.append(slot)
 
@@ -60,11 +60,11 @@ class InFlight:
         try:
             os.pwrite(self._file, content, slot * _SLOT_BYTES)
         except OSError as error:  # work on a patient does not stop because a disk is full
-            logger.error("The requests being worked on could not be written down: %s", error.strerror)
+            logger.error("The file of the requests in progress could not be written: %s", error.strerror)
 
 
 def _entries(content: bytes) -> list[dict[str, Any]]:
-    """Those that are whole."""
+    """Return the complete entries of the file."""
     entries = []
     for line in content.split(b"\n"):
         try:

@@ -1,17 +1,17 @@
-"""Logs that can be shown to anybody who runs the server: no patient's name, file's name, path or image's id in them.
+"""Logs without patient data: no patient's name, file's name, path or image's id.
 
-MONAI Label and the libraries below it write whole requests, paths and ids into their messages, and exceptions quote
-what they were given. There is no telling such words from others afterwards, so that the rule is one of origin:
+MONAI Label and the libraries that it uses write whole requests, paths and ids into their messages, and exceptions quote
+their input. Such text cannot be recognised afterwards, so the rule depends on where a message comes from:
 
-* Messages of this app and of uvicorn are shown: they are written, or were read, to name nothing of a patient.
-* Of everybody else only warnings and errors are shown, without their words: the package and line that said it.
-* Exceptions are shown as their types and the lines of code that they passed, without their words.
+* Messages of this app and of uvicorn are shown: they were written, or reviewed, to contain no patient data.
+* Of all other packages only warnings and errors are shown, without their text: the package and line of code.
+* Exceptions are shown as their types and the lines of code of their stack, without their text.
 * uvicorn's access log (``--access_log``) shows the route's template, neither path nor query.
-* Python's warnings are shown as their category and the line that warned.
-* A line of code that writes very often is shown at times, with the number of those left out.
+* Python's warnings are shown as their category and the line of code.
+* A line of code that logs very often is limited; the number of omitted messages is shown.
 
-Messages that are written while a request is worked on begin with its id, which the audit log and the answer's header
-``X-Request-ID`` have, too. What MONAI Label prints before it loads the app (the command line) is out of reach.
+Messages logged during a request begin with the request's id, which is also in the audit log and in the response's
+header ``X-Request-ID``. What MONAI Label prints before it loads the app (the command line) cannot be changed here.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from lib.server.observe.template import known_method
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = ("lib", "main", "uvicorn")
+_SHOWN_PACKAGES = ("lib", "main", "uvicorn")
 _ACCESS = "uvicorn.access"
 _UPSTREAM = "monailabel"
-_OF_REQUESTS = ("monailabel.tasks.infer.basic_infer", "monailabel.interfaces.utils.transform")
-"""Those of MONAI Label's loggers that set their level anew for each request."""
+_LEVEL_SETTING_LOGGERS = ("monailabel.tasks.infer.basic_infer", "monailabel.interfaces.utils.transform")
+"""MONAI Label's loggers whose level is set again in each request."""
 _WITHHELD = "(message withheld: it could name a patient; this is the line of code that wrote it)"
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Whether the message may be shown as it is. Uvicorn's on WebSockets hold the path."""
-    return record.name.split(".")[0] in _SHOWN and "WebSocket %s" not in str(record.msg)
+    """Return whether a message may be shown unchanged; uvicorn's messages about WebSockets contain the path."""
+    return record.name.split(".")[0] in _SHOWN_PACKAGES and "WebSocket %s" not in str(record.msg)
 
 
 def drop_chatter(record: logging.LogRecord) -> bool:
-    """A handler's filter: other packages are heard from warnings upwards."""
+    """Return whether a record is logged, as a handler's filter: of other packages only warnings and errors."""
     return record.levelno >= logging.WARNING or _is_shown(record)
 
 
 class CleanFormatter(logging.Formatter):
-    """Takes the words out of a record that are not to be shown, then has it formatted as before.
+    """Log formatter that removes text that must not be shown, and passes the record on to another formatter.
 
     Args:
         formatter: Formats the cleaned record.
@@ -63,7 +63,7 @@ class CleanFormatter(logging.Formatter):
         self._formatter = formatter
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of a log line; the record itself stays as it is."""
+        """Return the text of a log line; the record itself is not changed."""
         clean = copy.copy(record)
         if record.name == _ACCESS:
             _clean_access(clean)
@@ -78,7 +78,7 @@ class CleanFormatter(logging.Formatter):
 
 
 def _clean_access(record: logging.LogRecord) -> None:
-    """``client - "method path version" status`` with the route's template for the path."""
+    """Replace the path in an access log record, ``client - "method path version" status``, by the route's template."""
     args = record.args
     if isinstance(args, tuple) and len(args) == 5:
         request = current_record()
@@ -89,10 +89,10 @@ def _clean_access(record: logging.LogRecord) -> None:
 
 
 def stack_without_words(error: BaseException) -> Iterator[str]:
-    """The lines of code that an exception and those that caused it passed, and their types.
+    """Yield the stack lines and types of an exception and of its causes, without their messages.
 
     Args:
-        error: Its message and those of its causes are left out.
+        error: The exception.
     """
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
@@ -110,32 +110,32 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """For :func:`warnings.showwarning`: a library's warning can quote a DICOM file's values."""
+    """Log a warning without its text, which can quote values of a DICOM file; for :func:`warnings.showwarning`."""
     logger.warning("%s in line %d of %s", category.__name__, lineno, "/".join(Path(filename).parts[-2:]))
 
 
 def _show_thread_error(arguments: threading.ExceptHookArgs) -> None:
-    """For :func:`threading.excepthook`, which would print the exception's words."""
+    """Log a thread's exception without its text; for :func:`threading.excepthook`, which would print it."""
     name = arguments.thread.name if arguments.thread else "?"
-    logger.error("The thread %s ended by an error", name, exc_info=arguments.exc_value)
+    logger.error("The thread %s ended with an error", name, exc_info=arguments.exc_value)
 
 
-def _drop_early() -> None:
-    """Have MONAI Label's loggers make no messages that no handler shows.
+def _disable_unshown_messages() -> None:
+    """Disable those messages of MONAI Label's loggers that no handler shows, and fix the loggers' levels.
 
-    A level that is set makes Python forget what is enabled in any logger, of which there are a thousand, so that two
-    loggers that set theirs for each request take two milliseconds of it. They have no level of their own from here on.
+    Setting a level clears Python's cache of enabled levels for all loggers, of which there are about a thousand: two
+    loggers that set their level in each request cost two milliseconds per request. Their ``setLevel`` does nothing now.
     """
     logging.getLogger(_UPSTREAM).setLevel(logging.WARNING)
-    for name in _OF_REQUESTS:
+    for name in _LEVEL_SETTING_LOGGERS:
         item = logging.getLogger(name)
         item.level = logging.NOTSET
         item.setLevel = lambda level: None  # type: ignore[method-assign]
 
 
 def clean_logs() -> None:
-    """Have every handler of this process show clean lines only. Calling it again does no harm."""
-    _drop_early()
+    """Make every log handler of this process show only cleaned lines. May be called again."""
+    _disable_unshown_messages()
     loggers = [logging.getLogger(), *(item for item in logging.root.manager.loggerDict.values())]
     for item in loggers:
         for handler in getattr(item, "handlers", ()):
@@ -143,6 +143,6 @@ def clean_logs() -> None:
                 handler.setFormatter(CleanFormatter(handler.formatter or logging.Formatter()))
                 handler.addFilter(drop_chatter)
                 handler.addFilter(RateLimit())
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it names files on standard error
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it prints file names on standard error
     warnings.showwarning = _show_warning
     threading.excepthook = _show_thread_error

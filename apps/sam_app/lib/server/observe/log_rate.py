@@ -1,4 +1,4 @@
-"""No line of code floods the log: what it writes too often is counted instead."""
+"""Rate limit per line of code for log messages; those beyond it are counted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 
 LINES = 100
 PERIOD_S = 60.0
-"""A line of code may write so many lines in so many seconds."""
-_ASKED_FOR = "uvicorn.access"
-"""A line for each request: there is none unless the operator wants them."""
-_MOST_SITES = 10_000
+"""A line of code may log ``LINES`` messages in ``PERIOD_S`` seconds."""
+_UNLIMITED_LOGGER = "uvicorn.access"
+"""uvicorn's access log, one line per request; the operator has switched it on."""
+_MAX_SITES = 10_000
 
 
 class RateLimit(logging.Filter):
-    """A handler's filter. The first line after those that were left out has their number as ``left_out``."""
+    """Log filter that limits the rate; the first record after omitted ones has their number as ``left_out``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,12 +23,12 @@ class RateLimit(logging.Filter):
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
-        if record.name == _ASKED_FOR:
+        """Return whether the record is logged."""
+        if record.name == _UNLIMITED_LOGGER:
             return True
         now, site = time.monotonic(), (record.pathname, record.lineno)
         with self._lock:
-            if len(self._sites) > _MOST_SITES:
+            if len(self._sites) > _MAX_SITES:
                 self._sites.clear()
             begun, lines = self._sites.setdefault(site, [now, 0])
             if now - begun >= PERIOD_S:
@@ -40,6 +40,6 @@ class RateLimit(logging.Filter):
 
 
 def left_out(record: logging.LogRecord) -> str:
-    """What to add to a line after which others were left out."""
+    """Return the text to append to a message after omitted ones; empty if none were omitted."""
     count = getattr(record, "left_out", 0)
-    return f" ({count} more from this line of code were left out before)" if count else ""
+    return f" ({count} more from this line of code were omitted before)" if count else ""

@@ -1,7 +1,7 @@
-"""What ``/metrics`` tells Prometheus. No value and no label is about a patient, an image or a user.
+"""Metrics for Prometheus, at ``/metrics``. No value and no label is about a patient, an image or a user.
 
-Requests and stages are counted as they end; everything else is read from the live objects when Prometheus asks.
-Labels have bounded values: a path that no route answers is ``unmatched``, an unusual method is ``other``.
+Requests and stages are counted as they end; everything else is read from the live objects at each scrape.
+Labels have bounded values: a path without a route is ``unmatched``, an unusual method is ``other``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "sam_http_requests", "Answered requests.", ("method", "route", "status"), registry=self.registry
+            "sam_http_requests", "HTTP requests that ended.", ("method", "route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
             "sam_http_request_seconds",
-            "From a request's first byte to its answer's last.",
+            "Time from a request's first byte to the response's last byte.",
             ("route",),
             buckets=_REQUEST_BUCKETS,
             registry=self.registry,
@@ -54,19 +54,19 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
     def watch(self, collector: Collector) -> None:
-        """Add what a collector reads whenever Prometheus asks."""
+        """Add a collector, which is read at each scrape."""
         self.registry.register(collector)
 
     def request_ended(
         self, method: str, route: str, status: int | None, seconds: float, stages: Mapping[str, float]
     ) -> None:
-        """Count a request; without a status the client went before there was one."""
+        """Count a request; its status is None if the client disconnected before there was one."""
         self._requests.labels(method, route, "none" if status is None else str(status)).inc()
         self._seconds.labels(route).observe(seconds)
         self._observe_stages(stages)
 
     def job_ended(self, outcome: str, stages: Mapping[str, float]) -> None:
-        """Count a queued segmentation."""
+        """Count a queued segmentation that ended."""
         self._jobs.labels(outcome).inc()
         self._observe_stages(stages)
 
@@ -75,19 +75,19 @@ class Metrics:
             self._stages.labels(stage).observe(seconds)
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class LiveState(Collector):
-    """The engine's, the queue's, the result store's and the audit log's state at the moment of asking.
+    """Collector of the present state of engine, queue, result store and audit log.
 
     Args:
-        engine: Whose models and cache are shown.
-        running: How many segmentations are worked on or wait.
-        limit: How many may.
-        results: Answers numbers by name: ``results``, ``queued``, ``bytes``.
-        lost_audit_lines: How many the audit log could not write.
+        engine: The engine whose models and cache are shown.
+        running: Returns the number of segmentations that are running or waiting.
+        limit: The largest allowed number of them.
+        results: Returns numbers by name: ``results``, ``queued``, ``bytes``.
+        lost_audit_lines: Returns the number of lines that the audit log could not write.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class LiveState(Collector):
         self._lost_audit_lines = lost_audit_lines
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other, as prometheus_client wants it."""
+        """Yield the metric families, for prometheus_client."""
         info = InfoMetricFamily("sam_build", "Versions.")
         info.add_metric([], {"version": VERSION, **{name: version(name) for name in ("monailabel", "torch")}})
         yield info
         yield from self._cache()
-        yield GaugeMetricFamily("sam_queue_running", "Segmentations worked on or waiting.", self._running())
-        yield GaugeMetricFamily("sam_queue_limit", "Segmentations that may be.", self._limit)
+        yield GaugeMetricFamily("sam_queue_running", "Segmentations running or waiting.", self._running())
+        yield GaugeMetricFamily("sam_queue_limit", "Upper limit of sam_queue_running.", self._limit)
         states = StateSetMetricFamily(
             "sam_model_state", "Each model's state: 1 for the one it is in.", labels=["model"]
         )
@@ -121,11 +121,11 @@ class LiveState(Collector):
             states.add_metric([name], {known: known == state for known in get_args(ModelState)})
         yield states
         results = self._results()
-        yield GaugeMetricFamily("sam_results", "Finished results that are kept.", results["results"])
-        yield GaugeMetricFamily("sam_results_bytes", "Their bytes.", results["bytes"])
+        yield GaugeMetricFamily("sam_results", "Finished results in the store.", results["results"])
+        yield GaugeMetricFamily("sam_results_bytes", "Bytes of the finished results.", results["bytes"])
         yield GaugeMetricFamily("sam_results_queued", "Accepted requests without a result yet.", results["queued"])
         restarted = CounterMetricFamily(
-            "sam_thread_restarts", "Background work that failed and was begun again.", labels=["thread"]
+            "sam_thread_restarts", "Restarts of background work that failed.", labels=["thread"]
         )
         for thread, count in restarts().items():
             restarted.add_metric([thread], count)
@@ -141,18 +141,18 @@ class LiveState(Collector):
             "sam_embedding_cache_misses", "Embeddings not found in memory: found on disk or computed.", stats["misses"]
         )
         yield GaugeMetricFamily("sam_embedding_cache_entries", "Embeddings in memory.", stats["entries"])
-        yield GaugeMetricFamily("sam_embedding_cache_bytes", "Their bytes.", stats["bytes"])
+        yield GaugeMetricFamily("sam_embedding_cache_bytes", "Bytes of embeddings in memory.", stats["bytes"])
         if "disk_hits" not in stats:
             return
         yield CounterMetricFamily("sam_embedding_disk_hits", "Embeddings found on disk.", stats["disk_hits"])
         yield CounterMetricFamily(
-            "sam_embedding_disk_evicted", "Embeddings deleted to keep to the bound.", stats["disk_evicted"]
+            "sam_embedding_disk_evicted", "Embeddings deleted to respect the size limit.", stats["disk_evicted"]
         )
         yield CounterMetricFamily(
             "sam_embedding_disk_lost", "Embeddings that could not be written.", stats["disk_lost"]
         )
         yield GaugeMetricFamily("sam_embedding_disk_entries", "Embeddings on disk.", stats["disk_entries"])
-        yield GaugeMetricFamily("sam_embedding_disk_bytes", "Their bytes.", stats["disk_bytes"])
+        yield GaugeMetricFamily("sam_embedding_disk_bytes", "Bytes of embeddings on disk.", stats["disk_bytes"])
 
 
 router = APIRouter(tags=["Others"])
@@ -166,6 +166,6 @@ router = APIRouter(tags=["Others"])
     dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
 )
 async def metrics(request: Request) -> Response:
-    """Requests, stages, cache, queue, models, results and the process, in numbers. With login on it needs one, too."""
+    """Return numbers about requests, stages, cache, queue, models, results, process. Needs a login, if set up."""
     text = await asyncio.to_thread(request.app.state.observer.metrics.exposition)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

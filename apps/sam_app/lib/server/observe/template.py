@@ -1,6 +1,6 @@
-"""The template of the route that answers a request: what logs and metrics say instead of the path. And the method.
+"""Route templates and methods of requests, for logs and metrics in place of paths.
 
-A path can hold what must not be logged (an image's id that is a file's name) and takes any number of values.
+A path can contain what must not be logged (an image's id that is a file's name) and has unlimited different values.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def known_method(method: str) -> str:
-    """HTTP's method; ``other`` for one that no route has, which could be any word that a client chose."""
+    """Return the HTTP method; ``other`` for one that no route has, which could be any word chosen by a client."""
     return method if method in _METHODS else "other"
 
 
 class RouteTemplates:
-    """Finds templates, such as ``/infer/{model}``.
+    """Lookup of route templates, such as ``/infer/{model}``.
 
     Args:
-        routes: Of the app, in the order in which it looks at them.
+        routes: The app's routes, in the order in which it tries them.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._patterns = [(context.path_regex, str(context.path)) for context in iter_route_contexts(routes)]
 
     def of(self, scope: Scope, path: str) -> str:
-        """The template; :data:`UNMATCHED` if no route fits.
+        """Return the template of a request's route; :data:`UNMATCHED` if no route matches.
 
         Args:
-            scope: A FastAPI route that has taken the request is noted here.
-            path: What the routes are matched with. It tells where FastAPI noted nothing: for Starlette's routes and
-                mounts, and where a middleware answered before any route could.
+            scope: The ASGI scope, in which FastAPI has stored the route, if one of its routes handled the request.
+            path: The path to match, used if the scope has no route: for Starlette's routes and mounts, and if a
+                middleware responded before routing.
         """
         noted = getattr(scope.get("route"), "path", None)
         if noted:
