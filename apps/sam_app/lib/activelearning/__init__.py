@@ -1,1 +1,1 @@
-"""Strategies that say which image to label next."""
+"""Strategies that choose the image to label next."""

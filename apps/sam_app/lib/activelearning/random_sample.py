@@ -1,7 +1,7 @@
-"""A random image, more likely the longer ago it was offered.
+"""Strategy that offers a random image, preferring those not offered for a long time.
 
-MONAI Label 0.8.5's own strategy ``random`` fails with a 500 when every image was offered within the same second, as all
-its weights are then 0. This one is in its place.
+It replaces MONAI Label 0.8.5's strategy ``random``, which fails with a 500 if every image was offered within the same
+second, because all its weights are then 0.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 
 class RandomSample(Strategy):
-    """Any image without a final label; an image's chance grows with the seconds since it was last offered."""
+    """Random choice among the images without a final label, weighted by the seconds since each was last offered."""
 
     def __init__(self) -> None:
-        super().__init__("Get a random sample, rather one that was not offered lately")
+        super().__init__("Get a random sample, preferably one that was not offered lately")
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose.
+        """Choose an image.
 
         Args:
-            request: ``strategy``, the name under which the datastore notes when it offered an image; ``label_tag`` and
-                ``labels``, which images count as labelled.
+            request: ``strategy``, the name under which the datastore records when an image was offered; ``label_tag``
+                and ``labels``, which images count as labelled.
             datastore: The images.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The image that the model is least sure of, by the IoU that it predicts for its own masks."""
+"""Strategy that offers the image with the most uncertain labels, by the IoU that the model predicts for its masks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 
 class Uncertainty(Strategy):
-    """Lowest predicted IoU first, among the images without a final label.
+    """Choice of the image with the lowest predicted IoU, among the images without a final label.
 
     An image's score is that of its worst object, or of the worst slice of an object in a volume. It comes from the
-    labels that inference saved (``save_label`` of ``/infer``, or ``/batch/infer``): the datastore keeps their
-    ``params``. An image without any score comes before all others, as nothing is known of it; with none scored this is
-    the strategy ``first``. Ties go by id.
+    labels that inference saved (``save_label`` of ``/infer``, or ``/batch/infer``): the datastore stores their
+    ``params``. Images without a score come first, as nothing is known about them; if no image has a score, this is the
+    strategy ``first``. Images with equal scores are ordered by id.
     """
 
     def __init__(self) -> None:
         super().__init__("Get the sample that the model is least certain of, by predicted IoU of saved labels")
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose.
+        """Choose an image.
 
         Args:
             request: With ``label_tag``, only scores of labels with this tag count.
@@ -41,15 +41,15 @@ class Uncertainty(Strategy):
 
 
 def image_score(datastore: Datastore, image: str, label_tag: str | None = None) -> float | None:
-    """The lowest predicted IoU of the objects in an image's newest scored label.
+    """Return the lowest predicted IoU of the objects in an image's newest label with scores.
 
     Args:
-        datastore: Has the labels.
+        datastore: The datastore with the labels.
         image: The image's id.
         label_tag: The tag of the labels that count; None for all.
 
     Returns:
-        None if no label has a score, or the newest that could have one found no object.
+        The score; None if no label has scores, or the newest label with scores contains no object.
     """
     newest: tuple[float, float | None] = (-math.inf, None)
     for tag, label in datastore.get_labels_by_image_id(image).items():
@@ -65,9 +65,9 @@ def image_score(datastore: Datastore, image: str, label_tag: str | None = None) 
 
 
 def _scores(params: Any) -> list[float] | None:
-    """What a task said of its result: ``scores`` of objects on a slice, or ``found``, an object's slices in a volume.
+    """Return the scores in a task's params: ``scores`` of objects on a slice, or of ``found``, an object's slices.
 
-    None where there is neither: a label's info can be a client's.
+    None if there are none, or they are not valid: the info of a label can come from a client.
     """
     if not isinstance(params, Mapping):
         return None

@@ -1,1 +1,1 @@
-"""What every room of this app may use: it imports nothing of ours, and `scripts/keys` runs on the standard library."""
+"""Helpers for every part of this app: they import no other part; `scripts/keys` needs only the standard library."""

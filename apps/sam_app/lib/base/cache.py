@@ -1,9 +1,9 @@
-"""Values that are dear to make stay in memory up to a number of bytes, and each is made once however many ask at once.
+"""Cache bounded by bytes for values that are expensive to compute; each is computed once, even for parallel requests.
 
-Concurrency: one lock guards the table of entries and is never held while a value is computed. Requests for the same key
-at the same time wait for one computation; requests for other keys are not held up by it.
+Concurrency: one lock guards the table of entries and is never held while a value is computed. Parallel requests for the
+same key wait for one computation; requests for other keys do not wait for it.
 
-Own code: to ``cachetools`` each look at an entry is a use of it, also that of :meth:`ByteBoundedCache.drop`.
+``cachetools`` is not used: it counts every lookup as a use of the entry, also those of :meth:`ByteBoundedCache.drop`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ V = TypeVar("V")
 
 @dataclass
 class _Running(Generic[V]):
-    """A value that is being computed, and how many others wait for it."""
+    """A value that is being computed, and the number of other threads that wait for it."""
 
     future: Future[V] = field(default_factory=Future)
     waiting: int = 0
 
 
 class ByteBoundedCache(Generic[K, V]):
-    """The least recently used values go when the sum of their bytes passes the bound. Thread-safe.
+    """Cache bounded by bytes that evicts the least recently used values. Thread-safe.
 
     Args:
-        max_bytes: Bound on the bytes of the kept values; 0 keeps none, and a larger value is not kept.
-        size_of: Tells a value's bytes.
+        max_bytes: Bound on the sum of the values' bytes; with 0 nothing is stored; a value above the bound is not
+            stored.
+        size_of: Returns a value's size in bytes.
     """
 
     def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
@@ -48,12 +49,12 @@ class ByteBoundedCache(Generic[K, V]):
         self._misses = 0
 
     def get_or_compute(self, key: K, compute: Callable[[], V]) -> V:
-        """The value of that key; ``compute`` is called only if it is neither kept nor being computed.
+        """Return a key's value; ``compute`` is called only if it is neither stored nor being computed.
 
         Raises:
-            TimeLimitError: If the current clock's time is up while another request computes it.
-            Exception: What ``compute`` raises, in every request that waited for it; nothing is kept then. Only that
-                another request's time was up, or that it gave way, is not passed on: the next one computes it.
+            TimeLimitError: If the current clock's time is up while another request computes the value.
+            Exception: What ``compute`` raises, in every request that waited for it; nothing is stored then. But if the
+                computing request timed out or was preempted, one of the waiting requests computes the value instead.
         """
         with self._lock:
             kept = self._entries.get(key)
@@ -82,7 +83,7 @@ class ByteBoundedCache(Generic[K, V]):
                 running.waiting -= 1
 
     def compute_ahead(self, key: K, compute: Callable[[], V]) -> None:
-        """Have that key's value before somebody asks; nothing is done if it is kept or being computed. Never waits.
+        """Prefetch a key's value; does nothing if it is stored or being computed. Never waits.
 
         Raises:
             Exception: What ``compute`` raises.
@@ -94,13 +95,13 @@ class ByteBoundedCache(Generic[K, V]):
         self._compute(key, compute, mine)
 
     def is_awaited(self, key: K) -> bool:
-        """Whether somebody waits for that key's value, which another computes."""
+        """Return whether another thread waits for a value that is being computed."""
         with self._lock:
             running = self._running.get(key)
             return running is not None and running.waiting > 0
 
     def _claim(self, key: K) -> _Running[V]:
-        """With the lock held: whoever asks for it from now on waits for this one."""
+        """Register the computation of a key's value, for which later requests wait; call with the lock held."""
         mine: _Running[V] = _Running()
         self._running[key] = mine
         self._misses += 1
@@ -121,7 +122,7 @@ class ByteBoundedCache(Generic[K, V]):
         return value
 
     def _make(self, key: K, compute: Callable[[], V]) -> V:
-        """The value of a key that is not in memory; for those who have it elsewhere to look there first."""
+        """Return a value that is not in memory; subclasses may look for it elsewhere before they compute it."""
         return compute()
 
     def _keep(self, key: K, value: V) -> None:
@@ -137,7 +138,7 @@ class ByteBoundedCache(Generic[K, V]):
         self._bytes -= self._size_of(oldest)
 
     def give_up_oldest(self) -> bool:
-        """No longer keep the value that was not used for longest; False if none is kept."""
+        """Evict the least recently used value; return False if the cache is empty."""
         with self._lock:
             if not self._entries:
                 return False
@@ -157,7 +158,7 @@ class ByteBoundedCache(Generic[K, V]):
                     self._bytes -= self._size_of(value)
 
     def stats(self) -> dict[str, int]:
-        """Counts since the start: ``hits``, ``misses``; now: ``entries``, ``bytes``."""
+        """Return ``hits`` and ``misses`` since the start, and the present ``entries`` and ``bytes``."""
         with self._lock:
             return {
                 "hits": self._hits,

@@ -1,9 +1,8 @@
-"""How long one piece of work takes, stage by stage, and how long it may take.
+"""Measurement of the time that a piece of work takes, stage by stage, and its time limit.
 
-A :class:`Clock` is started where work begins: for a request, or for a segmentation that was put into the queue.
-Everything below finds it by :func:`current_clock`, in the thread that does the work. Python cannot stop a thread from
-outside, so that the work itself looks at the clock between its steps and while it waits, and ends with
-:class:`TimeLimitError`.
+A :class:`Clock` is started where work begins: for a request, or for a queued segmentation. The functions called from
+there get it from :func:`current_clock`, in the thread that does the work. Python cannot stop a thread from outside;
+therefore the work itself checks the clock between its steps and while it waits, and ends with :class:`TimeLimitError`.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 LOOK_S = 0.1
-"""How often work that waits looks whether it is to end, in seconds."""
+"""Interval at which waiting work checks whether it must end, in seconds."""
 
 
 class TimeLimitError(RuntimeError):
-    """The work took longer than it may; nothing of it is kept."""
+    """The work exceeded its time limit; no part of its result is stored."""
 
 
 class ClientLeftError(TimeLimitError):
-    """Nobody waits for the work any more."""
+    """The client has disconnected, so nobody waits for the work."""
 
 
 class PreemptedError(RuntimeError):
@@ -31,10 +30,10 @@ class PreemptedError(RuntimeError):
 
 
 class Clock:
-    """Started when it is made.
+    """Clock and time limit of one piece of work; starts when it is created.
 
     Args:
-        seconds: How long the work may take; infinity for as long as it needs.
+        seconds: Time limit of the work; infinity: no limit.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
@@ -51,38 +50,38 @@ class Clock:
 
     @property
     def remaining(self) -> float:
-        """Seconds that are left, at least 0; infinity without a limit."""
+        """Seconds until the time limit, at least 0; infinity without a limit."""
         return max(0.0, self._limit - self.elapsed)
 
     def cancel(self) -> None:
-        """Nobody waits for the work any more: it is to end at its next step."""
+        """Make the work end at its next check, because nobody waits for it."""
         self._is_cancelled = True
 
     @property
     def is_over(self) -> bool:
-        """Whether the work is to end."""
+        """Whether the work must end."""
         return self._is_cancelled or self.remaining == 0
 
     def check(self) -> None:
-        """Go on only if there is time left and somebody waits.
+        """Raise if the work must end.
 
         Raises:
-            ClientLeftError: If nobody does.
-            TimeLimitError: If there is no time left.
+            ClientLeftError: If it was cancelled.
+            TimeLimitError: If its time limit is reached.
         """
         if self._is_cancelled:
             raise ClientLeftError("the client has left")
         if self.remaining == 0:
-            raise TimeLimitError(f"the work was given up after {self._limit:g} seconds, the limit of this server")
+            raise TimeLimitError(f"timed out after {self._limit:g} s (max_seconds)")
 
     def waits_for(self, happens: Callable[[float], bool]) -> bool:
-        """Wait for something, as long as the work may go on.
+        """Wait for an event, but only until the work must end.
 
         Args:
-            happens: Waits at most so many seconds, and tells whether it happened: ``Event.wait``.
+            happens: Waits at most the given seconds, and returns whether the event happened, like ``Event.wait``.
 
         Returns:
-            Whether it happened; if not, :meth:`check` says why the work is to end.
+            Whether it happened; if not, :meth:`check` raises the reason.
         """
         while not happens(min(self.remaining, LOOK_S)):
             if self.is_over:
@@ -94,7 +93,7 @@ class Clock:
         """Add the time of the ``with`` block to a stage, also when it raises; checks the limit first.
 
         Raises:
-            TimeLimitError: If there is no time left to begin it.
+            TimeLimitError: If the time limit is reached before the block.
         """
         self.check()
         started = time.monotonic()
@@ -104,7 +103,7 @@ class Clock:
             self.add(name, time.monotonic() - started)
 
     def add(self, name: str, seconds: float) -> None:
-        """Add to a stage what was measured elsewhere."""
+        """Add seconds that were measured elsewhere to a stage."""
         self.stages[name] = self.stages.get(name, 0.0) + seconds
 
 
@@ -112,13 +111,13 @@ _current: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 
 def current_clock() -> Clock:
-    """The clock of the work that this thread or task does; one without a limit, which nobody reads, outside of any."""
+    """Return the clock of the work in this thread or task; outside of any work, a new one without a limit."""
     return _current.get() or Clock()
 
 
 @contextmanager
 def use_clock(clock: Clock) -> Iterator[Clock]:
-    """Make it the current one within the ``with`` block."""
+    """Make a clock the current one within the ``with`` block."""
     token = _current.set(clock)
     try:
         yield clock

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine's power.
+"""Atomic replacement of files, also if the process is killed or the power is cut.
 
-A file is written aside, under a name that :func:`is_leftover` knows, brought down to the disk (``fsync``), renamed into
-its place, and its folder is brought down to the disk, too. Of a file whose loss costs only time, as in a cache, the
-disk can be left out: also then no reader and no killed process meets half of one. Needs the standard library alone.
+A file is written under a temporary name (see :func:`is_leftover`), flushed to the disk (``fsync``) and renamed over the
+old one; then its folder is flushed, too. For a file whose loss costs only time, as in a cache, flushing can be skipped:
+its replacement is still atomic for readers and if the process is killed. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.E
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to fill, which takes its place at the end of the ``with`` block; if that raises, nothing has changed.
+    """Write a temporary file in the ``with`` block and rename it over ``path``; if the block raises, nothing changes.
 
     Args:
-        path: Its place; what is there stays until the end.
-        private: For its owner alone (mode 0600), instead of as the umask has it.
-        durable: Whether it outlives the machine's power from then on.
+        path: The file to replace or create; an old one stays until the end of the block.
+        private: Give access only to the owner (mode 0600), instead of by the umask.
+        durable: Flush it, so that it survives a power cut.
 
     Yields:
-        The file. A writer that opens a path takes its ``name``.
+        The temporary file, open for writing. Libraries that open a path themselves can use its ``name``.
 
     Raises:
         OSError: If it cannot be written; see :func:`is_full`.
@@ -52,15 +52,15 @@ def replacing(path: Path, *, private: bool = False, durable: bool = True) -> Ite
 
 
 def move(source: Path, target: Path, *, durable: bool = True) -> None:
-    """Give a file, or a folder, another name, where it replaces a file that has it.
+    """Rename a file or a folder; a file at the new path is replaced.
 
     Args:
-        source: On the same file system. Of a folder: its files are where they should be already.
-        target: Its new path.
+        source: The present path, on the same file system. The files in a folder must have been flushed before.
+        target: The new path.
         durable: As for :func:`replacing`.
 
     Raises:
-        OSError: If it cannot be done.
+        OSError: If it cannot be renamed.
     """
     if durable:
         sync(source)
@@ -70,10 +70,10 @@ def move(source: Path, target: Path, *, durable: bool = True) -> None:
 
 
 def sync(path: Path) -> None:
-    """See to it that a file's content, or a folder's entries, outlive the machine's power.
+    """Flush a file's content, or a folder's entries, to the disk, so that they survive a power cut.
 
     Raises:
-        OSError: If the disk does not take it. A file system that cannot be asked to is none.
+        OSError: If writing fails. A file system that does not support flushing is not an error.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -87,12 +87,12 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def restored_on_error(paths: Iterable[Path]) -> Iterator[None]:
-    """Have files as they were before the ``with`` block, if that raises; also those that were not there.
+    """Restore files to their state before the ``with`` block if the block raises; new ones are removed.
 
-    They must be replaced or removed within it, never be written in place.
+    Within the block the files must be replaced or removed, never written in place.
 
     Raises:
-        OSError: If there is no room for a second name of theirs, or of what the block raises.
+        OSError: If there is no space for backups of the files.
     """
     kept: dict[Path, Path | None] = {}
     try:
@@ -116,7 +116,7 @@ def restored_on_error(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def _second_name(path: Path) -> Path | None:
-    """A second name of a file; None if there is no such file."""
+    """Link or copy a file to a temporary name as a backup, and return its path; None if there is no such file."""
     other = _aside(path)
     try:
         link_or_copy(path, other)
@@ -130,10 +130,10 @@ def _second_name(path: Path) -> Path | None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make a file appear at a second path: without a copy of its content where the file system can.
+    """Link a file to a second path, or copy it if the file system does not support hard links.
 
     Raises:
-        OSError: If it cannot be done.
+        OSError: If neither is possible.
     """
     try:
         os.link(source, target)
@@ -144,12 +144,12 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file's name is one under which files are written aside."""
+    """Return whether a file's name is one of the temporary names used here."""
     return _LEFTOVER.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder, which no other process may be writing to."""
+    """Remove temporary files of killed processes from a folder; no other process may be writing to it."""
     for entry in os.scandir(folder):
         if is_leftover(entry.name):
             with suppress(OSError):
@@ -169,10 +169,10 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that a disk, a quota or a file's largest size is used up."""
+    """Return whether an error means that a disk or a quota is full, or a file's largest size is reached."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _aside(path: Path) -> Path:
-    """Another path in the same folder, which nothing has."""
+    """Return an unused temporary path in the same folder."""
     return path.with_name(f".{secrets.token_hex(16)}.part")

@@ -1,21 +1,21 @@
-"""Which text may be a name: people's languages may, what misleads or breaks out of its place may not."""
+"""Check of text for use as a name: letters of all languages are allowed, control and reordering characters are not."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Embeddings, overrides and isolates: text is shown in another order than it is stored in (Unicode TR 36, 2.5)."""
+"""Embeddings, overrides and isolates, which change the order in which text is shown (Unicode TR 36, 2.5)."""
 _DANGEROUS = frozenset(("Cc", "Cs", "Zl", "Zp"))
-"""Control characters, lone surrogates, separators of lines and paragraphs."""
+"""Unicode categories: control characters, lone surrogates, separators of lines and paragraphs."""
 _JOINER = "\u200d"
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is one line that is shown in the order in which it is stored, and has something to be seen.
+    """Return whether a text is a single line, shown in the order in which it is stored, with a visible character.
 
-    Letters and marks of all languages are, with the joiners that Persian, Hindi and emoji need (U+200C, U+200D), marks
-    of direction, and spaces of any width.
+    Letters and marks of all languages are allowed, also the joiners that Persian, Hindi and emoji need (U+200C,
+    U+200D), marks of direction, and spaces of any width.
     """
     categories = [unicodedata.category(char) for char in text]
     is_seen = any(category[0] not in "ZC" or category in ("Cn", "Co") for category in categories)
@@ -23,7 +23,7 @@ def is_plain(text: str) -> bool:
 
 
 def as_plain(text: str) -> str:
-    """A text without what :func:`is_plain` forbids; empty if nothing is left to be seen."""
+    """Return a text without the characters that :func:`is_plain` forbids; empty if nothing visible is left."""
     kept = "".join(
         char for char in text if char not in _BIDI_CONTROLS and unicodedata.category(char) not in _DANGEROUS
     ).strip()
@@ -31,7 +31,7 @@ def as_plain(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most ``length`` characters: cut before a whole letter, with an ellipsis at its end."""
+    """Return a text cut to at most ``length`` characters, between whole letters, with an ellipsis at its end if cut."""
     if len(text) <= length:
         return text
     end = length - 1

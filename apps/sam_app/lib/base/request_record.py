@@ -1,7 +1,7 @@
-"""What is known of the request that is being worked on: the audit log's line and the metrics are made of it.
+"""Record of facts about the current request, from which the audit log's line and the metrics are made.
 
-Whoever learns a fact notes it; the observing middleware, which started the record, reads it when the answer has been
-sent. Names of patients, of files and of images never go into it.
+Code that learns a fact adds it with :func:`note`; the observing middleware, which started the record, reads it after
+the response was sent. Names of patients, files and images must never be in it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import dataclass, field, fields
 
 @dataclass
 class RequestRecord:
-    """Facts of one request, or of one queued segmentation; None is unknown.
+    """Facts about one request, or one queued segmentation; None: unknown.
 
     Args:
-        request_id: Random; the answer's header ``X-Request-ID``, in the audit log and before the log's messages.
-        client: The address that it came from.
-        route: The template of the route that answers it.
-        user: Who asked, once that is known.
+        request_id: Random; also in the response's header ``X-Request-ID``, the audit log and the log's messages.
+        client: The client's address.
+        route: The template of the request's route.
+        user: The user's name, once known.
         timestamp: The result's name.
-        image_sha256: Of the image file's bytes, in hexadecimal; of a series: of its files' digests.
+        image_sha256: SHA-256 of the image file's bytes, in hexadecimal; for a series: of its files' digests.
         model: The model that was used.
-        checkpoint_sha256: Of its checkpoint.
+        checkpoint_sha256: SHA-256 of its checkpoint.
         prompts: Counts by kind: ``rectangles``, ``positive_points``, ``negative_points``.
-        reason: Why it failed: the name of the error's class. Its message can quote the client, so it is not kept.
+        reason: Name of the error's class if it failed. The message can quote the client, so it is not stored.
     """
 
     request_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -47,13 +47,13 @@ _current: ContextVar[RequestRecord | None] = ContextVar("record", default=None)
 
 
 def current_record() -> RequestRecord | None:
-    """The record of the request that this thread or task works on; None outside of any."""
+    """Return the record of the request that this thread or task works on; None outside of requests."""
     return _current.get()
 
 
 @contextmanager
 def use_record(record: RequestRecord) -> Iterator[RequestRecord]:
-    """Make it the current one within the ``with`` block."""
+    """Make a record the current one within the ``with`` block."""
     token = _current.set(record)
     try:
         yield record
@@ -62,10 +62,10 @@ def use_record(record: RequestRecord) -> Iterator[RequestRecord]:
 
 
 def note(**facts: object) -> None:
-    """Write facts into the current record; without one (no request is being worked on) they are not kept.
+    """Add facts to the current record; outside of requests they are ignored.
 
     Raises:
-        TypeError: For a fact that a record does not have.
+        TypeError: For a name that is not a field of the record.
     """
     unknown = facts.keys() - _NAMES
     if unknown:

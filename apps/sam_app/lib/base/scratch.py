@@ -1,8 +1,8 @@
-"""The server's one folder for temporary files, and files of a request that are gone when the request has ended.
+"""The server's folder for temporary files, and temporary files that are removed at the end of a request.
 
-The folder is private to the server's user and held by a lock (``flock``) of the process: a folder that nobody holds is
-that of a server which was killed, and the next server removes it with all that is in it. :mod:`tempfile` and ``TMPDIR``
-point to the folder, so that libraries and child processes use it as well.
+The folder is private to the server's user and locked (``flock``) by the process: a folder without a lock belongs to a
+server that was killed, and the next server removes it with its content. :mod:`tempfile` and ``TMPDIR`` point to the
+folder, so that libraries and child processes use it as well.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from lib.base.locks import lock
 logger = logging.getLogger(__name__)
 
 PREFIX = f"sam-app-{os.getuid()}-"
-"""How the names of such folders begin; the rest is random."""
+"""Start of the names of such folders; the rest is random."""
 
 _files: ContextVar[list[str] | None] = ContextVar("scratch_files", default=None)
 
 
 def use_scratch_folder() -> Path:
-    """Make the process's scratch folder, have everything use it, and remove those of servers that are no more.
+    """Create the process's scratch folder, make it the default for temporary files, and remove those of ended servers.
 
     Returns:
         The folder, mode 0700, empty. It is removed when the interpreter ends; after a signal, by the next server.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
     root = Path(tempfile.gettempdir())
     remove_unheld(root, PREFIX)
@@ -80,7 +80,7 @@ def remove_unheld(root: Path, prefix: str) -> None:
 
 @contextmanager
 def scratch_files() -> Iterator[None]:
-    """What :func:`scratch_file` makes within the ``with`` block is removed at its end, however that comes."""
+    """Remove the files that :func:`scratch_file` creates in the ``with`` block at its end, also if it raises."""
     files: list[str] = []
     token = _files.set(files)
     try:
@@ -92,16 +92,17 @@ def scratch_files() -> Iterator[None]:
 
 
 def scratch_file(suffix: str = "") -> str:
-    """A new, empty, private file.
+    """Create a new, empty, private file and return its path.
 
     Args:
-        suffix: Of its name.
+        suffix: Suffix of its name.
 
     Returns:
-        Its path. It is removed at the end of the current :func:`scratch_files`; outside of any, by the caller.
+        Its path. It is removed at the end of the current :func:`scratch_files` block; outside of one, the caller must
+        remove it.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
     handle, path = tempfile.mkstemp(suffix=suffix)
     os.close(handle)
@@ -112,7 +113,7 @@ def scratch_file(suffix: str = "") -> str:
 
 
 def _make(root: Path, prefix: str) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds it; anew if another server took it for a leftover in between."""
+    """Create a folder and return it with its lock's descriptor; retry if another server removes it before the lock."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
         held = _hold(folder)
@@ -121,7 +122,7 @@ def _make(root: Path, prefix: str) -> tuple[Path, int]:
 
 
 def _hold(folder: Path) -> int | None:
-    """Lock a folder for this process; None if another holds it, or if it is gone by now."""
+    """Lock a folder and return the lock's descriptor; None if another process holds it, or the folder is gone."""
     try:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -134,7 +135,7 @@ def _hold(folder: Path) -> int | None:
 
 
 def _own_folders(root: Path, prefix: str) -> Iterator[Path]:
-    """Folders that servers of this user made; not what another user gave such a name."""
+    """Yield the folders with this prefix created by processes of this user, not those of other users."""
     for entry in os.scandir(root):
         if entry.name.startswith(prefix):
             found = entry.stat(follow_symlinks=False)
@@ -153,7 +154,7 @@ def _remove_unless_held(folder: Path) -> None:
 def _remove(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:  # as is usual: whoever made it has removed it
+    except FileNotFoundError:  # the usual case: the code that created it has removed it
         pass
     except OSError as error:
         logger.error("A temporary file could not be removed: %s", error.strerror)

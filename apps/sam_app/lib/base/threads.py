@@ -1,6 +1,6 @@
-"""The server's background threads, watched: one that ends by an error is started again, counted, and told of.
+"""Supervision of the server's background threads: after an error, a thread's work is logged, counted and restarted.
 
-A thread is known by its name. :func:`restarts` is for metrics, :func:`troubled` for whoever asks how the server is.
+A thread is identified by its name. :func:`restarts` is for metrics, :func:`troubled` for the health check.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 TROUBLED_S = 600.0
-"""How long after its last failure a thread counts as troubled."""
+"""Time after its last failure for which a thread counts as troubled."""
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 60.0
 
@@ -23,14 +23,14 @@ _failed_at: dict[str, float] = {}
 
 
 def start_watched(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Do work in a thread of its own, and again if it fails, after a pause that grows while it keeps failing.
+    """Start a daemon thread for some work, which is restarted if it fails, after pauses that grow with each failure.
 
     Args:
-        name: Of the thread; one of a few, as it is a label of a metric.
-        work: Returns when there is nothing more to do.
+        name: Name of the thread; one of a few, as it is a label of a metric.
+        work: The work; returns when there is nothing more to do.
 
     Returns:
-        The thread, a daemon, started.
+        The started thread.
     """
     thread = threading.Thread(target=_keep_doing, args=(name, work), name=name, daemon=True)
     with _lock:
@@ -40,12 +40,12 @@ def start_watched(name: str, work: Callable[[], None]) -> threading.Thread:
 
 
 def start_periodic(name: str, work: Callable[[], None], every_s: float) -> threading.Thread:
-    """Do work now and then for ever, in a watched thread; as :func:`start_watched`.
+    """Start a watched thread that repeats some work periodically, for ever; see :func:`start_watched`.
 
     Args:
         name: Likewise.
-        work: One time.
-        every_s: Seconds from one end to the next beginning.
+        work: One run of the work.
+        every_s: Seconds from the end of one run to the start of the next.
     """
 
     def for_ever() -> None:
@@ -57,7 +57,7 @@ def start_periodic(name: str, work: Callable[[], None], every_s: float) -> threa
 
 
 def failed(name: str, error: BaseException) -> None:
-    """Log and count that a background thread's work failed, and goes on with the next piece."""
+    """Log and count a failure of a background thread that continues with its next piece of work."""
     logger.error("The background thread %s failed and goes on", name, exc_info=error)
     with _lock:
         _restarts[name] = _restarts.get(name, 0) + 1
@@ -65,13 +65,13 @@ def failed(name: str, error: BaseException) -> None:
 
 
 def restarts() -> dict[str, int]:
-    """By thread: how often its work failed and was begun again; 0 for those that never did."""
+    """Return how often each thread's work failed and was restarted, by thread name; also those with 0."""
     with _lock:
         return dict(_restarts)
 
 
 def troubled() -> list[str]:
-    """The threads that failed within the last :data:`TROUBLED_S` seconds, sorted."""
+    """Return the names of the threads that failed within the last :data:`TROUBLED_S` seconds, sorted."""
     now = time.monotonic()
     with _lock:
         return sorted(name for name, at in _failed_at.items() if now - at < TROUBLED_S)
@@ -83,7 +83,7 @@ def _keep_doing(name: str, work: Callable[[], None]) -> None:
         begun = time.monotonic()
         try:
             return work()
-        except BaseException as error:  # panics of libraries in Rust are no Exceptions
+        except BaseException as error:  # panics of Rust libraries are not Exceptions
             failed(name, error)
         if time.monotonic() - begun > _LONGEST_PAUSE_S:
             pause = _PAUSE_S
