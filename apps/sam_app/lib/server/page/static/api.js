@@ -1,8 +1,8 @@
-/** The server's public routes, and the API key where it asks for one. Nothing here knows of the page. */
+/** Client for the server's public routes, with the API key if one is needed. Independent of the page. */
 
 const KEY = "sam-api-key";
 
-/** An answer that says what was wrong. `status` is 0 if the server could not be reached. */
+/** Error response of the server. `status` is 0 if the server could not be reached. */
 export class ServerError extends Error {
   constructor(status, message) {
     super(message);
@@ -12,10 +12,10 @@ export class ServerError extends Error {
 
 export class Api {
   /**
-   * @param {(reason: string) => Promise<string | null>} askForKey Asks the user for an API key; null: none is given.
-   * @param {URL} root Where the server's routes are.
-   * @param {boolean} asksForLogin Whether the server itself does. The browser then adds no login and shows no dialog
-   *   of its own; else it may, as a proxy in front can ask who is there.
+   * @param {(reason: string) => Promise<string | null>} askForKey Asks the user for an API key; null: none was entered.
+   * @param {URL} root Base URL of the server's routes.
+   * @param {boolean} asksForLogin Whether the server itself needs a login. If so, the browser sends no login of its own
+   *   and shows no login dialog; if not, it may, for a proxy in front of the server that needs a login.
    */
   constructor(askForKey, root, asksForLogin) {
     this.askForKey = askForKey;
@@ -23,19 +23,19 @@ export class Api {
     this.credentials = asksForLogin ? "omit" : "same-origin";
   }
 
-  /** The models that can be used and the server's state: the body of `GET /health_check/`, ready or not. */
+  /** Return the usable models and the server's state: the body of `GET /health_check/`, whether ready or not. */
   async health() {
     const response = await this.#fetch("health_check/", {});
     return response.json();
   }
 
   /**
-   * Segment.
+   * Request a segmentation.
    *
    * @param {object} samInput The request, `SAMInput` as in `/docs`.
-   * @param {File | null} file The image; null to go on from `samInput.refine`.
-   * @returns {Promise<{timestamp: string, facts: object, ms: number}>} The result's name, what the header `SAM-Result`
-   *   says of it, and how long the answer took.
+   * @param {File | null} file The image; null to refine the result `samInput.refine`.
+   * @returns {Promise<{timestamp: string, facts: object, ms: number}>} The result's name, the content of the header
+   *   `SAM-Result`, and the time until the response.
    */
   async segment(samInput, file = null) {
     const body = new FormData();
@@ -48,7 +48,7 @@ export class Api {
     return { timestamp: String(timestamp), facts, ms: performance.now() - started };
   }
 
-  /** One of a result's files as a blob. `kind`: overlay, contour, mask, image (PNG); sc, seg, source (DICOM). */
+  /** Download one of a result's files. `kind`: overlay, contour, mask, image (PNG); sc, seg, source (DICOM). */
   async file(timestamp, kind, candidate = null) {
     const isDicom = ["sc", "seg", "source"].includes(kind);
     const query = new URLSearchParams(isDicom ? { type: kind } : { view: kind });
@@ -58,7 +58,7 @@ export class Api {
     return response.blob();
   }
 
-  /** A request whose answer must be good. A 401 asks for the key, as often as it takes. */
+  /** Send a request and return its successful response. On a 401, ask the user for the key and repeat the request. */
   async #ask(path, options) {
     for (;;) {
       const key = sessionStorage.getItem(KEY);
@@ -68,7 +68,7 @@ export class Api {
       if (response.status !== 401) throw new ServerError(response.status, reason);
       sessionStorage.removeItem(KEY);
       const given = await this.askForKey(key ? "That key was not accepted." : "");
-      if (!given) throw new ServerError(401, "The server asks for an API key, and none was given.");
+      if (!given) throw new ServerError(401, "The server asks for an API key, but none was entered.");
       sessionStorage.setItem(KEY, given);
     }
   }
@@ -77,12 +77,12 @@ export class Api {
     try {
       return await fetch(new URL(path, this.root), { cache: "no-store", credentials: this.credentials, ...options });
     } catch {
-      throw new ServerError(0, "The server cannot be reached. Nothing is lost: try again when it is there.");
+      throw new ServerError(0, "The server cannot be reached. Nothing is lost: try again when it is back.");
     }
   }
 }
 
-/** What an error answer says, in one sentence: `detail` is a text, or FastAPI's list of what is wrong where. */
+/** Return the reason in an error response as one sentence: `detail` is a text, or FastAPI's list of invalid fields. */
 async function reasonOf(response) {
   let detail;
   try {
@@ -94,6 +94,6 @@ async function reasonOf(response) {
     const where = (loc) => loc.filter((part) => part !== "body").join(", ");
     detail = detail.map(({ loc, msg }) => `${where(loc)}: ${msg}`).join("; ");
   }
-  if (!detail) return `The server answered ${response.status} ${response.statusText}.`;
+  if (!detail) return `The server returned ${response.status} ${response.statusText}.`;
   return detail[0].toUpperCase() + detail.slice(1) + (/[.!?]$/.test(detail) ? "" : ".");
 }

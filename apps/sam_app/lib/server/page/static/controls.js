@@ -1,4 +1,4 @@
-/** The controls beside the image: they set what is wanted, and show what there is. */
+/** The controls next to the image: they change the session's settings, and show its state. */
 
 import { scoresOf } from "./session.js";
 import { describeCandidate, describePrompt, describeWindow, number } from "./words.js";
@@ -12,7 +12,7 @@ const DOWNLOADS = {
 
 const byId = (id) => document.getElementById(id);
 
-/** Model, window and frame. */
+/** Controls for model, window and frame. */
 export class Settings {
   #session;
   #presets;
@@ -54,7 +54,7 @@ export class Settings {
     return this.#frames > 1;
   }
 
-  /** Go `by` frames further, as far as there are any. */
+  /** Go `by` frames forward (negative: back), at most to the last or first one. */
   step(by) {
     const { frame } = this.#session.wanted;
     if (this.hasFrames && frame !== null) this.#go(frame + by);
@@ -63,15 +63,15 @@ export class Settings {
   #go(frame) {
     const next = Math.max(0, Math.min(this.#frames - 1, Math.round(frame)));
     if (Number.isFinite(next) && next !== this.#session.wanted.frame) this.#session.set({ frame: next });
-    this.show(null); // the number's field may hold what is no frame
+    this.show(null); // the number field may contain an invalid frame
   }
 
-  /** A new file: nothing of the one before holds. */
+  /** Reset the choice of the window for a new file. */
   reset() {
     this.#window.value = "";
   }
 
-  /** @param {import("./session.js").Result | null} result The one that is shown; null keeps what is known. */
+  /** @param {import("./session.js").Result | null} result The shown result; null: keep the facts of the last one. */
   show(result) {
     if (result) {
       const { frames, window } = result.facts;
@@ -110,7 +110,7 @@ export class Settings {
   }
 }
 
-/** The list of prompts, the candidates and the downloads. */
+/** Controls for the list of prompts, the candidates and the downloads. */
 export class ObjectPanel {
   #session;
   #list = byId("prompts");
@@ -186,7 +186,7 @@ export class ObjectPanel {
   }
 }
 
-/** Short, but also right for windows far below 1. */
+/** Round to six significant digits, so that windows far below 1 are right, too. */
 function round(value) {
   return Number(value.toPrecision(6));
 }

@@ -1,21 +1,21 @@
-/** What mouse, pen, touch and keys on the image mean: prompts, undo, frames, zoom. */
+/** Actions of mouse, pen, touch and keys on the image: prompts, undo, frames, zoom. */
 
-const DRAG = 4; // screen pixels; less is a click
-const FAR = 10; // image pixels, with Shift
+const DRAG = 4; // screen pixels; a shorter movement is a click
+const FAR = 10; // image pixels per arrow key with Shift
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * Listen to the stage.
+ * Listen to events on the stage and call the matching action.
  *
  * @param {import("./stage.js").Stage} stage
- * @param {object} to Called with what is meant.
- * @param {() => "positive" | "negative" | "box"} to.mode What a plain click sets.
+ * @param {object} to The actions.
+ * @param {() => "positive" | "negative" | "box"} to.mode Kind of prompt that a plain click adds.
  * @param {(prompt: object) => void} to.add
  * @param {() => void} to.undo
  * @param {(step: number) => void} to.frame
  * @param {() => boolean} to.hasFrames
- * @param {(pixel: {x: number, y: number}, isByKey: boolean) => void} to.at The crosshair or the pointer is there.
+ * @param {(pixel: {x: number, y: number}, isByKey: boolean) => void} to.at Gets the crosshair's or pointer's position.
  * @param {(text: string) => void} to.say
  */
 export function listen(stage, to) {
@@ -25,7 +25,7 @@ export function listen(stage, to) {
   keys(stage, to, boxes);
 }
 
-/** A box between two corners: dragged, or set with two clicks or keys. */
+/** A box that is being drawn between two corners: by dragging, or with two clicks or keys. */
 class BoxDrawing {
   #corner = null;
 
@@ -50,29 +50,29 @@ class BoxDrawing {
     this.stage.draw();
   }
 
-  /** Drop it. */
+  /** Discard the box. */
   drop() {
     this.#corner = null;
     this.stage.draft = null;
     this.stage.draw();
   }
 
-  /** Drop it if there is one, and say so. */
+  /** Discard the box if there is one, with a message. */
   cancel() {
     if (!this.isOpen) return;
     this.drop();
-    this.to.say("The box was dropped");
+    this.to.say("The box was discarded");
   }
 
   end(pixel) {
     const { x, y } = this.#corner;
     this.drop();
     const [width, height] = [Math.abs(pixel.x - x), Math.abs(pixel.y - y)];
-    if (!width || !height) return this.to.say("A box needs two different corners; it was dropped");
+    if (!width || !height) return this.to.say("A box needs two different corners; it was discarded");
     this.to.add({ kind: "box", x: Math.min(x, pixel.x), y: Math.min(y, pixel.y), width, height });
   }
 
-  /** The one corner, then the other. */
+  /** Set the first corner or, if there is one, the second corner. */
   toggle(pixel) {
     if (this.isOpen) return this.end(pixel);
     this.start(pixel);
@@ -82,7 +82,7 @@ class BoxDrawing {
 
 function pointer(stage, to, boxes) {
   const { element } = stage;
-  let down = null; // where the button went down
+  let down = null; // the event with which the button was pressed, and the state since
 
   element.addEventListener("contextmenu", (event) => event.preventDefault());
   element.addEventListener("pointerdown", (event) => {

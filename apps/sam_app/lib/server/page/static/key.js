@@ -1,14 +1,14 @@
-/** Asks for an API key, in a dialog. */
+/** Dialog that asks for an API key. */
 
 const byId = (id) => document.getElementById(id);
 
 let asked = null;
 
 /**
- * Ask the user. Requests that need the key at the same time share one dialog.
+ * Ask the user for an API key. Parallel requests that need the key share one dialog.
  *
- * @param {string} reason Why, if there is more to say than that one is needed.
- * @returns {Promise<string | null>} The key; null if none is given.
+ * @param {string} reason Additional text for the dialog; may be empty.
+ * @returns {Promise<string | null>} The key; null if none was entered.
  */
 export function askForKey(reason) {
   asked ??= ask(reason).finally(() => { asked = null; });

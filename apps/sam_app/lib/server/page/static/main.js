@@ -1,4 +1,4 @@
-/** Brings the page's parts together. */
+/** Entry point: connects the page's parts. */
 
 import { Api } from "./api.js";
 import { ObjectPanel, Settings } from "./controls.js";
@@ -24,7 +24,7 @@ const objectPanel = new ObjectPanel(session);
 let saidPosition = 0;
 let shownResult = null;
 
-/** The status line; assistive technology reads it out. */
+/** Set the text of the status line, which assistive technology reads out. */
 function say(text) {
   const status = byId("status");
   if (status.textContent !== text) status.textContent = text;
@@ -52,19 +52,19 @@ function enableTools() {
   byId("empty").hidden = hasImage;
 }
 
-/** Whether the picture that is seen is that of the wanted frame and window. Prompts on any other would mislead. */
+/** Return whether the displayed picture is that of the wanted frame and window; prompts on another would be wrong. */
 function isPictureCurrent() {
   return stage.image !== null && stage.image === session.nearest?.image;
 }
 
 function add(prompt) {
   if (isPictureCurrent()) session.add(prompt);
-  else say("Nothing was set: the picture is not there yet");
+  else say("Nothing was added: the picture is still loading");
 }
 
-/** What the shown mask is, in words. */
+/** Return a description of the displayed mask. */
 function describeShown(result) {
-  const { areas, scores } = result.facts; // the best candidate's; objects may overlap, which the label map does not show
+  const { areas, scores } = result.facts; // of the best candidate; they include overlaps, unlike those of the label map
   const shown = result.candidate ? stage.areas(scores.length) : areas;
   return describeMask(shown, scoresOf(result, result.candidate), result.ms);
 }
@@ -91,7 +91,7 @@ function setBusy(isBusy) {
   byId("viewport").classList.toggle("busy", isBusy);
 }
 
-/** Bring the page up to what is wanted and what there is. The prompts show at once, pictures when they are decoded. */
+/** Update the page to the session's state. Prompts are shown at once, pictures when they are decoded. */
 async function show() {
   const result = session.nearest;
   stage.setPrompts(session.prompts);
@@ -119,7 +119,7 @@ function open(files) {
     session.report(new Error(`These are ${files.length} files: ${ONE_FILE}.`));
     return;
   }
-  byId("file").files = files; // says its name, also of a file that was dropped
+  byId("file").files = files; // shows the file's name, also after drag and drop
   settings.reset();
   session.open(files[0]);
 }
@@ -130,7 +130,7 @@ function drop({ items, files }) {
   else open(files);
 }
 
-/** Show the server's state, until it is ready. */
+/** Show the server's state, and update it until the server is ready. */
 async function watchHealth() {
   try {
     const health = await api.health();

@@ -1,15 +1,15 @@
-/** The prompts and the crosshair, drawn over the image in its own pixels, the same size on screen at any zoom. */
+/** Prompts and crosshair, drawn over the image at image pixels, with the same size on screen at any zoom. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const RADIUS = 7;
 const SIGN = 3.5;
 
 /**
- * Draw all anew.
+ * Redraw all prompts and the crosshair.
  *
- * @param {SVGSVGElement} svg Covers the image.
+ * @param {SVGSVGElement} svg Element that covers the image.
  * @param {{width: number, height: number, scale: number, prompts: object[], draft: object | null,
- *   crosshair: {x: number, y: number} | null}} scene `scale`: screen pixels of an image pixel; `draft`: a box that is
+ *   crosshair: {x: number, y: number} | null}} scene `scale`: screen pixels per image pixel; `draft`: a box that is
  *   being drawn.
  */
 export function drawMarks(svg, { width, height, scale, prompts, draft, crosshair }) {

@@ -1,4 +1,4 @@
-/** Masks as pictures: object numbers to coloured pixels, as the server's overlay and contour colour them. */
+/** Masks as pictures: object numbers become coloured pixels, as in the server's overlay and contour. */
 
 const HALF = 128;
 const OPAQUE = 255;
@@ -6,12 +6,12 @@ const OPAQUE = 255;
 /**
  * @typedef {object} Mask
  * @property {Uint8Array} labels Object numbers, row by row; 0 is background.
- * @property {number[]} areas Pixels of each object number, from 0 to 255.
+ * @property {number[]} areas Number of pixels by object number, from 0 to 255.
  * @property {number} width
  * @property {number} height
  */
 
-/** @param {Blob} blob Object numbers as 8-bit grey PNG. @returns {Promise<Mask>} */
+/** Decode a mask. @param {Blob} blob Object numbers as 8-bit grey PNG. @returns {Promise<Mask>} */
 export async function readMask(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const { width, height } = bitmap;
@@ -29,7 +29,7 @@ export async function readMask(blob) {
 }
 
 /**
- * The objects filled, half transparent.
+ * Return a picture of the objects, filled and half transparent.
  *
  * @param {Mask} mask
  * @param {number[][]} palette RGB by object number.
@@ -40,7 +40,7 @@ export function overlay({ labels, width, height }, palette) {
   return picture(width, height, (pixel) => colours[labels[pixel]]);
 }
 
-/** The objects' boundaries: a line in the object's colour and a black one within it, so that one stands out. */
+/** Return a picture of the objects' boundaries: a line in the object's colour and, for contrast, a black one inside. */
 export function contour({ labels, width, height }, palette) {
   const colours = palette.map((rgb) => packed(rgb, OPAQUE));
   const black = packed([0, 0, 0], OPAQUE);
@@ -49,7 +49,7 @@ export function contour({ labels, width, height }, palette) {
   return picture(width, height, (pixel) => (outer[pixel] ? colours[labels[pixel]] : inner[pixel] ? black : 0));
 }
 
-/** Which pixels of objects have one of their four neighbours outside it. */
+/** Return 1 for each pixel of an object with one of its four neighbours outside the object, else 0. */
 function boundary(labels, width) {
   return labels.map((label, pixel) => {
     if (!label) return 0;
@@ -62,7 +62,7 @@ function boundary(labels, width) {
   });
 }
 
-/** A picture of packed colours. */
+/** Return a picture made of packed colours. */
 function picture(width, height, colourOf) {
   const made = new ImageData(width, height);
   const pixels = new DataView(made.data.buffer);
@@ -73,7 +73,7 @@ function picture(width, height, colourOf) {
   return made;
 }
 
-/** Red, green, blue and alpha in one number, red first. */
+/** Return red, green, blue and alpha as one 32-bit number, red in the highest byte. */
 function packed([red, green, blue], alpha) {
   return ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0;
 }

@@ -1,32 +1,32 @@
 /**
- * What the user wants, and the results that the server gave. Nothing here knows of the page.
+ * The user's prompts and settings ("wanted"), and the server's results for them. Independent of the page.
  *
- * A change of what is wanted takes effect at once and never waits. One loop then asks the server, one request at a
- * time, until there is a result for what is wanted *now*: points set meanwhile go together in the next request, and an
- * answer to what is no longer wanted is kept, as an undo may want it again, but not shown.
+ * A change by the user takes effect at once and never waits. One loop then sends requests to the server, one at a
+ * time, until there is a result for the *present* prompts and settings: points added meanwhile go together in the next
+ * request. A result that is no longer wanted is stored, as an undo may need it, but not shown.
  *
- * A result is asked for by going on from the one that has the most of the wanted prompts, so that the image is sent
- * once and each click refines the mask before it.
+ * A request refines the result that has the most of the wanted prompts, so that the image is sent only once and each
+ * click refines the previous mask.
  *
  * @typedef {{kind: "positive" | "negative", x: number, y: number, from?: number}} Point In pixels of the image.
  * @typedef {{kind: "box", x: number, y: number, width: number, height: number, from?: number}} Box
- * @typedef {Point | Box} Prompt `from`: the candidate of the result before it that it goes on from.
+ * @typedef {Point | Box} Prompt `from`: the candidate of the previous result that the prompt refines.
  * @typedef {{center: number, width: number}} Window In the image's own units.
  * @typedef {object} Result
  * @property {string} timestamp Its name on the server.
- * @property {object} facts What the server says of it.
- * @property {number} ms How long the answer took.
- * @property {Prompt[]} prompts What it answers.
+ * @property {object} facts The server's information about it (header `SAM-Result`).
+ * @property {number} ms Time until the response.
+ * @property {Prompt[]} prompts The prompts of the request.
  * @property {Blob} image The picture, PNG.
  * @property {Map<number, Blob>} masks Object numbers as PNG, by the candidate's rank.
- * @property {number} candidate The chosen one's rank.
- * @property {string} label Under which the server has it.
+ * @property {number} candidate The chosen candidate's rank.
+ * @property {string} label The object's label on the server.
  */
 
-/** Settings of the first result: the server chooses. */
+/** Settings of the first result: chosen by the server. */
 const ORIGIN = { window: null, frame: null };
 
-/** Candidates are ranked by their score, from 0. */
+/** Rank of the best candidate; candidates are ranked by score, from 0. */
 const BEST = 0;
 
 /** The server's name for an object without a label. */
@@ -47,7 +47,7 @@ export class Session extends EventTarget {
     /** @type {{model: string, multimask: boolean, window: Window | null, frame: number | null}} */
     this.wanted = { model: "", multimask: false, window: null, frame: null };
     this.label = "";
-    /** @type {Error | null} Why the last request failed; what is wanted stays. */
+    /** @type {Error | null} Why the last request failed; prompts and settings are not changed by it. */
     this.error = null;
   }
 
@@ -55,7 +55,7 @@ export class Session extends EventTarget {
     return this.#file;
   }
 
-  /** Whether the server is being asked. */
+  /** Whether a request to the server is in progress. */
   get isBusy() {
     return this.#asking > 0;
   }
@@ -69,14 +69,14 @@ export class Session extends EventTarget {
     return this.#slide.past.length > 0;
   }
 
-  /** The wanted frame's prompts, and those before each change. */
+  /** The wanted frame's prompts, and their states before each change. */
   get #slide() {
     const { frame } = this.wanted;
     if (!this.#slides.has(frame)) this.#slides.set(frame, { prompts: [], past: [] });
     return this.#slides.get(frame);
   }
 
-  /** The result for what is wanted, or null while it is not there. @returns {Result | null} */
+  /** The result for the wanted prompts and settings, or null until there is one. @returns {Result | null} */
   get result() {
     return this.#find(this.prompts);
   }
@@ -90,7 +90,7 @@ export class Session extends EventTarget {
     return null;
   }
 
-  /** Begin anew with a file. */
+  /** Open a file, and discard the prompts and results of the previous one. */
   open(file) {
     this.#file = file;
     this.#results = new Map();
@@ -106,7 +106,7 @@ export class Session extends EventTarget {
     this.#replacePrompts([...this.prompts, isChosen ? { ...prompt, from: result.candidate } : prompt]);
   }
 
-  /** Take the prompt at `index` away. What followed it is asked for afresh. */
+  /** Remove the prompt at `index`. The prompts after it are requested again, without choices of candidates. */
   remove(index) {
     this.#replacePrompts(plain(this.prompts.filter((_, n) => n !== index)));
   }
@@ -121,11 +121,11 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  /** @param {Partial<Session["wanted"]>} settings Those that change. */
+  /** Change settings. @param {Partial<Session["wanted"]>} settings Those to change. */
   set(settings) {
     this.wanted = { ...this.wanted, ...settings };
     if (["model", "multimask", "window"].some((name) => name in settings)) {
-      // Candidates are one model's, of one picture.
+      // A choice of a candidate is valid only for one model and one picture.
       for (const slide of this.#slides.values()) {
         slide.prompts = plain(slide.prompts);
         slide.past = slide.past.map(plain);
@@ -134,7 +134,7 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  /** Show another candidate of the result, and go on from it. */
+  /** Choose another candidate of the result, for display and for the next prompt to refine. */
   async choose(candidate) {
     const { result } = this;
     if (!result) return;
@@ -146,18 +146,18 @@ export class Session extends EventTarget {
     });
   }
 
-  /** Ask again for what is wanted. */
+  /** Repeat the request for the wanted prompts and settings. */
   retry() {
     this.#changed();
   }
 
-  /** Say, or with null no longer say, what went wrong. @param {Error | null} error */
+  /** Show an error, or with null remove it. @param {Error | null} error */
   report(error) {
     this.error = error;
     this.#notify();
   }
 
-  /** The result's file as the server has it, under the label as it is now. See `Api.file` for the kinds. */
+  /** Download a file of the result from the server, with the present label. See `Api.file` for the kinds. */
   async download(kind) {
     return this.#guarded(async () => {
       const result = this.result;
@@ -187,7 +187,7 @@ export class Session extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Do work that asks the server; an error is kept for the user, and null answered. */
+  /** Run work that sends requests; an error is stored for display, and null returned. */
   async #guarded(work) {
     this.#asking += 1;
     this.#notify();
@@ -202,7 +202,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Ask until there is a result for what is wanted, or an error. */
+  /** Send requests until there is a result for the wanted prompts and settings, or an error. */
   async #work() {
     if (this.#isWorking || !this.#file) return;
     this.#isWorking = true;
@@ -222,16 +222,16 @@ export class Session extends EventTarget {
       try {
         await this.#step();
       } catch (error) {
-        if (changes !== this.#changes) continue; // it was about what is no longer wanted
+        if (changes !== this.#changes) continue; // the failed request is no longer wanted
         if (error.status !== 404 || isResent || !this.#results.size) throw error;
-        isResent = true; // the server no longer has the result to go on from: send the image again
+        isResent = true; // the server no longer has the result to refine: send the image again
         this.#results.clear();
       }
       this.#notify();
     }
   }
 
-  /** One request, for as much of what is wanted as one request can hold. */
+  /** Send one request, with as many of the wanted prompts as possible. */
   async #step() {
     const { wanted } = this;
     const origin = this.#results.get(key(ORIGIN, []));
@@ -257,7 +257,7 @@ export class Session extends EventTarget {
     return this.#store(samInput, [...parent.prompts, ...added], wanted, parent);
   }
 
-  /** Ask, and keep the answer as that for these prompts and settings. */
+  /** Send a request, and store the result under these prompts and settings. */
   async #store(samInput, prompts, settings, parent = null) {
     const results = this.#results;
     const isFirst = !parent && !samInput.refine;
@@ -268,7 +268,7 @@ export class Session extends EventTarget {
     if (prompts.length) result.masks.set(BEST, await this.#api.file(result.timestamp, "mask"));
     results.set(key(settings, prompts), result);
     if (!isFirst) return;
-    const { slice } = result.facts; // the frame that the server began with
+    const { slice } = result.facts; // the frame that the server chose
     results.set(key({ ...ORIGIN, frame: slice }, []), result);
     if (results === this.#results) this.wanted.frame ??= slice;
   }
@@ -279,22 +279,22 @@ export class Session extends EventTarget {
   }
 }
 
-/** What a result is found by. Without prompts it is the same for all models. */
+/** Return the key under which a result is stored. Without prompts a result is the same for all models. */
 function key({ window, frame, model, multimask }, prompts) {
   return JSON.stringify([window, frame, ...(prompts.length ? [model, multimask, prompts] : [])]);
 }
 
-/** Prompts that go on from nobody's choice of a candidate. */
+/** Return prompts without their choices of a candidate. */
 function plain(prompts) {
   return prompts.map(({ from, ...prompt }) => prompt);
 }
 
-/** The objects' predicted IoU, as candidate masks of this rank have it; an object with fewer has its best one. */
+/** Return the objects' predicted IoU for candidates of this rank; for an object with fewer, that of its best one. */
 export function scoresOf({ facts }, candidate) {
   return facts.candidate_scores.map((scores) => scores[candidate] ?? scores[0]);
 }
 
-/** Prompts in the words of `SAMInput`. */
+/** Return prompts as the fields of `SAMInput`. */
 function vocabulary(prompts) {
   const points = (kind) => prompts.filter((prompt) => prompt.kind === kind).map(({ x, y }) => ({ x, y }));
   const rectangles = prompts

@@ -1,4 +1,4 @@
-/** The image with its mask and prompts, and the crosshair on it. */
+/** Display of the image with its mask, prompts and crosshair. */
 
 import { drawMarks } from "./marks.js";
 import { contour, overlay, readMask } from "./mask.js";
@@ -21,7 +21,7 @@ export class Stage {
     this.#palette = palette;
     this.element = document.getElementById("stage");
     this.size = { width: 0, height: 0 };
-    /** @type {Blob | null} The image that is seen. */
+    /** @type {Blob | null} The displayed image. */
     this.image = null;
     /** @type {{x: number, y: number}} */
     this.crosshair = { x: 0, y: 0 };
@@ -38,7 +38,7 @@ export class Stage {
   }
 
   /**
-   * Show a result. Of two calls the later one wins, however long the pictures take to decode.
+   * Show a result. Of overlapping calls only the last one takes effect, however long decoding takes.
    *
    * @param {Blob} image PNG.
    * @param {Blob | null} mask PNG of object numbers.
@@ -72,25 +72,25 @@ export class Stage {
     this.draw();
   }
 
-  /** The shown mask's pixels, by object. @returns {number[]} As many as there are objects. */
+  /** Return the displayed mask's number of pixels by object. @returns {number[]} One number per object. */
   areas(objects) {
     return this.#mask?.areas.slice(1, objects + 1) ?? [];
   }
 
-  /** Say what the pictures show, for those who cannot see them. */
+  /** Set the descriptions of the pictures for assistive technology. */
   describe(image, mask) {
     this.#imageCanvas.setAttribute("aria-label", image);
     this.#maskCanvas.setAttribute("aria-label", mask);
   }
 
-  /** The image's pixel under a place on screen, the nearest one for places outside. */
+  /** Return the image pixel at a position on screen; for a position outside, the nearest one. */
   pixelAt({ clientX, clientY }) {
     const { left, top } = this.element.getBoundingClientRect();
     const { scale } = this.zoom;
     return this.within({ x: Math.floor((clientX - left) / scale), y: Math.floor((clientY - top) / scale) });
   }
 
-  /** The nearest pixel that is one of the image. */
+  /** Return the nearest pixel inside the image. */
   within({ x, y }) {
     const clamp = (value, size) => Math.max(0, Math.min(size - 1, value));
     return { x: clamp(x, this.size.width), y: clamp(y, this.size.height) };

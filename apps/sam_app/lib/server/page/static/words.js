@@ -1,4 +1,4 @@
-/** What the page says, in words. */
+/** Texts of the page for prompts, masks, candidates and windows. */
 
 const NUMBER = new Intl.NumberFormat("en");
 const SCORE = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
@@ -15,9 +15,9 @@ export function describePrompt({ kind, x, y, width, height }) {
 /**
  * "Mask of 4,211 pixels, predicted IoU 0.87, 120 ms"
  *
- * @param {number[]} areas In pixels, one an object.
- * @param {number[]} scores Predicted IoU, likewise.
- * @param {number} ms
+ * @param {number[]} areas In pixels, one per object.
+ * @param {number[]} scores Predicted IoU, one per object.
+ * @param {number} ms Time until the response.
  */
 export function describeMask(areas, scores, ms) {
   const took = `${number(Math.round(ms))} ms`;
@@ -35,10 +35,10 @@ export function describeCandidate(candidate, scores) {
   return `${rank}: predicted IoU ${scores.map((score) => SCORE.format(score)).join(", ")}`;
 }
 
-/** Where the window came from. */
+/** "40 / 400, from the file" */
 export function describeWindow({ center, width, source }) {
   const [, name, why = ""] = /^(.*?)( \(.*\))?$/.exec(source);
-  if (center === null) return (name === "image LUT" ? "by the file's own table" : "8-bit values as they are") + why;
+  if (center === null) return (name === "image LUT" ? "from the file's VOI LUT" : "8-bit values as they are") + why;
   const from = { image: "from the file", percentiles: "from the image's percentiles", request: "as chosen here" };
   return `${VALUE.format(center)} / ${VALUE.format(width)}, ${from[name] ?? name}${why}`;
 }

@@ -1,7 +1,7 @@
-/** How large the image is on screen, and which part of it is seen. */
+/** Size of the image on screen, and scrolling to the visible part. */
 
 const STEP = 1.25;
-const MOST = 64; // screen pixels of an image pixel
+const MOST = 64; // largest scale, in screen pixels per image pixel
 const PIXELATED_ABOVE = 2;
 
 export class Zoom extends EventTarget {
@@ -11,19 +11,19 @@ export class Zoom extends EventTarget {
   #isFitted = true;
 
   /**
-   * @param {HTMLElement} viewport Scrolls.
-   * @param {HTMLElement} stage Is scrolled; gets the image's size on screen.
+   * @param {HTMLElement} viewport Element that scrolls.
+   * @param {HTMLElement} stage Scrolled element; its size is set to the image's size on screen.
    */
   constructor(viewport, stage) {
     super();
     this.#viewport = viewport;
     this.#stage = stage;
-    /** Screen pixels of an image pixel. */
+    /** Screen pixels per image pixel. */
     this.scale = 1;
     new ResizeObserver(() => this.#isFitted && this.fit()).observe(viewport);
   }
 
-  /** @param {{width: number, height: number}} size Of the image. One of another size is fitted. */
+  /** Set the image's size; if it changes, fit the image. @param {{width: number, height: number}} size In pixels. */
   setSize({ width, height }) {
     if (width === this.#size.width && height === this.#size.height) return;
     this.#size = { width, height };
@@ -35,7 +35,7 @@ export class Zoom extends EventTarget {
     return Math.max(0.01, Math.min(clientWidth / this.#size.width, clientHeight / this.#size.height));
   }
 
-  /** The whole image, as large as it can be. */
+  /** Show the whole image, as large as possible. */
   fit() {
     if (!this.#size.width) return;
     this.#isFitted = true;
@@ -43,7 +43,7 @@ export class Zoom extends EventTarget {
     this.#apply(this.#fitting);
   }
 
-  /** Zoom in (`steps` > 0) or out. What lies under `anchor`, in client pixels, stays there. */
+  /** Zoom in (`steps` > 0) or out. The point under `anchor`, in client pixels, stays there. */
   by(steps, anchor = this.#middle()) {
     const before = this.#stage.getBoundingClientRect();
     const share = { x: (anchor.x - before.left) / before.width, y: (anchor.y - before.top) / before.height };
@@ -61,7 +61,7 @@ export class Zoom extends EventTarget {
     this.#viewport.scrollBy({ left: x, top: y, behavior: "instant" });
   }
 
-  /** Scroll so that an image pixel is seen. */
+  /** Scroll so that an image pixel is visible. */
   reveal({ x, y }) {
     const view = this.#viewport.getBoundingClientRect();
     const stage = this.#stage.getBoundingClientRect();
