@@ -155,7 +155,7 @@ class TestLabelsOfASeriesThatChanged:
         archived.series.arrive(0, 1)
         archived.server.get("/info/")
         answer = archived.server.get(url)
-        assert answer.status_code == 409 and "does not lie on it" in answer.json()["detail"]
+        assert answer.status_code == 409 and "no longer fits" in answer.json()["detail"]
 
     def test_raw_voxels_are_for_the_series_that_the_viewer_shows(self, archived):
         archived.open_in_viewer(browser(9))

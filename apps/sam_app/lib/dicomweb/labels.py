@@ -116,20 +116,20 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
             DicomWebError: If the server does not respond.
         """
         image = image_id or label_id
-        kept = self._kept(image, label_tag)
-        lies = bool(kept) and self._lies_on_series(image, label_tag, kept)
+        stored = self._stored_label(image, label_tag)
+        fits = bool(stored) and self._lies_on_series(image, label_tag, stored)
         if label_tag != DefaultLabelTag.FINAL:
-            if kept and not lies:
-                raise ImageChangedError("the series has changed since this label was saved, and it no longer fits")
-            return kept
+            if stored and not fits:
+                raise ImageChangedError("the series has changed since this label was saved: the label no longer fits")
+            return stored
         with self._fetching_label:
-            if not lies:
+            if not fits:
                 series = label_id if image_id else self._newest_segmentation(image)
                 if series:
                     self._fetch_label(series, image)
-                elif kept:
-                    raise ImageChangedError("the series has changed since this label was saved, and it no longer fits")
-        return self._kept(image, label_tag)
+                elif stored:
+                    raise ImageChangedError("the series has changed since this label was saved: the label no longer fits")
+        return self._stored_label(image, label_tag)
 
     def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:
         """Return whether a stored label lies on the voxels of the present series."""
@@ -143,7 +143,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
             return False
         return True
 
-    def _kept(self, image: str, label_tag: str) -> str:
+    def _stored_label(self, image: str, label_tag: str) -> str:
         path: str = LocalDatastore.get_label_uri(self, image, label_tag)
         return path
 

@@ -1,1 +1,1 @@
-"""The studies that the server offers: a folder of images, and what is kept beside any of them."""
+"""MONAI Label datastore for a folder of images, and what it shares with that of a DICOMweb server."""
