@@ -128,7 +128,9 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
                 if series:
                     self._fetch_label(series, image)
                 elif stored:
-                    raise ImageChangedError("the series has changed since this label was saved: the label no longer fits")
+                    raise ImageChangedError(
+                        "the series has changed since this label was saved: the label no longer fits"
+                    )
         return self._stored_label(image, label_tag)
 
     def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:
