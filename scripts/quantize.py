@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from lib.sam.runtimes.int8 import Int8Check
+    from lib.sam.int8 import Int8Check
 
 APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
 
@@ -71,9 +71,9 @@ def report(check: Int8Check) -> str:
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line says; raises what went wrong."""
     from lib.sam.engine import Engine
+    from lib.sam.int8 import Int8RefusedError, make_int8
     from lib.sam.models.checkpoints import CheckpointStore
     from lib.sam.models.registry import get_spec
-    from lib.sam.runtimes.int8 import Int8RefusedError, make_int8
     from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
 
     spec = get_spec(arguments.model)

@@ -17,11 +17,11 @@ from bench.flops import SQUARE, VIT_B, MatrixMultiply, encoder_flop
 from bench.row import Bar, Measurement, NotAvailableError, Row
 from bench.workplace import Workplace, pictures
 from lib.sam.engine import Engine
+from lib.sam.int8 import make_int8
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
-from lib.sam.runtimes.int8 import make_int8
 from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
 
 MODEL = "sam_vit_b"

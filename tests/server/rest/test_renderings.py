@@ -25,12 +25,13 @@ from lib.imaging.readers import read_image
 from lib.imaging.views import contour, overlay
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
+from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest import renderings as module
 from lib.server.rest import results
 from lib.server.rest.manifest import InputFacts, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
 from lib.server.rest.renderings import Renderings, check_file
-from lib.server.rest.results import NoSpaceError, ResultStore, StoredResult, UnknownResultError
+from lib.server.rest.results import ResultStore, StoredResult
 
 CANDIDATES = 2
 NAMES = {

@@ -14,9 +14,10 @@ import pytest
 
 from lib.base import files
 from lib.base.locks import FolderInUseError
+from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest import results, timestamps
 from lib.server.rest.manifest import SCHEMA_VERSION, Manifest
-from lib.server.rest.results import NoSpaceError, ResultStore, UnknownResultError
+from lib.server.rest.results import ResultStore
 
 FACTS = {"model": "sam_tiny", "checkpoint_sha256": "00ff", "slice": 0, "scores": [0.9], "candidates": 1}
 MANIFEST = Manifest.model_validate({"user": "someone", "input": {"sha256": "ff", "bytes": 5}, "result": FACTS})

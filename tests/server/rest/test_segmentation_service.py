@@ -20,8 +20,9 @@ from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS, UnknownModelError
 from lib.sam.prompts import PromptError
 from lib.server.admission import Admission, BusyError
+from lib.server.http.errors import NotFinishedError, RefineError
 from lib.server.rest.outputs import stored_labels
-from lib.server.rest.refine import EARLIER_LOGITS, NotFinishedError, RefineError
+from lib.server.rest.refine import EARLIER_LOGITS
 from lib.server.rest.results import ResultStore
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.segmentation_service import SegmentationService

@@ -17,7 +17,7 @@ from monailabel.endpoints.user.auth import Token, User, get_current_user
 from lib.server.auth.authenticator import Authenticator
 from lib.server.auth.login_errors import AuthError
 from lib.server.auth.refusal import refuse
-from lib.server.rest.schemas import ErrorDetail
+from lib.server.http.errors import ErrorDetail
 
 router = APIRouter(tags=["Auth"])
 

@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lib.base.clock import ClientLeftError, TimeLimitError
@@ -26,9 +27,6 @@ from lib.sam.prompts import PromptError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
 from lib.server.http.forms import is_too_much
-from lib.server.rest.pending import UnknownResultError
-from lib.server.rest.refine import NotFinishedError, RefineError
-from lib.server.rest.results import NoSpaceError
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +42,28 @@ class UnknownImageError(LookupError):
 
 class GivenUpError(RuntimeError):
     """An accepted request was tried as often as is sensible."""
+
+
+class UnknownResultError(LookupError):
+    """There is no such result."""
+
+
+class NotFinishedError(RuntimeError):
+    """The result that is asked for is not finished yet."""
+
+
+class RefineError(ValueError):
+    """There is nothing to go on from; the message says why."""
+
+
+class NoSpaceError(OSError):
+    """The results' disk is full."""
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong, and what would be right."""
+
+    detail: str | list[dict[str, object]]
 
 
 @dataclass(frozen=True)

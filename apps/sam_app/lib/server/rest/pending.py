@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from lib.base.files import link_or_copy, sha256_of
+from lib.server.http.errors import UnknownResultError
 from lib.server.rest.manifest import SCHEMA_VERSION, InputFile, Manifest
 
 INPUT = "input"
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
-
-
-class UnknownResultError(LookupError):
-    """There is no such result."""
 
 
 class PendingResult:

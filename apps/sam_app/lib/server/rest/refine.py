@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lib.server.http.errors import NotFinishedError, RefineError
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.timestamps import print_timestamp
@@ -14,14 +15,6 @@ LOGITS = "logits.npz"
 
 EARLIER_LOGITS = "earlier_logits.npz"
 """Of a pending one: those of the result that it goes on from."""
-
-
-class NotFinishedError(RuntimeError):
-    """The result that is asked for is not finished yet."""
-
-
-class RefineError(ValueError):
-    """There is nothing to go on from; the message says why."""
 
 
 def check_refinable(earlier: StoredResult) -> None:

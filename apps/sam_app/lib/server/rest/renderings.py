@@ -38,8 +38,9 @@ from lib.imaging.dicom.data_sets import read_dataset, to_bytes
 from lib.imaging.dicom.secondary_capture import secondary_capture
 from lib.imaging.labels.segmentation import segmentation
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
+from lib.server.http.errors import UnknownResultError
 from lib.server.rest.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
-from lib.server.rest.pending import INPUT, UnknownResultError
+from lib.server.rest.pending import INPUT
 from lib.server.rest.refine import LOGITS
 from lib.server.rest.results import ResultStore, StoredResult
 from lib.server.rest.stored_arrays import read_array

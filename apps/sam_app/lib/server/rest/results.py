@@ -35,8 +35,9 @@ from typing import Literal, NamedTuple
 
 from lib.base.files import is_full, move, replacing, restored_on_error, sync
 from lib.base.locks import FolderLock
+from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
-from lib.server.rest.pending import MANIFEST, REQUEST, PendingResult, UnknownResultError, as_json
+from lib.server.rest.pending import MANIFEST, REQUEST, PendingResult, as_json
 from lib.server.rest.timestamps import RetentionClock, TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,6 @@ _SYNCED_AT_ONCE = 8
 
 _NAME = re.compile(r"\d{1,12}\.\d{6}")
 _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
-
-
-class NoSpaceError(OSError):
-    """The results' disk is full."""
 
 
 class _Kept(NamedTuple):

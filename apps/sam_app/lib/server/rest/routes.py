@@ -15,13 +15,12 @@ from pydantic import Json
 from lib.base.request_record import note
 from lib.server.auth.users import CurrentUser, may_see
 from lib.server.http.body_check import PartText, form_only
-from lib.server.http.errors import Failure, answer_failure
+from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, answer_failure
 from lib.server.rest.health import HealthReport
 from lib.server.rest.outputs import MASK, candidate_file
-from lib.server.rest.pending import UnknownResultError
 from lib.server.rest.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
 from lib.server.rest.results import StoredResult
-from lib.server.rest.schemas import Accepted, ErrorDetail, Health, NotFinished, SAMInput
+from lib.server.rest.schemas import Accepted, Health, NotFinished, SAMInput
 from lib.server.rest.segmentation_service import SegmentationService
 from lib.server.rest.stored_file import answer_failed, answer_file, answer_queued
 from lib.server.rest.timestamps import parse_timestamp, print_timestamp

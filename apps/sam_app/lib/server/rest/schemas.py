@@ -79,12 +79,6 @@ class NotFinished(BaseModel):
     status: Literal["queued"] = "queued"
 
 
-class ErrorDetail(BaseModel):
-    """What was wrong, and what would be right."""
-
-    detail: str | list[dict[str, object]]
-
-
 class Queue(BaseModel):
     """Segmentation requests."""
 

@@ -32,14 +32,14 @@ from lib.sam.engine import Engine
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.users import sharer
-from lib.server.http.errors import GivenUpError, failure_of
+from lib.server.http.errors import GivenUpError, NoSpaceError, RefineError, failure_of
 from lib.server.rest.manifest import InputFacts, InputFile, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
 from lib.server.rest.pending import INPUT, REQUEST, PendingResult
 from lib.server.rest.received import EarlierMasks, Origin, ReceivedRequest
-from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, RefineError, check_refinable, is_same_frame, merge_request
+from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, check_refinable, is_same_frame, merge_request
 from lib.server.rest.renderings import Renderings
-from lib.server.rest.results import NoSpaceError, ResultStore, StoredResult
+from lib.server.rest.results import ResultStore, StoredResult
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.stored_arrays import read_arrays
 from lib.server.rest.timestamps import print_timestamp

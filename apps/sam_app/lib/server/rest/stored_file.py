@@ -9,8 +9,7 @@ from email.utils import format_datetime
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from lib.server.http.errors import Failure, answer_failure
-from lib.server.rest.pending import UnknownResultError
+from lib.server.http.errors import Failure, UnknownResultError, answer_failure
 from lib.server.rest.renderings import Renderings, check_file
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import NotFinished

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lib.sam.engine import Engine
+from lib.sam.int8 import Int8RefusedError, make_int8
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointStore
 from lib.sam.models.registry import MODELS
 from lib.sam.prompts import Prompts
-from lib.sam.runtimes.int8 import Int8RefusedError, make_int8
 from lib.sam.runtimes.openvino_ir import FOLDER, NetworkKey, find_networks
 
 TINY = MODELS["sam_tiny"]
