@@ -50,3 +50,42 @@ def test_what_a_user_has_on_pythonpath_stays_there(clone, tmp_path):
     command = [str(clone / "scripts" / "keys"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
     assert "seen" in done.stderr
+
+
+@pytest.fixture
+def checks(clone, tmp_path) -> Path:
+    """A clone whose programs only print how they are called."""
+    shutil.copytree(clone / "scripts", tmp_path / "scripts")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for program in ("scripts/setup", ".venv/bin/python", ".venv/bin/lint-imports"):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho {program} "$@"\n')
+        (tmp_path / program).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        ([], "-m pytest --cov"),
+        (["tests/sam", "-x"], "-m pytest tests/sam -x"),
+        (["-m", "long"], "-m pytest -m long"),
+        (
+            ["--fast", "tests/sam"],
+            "-m pytest -m not slow and not long and not server and not e2e -n logical --maxprocesses 4 --dist loadfile "
+            "tests/sam",
+        ),
+    ],
+    ids=["everything", "some", "long", "fast"],
+)
+def test_what_is_checked(checks, arguments, called):
+    done = call(checks, "test", *arguments)
+    assert done.returncode == 0, done.stderr
+    for step in ("-m ruff check", "-m ruff format --check --quiet", "-m mypy", called):
+        assert f".venv/bin/python {step}\n" in done.stdout
+    assert ".venv/bin/lint-imports" in done.stdout and done.stdout.endswith("all passed\n")
+
+
+def test_in_a_browser_nothing_else_is_checked(checks):
+    done = call(checks, "test", "--e2e", "-k", "keyboard")
+    assert ".venv/bin/python -m pytest -m e2e -k keyboard\n" in done.stdout
+    assert "ruff" not in done.stdout and "lint-imports" not in done.stdout
