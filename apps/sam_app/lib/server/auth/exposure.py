@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_HOST = "0.0.0.0"
+_DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - upstream's default, compared
 
 
 def warn_if_exposed(command: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ class _ScratchFiles:
     """What those modules use of :mod:`tempfile`."""
 
     @staticmethod
-    def NamedTemporaryFile(suffix: str = "", delete: bool = True) -> BinaryIO:  # noqa: N802 - tempfile's name
+    def NamedTemporaryFile(suffix: str = "", delete: bool = True) -> BinaryIO:
         """A scratch file, open; its name is in use until the request ends."""
         return open(scratch_file(suffix), "w+b")
 
