@@ -14,6 +14,11 @@ from pydicom.data import get_testdata_file
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name gzip content by its argument: it holds the time, and processes that share the tests need the same names."""
+    return argname if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """A folder of real images that is not part of the repository; tests that need it skip where it is absent."""

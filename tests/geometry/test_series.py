@@ -59,6 +59,7 @@ def test_itk_displaces_a_tilted_series_and_we_do_not(series_of, acquisition, con
     assert off((to_lps @ ours.affine @ voxel)[:3]) < 1
 
 
+@pytest.mark.slow
 @each
 def test_the_mask_lies_where_the_click_was(series_of, task, acquisition, tmp_path):
     folder = series_of(acquisition)

@@ -32,6 +32,8 @@ from support.dicomweb_stand_in import running_stand_in
 from support.segment_requests import viewer_request
 from support.server_process import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each command loads a model
+
 VOLUME = np.random.default_rng(5).integers(-1000, 800, (40, 32, 5), dtype=np.int16)
 
 
@@ -231,7 +233,6 @@ def test_a_dicomweb_server_is_asked_for_what_the_query_says(run, tmp_path, monke
     assert (status, summary) == (1, {}) and "the DICOMweb server cannot be reached" in said
 
 
-@pytest.mark.slow
 def test_interrupted_it_keeps_what_is_done_and_goes_on_the_next_time(run, studies, kept):
     """As a process of its own, which has a low priority and starts no server."""
     large = np.random.default_rng(6).integers(-1000, 800, (64, 64, 30), dtype=np.int16)

@@ -25,6 +25,7 @@ def model_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_openvino_is_what_runs_on_a_cpu_with_one_copy_of_the_weights(model_folder: Path):
     predictor = Engine([MODELS["sam_tiny"]], model_folder, device="cpu").predictor("sam_tiny")
     assert isinstance(predictor.runtime, OpenVinoRuntime)
@@ -56,6 +57,7 @@ def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
     assert SPEC.is_sam2
 
 
+@pytest.mark.slow
 def test_other_precisions_on_a_cpu_run_on_pytorch_and_have_their_own_embeddings(model_folder: Path, disc):
     image, _ = disc
     exact, coarse = (
