@@ -38,6 +38,8 @@ from lib.server.http.connections import limit_connections, raise_file_limit
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
+from lib.server.upstream.check import check_upstream
+from lib.server.upstream.guarded_routes import UpstreamError
 from lib.server.upstream.saved_inference import infer_and_save
 from lib.server.upstream.seam import serve
 from lib.server.upstream.session_store import SessionStore
@@ -75,8 +77,9 @@ class SamApp(MONAILabelApp):
         self._model_dir = Path(app_dir) / "model"
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))
+            check_upstream(any_version=self.options.upstream == "unchecked")
             specs = _chosen_models(self.options.models, self._model_dir)
-        except (OptionError, UnknownModelError, CheckpointError) as error:
+        except (OptionError, UpstreamError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
         budget.total = int(self.options.memory_mb * 2**20)
         self.images = ImageCache()
@@ -195,6 +198,8 @@ class SamApp(MONAILabelApp):
             serve(create_app(self))
         except FolderInUseError as error:
             raise _refusal(f"{error}; give each its own with --conf results FOLDER") from None
+        except UpstreamError as error:
+            raise _refusal(error) from None
         except AuditLogError as error:
             raise _refusal(f"{error}; choose another place with --conf audit_log FILE") from None
         except OSError as error:

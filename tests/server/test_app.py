@@ -39,6 +39,8 @@ def served(request, tmp_path_factory) -> Iterator[tuple[FastAPI, dict[str, str],
             raise RuntimeError("could not open doe_jane.nii.gz")
 
         yield app, login, sam_app.options.audit_log
+        app.state.observer.audit.close()
+        app.state.segmentation_service.store.close()
 
 
 @pytest.fixture

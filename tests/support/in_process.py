@@ -38,8 +38,7 @@ def made_app(folder: Path, **conf: str) -> Iterator[main.SamApp]:
             patch.setattr(owner, name, getattr(owner, name))
         patch.setattr(main, "clean_logs", lambda: None)  # it would change pytest's own handlers for good
         paths = {key: str(folder / name) for key, name in places.items()}
-        yield main.SamApp(
-            str(MODEL_FOLDER.parent),
-            str(folder / "studies"),
-            {"models": "sam_tiny", "hosts": "server", **paths, **conf},
-        )
+        whole = {"models": "sam_tiny", "hosts": "server", **paths, **conf}
+        app = main.SamApp(str(MODEL_FOLDER.parent), str(folder / "studies"), whole)
+        yield app
+        app.datastore().close()

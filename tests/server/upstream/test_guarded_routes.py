@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from lib.server.upstream.guarded_routes import Guard, guarded_router
+from lib.server.upstream.guarded_routes import Guard, UpstreamError, guarded_router
 
 upstream = APIRouter(prefix="/things")
 
@@ -30,7 +30,7 @@ async def put_thing(name: str):
 
 
 def _endpoint(name: str, guard: Guard):
-    (route,) = guarded_router(upstream, {name: guard}).routes
+    (route,) = guarded_router([upstream], {name: guard}).routes
     assert isinstance(route, APIRoute) and not asyncio.iscoroutinefunction(route.endpoint)
     return route.endpoint
 
@@ -74,5 +74,5 @@ def test_requests_that_write_take_turns():
     ],
 )
 def test_a_guard_that_guards_nothing_is_an_error(guards, said):
-    with pytest.raises(LookupError, match=said):
-        guarded_router(upstream, guards)
+    with pytest.raises(UpstreamError, match=said):
+        guarded_router([upstream], guards)

@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from monailabel.endpoints.user.auth import RBAC
 
-from lib.server.upstream import route_table as upstream
 from lib.server.upstream.route_table import upstream_routers
 
 UPSTREAM = [
@@ -60,13 +59,3 @@ def test_a_route_is_for_the_same_role_as_upstream_s_or_for_no_one(app, method, c
     else:
         assert ours.endpoint is not context.endpoint
         assert set(_roles(ours.dependant)) == set(_roles(context.dependant)) != set()
-
-
-def test_another_version_of_upstream_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(upstream, "version", lambda name: "0.9.0")
-    upstream_routers()
-    assert "written for 0.8.5; this is 0.9.0" in caplog.text
-    monkeypatch.undo()
-    caplog.clear()
-    upstream_routers()
-    assert not caplog.records

@@ -156,6 +156,11 @@ class ServerOptions:
         "what the images of all requests may take together: [limits]",
         shown="half of what is free at start, or of the control group's limit",
     )
+    upstream: str = _option(
+        "checked",
+        _one_of(("checked", "unchecked")),
+        "`unchecked`: start with [another version of MONAI Label] than this app is made for",
+    )
     server_mode: bool = _option(
         False, _switch, "MONAI Label's own: tasks that it starts itself make no request to this server"
     )

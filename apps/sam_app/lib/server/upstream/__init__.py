@@ -1,1 +1,1 @@
-"""MONAI Label 0.8.5's own routes and habits as this server has them: one file for each thing that is mended."""
+"""What mends MONAI Label, one file for each thing; :mod:`~lib.server.upstream.faults` is the table of them."""

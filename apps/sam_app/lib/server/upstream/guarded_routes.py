@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
@@ -30,6 +30,10 @@ from lib.studies.seen_images import note_viewer
 writing = Lock()
 
 
+class UpstreamError(RuntimeError):
+    """MONAI Label is not as it has to be; the message says what is not."""
+
+
 @dataclass(frozen=True)
 class Guard:
     """What stands around one of upstream's routes.
@@ -45,26 +49,27 @@ class Guard:
     clean: Callable[[Any], Any] = lambda answer: answer
 
 
-def guarded_router(upstream: APIRouter, guards: Mapping[str, Guard]) -> APIRouter:
+def guarded_router(upstream: Iterable[APIRouter], guards: Mapping[str, Guard]) -> APIRouter:
     """Those routes of upstream's that have a guard.
 
     Args:
-        upstream: One of MONAI Label's routers.
+        upstream: MONAI Label's routers.
         guards: By method and path, ``"GET /datastore/image"``.
 
     Raises:
-        LookupError: If upstream has no such route, or its function no such argument: then it is another version.
+        UpstreamError: If upstream has no such route, or its function no such argument: then it is another version.
     """
     routes = {
         f"{method} {route.path}": route
-        for route in upstream.routes
+        for one in upstream
+        for route in one.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
     router = APIRouter(dependencies=[Depends(note_viewer)])
     for name, guard in guards.items():
         if name not in routes:
-            raise LookupError(f"MONAI Label has no route {name}")
+            raise UpstreamError(f"MONAI Label has no route {name}")
         route = routes[name]
         router.add_api_route(
             route.path,
@@ -100,7 +105,7 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
     signature = inspect.signature(endpoint)
     unknown = guard.checks.keys() - signature.parameters.keys()
     if unknown:
-        raise LookupError(f"MONAI Label's {endpoint.__name__} has no argument {', '.join(sorted(unknown))}")
+        raise UpstreamError(f"MONAI Label's {endpoint.__name__} has no argument {', '.join(sorted(unknown))}")
 
     def call(**arguments: Any) -> Any:
         with writing if writes else nullcontext():
