@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, HTTPException, Path, Query, Request, Response, UploadFile
 from fastapi.responses import JSONResponse
-from monailabel.endpoints.user.auth import User
 from pydantic import Json
 
 from lib.base.request_record import note
-from lib.server.auth.users import CurrentUser, may_see
+from lib.server.auth.users import CurrentUser, User, may_see
 from lib.server.http.body_check import PartText, form_only
 from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, answer_failure
 from lib.server.rest.health import HealthReport
