@@ -159,7 +159,7 @@ class ServerOptions:
     upstream: str = _option(
         "checked",
         _one_of(("checked", "unchecked")),
-        "`unchecked`: start with [another version of MONAI Label] than this app is made for",
+        "`unchecked`: start with [other versions] of MONAI Label, too",
     )
     server_mode: bool = _option(
         False, _switch, "MONAI Label's own: tasks that it starts itself make no request to this server"
