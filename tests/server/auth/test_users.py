@@ -4,7 +4,7 @@ import pytest
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import DEFAULT_USER, User
 
-from lib.server.auth.users import may_see
+from lib.server.auth.roles import segmenting_user
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,11 @@ from lib.server.auth.users import may_see
 )
 def test_with_a_login(monkeypatch, user, owner, expected):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
-    assert may_see(user, owner) is expected
+    assert segmenting_user(user).may_see(owner) is expected
+    assert segmenting_user(user).share == user.username
 
 
-def test_without_a_login_everybody_sees_everything(monkeypatch):
+def test_without_a_login_everybody_sees_everything_and_shares_the_places(monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", False)
-    assert may_see(DEFAULT_USER, "key:a") and may_see(User(username="x"), "anna")
+    for user in (DEFAULT_USER, User(username="x")):
+        assert segmenting_user(user).may_see("key:a") and segmenting_user(user).share == ""

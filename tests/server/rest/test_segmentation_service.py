@@ -20,6 +20,7 @@ from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS, UnknownModelError
 from lib.sam.prompts import PromptError
 from lib.server.admission import Admission, BusyError
+from lib.server.auth.users import User
 from lib.server.http.errors import NotFinishedError, RefineError
 from lib.server.rest.outputs import stored_labels
 from lib.server.rest.refine import EARLIER_LOGITS
@@ -30,10 +31,11 @@ from lib.transforms.limits import Limits
 from lib.transforms.request import Infer, SegmentRequest
 from support.rest import DISC_BOX, dice, png
 
+ANN = User("ann")
 POINT = {"x": 130, "y": 90}
 
 OLD_REQUEST = {
-    "user": "ann",
+    "user": ANN.username,
     "created": "2024-11-22T15:20:00.120000+00:00",
     "request": {"model": "SAM", "rectangles": [DISC_BOX], "automatic": True},
     "effective": {"model": "sam_tiny", "rectangles": [DISC_BOX], "label": "disc", "automatic": True},
@@ -115,9 +117,9 @@ def wait(service: SegmentationService, timestamp: Decimal) -> str:
 
 
 def test_an_upload_becomes_a_result(service, upload, disc):
-    done = service.segment(upload(), sam_input(label="disc"), "ann", None)
+    done = service.segment(upload(), sam_input(label="disc"), ANN, None)
     result = service.store.find(done.timestamp)
-    assert result.state == "done" and result.owner == "ann"
+    assert result.state == "done" and result.owner == ANN.username
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     manifest = result.manifest.as_dict()
     assert manifest["result"] == done.facts and done.facts["model"] == "sam_tiny"
@@ -129,18 +131,18 @@ def test_an_upload_becomes_a_result(service, upload, disc):
 
 def test_what_cannot_be_done_leaves_nothing(service, upload, tmp_path):
     with pytest.raises(UnknownModelError, match="sam_tiny"):
-        service.segment(upload(), sam_input(model="sam_x"), "ann", None)
+        service.segment(upload(), sam_input(model="sam_x"), ANN, None)
     with pytest.raises(PromptError, match="no frame 5"):
-        service.segment(upload(), sam_input(frame=5), "ann", None)
+        service.segment(upload(), sam_input(frame=5), ANN, None)
     with pytest.raises(RefineError, match="no image"):
-        service.segment(None, sam_input(), "ann", None)
+        service.segment(None, sam_input(), ANN, None)
     assert service.admission.count == 0 and service.store.stats()["results"] == 0
     with service.admission.inside(), service.admission.inside(), pytest.raises(BusyError):
-        service.accept(upload(), sam_input(), "ann", None)
+        service.accept(upload(), sam_input(), ANN, None)
 
 
 def test_what_is_accepted_is_done_by_the_next_server(make, upload, disc, ended):
-    timestamp = make().accept(upload(), sam_input(multimask=True), "ann", None)
+    timestamp = make().accept(upload(), sam_input(multimask=True), ANN, None)
     after = make()
     assert after.store.find(timestamp).state == "queued"
     after.start()
@@ -149,7 +151,12 @@ def test_what_is_accepted_is_done_by_the_next_server(make, upload, disc, ended):
     assert result.facts.candidates == 3
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     [(record, status)] = ended
-    assert status == 200 and record.user == "ann" and record.prompts["rectangles"] == 1 and record.model == "sam_tiny"
+    assert (
+        status == 200
+        and record.user == ANN.username
+        and record.prompts["rectangles"] == 1
+        and record.model == "sam_tiny"
+    )
 
 
 def test_what_an_older_version_accepted_is_done(make, upload, disc, tmp_path, ended):
@@ -173,19 +180,19 @@ def test_what_an_older_version_accepted_is_done(make, upload, disc, tmp_path, en
 
 def test_a_failure_in_the_queue_is_kept_with_its_reason(service, upload, ended):
     service.start()
-    timestamp = service.accept(upload(), sam_input(frame=5), "ann", None)
+    timestamp = service.accept(upload(), sam_input(frame=5), ANN, None)
     assert wait(service, timestamp) == "failed"
     manifest = service.store.find(timestamp).manifest.as_dict()
     assert manifest["failure"]["status"] == 422 and "no frame 5" in manifest["failure"]["detail"]
-    assert manifest["user"] == "ann" and manifest["effective"]["frame"] == 5
+    assert manifest["user"] == ANN.username and manifest["effective"]["frame"] == 5
     assert [(record.reason, status) for record, status in ended] == [("PromptError", 422)]
 
 
 def test_prompts_are_added_to_a_result(service, upload, disc):
-    first = service.segment(upload(), sam_input(multimask=True, label="disc"), "ann", None)
+    first = service.segment(upload(), sam_input(multimask=True, label="disc"), ANN, None)
     earlier = service.store.find(first.timestamp)
     asked = SAMInput.model_validate({"positive_points": [POINT], "refine": str(first.timestamp), "candidate": 1})
-    second = service.segment(None, asked, "ann", earlier)
+    second = service.segment(None, asked, ANN, earlier)
     result = service.store.find(second.timestamp)
     effective = {"model": "sam_tiny", "rectangles": [DISC_BOX], "positive_points": [POINT], "negative_points": []}
     assert result.manifest.effective == {**effective, "label": "disc", "multimask": True, "automatic": True}
@@ -193,7 +200,7 @@ def test_prompts_are_added_to_a_result(service, upload, disc):
     assert result.manifest.input == earlier.manifest.input
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     from_masks = second.facts["scores"]
-    alone = service.segment(upload(), SAMInput.model_validate(effective), "ann", None)
+    alone = service.segment(upload(), SAMInput.model_validate(effective), ANN, None)
     assert alone.facts["scores"] != from_masks, "it did not start from the masks"
 
 
@@ -206,23 +213,23 @@ def test_prompts_are_added_to_a_result(service, upload, disc):
     ],
 )
 def test_what_cannot_be_refined_is_refused(service, upload, fields, said):
-    earlier = service.store.find(service.segment(upload(), sam_input(), "ann", None).timestamp)
+    earlier = service.store.find(service.segment(upload(), sam_input(), ANN, None).timestamp)
     with pytest.raises(RefineError, match=said):
-        service.accept(None, SAMInput.model_validate(fields), "ann", earlier)
+        service.accept(None, SAMInput.model_validate(fields), ANN, earlier)
     other = io.BytesIO(png(np.zeros((200, 240), np.uint8)))
     with pytest.raises(RefineError, match="is not that of the result"):
-        service.segment(other, SAMInput(), "ann", earlier)
+        service.segment(other, SAMInput(), ANN, earlier)
     assert service.admission.count == 0
 
 
 def test_a_result_that_is_not_there_yet_or_failed_is_not_refined(make, upload):
     service = make()
-    timestamp = service.accept(upload(), sam_input(frame=5), "ann", None)
+    timestamp = service.accept(upload(), sam_input(frame=5), ANN, None)
     with pytest.raises(NotFinishedError):
-        service.segment(None, SAMInput(), "ann", service.store.find(timestamp))
+        service.segment(None, SAMInput(), ANN, service.store.find(timestamp))
     assert 1 <= service.retry_after(timestamp) <= 60 and not service.lacks_space(timestamp)
     service = make()
     service.start()
     wait(service, timestamp)
     with pytest.raises(RefineError, match="failed"):
-        service.segment(None, SAMInput(), "ann", service.store.find(timestamp))
+        service.segment(None, SAMInput(), ANN, service.store.find(timestamp))

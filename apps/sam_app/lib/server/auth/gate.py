@@ -24,6 +24,8 @@ from lib.server.auth.authenticator import Authenticator
 from lib.server.auth.login_errors import AuthError
 from lib.server.auth.pages import Pages
 from lib.server.auth.refusal import refuse
+from lib.server.auth.roles import SEGMENTING
+from lib.server.auth.users import current_user
 from lib.server.http.body_limit import BodyLimit
 
 OPEN_PATHS = frozenset(
@@ -109,6 +111,8 @@ def _roles(dependant: Dependant) -> Iterator[RBAC]:
     for inner in dependant.dependencies:
         if isinstance(inner.call, RBAC):
             yield inner.call
+        elif inner.call is current_user:
+            yield SEGMENTING
         yield from _roles(inner)
 
 

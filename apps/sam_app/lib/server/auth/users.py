@@ -1,48 +1,40 @@
-"""The user of a request, and the rights of users.
-
-The roles are those of MONAI Label, and as there no role includes another: a route requires one role by name, and an
-administrator who also wants to segment needs the role of a user as well.
-"""
+"""The user of a request, as the routes see it. MONAI Label's users and roles become these in :mod:`.roles`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
-
-_ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
-
-CurrentUser = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-"""The parameter type of a route that requires the role of a user. Without a login it is MONAI Label's default user."""
 
 
-async def check_may_label(user: User) -> None:
-    """Raise unless a user has the role to store labels, which ``PUT /datastore/label`` requires.
+@dataclass(frozen=True)
+class User:
+    """A user who has the role that segmentation requires.
+
+    Args:
+        username: Owner of what this user's requests store.
+        sees_all: Whether the user may see everybody's results: without a login, and as an administrator.
+        share: Whose share of limited resources the user's requests take; empty without a login, when all are one user.
+    """
+
+    username: str
+    sees_all: bool = True
+    share: str = ""
+
+    def may_see(self, owner: str) -> bool:
+        """Return whether the user may see what was stored for ``owner``."""
+        return self.sees_all or self.username == owner
+
+
+def current_user() -> User:
+    """Return the user of the request. As a dependency it is replaced by :func:`lib.server.auth.roles.segmenting_user`.
 
     Raises:
-        HTTPException: 403 if the user lacks the role.
+        RuntimeError: If it is not replaced.
     """
-    await _ANNOTATOR(user)
+    raise RuntimeError("the app has no dependency that finds the user")
 
 
-def sharer(username: str) -> str:
-    """Return the user whose share of limited resources a request takes; empty without a login, when all are one user.
-
-    Args:
-        username: The user of the request.
-    """
-    return username if settings.MONAI_LABEL_AUTH_ENABLE else ""
-
-
-def may_see(user: User, owner: str) -> bool:
-    """Return whether a user may see an owner's results: without a login and as an administrator always.
-
-    Args:
-        user: The user of the request.
-        owner: ``username`` of the user who made the results.
-    """
-    if not settings.MONAI_LABEL_AUTH_ENABLE or settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles:
-        return True
-    return user.username == owner
+CurrentUser = Annotated[User, Depends(current_user)]
+"""The parameter type of a route that requires the role of a user."""

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Json
 
 from lib.base.request_record import note
-from lib.server.auth.users import CurrentUser, User, may_see
+from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import PartText, form_only
 from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, answer_failure
 from lib.server.rest.health import HealthReport
@@ -93,13 +93,13 @@ def segment_input_image(
     upload = None if file is None else not_empty(file).file
     earlier = None if asked.refine is None else _find(service, asked.refine, user)
     if _prefers_async(prefer):
-        timestamp = service.accept(upload, asked, user.username, earlier)
+        timestamp = service.accept(upload, asked, user, earlier)
         response.status_code = 202
         response.headers["Preference-Applied"] = "respond-async"
         response.headers["Location"] = f"../get_segmented_image/{print_timestamp(timestamp)}"
         response.headers["Retry-After"] = str(service.retry_after(timestamp))
         return Accepted(timestamp=float(timestamp))
-    segmented = service.segment(upload, asked, user.username, earlier)
+    segmented = service.segment(upload, asked, user, earlier)
     response.headers["SAM-Result"] = json.dumps(segmented.facts)
     return Accepted(timestamp=float(segmented.timestamp))
 
@@ -205,7 +205,7 @@ def get_dicom_image(
 def _find(service: SegmentationService, timestamp: Decimal, user: User) -> StoredResult:
     """The result, if the user may see it: others' are as if they were not there."""
     result = service.store.find(timestamp)
-    if not may_see(user, result.owner):
+    if not user.may_see(result.owner):
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
     return result
 

@@ -31,7 +31,7 @@ from lib.infers.facts import result_facts
 from lib.sam.engine import Engine
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
-from lib.server.auth.users import sharer
+from lib.server.auth.users import User
 from lib.server.http.errors import GivenUpError, NoSpaceError, RefineError, failure_of
 from lib.server.rest.manifest import InputFacts, InputFile, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
@@ -104,7 +104,7 @@ class SegmentationService:
             self._jobs.put((timestamp, ""))
         start_watched("segmentation-queue", self._work_off_jobs)
 
-    def segment(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Segmented:
+    def segment(self, upload: BinaryIO | None, asked: SAMInput, user: User, earlier: StoredResult | None) -> Segmented:
         """Segment an image now and store the result.
 
         Args:
@@ -119,12 +119,12 @@ class SegmentationService:
             UnknownModelError, ImageError, PromptError, CheckpointError, TimeLimitError, NoSpaceError: As their messages
                 say.
         """
-        with self.admission.inside(sharer(user)), self.store.new() as pending:
+        with self.admission.inside(user.share), self.store.new() as pending:
             received = self._receive(pending, upload, asked, user, earlier)
             facts = self._work(pending, received)
         return Segmented(pending.timestamp, facts)
 
-    def accept(self, upload: BinaryIO | None, asked: SAMInput, user: str, earlier: StoredResult | None) -> Decimal:
+    def accept(self, upload: BinaryIO | None, asked: SAMInput, user: User, earlier: StoredResult | None) -> Decimal:
         """Take a request on, to be worked on later, also by the next server if this one stops.
 
         Args:
@@ -139,7 +139,7 @@ class SegmentationService:
         Raises:
             BusyError, RefineError, NotFinishedError, UnknownModelError, NoSpaceError: As :meth:`segment`.
         """
-        self.admission.enter(sharer(user))
+        self.admission.enter(user.share)
         try:
             with self.store.new() as pending:
                 received = self._receive(pending, upload, asked, user, earlier)
@@ -147,9 +147,9 @@ class SegmentationService:
                 origin = Origin(request_id=record.request_id, client=record.client)
                 pending.queue(received.model_copy(update={"origin": origin}).as_dict())
         except BaseException:
-            self.admission.leave(sharer(user))
+            self.admission.leave(user.share)
             raise
-        self._jobs.put((pending.timestamp, sharer(user)))
+        self._jobs.put((pending.timestamp, user.share))
         return pending.timestamp
 
     def retry_after(self, timestamp: Decimal) -> int:
@@ -166,7 +166,7 @@ class SegmentationService:
         pending: PendingResult,
         upload: BinaryIO | None,
         asked: SAMInput,
-        user: str,
+        user: User,
         earlier: StoredResult | None,
     ) -> ReceivedRequest:
         """Bring the image into the pending result's folder; returns what is to be done."""
@@ -184,7 +184,7 @@ class SegmentationService:
             raise RefineError("candidate is for refining a result that has candidates, on the same frame")
         note(image_sha256=file.sha256, model=effective.model, prompts=effective.counts())
         return ReceivedRequest(
-            user=user,
+            user=user.username,
             created=datetime.fromtimestamp(float(pending.timestamp), UTC).isoformat(),
             request=asked.model_dump(mode="json", exclude_none=True),
             input=file,
@@ -268,14 +268,14 @@ class SegmentationService:
     def _work_off_jobs(self) -> None:
         """The queue's thread."""
         while True:
-            timestamp, user = self._jobs.get()
+            timestamp, share = self._jobs.get()
             try:
                 self._work_off(timestamp)
             except Exception as error:  # the request stays queued for the next server
                 logger.error("The accepted request %s could not be worked on", print_timestamp(timestamp))
                 failed("segmentation-queue", error)
             finally:
-                self.admission.leave(user)
+                self.admission.leave(share)
 
     def _work_off(self, timestamp: Decimal) -> None:
         """Do one accepted request: its result is stored, or its failure."""

@@ -19,20 +19,18 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Annotated
 
 import requests
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.dicomweb.connection import DicomWebStatusError
 from lib.dicomweb.datastore import DicomWebStore
 from lib.dicomweb.metadata_seen import MetadataSeen
-from lib.server.auth.users import check_may_label
+from lib.server.auth.roles import SegmentingUser, check_may_label
 from lib.studies.seen_images import current_viewer, note_viewer
 
 router = APIRouter(include_in_schema=False)
@@ -49,9 +47,7 @@ _threads = CapacityLimiter(32)
 
 
 @router.api_route("/proxy/dicom/{path:path}", methods=["GET", "POST"])
-async def proxy(
-    request: Request, path: str, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-) -> StreamingResponse:
+async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingResponse:
     """Hand on a request for a resource to the DICOMweb server, if asked for under the prefix of one of its services."""
     if request.method == "POST":
         await check_may_label(user)  # what is stored on the server can be a label

@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
-from monailabel.config import settings
 from monailabel.endpoints.infer import ResultType, send_response
-from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.base.client_key import client_key
@@ -31,7 +29,8 @@ from lib.dicomweb.datastore import for_inference
 from lib.dicomweb.dicom_seg import answer_dicom_seg
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
-from lib.server.auth.users import check_may_label, sharer
+from lib.server.auth.roles import SegmentingUser, check_may_label
+from lib.server.auth.users import CurrentUser
 from lib.server.http.body_check import FormText, form_only
 from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
 from lib.server.upstream.arguments import known_image, neutral_upload, parsed_object
@@ -48,7 +47,8 @@ def infer(
     request: Request,
     background_tasks: BackgroundTasks,
     model: str,
-    user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))],
+    user: CurrentUser,
+    with_roles: SegmentingUser,
     image: str = "",
     session_id: str = "",
     params: Annotated[FormText, Form()] = "{}",
@@ -78,11 +78,11 @@ def infer(
     if sent.save_label:
         if not given:
             raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
-        asyncio.run(check_may_label(user))
+        asyncio.run(check_may_label(with_roles))
     client, viewer = client_key(request, user.username, sent.client_id), current_viewer(sent.client_id)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
-    with admission.inside(sharer(user.username)):
+    with admission.inside(user.share):
         if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
             _check_image(given)
             check_meant(images, given, viewer)

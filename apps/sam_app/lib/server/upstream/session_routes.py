@@ -13,11 +13,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, HTTPException, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import get_mime_type
 
-from lib.server.auth.users import CurrentUser, may_see
+from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import form_only
 from lib.server.http.forms import MAX_SESSION_FILES
 from lib.server.observe.image_facts import note_uploads
@@ -87,7 +86,7 @@ def session_of(session_id: str, user: User, *, update_ts: bool = True) -> OwnedS
     """
     store = _store()
     session = store.get_session(session_id, update_ts=False)
-    if session is None or not may_see(user, session.owner):
+    if session is None or not user.may_see(session.owner):
         raise HTTPException(404, f"there is no session {session_id!r}")
     if update_ts:
         store.get_session(session_id)
