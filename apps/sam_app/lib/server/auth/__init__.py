@@ -1,1 +1,1 @@
-"""Access control: API keys, OpenID Connect and roles; set up by :func:`lib.server.auth.setup.install`."""
+"""Access control: API keys, OpenID Connect and roles."""
