@@ -99,8 +99,8 @@ class MedSamPreprocessor:
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
         height, width = size
-        scale: np.ndarray = np.array([self.input_size / width, self.input_size / height])
-        return xy * scale
+        scaled: np.ndarray = xy * np.array([self.input_size / width, self.input_size / height])
+        return scaled
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
         """See :class:`Preprocessor`."""

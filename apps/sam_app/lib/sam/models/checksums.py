@@ -7,6 +7,7 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lib.base.files import replacing, sha256_of
 from lib.base.locks import locked
@@ -98,7 +99,7 @@ class ChecksumFile:
             file.write(f"{text}\n".encode())
 
 
-def _record(entry: dict[str, dict | None]) -> ChecksumRecord:
+def _record(entry: dict[str, dict[str, Any] | None]) -> ChecksumRecord:
     digests, verified, rejected = entry["digests"], entry["verified"], entry["rejected"]
     return ChecksumRecord(
         digests=Digests(**digests) if digests else None,
