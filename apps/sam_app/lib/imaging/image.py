@@ -68,6 +68,10 @@ class ImageChangedError(ImageError):
     """An image that has changed since it was opened, so that earlier results do not apply to it."""
 
 
+class ImageGoneError(ImageError):
+    """There is no such file, or no longer."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A VOI window in modality units (Hounsfield units for CT): DICOM PS3.3 C.11.2.1.2.

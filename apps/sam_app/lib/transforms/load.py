@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Transform
 
 from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget
-from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image import ImageError, ImageGoneError, MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
 
@@ -56,9 +56,10 @@ class LoadMedicalImage(Transform):
         if isinstance(source, MedicalImage):
             return source
         if isinstance(source, (str, os.PathLike)):
-            if not os.path.exists(source):
-                raise ImageError("there is no such image")
-            return self.images.get_or_read(Path(source), self._read, sha256)
+            try:
+                return self.images.get_or_read(Path(source), self._read, sha256)
+            except FileNotFoundError:
+                raise ImageGoneError("there is no such image") from None
         array = np.asarray(source)
         if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
             array = array[None]

@@ -24,7 +24,14 @@ from lib.imaging.dicom.pixel_data import PIXEL_KEYWORDS, decode_pixels, decoding
 from lib.imaging.dicom.pixel_spacing import pixel_spacing
 from lib.imaging.dicom.series_files import find_series
 from lib.imaging.dicom.voi import displays_of
-from lib.imaging.image import CorruptImageError, Display, MedicalImage, UnsupportedImageError, place_tolerance
+from lib.imaging.image import (
+    CorruptImageError,
+    Display,
+    ImageGoneError,
+    MedicalImage,
+    UnsupportedImageError,
+    place_tolerance,
+)
 
 _COPIES_OF_FILE = 2
 """The file's bytes, and a copy of the pixel data."""
@@ -128,12 +135,16 @@ def read_dicom_headers(path: str | os.PathLike[str]) -> tuple[Dataset, ...]:
         UnsupportedImageError: No DICOM image, or more than one series.
         CorruptImageError: A damaged file.
         NotOneVolumeError: The images do not form one volume.
+        ImageGoneError: There is no such file.
     """
     if os.path.isdir(path):
         headers = tuple(found.header for found in find_series(path)[0])
     else:
-        with open(path, "rb") as file:
-            headers = (read_dataset(file, stop_before_pixels=True),)
+        try:
+            with open(path, "rb") as file:
+                headers = (read_dataset(file, stop_before_pixels=True),)
+        except FileNotFoundError:
+            raise ImageGoneError("there is no such image") from None
     for header in headers:
         _image_shape(header)
     return headers

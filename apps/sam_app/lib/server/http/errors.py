@@ -20,7 +20,7 @@ from lib.base.files import is_full
 from lib.base.request_record import note
 from lib.dicomweb.connection import DicomWebError, DicomWebUnreachableError, SeriesGoneError
 from lib.imaging.decoding.memory_budget import MemoryBusyError
-from lib.imaging.image import ImageChangedError, ImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.image import ImageChangedError, ImageError, ImageGoneError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.models.registry import UnknownModelError
 from lib.sam.prompts import PromptError
@@ -90,6 +90,7 @@ STATUS: dict[type[Exception], int] = {
     UnsupportedImageError: 415,
     ImageTooLargeError: 413,
     ImageChangedError: 409,
+    ImageGoneError: 404,
     NotFinishedError: 409,
     UnknownModelError: 404,
     UnknownImageError: 404,
@@ -115,6 +116,8 @@ def failure_of(error: BaseException) -> Failure:
     kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
     if kind is not NoSpaceError and (is_full(error) or is_full(error.__cause__)):
         return Failure(507, "there is no space left on the server")
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS):
+        return Failure(500, "the server's disk failed; its log says more")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Failure(503, "the server has as many files and connections open as it may; try again later")
     if kind is not None:

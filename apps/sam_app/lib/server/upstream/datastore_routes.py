@@ -15,6 +15,7 @@ from monailabel.endpoints.datastore import ResultType, download_label
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.server.http.held_file import held
 from lib.server.upstream.arguments import (
     image_upload,
     json_object,
@@ -98,12 +99,12 @@ GUARDS = {
     "DELETE /datastore/": _REMOVE_IMAGE,
     "DELETE /datastore/image": _REMOVE_IMAGE,
     "HEAD /datastore/image": Guard({"image": _handed_out, "check_sum": _known_checksum}),
-    "GET /datastore/image": Guard({"image": _handed_out}),
+    "GET /datastore/image": Guard({"image": _handed_out}, clean=held),
     "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
     "PUT /datastore/label": Guard({"image": _meant, "tag": label_tag, "label": label_upload, "params": json_object}),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
-    "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}),
+    "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}, clean=held),
     "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
     "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),
     "PUT /datastore/updatelabelinfo": Guard({"label": known_image, "tag": label_tag, "params": json_object}),

@@ -116,6 +116,8 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
                 answer = asyncio.run(endpoint(**arguments))
             except (ImageNotFoundException, LabelNotFoundException) as error:
                 raise HTTPException(404, error.msg) from None
+            except FileNotFoundError:  # of an image or a label that has just been looked up
+                raise HTTPException(404, "the file is gone") from None
         return guard.clean(answer)
 
     call.__name__ = endpoint.__name__

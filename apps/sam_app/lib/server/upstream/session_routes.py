@@ -19,6 +19,7 @@ from monailabel.utils.others.generic import get_mime_type
 from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import form_only
 from lib.server.http.forms import MAX_SESSION_FILES
+from lib.server.http.held_file import held
 from lib.server.observe.image_facts import note_uploads
 from lib.server.rest.uploads import not_empty
 from lib.server.upstream.arguments import plain_name
@@ -60,9 +61,8 @@ def get_session(
         return _told(session)
     if os.path.isdir(session.image):
         raise HTTPException(422, "a session of several files has no single image to download")
-    return FileResponse(
-        session.image, media_type=get_mime_type(session.image), filename=os.path.basename(session.image)
-    )
+    name = os.path.basename(session.image)
+    return held(FileResponse(session.image, media_type=get_mime_type(session.image), filename=name))
 
 
 @router.delete("/{session_id}", summary="Delete Session")
