@@ -85,8 +85,8 @@ class SamApp(MONAILabelApp):
         self.images = ImageCache()
         budget.add_spare(self.images.give_up_oldest)
         limits = self.options.limits
-        self._read = LoadMedicalImage(limits.max_pixels, limits.max_frames, self.images)
-        self._look = LoadMedicalImage(limits.max_pixels, limits.max_frames)
+        self._read = LoadMedicalImage(limits, self.images)
+        self._look = LoadMedicalImage(limits)
         self.engine = Engine(
             specs,
             self._model_dir,

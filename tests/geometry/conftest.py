@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lib.imaging.limits import Limits
 from lib.infers.sam_2d import Sam2D
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import DEFAULT_MODEL, get_spec
-from lib.transforms.limits import Limits
 from support.series import Acquisition, write_series
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lib.imaging.decoding import isolation
 from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 
 DICOM_SAMPLES = [
@@ -83,7 +84,7 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
     else:
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / "n.nrrd"))
         (tmp_path / "n.nrrd").rename(path)
-    assert read_image(path, max_frames=5).frame_count == 5
+    assert read_image(path, limits=Limits(max_frames=5)).frame_count == 5
 
     monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     for decoder in (
@@ -94,7 +95,7 @@ def test_too_many_frames_are_refused_by_the_header(tmp_path: Path, make_ct, save
     ):
         monkeypatch.setattr(decoder, lambda *arguments: pytest.fail("decoded"))
     with pytest.raises(ImageTooLargeError, match="frames"):
-        read_image(path, max_frames=4)
+        read_image(path, limits=Limits(max_frames=4))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore:.*:UserWarning:PIL", "ignore::RuntimeWarning")
@@ -122,7 +123,7 @@ def test_damaged_content_raises_nothing_but_image_errors(
                 damaged[random_numbers.randrange(end)] = random_numbers.randrange(256)
         path.write_bytes(damaged)
         try:
-            outcomes.add(type(read_image(path, max_pixels=2_000_000)))
+            outcomes.add(type(read_image(path, limits=Limits(max_pixels=2_000_000))))
         except ImageError as error:
             outcomes.add(type(error))
             assert str(tmp_path) not in str(error) and "Traceback" not in str(error)

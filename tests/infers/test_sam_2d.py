@@ -14,6 +14,7 @@ from pydicom.data import get_testdata_file
 from lib.base.clock import Clock, use_clock
 from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
+from lib.imaging.limits import Limits
 from lib.infers.ahead import Ahead
 from lib.infers.sam_2d import Sam2D
 from lib.sam.engine import Engine
@@ -21,7 +22,6 @@ from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
 from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import PromptError
-from lib.transforms.limits import Limits
 from support.segment_requests import viewer_request
 
 

@@ -11,12 +11,12 @@ import pytest
 from lib.base.clock import Clock, use_clock
 from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
+from lib.imaging.limits import Limits
 from lib.infers.sam_3d import Sam3D
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
 from lib.sam.prompts import PromptError
-from lib.transforms.limits import Limits
 from support.phantoms import BALL_AFFINE, BALL_CENTRE, ball_volume
 from support.segment_requests import viewer_request
 

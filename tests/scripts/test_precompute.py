@@ -19,6 +19,7 @@ from PIL import Image
 
 import precompute
 from lib.base.clock import Clock, use_clock
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 from lib.infers.sam_2d import Sam2D
 from lib.sam.embeddings.disk import EmbeddingFiles
@@ -26,7 +27,6 @@ from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import get_spec
 from lib.studies.folder_datastore import FolderDatastore
-from lib.transforms.limits import Limits
 from precompute import find_images, from_the_middle, main
 from support.dicomweb_stand_in import running_stand_in
 from support.segment_requests import viewer_request

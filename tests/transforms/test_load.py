@@ -6,6 +6,7 @@ from pydicom.data import get_testdata_file
 
 from lib.imaging.decoding.memory_budget import working_bytes
 from lib.imaging.image import ImageError, ImageTooLargeError, MedicalImage
+from lib.imaging.limits import Limits
 from lib.transforms.load import LoadMedicalImage, LoadMedicalImaged
 
 
@@ -41,8 +42,8 @@ def test_what_is_no_image_is_refused_without_naming_a_path(bad):
 def test_the_limit_holds(tmp_path):
     Image.fromarray(np.zeros((30, 50), np.uint8)).save(tmp_path / "picture.png")
     with pytest.raises(ImageTooLargeError):
-        LoadMedicalImage(max_pixels=1499)(tmp_path / "picture.png")
-    assert LoadMedicalImage(max_pixels=1500)(tmp_path / "picture.png").frame_size == (30, 50)
+        LoadMedicalImage(limits=Limits(max_pixels=1499))(tmp_path / "picture.png")
+    assert LoadMedicalImage(limits=Limits(max_pixels=1500))(tmp_path / "picture.png").frame_size == (30, 50)
 
 
 @pytest.mark.parametrize("size", [(3, 900), (900, 3)])

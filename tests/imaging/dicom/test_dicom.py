@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from lib.imaging.decoding import isolation
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError, Window
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 
 OBLIQUE = [0.8, 0.6, 0.0, -0.6, 0.8, 0.0]
@@ -160,11 +161,11 @@ def test_undecodable_frame_count_is_corrupt(sample) -> None:
 
 def test_limit_is_checked_from_the_header(make_ct, save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(make_ct(np.zeros((3, 4, 5), np.uint8)))
-    assert read_image(path, max_pixels=60).frame_count == 3
+    assert read_image(path, limits=Limits(max_pixels=60)).frame_count == 3
     monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     monkeypatch.setattr("lib.imaging.dicom.reader.decode_pixels", lambda dataset: pytest.fail("decoded"))
     with pytest.raises(ImageTooLargeError, match="60 pixels"):
-        read_image(path, max_pixels=59)
+        read_image(path, limits=Limits(max_pixels=59))
 
 
 def test_a_deflated_bomb_is_refused(make_ct, save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +294,7 @@ def test_a_folder_of_one_file_is_that_file(make_ct, save, gradient) -> None:
 def test_series_limit(make_ct, save) -> None:
     folder = save_series(make_ct, save)
     with pytest.raises(ImageTooLargeError, match="245 pixels"):
-        read_image(folder, max_pixels=244)
+        read_image(folder, limits=Limits(max_pixels=244))
 
 
 def test_slices_with_their_own_slopes_become_one_kind(make_ct, save, gradient) -> None:

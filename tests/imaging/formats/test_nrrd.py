@@ -12,6 +12,7 @@ import SimpleITK
 
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 from lib.imaging.labels.label_writers import write_label_volume
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 
 KJI = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -155,7 +156,7 @@ def test_truncated_or_without_end(tmp_path: Path) -> None:
 
 def test_limit(tmp_path: Path) -> None:
     with pytest.raises(ImageTooLargeError, match="24 pixels"):
-        read_image(save(tmp_path), max_pixels=23)
+        read_image(save(tmp_path), limits=Limits(max_pixels=23))
 
 
 def headers() -> dict[str, list[str]]:

@@ -11,9 +11,9 @@ import SimpleITK
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from lib.imaging.decoding.parse_errors import SizeLimits
 from lib.imaging.formats.raster import read_raster
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 
 RGB = np.random.default_rng(1).integers(0, 256, (4, 6, 3)).astype(np.uint8)
@@ -181,18 +181,18 @@ def test_truncated_files_are_corrupt(tmp_path: Path, kind: str) -> None:
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (100, 100)).save(tmp_path / "a", format="PNG")
-    assert read_image(tmp_path / "a", max_pixels=10_000).frame_count == 1
+    assert read_image(tmp_path / "a", limits=Limits(max_pixels=10_000)).frame_count == 1
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageTooLargeError, match="10000 pixels; at most 9999"), (tmp_path / "a").open("rb") as file:
-        read_raster(file, "PNG", limits=SizeLimits(9_999, 1))
+        read_raster(file, "PNG", limits=Limits(9_999, 1))
 
 
 def test_pillows_own_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (100, 100)).save(tmp_path / "a", format="PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     with pytest.raises(ImageTooLargeError), (tmp_path / "a").open("rb") as file:
-        read_raster(file, "PNG", limits=SizeLimits(20_000, 1))
+        read_raster(file, "PNG", limits=Limits(20_000, 1))
 
 
 @pytest.mark.parametrize("unit", [None, 0, 1, 2, 3])

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lib.imaging.decoding import isolation
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError, MedicalImage, UnsupportedImageError
+from lib.imaging.limits import Limits
 from lib.imaging.readers import read_image
 
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
@@ -152,7 +153,7 @@ def test_what_is_not_read_is_named_and_not_called_damaged(tmp_path, content, sai
 def test_a_whole_slide_is_called_so_before_its_size_is(tmp_path):
     content = tiff(RAMP, tile=(16, 16), description="Aperio Image Library v10\r\n1x1 |MPP = 0.5")
     with pytest.raises(UnsupportedImageError, match="whole-slide"):
-        read(tmp_path, content, max_pixels=10)
+        read(tmp_path, content, limits=Limits(max_pixels=10))
 
 
 def with_strip(content: bytes, strip: bytes) -> bytes:
@@ -201,7 +202,7 @@ def test_any_bytes_changed_are_an_image_or_an_image_error(tmp_path):
             for place in random.integers(0, len(content), 3):
                 changed[place] = random.integers(256)
             with suppress(ImageError):
-                read(tmp_path, bytes(changed), max_pixels=10**6)
+                read(tmp_path, bytes(changed), limits=Limits(max_pixels=10**6))
 
 
 def test_32_bit_tiff_keeps_floats_and_integers(tmp_path: Path) -> None:
@@ -258,19 +259,19 @@ def test_all_pages_count(tmp_path: Path) -> None:
     pages = [Image.new("L", (10, 10))] * 3
     pages[0].save(tmp_path / "a", format="TIFF", save_all=True, append_images=pages[1:])
     with pytest.raises(ImageTooLargeError, match="300 pixels"):
-        read_image(tmp_path / "a", max_pixels=299)
+        read_image(tmp_path / "a", limits=Limits(max_pixels=299))
 
 
 def test_a_tiff_of_too_many_pages_is_refused_without_walking_them_all(tmp_path: Path, monkeypatch) -> None:
     with tifffile.TiffWriter(tmp_path / "a") as writer:
         for _ in range(40):
             writer.write(GREY, metadata=None)
-    assert read_image(tmp_path / "a", max_frames=40).frame_count == 40
+    assert read_image(tmp_path / "a", limits=Limits(max_frames=40)).frame_count == 40
     walked = []
     monkeypatch.setattr(isolation, "_is_worker", True)  # run in this process, where the replacement applies
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda self, **_: pytest.fail("decoded"))
     begin = tifffile.TiffPage.__init__
     monkeypatch.setattr(tifffile.TiffPage, "__init__", lambda *a, **k: (walked.append(1), begin(*a, **k))[1])
     with pytest.raises(ImageTooLargeError, match="more frames than the limit of 5"):
-        read_image(tmp_path / "a", max_frames=5)
+        read_image(tmp_path / "a", limits=Limits(max_frames=5))
     assert 0 < len(walked) < 20

@@ -15,6 +15,7 @@ import pytest
 from lib.base.clock import Clock
 from lib.base.request_record import RequestRecord
 from lib.configs.sam import SamConfig
+from lib.imaging.limits import Limits
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS, UnknownModelError
@@ -27,7 +28,6 @@ from lib.server.rest.refine import EARLIER_LOGITS
 from lib.server.rest.results import ResultStore
 from lib.server.rest.schemas import SAMInput
 from lib.server.rest.segmentation_service import SegmentationService
-from lib.transforms.limits import Limits
 from lib.transforms.request import Infer, SegmentRequest
 from support.rest import DISC_BOX, dice, png
 

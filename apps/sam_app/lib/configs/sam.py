@@ -7,12 +7,12 @@ from typing import Any
 from monailabel.interfaces.config import TaskConfig
 
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.limits import Limits
 from lib.infers.ahead import Ahead
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import SUFFIX, Sam3D
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
-from lib.transforms.limits import Limits
 
 
 class SamConfig(TaskConfig):

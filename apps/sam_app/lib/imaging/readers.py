@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from lib.imaging.decoding.isolation import isolated
-from lib.imaging.decoding.parse_errors import SizeLimits
 from lib.imaging.dicom.reader import read_dicom_file, read_dicom_series
 from lib.imaging.formats.nifti import read_nifti
 from lib.imaging.formats.nrrd import read_nrrd
@@ -13,24 +12,19 @@ from lib.imaging.formats.raster import read_raster
 from lib.imaging.formats.sniff import HEAD_LENGTH, READABLE, find_format
 from lib.imaging.formats.tiff import read_tiff
 from lib.imaging.image import MedicalImage, UnsupportedImageError
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
 
-DEFAULT_MAX_PIXELS = 512 * 512 * 2048
-"""About 2,000 CT slices: 1 GiB as 16-bit values."""
-DEFAULT_MAX_FRAMES = 4096
 _MEMORY, _SECONDS = 64 * 2**20, 10.0
 """For reading a header; what more is needed is claimed after that."""
 
 
-def read_image(
-    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = DEFAULT_MAX_FRAMES
-) -> MedicalImage:
+def read_image(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> MedicalImage:
     """Read an image, a multi-frame image or a volume; the format is detected from the content, never from the name.
 
     Args:
         path: A PNG, JPEG, TIFF, BMP, DICOM, NIfTI (``.nii``, ``.nii.gz``) or NRRD file, or a folder that holds one
             DICOM series.
-        max_pixels: The most pixels (frames x rows x columns); checked against the header, before anything is decoded.
-        max_frames: The most frames, slices or pages; checked likewise.
+        limits: The largest image to read; checked against the header before anything is decoded.
 
     Returns:
         The image: modality values or RGB, voxel ``(i, j, k)`` at ``frames[k, j, i]``, the affine in RAS+ mm.
@@ -38,19 +32,18 @@ def read_image(
     Raises:
         UnsupportedImageError: Not one of these formats or variants; the message says what was found.
         CorruptImageError: Truncated, damaged or contradictory.
-        ImageTooLargeError: More than ``max_pixels`` or ``max_frames``.
+        ImageTooLargeError: More pixels or frames than the limits.
         MemoryBusyError: The memory that it needs is in use by other requests.
         TimeLimitError: The current clock's time has run out.
         OSError: The file itself cannot be opened. If it can, its content causes no other error than these.
     """
-    limits = SizeLimits(max_pixels, max_frames)
     if not os.path.isdir(path):
         with open(path, "rb"):  # if it cannot be opened, raise the system's own error here
             pass
     return isolated(_read, os.path.abspath(path), limits, memory=_MEMORY, seconds=_SECONDS)
 
 
-def _read(path: str, limits: SizeLimits) -> MedicalImage:
+def _read(path: str, limits: Limits) -> MedicalImage:
     """Read an image; runs in a worker process."""
     if os.path.isdir(path):
         return read_dicom_series(path, limits=limits)

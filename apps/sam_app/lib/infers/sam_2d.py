@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.limits import Limits
 from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import result_facts
@@ -17,7 +18,6 @@ from lib.sam.engine import Engine
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
-from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
@@ -79,12 +79,12 @@ class Sam2D(SamTask):
         """Load the image, map the prompts, choose the slice, window it."""
         limits = self._limits
         request: SegmentRequest = data[REQUEST]
-        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images, request.image_sha256)
+        load = LoadMedicalImaged("image", limits, self._images, request.image_sha256)
         prompts: Callable
         if request.source is Source.REST:
-            prompts = SamInputPromptsd(limits.max_prompts)
+            prompts = SamInputPromptsd(limits)
         elif request.source is Source.VIEWER:
-            prompts = ViewerPromptsd(limits.max_prompts)
+            prompts = ViewerPromptsd(limits)
         else:
             prompts = PromptSourced(load.load)
         return [load, SentLabeld(load.load), prompts, WindowFramed()]

@@ -11,6 +11,7 @@ import numpy as np
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
 from lib.imaging.image_cache import ImageCache, once_per_image
+from lib.imaging.limits import Limits
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import volume_facts
 from lib.infers.sam_task import SamTask
@@ -18,7 +19,6 @@ from lib.sam.engine import Engine
 from lib.sam.volume.propagation import PropagationOptions, propagate
 from lib.sam.volume.result import VolumeResult
 from lib.sam.volume.sam2_video import propagate_by_memory
-from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.prompt_sources import LabelVolumePromptsd, RestoreValuesd
 from lib.transforms.request import REQUEST, SegmentRequest, Source
@@ -67,10 +67,10 @@ class Sam3D(SamTask):
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Load the image and map the prompts."""
         limits, request = self._limits, data[REQUEST]
-        load = LoadMedicalImaged("image", limits.max_pixels, limits.max_frames, self._images)
-        prompts: Callable = VolumePromptsd(limits.max_prompts)
+        load = LoadMedicalImaged("image", limits, self._images)
+        prompts: Callable = VolumePromptsd(limits)
         if request.source is not Source.VIEWER:
-            prompts = LabelVolumePromptsd(load.load, limits.max_prompts)
+            prompts = LabelVolumePromptsd(load.load, limits)
         return [load, SentLabeld(load.load), prompts]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:

@@ -13,9 +13,9 @@ from lib.base.scratch import scratch_file
 from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.labels.label_writers import write_label_volume
+from lib.imaging.limits import Limits
 from lib.sam.engine import Engine
 from lib.sam.prompts import PromptError
-from lib.transforms.limits import Limits
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import REQUEST, LabelFormat, SegmentRequest
 
@@ -78,7 +78,7 @@ class SamTask(BasicInferTask):
         Raises:
             ImageError: If it cannot be read.
         """
-        return LoadMedicalImage(self._limits.max_pixels, self._limits.max_frames, self._images)(path)
+        return LoadMedicalImage(self._limits, self._images)(path)
 
     @abstractmethod
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.imaging.decoding.memory_budget import budget
+from lib.imaging.limits import Limits
 from lib.infers.ahead import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
-from lib.transforms.limits import Limits
 
 
 class OptionError(ValueError):

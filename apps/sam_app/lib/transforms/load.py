@@ -15,7 +15,8 @@ from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image import ImageError, ImageGoneError, MedicalImage
 from lib.imaging.image_cache import ImageCache
-from lib.imaging.readers import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, read_image
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
+from lib.imaging.readers import read_image
 
 _MAX_ASPECT = 256
 """Of a longer and thinner image nothing is left at the size at which the smallest model sees it."""
@@ -25,19 +26,12 @@ class LoadMedicalImage(Transform):
     """A path, an array or a loaded image to a :class:`MedicalImage`.
 
     Args:
-        max_pixels: Bound on frames x rows x columns.
-        max_frames: Bound on frames, slices or pages.
+        limits: A larger image is refused.
         images: Keeps what was read; by default nothing is kept.
     """
 
-    def __init__(
-        self,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        max_frames: int = DEFAULT_MAX_FRAMES,
-        images: ImageCache | None = None,
-    ) -> None:
-        self.max_pixels = max_pixels
-        self.max_frames = max_frames
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, images: ImageCache | None = None) -> None:
+        self.limits = limits
         self.images = images or ImageCache(max_bytes=0)
 
     def __call__(
@@ -69,7 +63,7 @@ class LoadMedicalImage(Transform):
             raise ImageError(str(error)) from None
 
     def _read(self, path: Path) -> MedicalImage:
-        image = read_image(path, max_pixels=self.max_pixels, max_frames=self.max_frames)
+        image = read_image(path, self.limits)
         rows, columns = image.frame_size
         if max(rows, columns) > _MAX_ASPECT * min(rows, columns):
             raise ImageError(
@@ -83,8 +77,7 @@ class LoadMedicalImaged(MapTransform):
 
     Args:
         keys: Of the images.
-        max_pixels: As there.
-        max_frames: As there.
+        limits: As there.
         images: As there.
         sha256: Of the content of the one image's file, if that is known.
     """
@@ -92,14 +85,13 @@ class LoadMedicalImaged(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        max_frames: int = DEFAULT_MAX_FRAMES,
+        limits: Limits = DEFAULT_LIMITS,
         images: ImageCache | None = None,
         sha256: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.sha256 = sha256
-        self.load = LoadMedicalImage(max_pixels, max_frames, images)
+        self.load = LoadMedicalImage(limits, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each key's value by the loaded image; ``reserved`` is the memory for work on it."""

@@ -12,8 +12,8 @@ from scipy import ndimage
 from lib.imaging.image import MedicalImage
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.slice_labels import SliceLabels
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
-from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import REQUEST, SegmentRequest, Source, ViewerPrompts
 from lib.transforms.viewer_options import shown
@@ -132,12 +132,12 @@ class LabelVolumePromptsd(Transform):
 
     Args:
         load: Reads the label.
-        max_prompts: Bound on the points.
+        limits: A request with more points and rectangles is refused.
     """
 
-    def __init__(self, load: LoadMedicalImage, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
+    def __init__(self, load: LoadMedicalImage, limits: Limits = DEFAULT_LIMITS) -> None:
         self._load = load
-        self.max_prompts = max_prompts
+        self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Find the points.
@@ -153,7 +153,7 @@ class LabelVolumePromptsd(Transform):
         if len(objects) != 1:
             raise PromptError(f"through a volume one object is followed; the label has {len(objects)} on slice {k}")
         [(value, prompts)] = objects.items()
-        check_prompt_count(len(prompts.points), self.max_prompts)
+        self.limits.check_prompts(len(prompts.points))
         clicks = ViewerPrompts(foreground=[(x, y, k) for x, y in prompts.points.tolist()])
         found = volume_prompts(data["image"], clicks, request.options.box_from_points)
         return {**data, "volume_prompts": found, "label_values": [value]}

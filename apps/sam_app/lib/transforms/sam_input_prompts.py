@@ -8,9 +8,9 @@ from typing import Any
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.refinement import EarlierObject
-from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 from lib.transforms.request import REQUEST, EarlierResult, SegmentRequest
 from lib.transforms.sam_input import MAX_RECTANGLES, RectInput, SAMPrompts
 
@@ -67,11 +67,11 @@ class SamInputPromptsd(Transform):
     Without a frame it is the middle one. ``earlier`` is a list of :class:`~lib.sam.refinement.EarlierObject`.
 
     Args:
-        max_prompts: Bound on the points and rectangles of one request.
+        limits: A request with more points and rectangles is refused.
     """
 
-    def __init__(self, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
-        self.max_prompts = max_prompts
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Map them.
@@ -84,7 +84,7 @@ class SamInputPromptsd(Transform):
         sam_input = request.prompts
         if not isinstance(sam_input, SAMPrompts):
             raise TypeError(f"a request of source {request.source} has no REST client's prompts")
-        check_prompt_count(sum(sam_input.counts().values()), self.max_prompts)
+        self.limits.check_prompts(sum(sam_input.counts().values()))
         frame = sam_input.frame
         return {
             **data,

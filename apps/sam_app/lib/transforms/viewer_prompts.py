@@ -16,8 +16,8 @@ import numpy as np
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
-from lib.transforms.limits import DEFAULT_MAX_PROMPTS, check_prompt_count
 from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
 
 _NO_REGION = "roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]"
@@ -179,11 +179,11 @@ class ViewerPromptsd(Transform):
     See :func:`viewer_prompts`.
 
     Args:
-        max_prompts: Bound on the points of one request.
+        limits: A request with more points and rectangles is refused.
     """
 
-    def __init__(self, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
-        self.max_prompts = max_prompts
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Map them.
@@ -193,13 +193,13 @@ class ViewerPromptsd(Transform):
         """
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
-        sent = viewer_prompts_of(request, self.max_prompts)
+        sent = viewer_prompts_of(request, self.limits)
         k, prompts = viewer_prompts(image, sent, request.options.box_from_points)
         objects = [prompts.within(*image.ijk_shape[:2])]
         return {**data, "slice": k, "slice_source": "request", "objects": objects, "earlier": []}
 
 
-def viewer_prompts_of(request: SegmentRequest, max_prompts: int) -> ViewerPrompts:
+def viewer_prompts_of(request: SegmentRequest, limits: Limits) -> ViewerPrompts:
     """What a viewer sent.
 
     Raises:
@@ -208,5 +208,5 @@ def viewer_prompts_of(request: SegmentRequest, max_prompts: int) -> ViewerPrompt
     sent = request.prompts
     if not isinstance(sent, ViewerPrompts):
         raise TypeError(f"a request of source {request.source} has no viewer's prompts")
-    check_prompt_count(len(sent.foreground) + len(sent.background), max_prompts)
+    limits.check_prompts(len(sent.foreground) + len(sent.background))
     return sent

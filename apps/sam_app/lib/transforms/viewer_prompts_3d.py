@@ -12,9 +12,9 @@ import numpy as np
 from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume.propagation import VolumePrompts
-from lib.transforms.limits import DEFAULT_MAX_PROMPTS
 from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
 from lib.transforms.viewer_prompts import box_between, viewer_prompts_of, voxel_points, voxel_region
 
@@ -73,11 +73,11 @@ class VolumePromptsd(Transform):
     """Take ``image`` and a viewer's ``request``, give ``volume_prompts``.
 
     Args:
-        max_prompts: Bound on the points of one request.
+        limits: A request with more points and rectangles is refused.
     """
 
-    def __init__(self, max_prompts: int = DEFAULT_MAX_PROMPTS) -> None:
-        self.max_prompts = max_prompts
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Map them.
@@ -86,5 +86,5 @@ class VolumePromptsd(Transform):
             PromptError: As :func:`volume_prompts`, or for too many points.
         """
         request: SegmentRequest = data[REQUEST]
-        sent = viewer_prompts_of(request, self.max_prompts)
+        sent = viewer_prompts_of(request, self.limits)
         return {**data, "volume_prompts": volume_prompts(data["image"], sent, request.options.box_from_points)}

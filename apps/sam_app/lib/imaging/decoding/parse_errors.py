@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from lib.imaging.decoding.isolation import lend
-from lib.imaging.decoding.memory_budget import working_bytes
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError
 
 _SERVER_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
@@ -40,35 +37,3 @@ def corrupt_on_failure(what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _SERVER_ERRNOS:
             raise
         raise CorruptImageError(what) from error
-
-
-@dataclass(frozen=True)
-class SizeLimits:
-    """Limits on the size of an image, checked against its header before anything is decoded.
-
-    Args:
-        max_pixels: The most pixels: frames x rows x columns.
-        max_frames: The most frames, slices or pages.
-    """
-
-    max_pixels: int
-    max_frames: int
-
-    def check(self, frames: int, rows: int, columns: int) -> None:
-        """Refuse an image that exceeds the limits, or for whose segmentation there is not enough memory.
-
-        Args:
-            frames: Number of frames stated by the header.
-            rows: Height stated by the header.
-            columns: Width stated by the header.
-
-        Raises:
-            ImageTooLargeError: If the image has too many frames or pixels.
-            ImageError: If this is a worker process and the memory is not granted.
-        """
-        if frames > self.max_frames:
-            raise ImageTooLargeError(f"the image has {frames} frames; at most {self.max_frames} are read")
-        count = frames * rows * columns
-        if count > self.max_pixels:
-            raise ImageTooLargeError(f"the image has {count} pixels; at most {self.max_pixels} are read")
-        lend(working_bytes((rows, columns)))

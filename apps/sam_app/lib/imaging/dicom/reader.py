@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from lib.imaging.decoding.isolation import claim
-from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.dicom.data_sets import read_dataset
 from lib.imaging.dicom.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
 from lib.imaging.dicom.header_values import integer, value_of
@@ -32,6 +32,7 @@ from lib.imaging.image import (
     UnsupportedImageError,
     place_tolerance,
 )
+from lib.imaging.limits import Limits
 
 _COPIES_OF_FILE = 2
 """The file's bytes, and a copy of the pixel data."""
@@ -40,7 +41,7 @@ _BAD_PIXEL_ATTRIBUTES = "the DICOM image's Image Pixel attributes are damaged"
 _BAD_HEADER = "the DICOM image's geometry, window or padding attributes are damaged"
 
 
-def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+def read_dicom_file(file: BinaryIO, *, limits: Limits) -> MedicalImage:
     """Read a DICOM file with one or more frames, in the file's order.
 
     Args:
@@ -67,7 +68,7 @@ def read_dicom_file(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
         return _image(frames, [header])
 
 
-def read_dicom_series(folder: str | os.PathLike[str], *, limits: SizeLimits) -> MedicalImage:
+def read_dicom_series(folder: str | os.PathLike[str], *, limits: Limits) -> MedicalImage:
     """Read the one series of single-frame images in a folder (not its subfolders) as a volume.
 
     The slices are in the order of :func:`~lib.imaging.dicom.series_files.find_series`, so that ``(i, j, k)`` is the

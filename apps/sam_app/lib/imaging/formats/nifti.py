@@ -10,10 +10,11 @@ import nibabel
 import numpy as np
 
 from lib.imaging.decoding.isolation import claim
-from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite
 from lib.imaging.formats.nifti_place import nifti_affine
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.limits import Limits
 
 _DAMAGED = "the NIfTI image is truncated or damaged"
 _MAX_VOXEL_OFFSET = 16 * 1024 * 1024
@@ -25,7 +26,7 @@ _COPIES = 4
 transfer and in the server."""
 
 
-def read_nifti(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+def read_nifti(file: BinaryIO, *, limits: Limits) -> MedicalImage:
     """Read a NIfTI volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``.
 
     Integers without scaling keep their dtype; scaled values (scl_slope, scl_inter) and floats become float32, and

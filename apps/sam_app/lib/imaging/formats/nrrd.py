@@ -15,9 +15,10 @@ import numpy as np
 import SimpleITK
 
 from lib.imaging.decoding.isolation import claim
-from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite, piecewise
 from lib.imaging.image import LPS_TO_RAS, CorruptImageError, MedicalImage, UnsupportedImageError
+from lib.imaging.limits import Limits
 
 _MAX_HEADER_BYTES = 1024 * 1024
 _FIELD = re.compile(rb"([^:]+):(?!=)\s*(.*)")
@@ -27,7 +28,7 @@ _KINDS_OF_PLACE = (b"???", b"none", b"space", b"domain", b"time")
 _ENCODINGS = (b"raw", b"gzip", b"gz", b"hex", b"ascii", b"text", b"txt", *_BZIP2)
 
 
-def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+def read_nrrd(path: str | os.PathLike[str], file: BinaryIO, *, limits: Limits) -> MedicalImage:
     """Read a NRRD volume: voxel ``(i, j, k)`` becomes ``frames[k, j, i]``; further axes must have length 1.
 
     A header that names another data file is refused, because it could name any file on the server.

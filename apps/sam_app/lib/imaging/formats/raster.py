@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 from lib.imaging.decoding.codestream import check_scans, read_codestream
 from lib.imaging.decoding.frame_decoders import with_end
 from lib.imaging.decoding.isolation import claim
-from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImageError, affine_of_pixels
+from lib.imaging.limits import Limits
 
 _MAX_JPEG_HEADER_BYTES = 1024 * 1024
 _ORIENTATION = 274
@@ -26,7 +27,7 @@ samples with colour; and in addition for the coefficients that a progressive JPE
 _PIXELS_AT_ONCE = 1 << 20
 
 
-def read_raster(file: BinaryIO, file_format: str, *, limits: SizeLimits) -> MedicalImage:
+def read_raster(file: BinaryIO, file_format: str, *, limits: Limits) -> MedicalImage:
     """Read a raster image as a browser displays it: EXIF orientation applied, transparent parts black.
 
     Transparency is blended with black, the background of medical viewers (a browser would use the page's). The most

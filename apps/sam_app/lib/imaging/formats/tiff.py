@@ -16,7 +16,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from lib.imaging.decoding.codestream import read_codestream
 from lib.imaging.decoding.isolation import claim
-from lib.imaging.decoding.parse_errors import SizeLimits, corrupt_on_failure
+from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite
 from lib.imaging.formats.raster import on_black
 from lib.imaging.image import (
@@ -26,6 +26,7 @@ from lib.imaging.image import (
     UnsupportedImageError,
     affine_of_pixels,
 )
+from lib.imaging.limits import Limits
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its log repeats its errors, and quotes the file
 
@@ -62,7 +63,7 @@ _MAX_TILE_EXCESS = 4096 * 4096
 """Pixels by which a tile may exceed its image."""
 
 
-def read_tiff(file: BinaryIO, *, limits: SizeLimits) -> MedicalImage:
+def read_tiff(file: BinaryIO, *, limits: Limits) -> MedicalImage:
     """Read the pages of a TIFF as frames, each the right way up (tag Orientation).
 
     Grey values are preserved: fewer than 8 bits become uint8 from 0 to 255, 64-bit integers int32 if they fit, floats
@@ -130,7 +131,7 @@ def _quotient(rational: tuple[int, int]) -> float:
     return rational[0] / rational[1] if rational[1] else 0.0
 
 
-def _pages(tiff: TiffFile, limits: SizeLimits) -> list[TiffPage]:
+def _pages(tiff: TiffFile, limits: Limits) -> list[TiffPage]:
     """Return the pages that are images of their own; stops as soon as there are too many."""
     pages: list[TiffPage] = []
     for number, page in enumerate(tiff.pages):
