@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .model import sam_tiny
+from lib.sam.models import tiny as sam_tiny
+
 from .prompts import centre_point, largest_error, shifted_box, tight_box
 from .scenes import Scenes
 from .shapes import Mask

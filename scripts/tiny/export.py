@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .model import sam_tiny
+from lib.sam.models import tiny as sam_tiny
 
 TYPES = {torch.float16: "F16", torch.int64: "I64"}
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 
+from lib.sam.models import tiny as sam_tiny
+
 from .card import plot, read_log, write_card
 from .evaluate import score_scenes, summary
 from .export import export
-from .model import REPOSITORY, sam_tiny
 from .scenes import load_scenes, make_scenes
 from .train import Settings, Trainer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 HELD_OUT_SEED = 2
 

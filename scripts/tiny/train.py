@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.sam.models import tiny as sam_tiny
+
 from .batches import Batch, draw_batch, next_round
 from .evaluate import score_folder, score_scenes, summary
 from .export import export
 from .loss import total_loss
-from .model import sam_tiny
 from .scenes import Scenes
 from .warm_start import warm_start
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .model import sam_tiny
+from lib.sam.models import tiny as sam_tiny
 
 
 def warm_start(model: sam_tiny.SamTiny, path: Path) -> list[str]:

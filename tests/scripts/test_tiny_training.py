@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.sam.models import tiny as sam_tiny
 from tiny import batches, card, loss, prompts, scenes
 from tiny.evaluate import score_folder, summary
 from tiny.export import export
-from tiny.model import sam_tiny
 from tiny.train import Settings, Trainer
 from tiny.warm_start import spread, warm_start
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder
 
 from lib.sam.models import tiny
+from lib.sam.models.tiny_decoder import QualityHead
 
 CHECKPOINT = Path(__file__).resolve().parents[3] / "apps" / "sam_app" / "model" / "sam_tiny.safetensors"
 SIDE = tiny.TinyConfig().img_size
@@ -180,7 +181,7 @@ def test_another_input_has_the_same_embedding_size(side):
 
 def test_the_rating_looks_at_the_mask_and_does_not_bend_it():
     torch.manual_seed(0)
-    head = tiny.QualityHead(channels=8, dim=16)
+    head = QualityHead(channels=8, dim=16)
     masks = torch.randn(2, 4, 256, 256, requires_grad=True)
     features = torch.randn(2, 8, 64, 64, requires_grad=True)
     tokens = torch.randn(2, 5, 16, requires_grad=True)
