@@ -11,6 +11,8 @@ of work that is being done: native code must not lose its thread.
 
 Lock order: the queue's one lock guards its tables and is held for no work at all. Work that runs here may take the
 caches' locks; nothing that holds one of them may call :meth:`DeviceQueue.run`.
+
+Own code: executors of the standard library know neither two priorities nor work that gives way and is done anew.
 """
 
 from __future__ import annotations

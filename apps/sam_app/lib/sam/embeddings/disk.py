@@ -13,6 +13,8 @@ Values are float16, or float32 where one of them is beyond float16's range. A fi
 it is not as above, removed. It is written under a name that ends in ``.part`` and renamed. What has another name in the
 folder is left alone.
 
+Own format: safetensors has no checksum of the values, and a changed bit would be a wrong mask without a word.
+
 Concurrency: one lock guards the table of files and is never held while one is touched. A thread of its own writes and
 removes; requests only read, and never list the folder. Several processes may share a folder: each keeps to the bound
 by what it knows of it, and looks at what the others did every minute.

@@ -1,6 +1,7 @@
 """Downloading one large file: resumable, and under its own name only once it has been found right.
 
-This is the only module of the engine that opens a connection, and only ``scripts/weights download`` calls it.
+This is the only module of the engine that opens a connection, and only ``scripts/weights download`` calls it. Own code:
+no package that is here anyway resumes by If-Range and holds redirects to the same rule as the first address.
 """
 
 from __future__ import annotations

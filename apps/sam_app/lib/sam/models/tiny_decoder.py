@@ -39,11 +39,13 @@ class Attention(nn.Module):
         query = self._heads(self.query(self.norm(tokens)))
         key, value = self._heads(self.key(keys)), self._heads(self.value(values))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=used)
-        return tokens + self.out(found.transpose(1, 2).flatten(2))
+        updated: Tensor = tokens + self.out(found.transpose(1, 2).flatten(2))
+        return updated
 
     def _heads(self, x: Tensor) -> Tensor:
         """Return (B, n, D) as (B, heads, n, D / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 class TokenBlock(nn.Module):
@@ -59,7 +61,8 @@ class TokenBlock(nn.Module):
         """Return the tokens (B, n, D); keys and values are (B, m, D), `used` tells tokens from padding."""
         tokens = self.among(tokens, tokens, tokens, used)
         tokens = self.image(tokens, keys, values)
-        return tokens + self.mlp(tokens)
+        updated: Tensor = tokens + self.mlp(tokens)
+        return updated
 
 
 class QualityHead(nn.Module):

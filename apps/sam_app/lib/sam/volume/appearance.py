@@ -90,4 +90,5 @@ def _distribution(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
     counts = np.bincount(_bins(grey[where]), minlength=_BINS).astype(np.float64)
     smooth: np.ndarray = ndimage.gaussian_filter1d(counts / counts.sum(), _SMOOTHING, mode="nearest")
     smooth = smooth / smooth.sum()
-    return (1 - _UNSEEN) * smooth + _UNSEEN / _BINS
+    mixed: np.ndarray = (1 - _UNSEEN) * smooth + _UNSEEN / _BINS
+    return mixed
