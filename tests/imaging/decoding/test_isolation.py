@@ -14,6 +14,7 @@ import pytest
 from lib.base.clock import ClientLeftError, Clock, TimeLimitError, use_clock
 from lib.imaging.decoding import isolation
 from lib.imaging.decoding.isolation import isolated
+from lib.imaging.decoding.shared_results import MAX_KEPT_BYTES
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
 
 MEBIBYTE = 2**20
@@ -78,7 +79,7 @@ def test_a_large_result_does_not_stay_in_shared_memory() -> None:
     for _ in workers():  # workers are used in turn
         call(operator.add, 1, 2)
     held = [os.fstat(worker._results).st_size for worker in isolation._pool._all]
-    assert max(held) <= isolation._MAX_KEPT_BYTES
+    assert max(held) <= MAX_KEPT_BYTES
 
 
 def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import json
 import logging
 import math
@@ -38,11 +37,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pydicom import FileDataset
-
 from lib.base.allocator import return_unused_memory
 from lib.base.clock import LOOK_S, current_clock
-from lib.imaging.decoding.memory_budget import budget, working_bytes
+from lib.imaging.decoding.memory_budget import CallMemory
+from lib.imaging.decoding.shared_results import MAX_KEPT_BYTES, read_result, write_result
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError, MedicalImage
 
 Result = TypeVar("Result")
@@ -68,10 +66,6 @@ _OVERHEAD_BYTES = 256 * 2**20
 _MAX_STARTS, _START_SECONDS, _MAX_ENDS = 20, 120.0, 3
 _SECONDS_PER_PIXEL = 1e-6
 """Limit. A busy core needs about 0.1 s per megapixel, with the slowest decoders three times as long."""
-_MAX_KEPT_BYTES = 16 * 2**20
-"""Shared memory that a worker keeps between two calls: existing pages are much faster to write."""
-_MAX_OBJECTS_BYTES = 64 * 2**20
-"""Pickled size of a result without its arrays, i.e. of headers, whose objects need several times as much."""
 
 
 class WorkerEndedError(RuntimeError):
@@ -103,7 +97,7 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
     """
     if _is_worker:
         return function(*args)
-    account = _Account(memory)
+    account = CallMemory(memory)
     try:
         succeeded, value = _call(pickle.dumps((function, args, memory), protocol=5), seconds, account)
         if isinstance(value, MedicalImage):
@@ -147,7 +141,7 @@ def lend(memory: int) -> None:
         _claims.lend(memory)
 
 
-def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]:
+def _call(request: bytes, seconds: float, account: CallMemory) -> tuple[bool, Any]:
     """Run a call in a worker; return whether it succeeded, and its result or exception."""
     ended = 0
     while True:
@@ -174,47 +168,6 @@ def _call(request: bytes, seconds: float, account: _Account) -> tuple[bool, Any]
             _pool.give_back(worker)
             if account.is_granted:
                 return outcome
-
-
-class _Account:
-    """Memory reserved for one call.
-
-    If a claim cannot be granted at once, the call is repeated with all of it reserved in advance.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._first = self._claimed = size
-        self._reserved = budget.reserve(size)
-
-    @property
-    def is_granted(self) -> bool:
-        """Whether everything that was claimed is reserved."""
-        return self._claimed <= self._reserved.size
-
-    def begin(self) -> None:
-        """Reserve what the previous attempt claimed, if that was refused; waits without occupying a worker."""
-        if not self.is_granted:
-            self._reserved.release()
-            self._reserved = budget.reserve(self._claimed)
-        self._claimed = self._first
-
-    def grant(self, more: int) -> bool:
-        """Try to reserve this many more bytes; return whether everything that was claimed is reserved."""
-        self._claimed += more
-        missing = self._claimed - self._reserved.size
-        if missing > 0 and self._claimed <= budget.total:
-            added = budget.try_reserve(missing)
-            if added is not None:
-                self._reserved.absorb(added)
-        return self.is_granted
-
-    def keep_for(self, image: MedicalImage) -> None:
-        """Keep an image's bytes, and those for working on it, reserved as long as it is referenced."""
-        budget.keep(image, self._reserved.split(image.frames.nbytes + working_bytes(image.frame_size)))
-
-    def close(self) -> None:
-        """Release the memory after the call."""
-        self._reserved.release()
 
 
 class _Worker:
@@ -271,7 +224,7 @@ class _Worker:
             message = b""
         if message != _DONE:
             raise WorkerEndedError(f"was ended by {self._end()}")
-        result: tuple[bool, Any] = _read_result(self._results)
+        result: tuple[bool, Any] = read_result(self._results)
         return result
 
     def _receive(self, count: int, deadline: float) -> bytes:
@@ -380,9 +333,9 @@ def work(channel_number: str, results_number: str) -> None:
             try:
                 function, args, memory = pickle.loads(request)  # noqa: S301 - of the server
                 _claims.begin(memory)
-                _write_result((True, function(*args)), results)
+                write_result((True, function(*args)), results)
             except Exception as error:
-                _write_result((False, _picklable(error)), results)
+                write_result((False, _picklable(error)), results)
             channel.sendall(_DONE)
             _claims.end()
 
@@ -421,7 +374,7 @@ class _Claims:
 
     def end(self) -> None:
         """Return memory that the C library holds unused to the system."""
-        if self._claimed > _MAX_KEPT_BYTES:
+        if self._claimed > MAX_KEPT_BYTES:
             return_unused_memory()
 
     def _allow(self, memory: int) -> None:
@@ -437,50 +390,6 @@ def _picklable(error: Exception) -> Exception:
             copy.add_note(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
         return copy
     return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _write_result(value: object, results: int) -> None:
-    """Write a value into shared memory: lengths, pickle, and the bytes of arrays, not copied before."""
-    buffers: list[pickle.PickleBuffer] = []
-    objects = io.BytesIO()
-    _Pickler(objects, protocol=5, buffer_callback=buffers.append).dump(value)
-    if objects.tell() > _MAX_OBJECTS_BYTES:
-        raise ImageTooLargeError(f"the image's header exceeds {_MAX_OBJECTS_BYTES // 2**20} MiB")
-    body = objects.getvalue()
-    parts: list[bytes | memoryview] = [body, *(buffer.raw() for buffer in buffers)]
-    numbers = (len(buffers), *map(len, parts))
-    if os.fstat(results).st_size > _MAX_KEPT_BYTES:
-        os.ftruncate(results, _MAX_KEPT_BYTES)
-    os.lseek(results, 0, os.SEEK_SET)
-    with open(results, "wb", closefd=False) as file:
-        for part in (struct.pack(f"<{len(numbers)}Q", *numbers), *parts):
-            file.write(part)
-
-
-def _read_result(results: int) -> Any:
-    """Read a value that :func:`_write_result` wrote."""
-    os.lseek(results, 0, os.SEEK_SET)
-    with open(results, "rb", closefd=False) as file:
-        count = _NUMBER.unpack(file.read(_NUMBER.size))[0]
-        lengths = struct.unpack(f"<{count + 1}Q", file.read(_NUMBER.size * (count + 1)))
-        parts = [bytearray(length) for length in lengths]
-        for part in parts:
-            file.readinto(part)
-    if sum(lengths) > _MAX_KEPT_BYTES:
-        os.ftruncate(results, _MAX_KEPT_BYTES)
-    body, *buffers = parts
-    return pickle.loads(body, buffers=buffers)  # noqa: S301 - of a worker
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles each header separately, so that other threads can run between two headers on loading."""
-
-    def reducer_override(self, value: Any) -> Any:
-        return (_load_header, (pickle.dumps(value, protocol=5),)) if type(value) is FileDataset else NotImplemented
-
-
-def _load_header(pickled: bytes) -> Any:
-    return pickle.loads(pickled)  # noqa: S301 - of a worker
 
 
 _is_worker = False

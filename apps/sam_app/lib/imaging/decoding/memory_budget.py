@@ -235,3 +235,44 @@ def default_total() -> int:
 
 budget = MemoryBudget(default_total())
 """The budget of this process; the server's option sets its ``total``."""
+
+
+class CallMemory:
+    """Memory reserved for one call.
+
+    If a claim cannot be granted at once, the call is repeated with all of it reserved in advance.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._first = self._claimed = size
+        self._reserved = budget.reserve(size)
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether everything that was claimed is reserved."""
+        return self._claimed <= self._reserved.size
+
+    def begin(self) -> None:
+        """Reserve what the previous attempt claimed, if that was refused; waits without occupying a worker."""
+        if not self.is_granted:
+            self._reserved.release()
+            self._reserved = budget.reserve(self._claimed)
+        self._claimed = self._first
+
+    def grant(self, more: int) -> bool:
+        """Try to reserve this many more bytes; return whether everything that was claimed is reserved."""
+        self._claimed += more
+        missing = self._claimed - self._reserved.size
+        if missing > 0 and self._claimed <= budget.total:
+            added = budget.try_reserve(missing)
+            if added is not None:
+                self._reserved.absorb(added)
+        return self.is_granted
+
+    def keep_for(self, image: MedicalImage) -> None:
+        """Keep an image's bytes, and those for working on it, reserved as long as it is referenced."""
+        budget.keep(image, self._reserved.split(image.frames.nbytes + working_bytes(image.frame_size)))
+
+    def close(self) -> None:
+        """Release the memory after the call."""
+        self._reserved.release()
