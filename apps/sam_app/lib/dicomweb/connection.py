@@ -147,6 +147,9 @@ def pieces(answer: requests.Response) -> Iterator[bytes]:
         while piece := answer.raw.read1(_PIECE_BYTES, decode_content=True):
             yield piece
             clock.check()
+    except urllib3.exceptions.DecodeError as error:
+        answer.close()
+        raise requests.exceptions.ContentDecodingError(error) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         answer.close()
         is_late = isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError))
@@ -156,8 +159,10 @@ def pieces(answer: requests.Response) -> Iterator[bytes]:
         raise
 
 
-def unreachable(error: Exception) -> DicomWebUnreachableError:
+def unreachable(error: Exception) -> DicomWebError:
     """Return the error to raise for a failed connection."""
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return DicomWebError("the DICOMweb server's response cannot be decompressed")
     if isinstance(error, requests.Timeout):
         return DicomWebUnreachableError("the DICOMweb server did not respond in time")
     return DicomWebUnreachableError("the DICOMweb server cannot be reached")

@@ -29,6 +29,8 @@ _SEARCH_UNSUPPORTED = (400, 404, 405, 406, 410, 501)
 """Statuses returned by servers that do not support a search."""
 _MAX_PAGES = 1000
 
+_NOT_DICOM_JSON = "the DICOMweb server's response to a search is not in the DICOM JSON model (PS3.18 F)"
+
 Found = dict[str, Any]
 """One search result in the DICOM JSON model (PS3.18 F.2): attributes by tag."""
 
@@ -62,6 +64,8 @@ class ArchiveClient(DICOMwebClientX):
             every = self._in_every_study(search)
         else:
             every = _pages(search, study_instance_uid)
+        if any(first_value(found, SERIES) is None for found in every):
+            raise DicomWebError(_NOT_DICOM_JSON)
         wanted = {_TAG_OF_FILTER[name]: value for name, value in filters.items() if name in _TAG_OF_FILTER}
         return [found for found in every if all(_matches(found, tag, value) for tag, value in wanted.items())]
 
@@ -73,8 +77,10 @@ class ArchiveClient(DICOMwebClientX):
             DicomWebError: As :meth:`search_for_series`.
         """
         found = self.search_for_series(search_filters={"SeriesInstanceUID": series})
-        if not found or first_value(found[0], STUDY) is None:
+        if not found:
             raise SeriesGoneError("the DICOMweb server no longer has the series")
+        if first_value(found[0], STUDY) is None:
+            raise DicomWebError(_NOT_DICOM_JSON)
         return found[0]
 
     def study_of(self, series: str) -> str:
@@ -153,11 +159,18 @@ def _pages(search: Callable[..., list[Found]], *args: Any) -> list[Found]:
 def _checked(search: Callable[..., list[Found]], *args: Any, **kwargs: Any) -> list[Found]:
     try:
         page = search(*args, **kwargs)
-    except ValueError:
+    except (ValueError, RecursionError):
         page = None
-    if not isinstance(page, list) or not all(isinstance(found, dict) for found in page):
-        raise DicomWebError("the DICOMweb server's response to a search is not in the DICOM JSON model (PS3.18 F)")
+    if not isinstance(page, list) or not all(map(_is_result, page)):
+        raise DicomWebError(_NOT_DICOM_JSON)
     return page
+
+
+def _is_result(found: object) -> bool:
+    """Return whether an item of a response is a result, in which UIDs are text."""
+    return isinstance(found, dict) and all(
+        isinstance(first_value(found, tag), str | None) for tag in (INSTANCE, SERIES, STUDY)
+    )
 
 
 def _uid(found: Found) -> Any:
