@@ -28,7 +28,7 @@ from lib.dicomweb.reach import warn_if_unreachable
 from lib.imaging.decoding.isolation import start_workers
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
-from lib.infers.ahead import Ahead
+from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
@@ -83,7 +83,7 @@ class SamApp(MONAILabelApp):
             raise _refusal(error) from None
         budget.total = int(self.options.memory_mb * 2**20)
         self.images = ImageCache()
-        budget.add_spare(self.images.give_up_oldest)
+        budget.add_evictor(self.images.evict_oldest)
         limits = self.options.limits
         self._read = LoadMedicalImage(limits, self.images)
         self._look = LoadMedicalImage(limits)
@@ -95,7 +95,7 @@ class SamApp(MONAILabelApp):
             compiled=self.options.compile,
             embedding_files=self.options.embedding_files(),
         )
-        self.ahead = Ahead(self.engine, self.options.ahead)
+        self.ahead = Prefetcher(self.engine, self.options.ahead)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -152,7 +152,7 @@ class SamApp(MONAILabelApp):
         """What a client asks for when it connects: from then on it gets a DICOMweb server's series as they are now."""
         store = self.datastore()
         if isinstance(store, DicomWebStore):
-            store.folders.expect_changes()
+            store.folders.expire_all()
         found: dict[str, Any] = super().info()
         return found
 

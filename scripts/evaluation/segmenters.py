@@ -16,7 +16,7 @@ from evaluation.users import Click
 from lib.sam.automatic import segment_automatically
 from lib.sam.engine import Engine
 from lib.sam.prompts import Prompts
-from lib.sam.refinement import EarlierObject, find_earlier, go_on
+from lib.sam.refinement import EarlierObject, continue_from, find_earlier
 
 Answer = tuple[np.ndarray, float]
 """``(H, W)`` bool mask and its predicted IoU."""
@@ -89,7 +89,7 @@ class _EngineDialogue:
             box=box,
         )
         earlier = find_earlier(prompts, [self._last] if self._last else [])
-        asked = prompts if earlier is None else go_on(prompts, earlier)
+        asked = prompts if earlier is None else continue_from(prompts, earlier)
         is_lone_point = len(clicks) == 1 and box is None and earlier is None
         [prediction] = self._predictor.decode(
             self._embedding, [asked], multimask=is_lone_point and self._point_candidates

@@ -58,9 +58,9 @@ def test_what_is_useless_is_dropped_and_looking_at_the_others_is_no_use_of_them(
 def test_the_oldest_can_be_given_up_until_none_is_kept():
     cache = a_cache()
     keep(cache, "aaaa", "bbbb", "aaaa")
-    assert cache.give_up_oldest()
+    assert cache.evict_oldest()
     assert keep(cache, "aaaa") == []
-    assert cache.give_up_oldest() and not cache.give_up_oldest()
+    assert cache.evict_oldest() and not cache.evict_oldest()
     assert cache.stats()["bytes"] == 0
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lib.base.clock import ClientLeftError, Clock, TimeLimitError, current_clock, use_clock
+from lib.base.clock import ClientDisconnectedError, Clock, TimeLimitError, current_clock, use_clock
 
 
 def test_a_stage_gets_the_time_of_each_of_its_blocks_also_of_one_that_raises():
@@ -73,7 +73,7 @@ def test_cancelled_work_ends_at_its_next_step():
     clock = Clock(100)
     clock.cancel()
     assert clock.is_over
-    with pytest.raises(ClientLeftError), clock.stage("decode"):
+    with pytest.raises(ClientDisconnectedError), clock.stage("decode"):
         pytest.fail("the stage was entered")
 
 
@@ -82,9 +82,9 @@ def test_waiting_ends_when_the_work_is_cancelled_or_its_time_is_up():
     clock = Clock()
     threading.Timer(0.1, clock.cancel).start()
     started = time.monotonic()
-    assert not clock.waits_for(never.wait)
-    assert not Clock(0.05).waits_for(never.wait)
+    assert not clock.wait_until(never.wait)
+    assert not Clock(0.05).wait_until(never.wait)
     assert time.monotonic() - started < 1
     happened = threading.Event()
     happened.set()
-    assert Clock().waits_for(happened.wait)
+    assert Clock().wait_until(happened.wait)

@@ -28,20 +28,20 @@ def test_work_that_fails_is_begun_again_counted_and_told(name, error):
     thread.join(5)
     assert not thread.is_alive()
     assert threads.restarts()[name] == 2
-    assert name in threads.troubled()
+    assert name in threads.recently_failed()
 
 
 def test_after_a_while_the_thread_is_not_troubled_any_more(name, monkeypatch):
     threads.failed(name, ValueError())
-    monkeypatch.setattr(threads, "TROUBLED_S", 0.0)
-    assert name not in threads.troubled()
+    monkeypatch.setattr(threads, "RECENTLY_S", 0.0)
+    assert name not in threads.recently_failed()
     assert threads.restarts()[name] == 1
 
 
 def test_a_thread_that_never_failed_is_known_and_not_troubled(name):
     threads.start_watched(name, lambda: None).join(5)
     assert threads.restarts()[name] == 0
-    assert name not in threads.troubled()
+    assert name not in threads.recently_failed()
 
 
 def test_periodic_work_goes_on_after_an_error(name):

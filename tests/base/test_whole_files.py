@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lib.base import files
-from lib.base.files import is_full, is_leftover, link_or_copy, move, remove_leftovers, replacing, restored_on_error
+from lib.base.files import atomic_write, is_full, is_leftover, link_or_copy, move, remove_leftovers, restored_on_error
 
 APP = Path(files.__file__).parents[2]
 
@@ -44,7 +44,7 @@ def synced(monkeypatch) -> list[str]:
 
 
 def test_the_file_before_stays_until_the_new_one_is_whole(path, synced):
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"after")
         file.flush()
         assert path.read_bytes() == b"before" and is_leftover(Path(file.name).name)
@@ -53,13 +53,13 @@ def test_the_file_before_stays_until_the_new_one_is_whole(path, synced):
 
 
 def test_a_writer_may_open_the_path_by_itself(path):
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         Path(file.name).write_bytes(b"after")
     assert path.read_bytes() == b"after"
 
 
 def test_what_may_be_lost_does_not_wait_for_the_disk(path, synced):
-    with replacing(path, durable=False) as file:
+    with atomic_write(path, durable=False) as file:
         file.write(b"after")
     assert path.read_bytes() == b"after" and synced == []
 
@@ -67,7 +67,7 @@ def test_what_may_be_lost_does_not_wait_for_the_disk(path, synced):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_an_error_leaves_what_was_there_and_nothing_else(path, error):
     for target, left in ((path, b"before"), (path.with_name("new"), None)):
-        with pytest.raises(error), replacing(target) as file:
+        with pytest.raises(error), atomic_write(target) as file:
             file.write(b"half")
             raise error
         assert (target.read_bytes() if target.exists() else None) == left
@@ -80,7 +80,7 @@ def test_a_disk_that_fails_at_any_step_leaves_what_was_there(path, step, monkeyp
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(files.os, step, fail)
-    with pytest.raises(OSError, match="broken"), replacing(path) as file:
+    with pytest.raises(OSError, match="broken"), atomic_write(path) as file:
         file.write(b"after")
     assert path.read_bytes() == b"before" and names(path.parent) == ["file"]
 
@@ -90,7 +90,7 @@ def test_a_file_system_that_knows_no_fsync_is_not_an_error(path, monkeypatch):
         raise OSError(errno.EINVAL, "not here")
 
     monkeypatch.setattr(files.os, "fsync", refuse)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"after")
     assert path.read_bytes() == b"after"
 
@@ -99,7 +99,7 @@ def test_modes(path):
     old = os.umask(0o027)
     try:
         for private, mode in ((True, 0o600), (False, 0o640)):
-            with replacing(path, private=private):
+            with atomic_write(path, private=private):
                 pass
             assert stat.S_IMODE(path.stat().st_mode) == mode
     finally:
@@ -108,7 +108,7 @@ def test_modes(path):
 
 def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
     path = tmp_path / ("x" * 255)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"x")
     assert path.read_bytes() == b"x"
 
@@ -118,7 +118,7 @@ def test_several_files_are_as_they_were_if_something_fails(path):
     for files_before in ({"file": b"before"}, {}):
         with pytest.raises(RuntimeError), restored_on_error([path, new]):
             for one in (path, new):
-                with replacing(one) as file:
+                with atomic_write(one) as file:
                     file.write(b"after")
             raise RuntimeError
         assert {one.name: one.read_bytes() for one in path.parent.iterdir()} == files_before
@@ -133,7 +133,7 @@ def test_a_removed_file_comes_back_if_something_fails(path):
 
 
 def test_without_an_error_the_new_files_stay(path):
-    with restored_on_error([path]), replacing(path) as file:
+    with restored_on_error([path]), atomic_write(path) as file:
         file.write(b"after")
     assert path.read_bytes() == b"after" and names(path.parent) == ["file"]
 
@@ -156,8 +156,8 @@ def test_a_folder_gets_its_name(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from lib.base.files import replacing\n"
-        f"with replacing(Path({str(tmp_path / 'file')!r})) as file:\n"
+        "import sys, time; from pathlib import Path; from lib.base.files import atomic_write\n"
+        f"with atomic_write(Path({str(tmp_path / 'file')!r})) as file:\n"
         "    file.write(b'half'); file.flush(); print('written', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lib.base.clock import ClientLeftError, Clock, TimeLimitError, use_clock
+from lib.base.clock import ClientDisconnectedError, Clock, TimeLimitError, use_clock
 from lib.dicomweb.connection import DicomWebSession, DicomWebUnreachableError, pieces
 from support.dicomweb_stand_in import Answer, running_stand_in
 
@@ -34,7 +34,7 @@ def test_the_fetch_ends_when_the_client_leaves(archive):
     clock = Clock(60)
     threading.Timer(0.3, clock.cancel).start()
     started = time.monotonic()
-    with DicomWebSession(None, 30) as session, use_clock(clock), pytest.raises(ClientLeftError):
+    with DicomWebSession(None, 30) as session, use_clock(clock), pytest.raises(ClientDisconnectedError):
         session.request("GET", archive.url + "/series")
     assert time.monotonic() - started < 3
 

@@ -187,7 +187,7 @@ class TestHowOftenItIsCompared:
         settle(folders.get(series.uid).folder)
         folders.get(series.uid, anew=True)
         series.arrive(7)
-        folders.expect_changes()
+        folders.expire_all()
         assert len(folders.get(series.uid).instances) == 5
 
     def test_comparing_takes_a_small_share_of_the_time(self, stand_in, folders, series, monkeypatch):
@@ -201,7 +201,7 @@ class TestHowOftenItIsCompared:
     @pytest.mark.parametrize("status", [500, 503])
     def test_without_an_answer_it_is_for_those_who_know_it(self, archive, folders, series, status):
         copy = folders.get(series.uid)
-        folders.expect_changes()
+        folders.expire_all()
         archive.fails = status
         with pytest.raises(DicomWebStatusError):
             folders.get(series.uid)
@@ -318,11 +318,11 @@ def test_what_a_killed_process_was_fetching_is_removed_and_what_another_fetches_
 def test_a_series_that_another_process_fetches_at_the_same_time_survives_its_start(stand_in, series, tmp_path):
     root = tmp_path / "cache" / "archive"
     root.mkdir(parents=True)
-    folders, handed_out = folders_of(stand_in, root), stand_in.answer
+    folders, record_sent = folders_of(stand_in, root), stand_in.answer
 
     def start_another(path: str) -> Answer:
         folders_of(stand_in, root)
-        return handed_out(path)
+        return record_sent(path)
 
     stand_in.answer = start_another
     assert folders.get(series.uid).instances == uids(series)
@@ -398,7 +398,7 @@ class TestWhims:
         archive.has_series_search = archive.has_study_search = False
         with pytest.raises(DicomWebError, match=r"cannot be searched.*GET /series and 404 for GET /studies"):
             folders.get(series.uid)
-        folders.learn_study(series.uid, series.study)
+        folders.record_study(series.uid, series.study)
         assert folders.get(series.uid).instances == uids(series)
 
 

@@ -10,7 +10,7 @@ from monailabel.config import Settings
 
 from lib.dicomweb import datastore as dicomweb_datastore
 from lib.dicomweb.datastore import open_dicomweb
-from lib.imaging.formats.nifti_writer import is_placed
+from lib.imaging.formats.nifti_writer import has_position
 from lib.imaging.image import NotOneVolumeError
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.labels.series_grid import read_series_grid
@@ -27,7 +27,7 @@ def test_a_series_without_a_slice(monkeypatch, tmp_path, missing):
         series.arrive(*(k for k in range(12) if k != missing))
         store = open_dicomweb(stand_in.url)
         if missing is None:
-            assert is_placed(store.get_image_uri(series.uid))
+            assert has_position(store.get_image_uri(series.uid))
         else:
             with pytest.raises(NotOneVolumeError, match="unevenly spaced"):
                 store.get_image_uri(series.uid)

@@ -14,7 +14,7 @@ from lib.dicomweb.dicom_seg import segmentation_of_labels
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
 from lib.imaging.formats.nifti_writer import write_nifti
 from lib.imaging.labels.series_grid import read_series_grid
-from lib.imaging.labels.series_segmentation import labels_of_segmentation, series_segmentation
+from lib.imaging.labels.series_segmentation import labels_from_segmentation, series_segmentation
 from lib.imaging.readers import read_image
 from support.patient import centroid, points, voxel_at
 from support.segment_requests import viewer_request
@@ -98,7 +98,7 @@ def test_the_whole_ball_as_a_segmentation(series_of, acquisition, tmp_path, dcio
     assert dciodvfy(tmp_path / "seg.dcm") == []
     assert made.NumberOfFrames == np.count_nonzero(labels.any(axis=(1, 2))) > 4
     assert off(centroid(tmp_path / "seg.dcm")) < 0.2
-    np.testing.assert_array_equal(labels_of_segmentation(read_dataset(to_bytes(made)), grid.sources), labels)
+    np.testing.assert_array_equal(labels_from_segmentation(read_dataset(to_bytes(made)), grid.sources), labels)
     truth = voxels(acquisition)[1]
     assert np.count_nonzero(labels) == np.count_nonzero(truth)
 

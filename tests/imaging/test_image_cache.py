@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.image import ImageChangedError, ImageError, MedicalImage
-from lib.imaging.image_cache import ImageCache, once_per_image
+from lib.imaging.image_cache import ImageCache, cached_per_image
 
 
 def an_image(kilobytes: int = 1) -> MedicalImage:
@@ -105,7 +105,7 @@ def test_what_is_told_of_an_image_is_remembered_and_goes_with_it():
     class Told:
         pass
 
-    @once_per_image
+    @cached_per_image
     def tell(image: MedicalImage) -> Told:
         told.append(image)
         return Told()

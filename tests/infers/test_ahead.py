@@ -7,7 +7,7 @@ import pytest
 
 from lib.base.clock import Clock, use_clock
 from lib.imaging.image import MedicalImage, Window
-from lib.infers.ahead import Ahead, nearest_first
+from lib.infers.prefetch import Prefetcher, nearest_first
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
@@ -62,13 +62,13 @@ def test_two_ahead_in_the_direction_of_travel_for_one_behind():
 
 def test_after_a_click_the_neighbours_are_encoded(engine: Engine):
     image = volume()
-    Ahead(engine, slices=4).clicked("sam_tiny", "ann", image, 6, WINDOW)
+    Prefetcher(engine, slices=4).clicked("sam_tiny", "ann", image, 6, WINDOW)
     rest(engine)
     assert encoded(engine, image, WINDOW) == {4, 5, 7, 8}
 
 
 def test_who_goes_on_in_one_direction_finds_more_slices_there(engine: Engine):
-    image, ahead = volume(20), Ahead(engine, slices=3)
+    image, ahead = volume(20), Prefetcher(engine, slices=3)
     for k in (9, 10):
         ahead.clicked("sam_tiny", "ann", image, k, WINDOW)
         rest(engine)
@@ -77,7 +77,7 @@ def test_who_goes_on_in_one_direction_finds_more_slices_there(engine: Engine):
 
 def test_a_user_who_leaves_an_image_is_not_worked_for_there_any_more(engine: Engine):
     left, entered = volume(14, seed=1), volume(14, seed=2)
-    ahead, occupied, begun = Ahead(engine, slices=10), threading.Event(), threading.Event()
+    ahead, occupied, begun = Prefetcher(engine, slices=10), threading.Event(), threading.Event()
 
     def occupy() -> None:
         begun.set()
@@ -99,7 +99,7 @@ def test_a_user_who_leaves_an_image_is_not_worked_for_there_any_more(engine: Eng
 
 def test_an_image_that_is_opened_is_encoded_from_its_middle_on(engine: Engine):
     image, read = volume(9), []
-    ahead = Ahead(engine, slices=3)
+    ahead = Prefetcher(engine, slices=3)
     ahead.opened("sam_tiny", "ann", lambda: read.append(1) or image)
     deadline = time.monotonic() + 30
     while ahead._is_reading._value == 0:
@@ -111,9 +111,9 @@ def test_an_image_that_is_opened_is_encoded_from_its_middle_on(engine: Engine):
 
 
 def test_nothing_is_done_ahead_for_images_of_one_slice_or_if_it_is_turned_off(engine: Engine):
-    Ahead(engine, slices=16).clicked("sam_tiny", "ann", volume(1), 0, WINDOW)
-    Ahead(engine, slices=0).clicked("sam_tiny", "ann", volume(), 3, WINDOW)
-    Ahead(engine, slices=0).opened("sam_tiny", "ann", lambda: pytest.fail("it was read"))
+    Prefetcher(engine, slices=16).clicked("sam_tiny", "ann", volume(1), 0, WINDOW)
+    Prefetcher(engine, slices=0).clicked("sam_tiny", "ann", volume(), 3, WINDOW)
+    Prefetcher(engine, slices=0).opened("sam_tiny", "ann", lambda: pytest.fail("it was read"))
     assert engine.queue.stats()["ahead"] == 0
 
 
@@ -128,7 +128,7 @@ def test_what_is_planned_keeps_no_image_in_memory(engine: Engine):
     thread = threading.Thread(target=lambda: engine.queue.run(occupy))
     thread.start()
     assert begun.wait(10)
-    Ahead(engine).clicked("sam_tiny", "ann", volume(), 3, WINDOW)
+    Prefetcher(engine).clicked("sam_tiny", "ann", volume(), 3, WINDOW)
     gc.collect()
     occupied.set()
     thread.join(10)

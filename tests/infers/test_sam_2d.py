@@ -15,7 +15,7 @@ from lib.base.clock import Clock, use_clock
 from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
 from lib.imaging.limits import Limits
-from lib.infers.ahead import Ahead
+from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
@@ -88,7 +88,7 @@ def test_a_frame_is_seen_in_its_own_window(task, disc):
 
 def test_neighbours_are_encoded_ahead_as_they_will_be_asked_for(disc):
     engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
-    task = Sam2D("sam_tiny", engine, Limits(), ahead=Ahead(engine, slices=2))
+    task = Sam2D("sam_tiny", engine, Limits(), ahead=Prefetcher(engine, slices=2))
     image = scaled_frames(disc, [40, 200, 3000])
 
     def click(k: int) -> None:

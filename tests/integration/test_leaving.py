@@ -65,7 +65,7 @@ def test_work_ends_when_the_client_leaves_and_is_audited_so(server):
     assert becomes(lambda: running(server) == 0, 2)
     assert becomes(lambda: last_entry(server)["outcome"] == "disconnected", 2)
     entry = last_entry(server)
-    assert (entry["status"], entry["reason"]) == (499, "ClientLeftError")
+    assert (entry["status"], entry["reason"]) == (499, "ClientDisconnectedError")
     assert server.segment(picture(), '{"positive_points": [{"x": 500, "y": 500}]}').status_code == 200
 
 

@@ -22,7 +22,7 @@ from pydicom.data import get_testdata_file
 
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
-from lib.server.observe.audit import nobodys_file
+from lib.server.observe.audit import unknown_users_file
 from support.phantoms import BALL_AFFINE, ball_volume
 from support.server_process import SAM_APP, Server, command, free_port, running_server
 
@@ -58,7 +58,7 @@ def audited(server: Server, request_id: str | None = None) -> list[dict]:
     while True:
         entries = [
             json.loads(line)
-            for file in (server.audit, nobodys_file(server.audit))
+            for file in (server.audit, unknown_users_file(server.audit))
             if file.exists()
             for line in file.read_text().splitlines()
         ]

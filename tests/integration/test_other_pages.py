@@ -9,7 +9,7 @@ import requests
 
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
-from lib.server.observe.audit import nobodys_file
+from lib.server.observe.audit import unknown_users_file
 from support.server_process import running_server
 
 pytestmark = pytest.mark.server
@@ -79,7 +79,7 @@ def test_a_name_that_was_bound_to_this_address_reads_nothing(server, guarded):
             assert answer.status_code == 421 and "--conf hosts evil.example" in answer.json()["detail"]
     named = locked.get("/info/", headers={"Host": "sam.hospital.example"} | login)
     assert named.status_code == 200
-    assert '"status":421' in nobodys_file(server.audit).read_text().replace(" ", "")
+    assert '"status":421' in unknown_users_file(server.audit).read_text().replace(" ", "")
 
 
 def test_redirects_and_cookies(server):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.base.clock import ClientLeftError, Clock, PreemptedError, use_clock
+from lib.base.clock import ClientDisconnectedError, Clock, PreemptedError, use_clock
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import MODELS
@@ -64,7 +64,7 @@ def test_an_encode_ends_when_its_client_leaves(slow):
         assert runtime.begun.wait(10)
         left = time.monotonic()
         clock.cancel()
-        with pytest.raises(ClientLeftError):
+        with pytest.raises(ClientDisconnectedError):
             asked.result(10)
         assert time.monotonic() - left < 1
 

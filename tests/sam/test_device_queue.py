@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lib.base.clock import ClientLeftError, Clock, PreemptedError, TimeLimitError, use_clock
+from lib.base.clock import ClientDisconnectedError, Clock, PreemptedError, TimeLimitError, use_clock
 from lib.sam.device_queue import MAX_OWNERS, NICENESS, DeviceQueue
 
 
@@ -106,7 +106,7 @@ def test_who_has_no_time_left_leaves_the_queue_and_their_work_is_not_done(queue:
 
 def test_work_ahead_is_done_in_its_order_while_nobody_waits(queue: DeviceQueue):
     order: list[str] = []
-    queue.do_ahead("a", [lambda stop, name=name: order.append(name) for name in "xyz"])
+    queue.run_prefetch("a", [lambda stop, name=name: order.append(name) for name in "xyz"])
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert order == ["x", "y", "z"]
 
@@ -114,7 +114,7 @@ def test_work_ahead_is_done_in_its_order_while_nobody_waits(queue: DeviceQueue):
 def test_work_ahead_waits_for_those_who_wait_and_for_those_who_decode(queue: DeviceQueue):
     order: list[str] = []
     occupied = Occupied(queue)
-    queue.do_ahead("a", [lambda stop: order.append("ahead")])
+    queue.run_prefetch("a", [lambda stop: order.append("ahead")])
     click = threading.Thread(target=lambda: queue.run(lambda: order.append("click")))
     click.start()
     wait_for(lambda: queue.stats()["waiting"] == 1)
@@ -138,7 +138,7 @@ def test_work_ahead_gives_way_to_a_click_and_is_done_anew(queue: DeviceQueue):
             raise PreemptedError
         tries.append("done")
 
-    queue.do_ahead("a", [step])
+    queue.run_prefetch("a", [step])
     assert begun.wait(10)
     assert queue.run(lambda: list(tries)) == ["given up"]
     wait_for(lambda: tries == ["given up", "done"])
@@ -153,9 +153,9 @@ def test_a_new_list_takes_the_place_of_the_old_one_at_once(queue: DeviceQueue):
         wait_for(should_stop)
         raise PreemptedError
 
-    queue.do_ahead("a", [old, lambda stop: done.append("old")])
+    queue.run_prefetch("a", [old, lambda stop: done.append("old")])
     assert begun.wait(10)
-    queue.do_ahead("a", [lambda stop: done.append("new")])
+    queue.run_prefetch("a", [lambda stop: done.append("new")])
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert done == ["new"]
 
@@ -164,8 +164,8 @@ def test_the_newest_user_s_list_comes_first_and_an_empty_one_ends_it(queue: Devi
     occupied = Occupied(queue)
     done: list[str] = []
     for user in "abc":
-        queue.do_ahead(user, [lambda stop, user=user: done.append(user)])
-    queue.do_ahead("b", [])
+        queue.run_prefetch(user, [lambda stop, user=user: done.append(user)])
+    queue.run_prefetch("b", [])
     occupied.release()
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert done == ["c", "a"]
@@ -174,7 +174,7 @@ def test_the_newest_user_s_list_comes_first_and_an_empty_one_ends_it(queue: Devi
 def test_the_users_whose_lists_are_kept_are_bounded(queue: DeviceQueue):
     occupied = Occupied(queue)
     for number in range(MAX_OWNERS + 5):
-        queue.do_ahead(f"user {number}", [lambda stop: None])
+        queue.run_prefetch(f"user {number}", [lambda stop: None])
     assert queue.stats()["ahead"] == MAX_OWNERS
     occupied.release()
 
@@ -185,7 +185,7 @@ def test_what_fails_ahead_is_left_and_the_rest_is_done(queue: DeviceQueue, caplo
     def fails(should_stop: Callable[[], bool]) -> None:
         raise ValueError("of the test")
 
-    queue.do_ahead("a", [fails, lambda stop: done.append("next")])
+    queue.run_prefetch("a", [fails, lambda stop: done.append("next")])
     wait_for(lambda: queue.stats()["ahead"] == 0)
     assert done == ["next"]
     assert "background thread device failed" in caplog.text
@@ -195,7 +195,7 @@ def test_who_leaves_while_waiting_makes_room(queue: DeviceQueue):
     occupied = Occupied(queue)
     clock = Clock(60)
     threading.Timer(0.2, clock.cancel).start()
-    with use_clock(clock), pytest.raises(ClientLeftError):
+    with use_clock(clock), pytest.raises(ClientDisconnectedError):
         queue.run(lambda: pytest.fail("it was begun"))
     assert queue.stats()["waiting"] == 0
     occupied.release()
@@ -210,7 +210,7 @@ def test_what_was_worked_on_is_not_kept(queue: DeviceQueue, ahead: bool):
     image = Image()
     seen = weakref.ref(image)
     if ahead:
-        queue.do_ahead("ann", [image.encode])
+        queue.run_prefetch("ann", [image.encode])
     else:
         queue.run(image.encode)
     del image

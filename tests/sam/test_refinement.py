@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.sam.prompts import Prompts
-from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
+from lib.sam.refinement import EarlierObject, continue_from, find_earlier, is_unchanged
 
 BOX = np.array([10.0, 20.0, 50.0, 60.0])
 
@@ -39,7 +39,7 @@ def test_of_several_the_one_with_the_most_points_is_gone_on_from():
     one, two = earlier(clicks((1, 2)), 1), earlier(clicks((1, 2), (3, 4)), 2)
     found = find_earlier(clicks((1, 2), (3, 4), (5, 6)), [one, two])
     assert found is two
-    prompts = go_on(clicks((1, 2), (3, 4), (5, 6)), two)
+    prompts = continue_from(clicks((1, 2), (3, 4), (5, 6)), two)
     assert (prompts.mask_logits == 2).all() and len(prompts.points) == 3
 
 

@@ -66,7 +66,7 @@ def serving(connections: Connections) -> Iterator[int]:
 def short(monkeypatch):
     monkeypatch.setattr(module, "HEAD_S", 0.8)
     monkeypatch.setattr(module, "STALLED_S", 2.0)
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(module, "_POLL_EVERY_S", 0.05)
 
 
 def closed_after(client: socket.socket, seconds: float, keep_on: Callable[[], None] = lambda: None) -> float | None:

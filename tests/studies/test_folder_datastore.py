@@ -276,7 +276,7 @@ def with_rubbish(studies) -> dict[str, str]:
         "pipe.nii": "not a regular file",
         "text.png": "found: text",
         "cut.nii.gz": "truncated",
-        "four.nii.gz": "one 2D or 3D image is read",
+        "four.nii.gz": "only one 2D or 3D image is supported",
         "cut.png": "truncated",
         "M\\xfcller.nii.gz": "not UTF-8",
     }

@@ -10,7 +10,7 @@ from fastapi import HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.studies.storable import MAX_BYTES, MAX_DEPTH, MAX_INTEGER, check_info, check_storable, regular_info
+from lib.studies.storable import MAX_BYTES, MAX_DEPTH, MAX_INTEGER, check_info, check_storable, valid_info
 
 
 def nested(levels: int) -> object:
@@ -52,7 +52,7 @@ def test_what_a_client_could_not_read_again_is_refused_with_its_place(value, sai
 )
 def test_what_is_json_is_kept_as_it_is(value):
     check_info(value)
-    assert regular_info(value) == (value, [])
+    assert valid_info(value) == (value, [])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_keys_that_the_server_reads_are_of_their_types(info, key):
     with pytest.raises(HTTPException) as refused:
         check_info({**info, "other": 1})
     assert refused.value.status_code == 422 and f"{key} must be" in refused.value.detail
-    assert regular_info({**info, "other": 1})[0] == {"other": 1}
+    assert valid_info({**info, "other": 1})[0] == {"other": 1}
 
 
 odd_json = st.recursive(
@@ -78,7 +78,7 @@ odd_json = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["a", "strategy", "ts", "name", "\ud800"]), odd_json))
 def test_what_is_left_can_be_kept_and_what_can_be_kept_is_left(info):
-    regular, odd = regular_info(info)
+    regular, odd = valid_info(info)
     check_info(regular)
     json.dumps(regular, allow_nan=False, ensure_ascii=False).encode()
     assert bool(odd) == (regular != info)
@@ -92,4 +92,4 @@ def test_what_is_left_can_be_kept_and_what_can_be_kept_is_left(info):
 
 @pytest.mark.parametrize("info", [None, [], 3, "x"])
 def test_an_info_that_is_no_object_is_none(info):
-    assert regular_info(info) == ({}, ["info is not an object"])
+    assert valid_info(info) == ({}, ["info is not an object"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.image import MedicalImage
+from lib.imaging.limits import Limits
 from lib.sam.prompts import PromptError
 from lib.sam.volume.propagation import VolumePrompts
 from lib.transforms.viewer_prompts_3d import VolumePromptsd
@@ -20,7 +21,8 @@ def volume() -> MedicalImage:
 
 
 def prompts_of(image: MedicalImage, most: int = 1000, **params: Any) -> VolumePrompts:
-    found: VolumePrompts = VolumePromptsd(most)({**viewer_request("", **params), "image": image})["volume_prompts"]
+    transform = VolumePromptsd(Limits(max_prompts=most))
+    found: VolumePrompts = transform({**viewer_request("", **params), "image": image})["volume_prompts"]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib.transforms.visibility import hides, is_poor, some_of
+from lib.transforms.visibility import hides_content, is_uninformative, subsample
 
 Y, X = np.mgrid[:128, :160]
 DISC = (X - 100) ** 2 + (Y - 45) ** 2 <= 400
@@ -24,12 +24,12 @@ def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
 )
 def test_lost(low, high) -> None:
     shown = windowed(VALUES, low, high)
-    assert is_poor(shown) and hides(VALUES, shown, EVERYWHERE)
+    assert is_uninformative(shown) and hides_content(VALUES, shown, EVERYWHERE)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1000), (250, 350), (200, 2000), (800, 900), (-1000, 1000)])
 def test_seen(low, high) -> None:
-    assert not hides(VALUES, windowed(VALUES, low, high), EVERYWHERE)
+    assert not hides_content(VALUES, windowed(VALUES, low, high), EVERYWHERE)
 
 
 @pytest.mark.parametrize(
@@ -37,33 +37,33 @@ def test_seen(low, high) -> None:
 )
 def test_where_nothing_is_lost_a_black_picture_is_right(values) -> None:
     shown = windowed(values, 0.5, 2000) if values.max() < 255 else values.astype(np.uint8)
-    assert not hides(values, shown, EVERYWHERE)
+    assert not hides_content(values, shown, EVERYWHERE)
 
 
 def test_a_small_bright_object_on_nothing_is_seen() -> None:
     small = np.where((X - 100) ** 2 + (Y - 45) ** 2 <= 30, 200, 0).astype(np.uint8)
-    assert not hides(small, small, EVERYWHERE)
+    assert not hides_content(small, small, EVERYWHERE)
 
 
 def test_bright_text_on_a_picture_in_few_low_values_does_not_make_it_seen() -> None:
     values = np.where(DISC, 3, 1).astype(np.uint8)
     values[2:6, 2:30] = 255
-    assert hides(values, values, EVERYWHERE)
+    assert hides_content(values, values, EVERYWHERE)
 
 
 def test_values_that_do_not_count_are_left_out() -> None:
     values = VALUES.copy()
     values[:, :40] = 1e6
     shown = windowed(values, 0, 30000)
-    assert hides(values, shown, values < 1e6) and not hides(values, shown, EVERYWHERE)
+    assert hides_content(values, shown, values < 1e6) and not hides_content(values, shown, EVERYWHERE)
 
 
 def test_a_large_frame_is_thinned_out() -> None:
-    assert some_of(np.zeros((3000, 4000))).size < 80_000
-    assert some_of(np.zeros((60, 70, 3))).shape == (60, 70, 3)
+    assert subsample(np.zeros((3000, 4000))).size < 80_000
+    assert subsample(np.zeros((60, 70, 3))).shape == (60, 70, 3)
 
 
 def test_a_drawing_on_paper_is_seen() -> None:
     paper = np.where(X // 20 % 2, 250, 246).astype(np.uint8)
     paper[40:44, 40:70] = 20
-    assert not hides(paper, paper, EVERYWHERE)
+    assert not hides_content(paper, paper, EVERYWHERE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.base.clock import ClientLeftError, Clock, TimeLimitError, use_clock
+from lib.base.clock import ClientDisconnectedError, Clock, TimeLimitError, use_clock
 from lib.imaging.decoding import isolation
 from lib.imaging.decoding.isolation import isolated
 from lib.imaging.decoding.shared_results import MAX_KEPT_BYTES
@@ -145,7 +145,7 @@ def test_a_call_ends_with_the_time_of_its_request() -> None:
 def test_a_call_ends_when_the_client_leaves() -> None:
     started, clock = time.monotonic(), Clock(60)
     threading.Timer(0.3, clock.cancel).start()
-    with use_clock(clock), pytest.raises(ClientLeftError):
+    with use_clock(clock), pytest.raises(ClientDisconnectedError):
         call(time.sleep, 20)
     assert time.monotonic() - started < 5
     assert call(operator.add, 1, 2) == 3

@@ -94,7 +94,7 @@ def test_waiting_ends_with_the_requests_time() -> None:
 
 def test_kept_images_give_way(tmp_path: Path) -> None:
     some, cache = MemoryBudget(1000), ImageCache()
-    some.add_spare(cache.give_up_oldest)
+    some.add_evictor(cache.evict_oldest)
     for name in ("first", "second"):
         (tmp_path / name).write_bytes(b"")
 
@@ -136,7 +136,7 @@ def test_an_image_stays_reserved_as_long_as_it_is_held(tmp_path: Path, small_bud
     gc.collect()
     before = small_budget.taken
     image = read_image(volume(tmp_path / "n.nii.gz", 256, 16))
-    work = small_budget.for_work_on(image)
+    work = small_budget.reserve_for_work(image)
     assert work.size == memory_budget.working_bytes((256, 256))
     assert small_budget.taken - before == image.frames.nbytes + work.size
     work.release()

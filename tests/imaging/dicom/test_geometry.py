@@ -10,12 +10,12 @@ from pydicom.dataset import Dataset
 
 from lib.imaging.dicom.geometry import (
     Plane,
-    affine_without_place,
     axes_of,
+    default_affine,
     frame_planes,
-    place_of,
     plane_of,
     position_of,
+    stack_affine,
 )
 from support.items import item
 
@@ -144,34 +144,34 @@ def test_no_frame_has_a_plane_if_the_one_they_share_is_not_stated():
 
 
 def test_the_affine_is_in_ras_with_columns_of_the_voxel_axes():
-    affine, positions = place_of(stack([-10, 20, 30], [-10, 20, 32], [-10, 20, 34]))
+    affine, positions = stack_affine(stack([-10, 20, 30], [-10, 20, 32], [-10, 20, 34]))
     assert positions is None
     assert np.array_equal(affine, [[-0.25, 0, 0, 10], [0, -0.5, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]])
 
 
 def test_a_lone_plane_is_stepped_along_its_normal_by_its_thickness():
-    assert place_of(stack([0, 0, 5], thickness=3))[0][:3, 2].tolist() == [0, 0, 3]
-    assert place_of(stack([0, 0, 5]))[0][:3, 2].tolist() == [0, 0, 1]
+    assert stack_affine(stack([0, 0, 5], thickness=3))[0][:3, 2].tolist() == [0, 0, 3]
+    assert stack_affine(stack([0, 0, 5]))[0][:3, 2].tolist() == [0, 0, 1]
 
 
 def test_a_gantry_s_tilt_is_in_the_affine():
-    affine, positions = place_of(stack([0, 0, 0], [0, 1, 4], [0, 2, 8]))
+    affine, positions = stack_affine(stack([0, 0, 0], [0, 1, 4], [0, 2, 8]))
     assert positions is None and affine[:3, 2].tolist() == [0, -1, 4]
 
 
 def test_rounded_positions_are_evenly_spaced():
-    affine, positions = place_of(stack([0, 0, 0], [0, 0, 2.15], [0, 0, 4]))
+    affine, positions = stack_affine(stack([0, 0, 0], [0, 0, 2.15], [0, 0, 4]))
     assert positions is None and affine[2, 2] == 2
 
 
 def test_positions_are_returned_if_a_plane_is_missing_and_the_step_is_the_median():
-    affine, positions = place_of(stack([0, 5, 0], [0, 5, 2], [0, 5, 4], [0, 5, 8]))
+    affine, positions = stack_affine(stack([0, 5, 0], [0, 5, 2], [0, 5, 4], [0, 5, 8]))
     assert affine[:3, 2].tolist() == [0, 0, 2]
     assert positions.tolist() == [[0, -5, 0], [0, -5, 2], [0, -5, 4], [0, -5, 8]]
 
 
 def test_what_is_not_stated_is_as_in_itk():
     nothing = header(ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None)
-    assert np.array_equal(affine_without_place(nothing), np.diag([-1, -1, 1, 1]))
-    some = affine_without_place(header(ImageOrientationPatient=None, SpacingBetweenSlices=4))
+    assert np.array_equal(default_affine(nothing), np.diag([-1, -1, 1, 1]))
+    some = default_affine(header(ImageOrientationPatient=None, SpacingBetweenSlices=4))
     assert np.array_equal(some, [[-0.25, 0, 0, 10], [0, -0.5, 0, -20], [0, 0, 4, 30], [0, 0, 0, 1]])

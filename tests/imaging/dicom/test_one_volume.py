@@ -12,7 +12,7 @@ import SimpleITK
 from pydicom.dataset import Dataset
 
 from lib.imaging.dicom.data_sets import write
-from lib.imaging.formats.nifti_writer import is_placed, write_nifti
+from lib.imaging.formats.nifti_writer import has_position, write_nifti
 from lib.imaging.image import CorruptImageError, NotOneVolumeError, UnsupportedImageError
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.labels.series_grid import read_series_grid
@@ -231,7 +231,7 @@ def test_labels_across_a_gap_are_refused_and_beside_it_are_not(series):
 def test_as_nifti_an_uneven_series_says_that_it_has_no_place(series, tmp_path):
     image = read_image(series([at(z) for z in GAPS["a slice is missing"]]))
     write_nifti(image, tmp_path / "a.nii.gz")
-    assert not is_placed(tmp_path / "a.nii.gz")
+    assert not has_position(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").frames, image.frames)
 
 
@@ -312,7 +312,7 @@ def test_frames_that_are_not_one_volume_can_be_seen_but_make_none(multi, name, t
     assert image.notes == (image.volume_fault,)
     assert read_series_grid(path).affine is None
     write_nifti(image, tmp_path / "a.nii.gz")
-    assert not is_placed(tmp_path / "a.nii.gz")
+    assert not has_position(tmp_path / "a.nii.gz")
 
 
 def test_several_files_of_several_frames_are_refused(series, make_ct):

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from lib.imaging.formats.nifti_length import is_surely_whole
+from lib.imaging.formats.nifti_length import has_stated_length
 
 VOXELS = np.random.default_rng(0).integers(0, 2**15, (16, 16, 16), np.int16)
 
@@ -25,7 +25,7 @@ def test_a_truncated_file_is_told_from_a_whole_one(tmp_path: Path, kind: type, p
     whole = gzip.compress(content(kind)) if packed else content(kind)
     path = tmp_path / "a"
     path.write_bytes(whole[: int(len(whole) * keep)])
-    assert is_surely_whole(path) is (keep == 1)
+    assert has_stated_length(path) is (keep == 1)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_a_truncated_file_is_told_from_a_whole_one(tmp_path: Path, kind: type, p
 def test_what_its_length_does_not_tell_is_left_to_the_reader(tmp_path: Path, other: bytes) -> None:
     path = tmp_path / "a"
     path.write_bytes(other)
-    assert not is_surely_whole(path)
+    assert not has_stated_length(path)
 
 
 def test_one_more_dimension_of_one_is_plain(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(content(shape=(16, 16, 16, 1)))
-    assert is_surely_whole(path)
+    assert has_stated_length(path)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydicom.sr.codedict import codes
 
-from lib.imaging.labels.anatomy_codes import _ALIASES, _TERMS, TISSUE, SegmentedProperty, property_of
+from lib.imaging.labels.anatomy_codes import _ALIASES, _TERMS, TISSUE, SegmentedProperty, property_for_label
 from lib.server.options import ServerOptions
 
 ANATOMY = ("91723000", "SCT")
@@ -37,13 +37,13 @@ def values(found: SegmentedProperty) -> tuple[str | None, ...]:
 )
 def test_organs_have_the_codes_of_snomed_ct(label: str, value: str) -> None:
     """The expected SNOMED CT codes are written here, independently of the dictionary that the code uses."""
-    assert values(property_of(label)) == (ANATOMY[0], value, None, None)
-    assert property_of(label).kind.scheme_designator == "SCT"
+    assert values(property_for_label(label)) == (ANATOMY[0], value, None, None)
+    assert property_for_label(label).kind.scheme_designator == "SCT"
 
 
 @pytest.mark.parametrize("label", ["Liver 2", "liver 13", "Liver2", "LIVER", "liver-1", " the liver ", "Livers"])
 def test_numbers_case_and_punctuation_make_no_difference(label: str) -> None:
-    assert property_of(label) == property_of("liver") != TISSUE
+    assert property_for_label(label) == property_for_label("liver") != TISSUE
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_numbers_case_and_punctuation_make_no_difference(label: str) -> None:
     ],
 )
 def test_sides_are_modifiers(label: str) -> None:
-    assert values(property_of(label)) == (ANATOMY[0], "64033007", LEFT, None)
+    assert values(property_for_label(label)) == (ANATOMY[0], "64033007", LEFT, None)
     mirrored = label.replace("left", "right").replace("Left", "Right").replace("L ", "R ").replace("Lt", "Rt")
     mirrored = mirrored.replace("y L", "y R")
-    assert values(property_of(mirrored)) == (ANATOMY[0], "64033007", RIGHT, None)
+    assert values(property_for_label(mirrored)) == (ANATOMY[0], "64033007", RIGHT, None)
 
 
 @pytest.mark.parametrize(
@@ -84,18 +84,18 @@ def test_sides_are_modifiers(label: str) -> None:
     ],
 )
 def test_what_is_altered_may_state_its_place(label: str, kind: str, side: str | None, region: str | None) -> None:
-    assert values(property_of(label)) == (ALTERED[0], kind, side, region)
+    assert values(property_for_label(label)) == (ALTERED[0], kind, side, region)
 
 
 @pytest.mark.parametrize("label", ["region", "Object", "Object 3", "Läsion 病変", "12", "L", "", "\n", "left right"])
 def test_what_is_not_known_is_tissue(label: str) -> None:
-    assert property_of(label) == TISSUE
+    assert property_for_label(label) == TISSUE
     assert values(TISSUE) == ("85756007", "85756007", None, None)
 
 
 def test_the_labels_that_viewers_are_offered_are_known() -> None:
     assert "liver" in ServerOptions.labels
-    assert [label for label in ServerOptions.labels if property_of(label) == TISSUE] == ["region"]
+    assert [label for label in ServerOptions.labels if property_for_label(label) == TISSUE] == ["region"]
 
 
 def test_every_term_is_of_a_category_and_found_by_its_own_meaning() -> None:
@@ -105,7 +105,7 @@ def test_every_term_is_of_a_category_and_found_by_its_own_meaning() -> None:
         for name in ("Liver", "Kidney", "Heart") if number == 7192 else ("Skin", "Muscle", "Nodule", "Abscess"):
             if name in group.dir():
                 code = getattr(group, name)
-                found = property_of(code.meaning)
+                found = property_for_label(code.meaning)
                 assert (found.kind, found.category) == (code, getattr(codes.cid7150, category))
     for category, code in _TERMS.values():
         assert category in codes.cid7150 and code.scheme_designator == "SCT" and code.value.isdigit()
@@ -113,4 +113,4 @@ def test_every_term_is_of_a_category_and_found_by_its_own_meaning() -> None:
 
 
 def test_aliases_lead_somewhere() -> None:
-    assert [alias for alias in _ALIASES if property_of(alias) == TISSUE] == []
+    assert [alias for alias in _ALIASES if property_for_label(alias) == TISSUE] == []

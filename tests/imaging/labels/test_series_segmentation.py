@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
 from lib.imaging.image import UnsupportedImageError
 from lib.imaging.labels.series_grid import read_series_grid
-from lib.imaging.labels.series_segmentation import labels_of_segmentation, series_segmentation
+from lib.imaging.labels.series_segmentation import labels_from_segmentation, series_segmentation
 from lib.imaging.readers import read_image
 
 NAMES = ["liver", "left kidney", "lesion"]
@@ -61,8 +61,8 @@ def test_frames_lie_where_their_sources_do_however_uneven(series, dciodvfy, tmp_
 
 def test_it_comes_back_as_it_was(series):
     again = read_dataset(to_bytes(make(some_labels(), series)))
-    np.testing.assert_array_equal(labels_of_segmentation(again, series), some_labels())
-    np.testing.assert_array_equal(labels_of_segmentation(again, series[::-1]), some_labels()[::-1])
+    np.testing.assert_array_equal(labels_from_segmentation(again, series), some_labels())
+    np.testing.assert_array_equal(labels_from_segmentation(again, series[::-1]), some_labels()[::-1])
 
 
 def test_no_voxel_gives_one_empty_frame_a_segment(series, dciodvfy, tmp_path):
@@ -71,7 +71,7 @@ def test_no_voxel_gives_one_empty_frame_a_segment(series, dciodvfy, tmp_path):
     write(made, tmp_path / "seg.dcm")
     assert dciodvfy(tmp_path / "seg.dcm") == []
     assert made.NumberOfFrames == len(made.SegmentSequence) == 3
-    np.testing.assert_array_equal(labels_of_segmentation(read_dataset(to_bytes(made)), series), empty)
+    np.testing.assert_array_equal(labels_from_segmentation(read_dataset(to_bytes(made)), series), empty)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -91,7 +91,7 @@ def test_a_multi_frame_image_is_a_series_too(multi_frame, save, kind, dciodvfy, 
         for groups in made.PerFrameFunctionalGroupsSequence
     ]
     assert sorted(frames) == [2, 3]
-    np.testing.assert_array_equal(labels_of_segmentation(read_dataset(to_bytes(made)), grid.sources), labels)
+    np.testing.assert_array_equal(labels_from_segmentation(read_dataset(to_bytes(made)), grid.sources), labels)
 
 
 def test_without_a_place_one_slice_can_be_segmented_and_no_more(series):
@@ -139,11 +139,11 @@ def test_a_segmentation_of_another_series_is_not_laid_over_this_one(series, make
     again = read_dataset(to_bytes(make(some_labels(), series)))
     larger = [make_ct(np.zeros((9, 9), np.int16), SOPInstanceUID=source.SOPInstanceUID) for source in series]
     with pytest.raises(UnsupportedImageError, match="frames of"):
-        labels_of_segmentation(again, larger)
+        labels_from_segmentation(again, larger)
     with pytest.raises(UnsupportedImageError, match="not each of its frames references"):
-        labels_of_segmentation(again, [make_ct(gradient)])
+        labels_from_segmentation(again, [make_ct(gradient)])
     with pytest.raises(UnsupportedImageError, match="cannot be mapped"):
-        labels_of_segmentation(series[0], series)
+        labels_from_segmentation(series[0], series)
 
 
 @pytest.mark.parametrize("kind", ["FRACTIONAL", "overlapping"])
@@ -161,4 +161,4 @@ def test_what_is_no_label_map_is_refused(series, kind):
     else:
         again.PixelData = b"\xff" * len(again.PixelData)
     with pytest.raises(UnsupportedImageError, match="cannot be mapped"):
-        labels_of_segmentation(again, series)
+        labels_from_segmentation(again, series)

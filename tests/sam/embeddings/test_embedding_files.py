@@ -279,7 +279,7 @@ def test_what_other_processes_did_is_seen_before_long(tmp_path, monkeypatch):
     keep(ours, "a", "b")
     keep(theirs, "c")
     assert theirs.get(key_of("a"), "cpu")
-    monkeypatch.setattr(disk, "_LOOK_AGAIN_S", 0)
+    monkeypatch.setattr(disk, "_RESCAN_AFTER_S", 0)
     keep(ours, "d")
     assert kept(tmp_path) == {"a", "c", "d"}
 
@@ -409,7 +409,7 @@ def test_two_processes_share_a_folder(tmp_path):
     """Both write and read the same files while they are removed for the bound; none ever reads a wrong one."""
     code = f"""
 files, wrong, hits = EmbeddingFiles(Path({str(tmp_path)!r}), 5 * SIZE), 0, 0
-disk._LOOK_AGAIN_S = 0
+disk._RESCAN_AFTER_S = 0
 for turn in range(60):
     for name in "abcdefghij":
         found = files.get(key_of(name), "cpu")

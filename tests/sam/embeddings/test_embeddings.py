@@ -85,11 +85,11 @@ def test_a_failure_reaches_the_caller_and_is_not_kept():
 def test_computing_ahead_neither_waits_nor_computes_what_is_kept_or_being_computed():
     cache = EmbeddingCache(max_bytes=1 << 20)
     computed: list[str] = []
-    cache.compute_ahead("a", lambda: computed.append("a") or an_embedding("a"))
-    cache.compute_ahead("a", lambda: computed.append("again") or an_embedding("a"))
+    cache.prefetch("a", lambda: computed.append("a") or an_embedding("a"))
+    cache.prefetch("a", lambda: computed.append("again") or an_embedding("a"))
 
     def inside() -> Embedding:
-        cache.compute_ahead("b", lambda: computed.append("within") or an_embedding("b"))
+        cache.prefetch("b", lambda: computed.append("within") or an_embedding("b"))
         return an_embedding("b")
 
     cache.get_or_compute("b", inside)
@@ -111,7 +111,7 @@ def test_who_waits_for_what_gave_way_computes_it_themselves():
 
     def ahead() -> None:
         with pytest.raises(PreemptedError):
-            cache.compute_ahead("a", gives_way)
+            cache.prefetch("a", gives_way)
 
     thread = threading.Thread(target=ahead)
     thread.start()

@@ -237,7 +237,7 @@ class TestLoad:
         def refuse(*_: object, **__: object) -> None:
             raise PermissionError("read-only")
 
-        monkeypatch.setattr(checksums, "replacing", refuse)
+        monkeypatch.setattr(checksums, "atomic_write", refuse)
         store.load_state_dict(spec)
         assert store.state(spec) == "verified"
         assert not (store.folder / "checksums.json").exists()

@@ -120,7 +120,7 @@ def test_decodes_of_many_threads_do_not_mix(tiny: Predictor, disc):
 
 def test_a_slice_that_was_encoded_ahead_needs_no_encode(tiny: Predictor):
     ahead, cold = noise(11), noise(12)
-    tiny.encode_ahead("somebody", [lambda: None, lambda: ahead])
+    tiny.prefetch_embedding("somebody", [lambda: None, lambda: ahead])
     deadline = time.monotonic() + 30
     while tiny._queue.stats()["ahead"]:
         assert time.monotonic() < deadline
@@ -145,7 +145,7 @@ def test_a_click_on_what_is_being_encoded_ahead_joins_it(tiny: Predictor, monkey
         return real(inputs, should_stop)
 
     monkeypatch.setattr(tiny.runtime, "encode", slow)
-    tiny.encode_ahead("somebody", [lambda: image])
+    tiny.prefetch_embedding("somebody", [lambda: image])
     assert begun.wait(10)
     tiny.encode(image)
     assert len(encodes) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 
-from lib.server.auth.pages import PageCheck, Pages, own_names
+from lib.server.auth.pages import PageCheck, Pages, accepted_hosts
 from support.asgi import ask
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -24,7 +24,7 @@ def make_app(*hosts: str, origins: tuple[str, ...] = ("https://viewer.example",)
     async def take(request: Request) -> None:
         app.state.bodies.append(await request.body())
 
-    app.add_middleware(PageCheck, pages=Pages(own_names(hosts, ["--host", "bound.example"]), origins))
+    app.add_middleware(PageCheck, pages=Pages(accepted_hosts(hosts, ["--host", "bound.example"]), origins))
     return app
 
 

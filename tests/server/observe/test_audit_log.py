@@ -19,10 +19,10 @@ from lib.server.observe.audit import (
     AuditLog,
     AuditLogError,
     audit_entry,
+    has_unknown_user,
     is_audited,
-    is_of_nobody,
-    nobodys_file,
     outcome_of,
+    unknown_users_file,
 )
 
 
@@ -176,7 +176,7 @@ def test_refusals_of_nobody_known_put_nothing_aside(tmp_path, monkeypatch, caplo
     for _ in range(5000):
         log.write(entry_of(status))
     assert [entry["user"] for entry in lines(tmp_path / "audit.jsonl")] == ["key:anna"] * 2
-    assert [entry["status"] for entry in lines(nobodys_file(tmp_path / "audit.jsonl"))][-1] == status
+    assert [entry["status"] for entry in lines(unknown_users_file(tmp_path / "audit.jsonl"))][-1] == status
     assert len(list(tmp_path.iterdir())) <= 4
     log._minute_began -= 60
     log.write(entry_of(status))
@@ -185,8 +185,8 @@ def test_refusals_of_nobody_known_put_nothing_aside(tmp_path, monkeypatch, caplo
 
 
 def test_with_a_login_whoever_has_none_is_nobody(monkeypatch):
-    assert not is_of_nobody(entry_of(200)) and not is_of_nobody(entry_of(422))
+    assert not has_unknown_user(entry_of(200)) and not has_unknown_user(entry_of(422))
     monkeypatch.setattr(module.settings, "MONAI_LABEL_AUTH_ENABLE", True)
-    assert is_of_nobody(entry_of(200)) and is_of_nobody(entry_of(422, method="POST"))
-    assert not is_of_nobody(entry_of(200, method="POST")), "a login"
-    assert not is_of_nobody(entry_of(200, kind="job")) and not is_of_nobody(entry_of(403, "key:anna"))
+    assert has_unknown_user(entry_of(200)) and has_unknown_user(entry_of(422, method="POST"))
+    assert not has_unknown_user(entry_of(200, method="POST")), "a login"
+    assert not has_unknown_user(entry_of(200, kind="job")) and not has_unknown_user(entry_of(403, "key:anna"))

@@ -72,7 +72,7 @@ class ByteBoundedCache(Generic[K, V]):
             return self._compute(key, compute, mine)
         try:
             with current_clock().stage("wait"):
-                if not current_clock().waits_for(lambda seconds: bool(wait([running.future], seconds).done)):
+                if not current_clock().wait_until(lambda seconds: bool(wait([running.future], seconds).done)):
                     current_clock().check()
                 return running.future.result()
         except (TimeLimitError, PreemptedError):
@@ -82,7 +82,7 @@ class ByteBoundedCache(Generic[K, V]):
             with self._lock:
                 running.waiting -= 1
 
-    def compute_ahead(self, key: K, compute: Callable[[], V]) -> None:
+    def prefetch(self, key: K, compute: Callable[[], V]) -> None:
         """Prefetch a key's value; does nothing if it is stored or being computed. Never waits.
 
         Raises:
@@ -137,7 +137,7 @@ class ByteBoundedCache(Generic[K, V]):
         _, oldest = self._entries.popitem(last=False)
         self._bytes -= self._size_of(oldest)
 
-    def give_up_oldest(self) -> bool:
+    def evict_oldest(self) -> bool:
         """Evict the least recently used value; return False if the cache is empty."""
         with self._lock:
             if not self._entries:

@@ -35,7 +35,7 @@ def browser_key(request: Request) -> str | None:
     return f"cookie|{cookie}" if re.fullmatch(r"[0-9a-f]{32}", cookie) else None
 
 
-def give_cookie(request: Request, response: Response) -> None:
+def set_client_cookie(request: Request, response: Response) -> None:
     """Set the cookie in a response, if the browser did not send one."""
     if COOKIE not in request.cookies:
         secure = request.url.scheme == "https"

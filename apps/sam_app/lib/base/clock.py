@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-LOOK_S = 0.1
+POLL_S = 0.1
 """Interval at which waiting work checks whether it must end, in seconds."""
 
 
@@ -21,7 +21,7 @@ class TimeLimitError(RuntimeError):
     """The work exceeded its time limit; no part of its result is stored."""
 
 
-class ClientLeftError(TimeLimitError):
+class ClientDisconnectedError(TimeLimitError):
     """The client has disconnected, so nobody waits for the work."""
 
 
@@ -66,15 +66,15 @@ class Clock:
         """Raise if the work must end.
 
         Raises:
-            ClientLeftError: If it was cancelled.
+            ClientDisconnectedError: If it was cancelled.
             TimeLimitError: If its time limit is reached.
         """
         if self._is_cancelled:
-            raise ClientLeftError("the client has left")
+            raise ClientDisconnectedError("the client has left")
         if self.remaining == 0:
             raise TimeLimitError(f"timed out after {self._limit:g} s (max_seconds)")
 
-    def waits_for(self, happens: Callable[[float], bool]) -> bool:
+    def wait_until(self, happens: Callable[[float], bool]) -> bool:
         """Wait for an event, but only until the work must end.
 
         Args:
@@ -83,7 +83,7 @@ class Clock:
         Returns:
             Whether it happened; if not, :meth:`check` raises the reason.
         """
-        while not happens(min(self.remaining, LOOK_S)):
+        while not happens(min(self.remaining, POLL_S)):
             if self.is_over:
                 return False
         return True

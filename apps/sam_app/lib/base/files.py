@@ -25,7 +25,7 @@ _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV, errno.E
 
 
 @contextmanager
-def replacing(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """Write a temporary file in the ``with`` block and rename it over ``path``; if the block raises, nothing changes.
 
     Args:
@@ -57,7 +57,7 @@ def move(source: Path, target: Path, *, durable: bool = True) -> None:
     Args:
         source: The present path, on the same file system. The files in a folder must have been flushed before.
         target: The new path.
-        durable: As for :func:`replacing`.
+        durable: As for :func:`atomic_write`.
 
     Raises:
         OSError: If it cannot be renamed.

@@ -1,6 +1,6 @@
 """Supervision of the server's background threads: after an error, a thread's work is logged, counted and restarted.
 
-A thread is identified by its name. :func:`restarts` is for metrics, :func:`troubled` for the health check.
+A thread is identified by its name. :func:`restarts` is for metrics, :func:`recently_failed` for the health check.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-TROUBLED_S = 600.0
+RECENTLY_S = 600.0
 """Time after its last failure for which a thread counts as troubled."""
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 60.0
@@ -70,11 +70,11 @@ def restarts() -> dict[str, int]:
         return dict(_restarts)
 
 
-def troubled() -> list[str]:
-    """Return the names of the threads that failed within the last :data:`TROUBLED_S` seconds, sorted."""
+def recently_failed() -> list[str]:
+    """Return the names of the threads that failed within the last :data:`RECENTLY_S` seconds, sorted."""
     now = time.monotonic()
     with _lock:
-        return sorted(name for name, at in _failed_at.items() if now - at < TROUBLED_S)
+        return sorted(name for name, at in _failed_at.items() if now - at < RECENTLY_S)
 
 
 def _keep_doing(name: str, work: Callable[[], None]) -> None:

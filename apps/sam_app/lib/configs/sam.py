@@ -8,7 +8,7 @@ from monailabel.interfaces.config import TaskConfig
 
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.limits import Limits
-from lib.infers.ahead import Ahead
+from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import SUFFIX, Sam3D
 from lib.infers.sam_task import SamTask
@@ -24,7 +24,7 @@ class SamConfig(TaskConfig):
         self._engine: Engine = kwargs["engine"]
         self._limits: Limits = kwargs["limits"]
         self._images: ImageCache | None = kwargs.get("images")
-        self._ahead: Ahead | None = kwargs.get("ahead")
+        self._ahead: Prefetcher | None = kwargs.get("ahead")
 
     def infer(self) -> dict[str, SamTask]:
         """The model's inference tasks by the name that users see: on a slice, and through the volume."""

@@ -126,7 +126,7 @@ class DicomWebSession(requests.Session):
             if not stream:
                 answer._content = b"".join(pieces(answer))
         except requests.RequestException as error:
-            raise unreachable(error) from error
+            raise unreachable_error(error) from error
         if answer.status_code >= 400 or answer.is_redirect:  # a redirect that was not followed
             answer.close()
             raise DicomWebStatusError(answer.status_code)
@@ -159,7 +159,7 @@ def pieces(answer: requests.Response) -> Iterator[bytes]:
         raise
 
 
-def unreachable(error: Exception) -> DicomWebError:
+def unreachable_error(error: Exception) -> DicomWebError:
     """Return the error to raise for a failed connection."""
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return DicomWebError("the DICOMweb server's response cannot be decompressed")

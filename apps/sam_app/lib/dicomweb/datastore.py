@@ -6,7 +6,7 @@ Fixes of MONAI Label 0.8.5, besides those of :mod:`lib.dicomweb.lists`, :mod:`~l
 - It converts a series to a NIfTI file, which loses modality, windows and padding, and leaves a copy among the temporary
   files. Here inference reads the DICOM files, with the same voxel order; NIfTI is made only for download.
 - A click names a slice only by its number, even if the series has changed since the client read it. Here the request
-  is refused if the number may now refer to another slice, see :mod:`lib.studies.seen_images`.
+  is refused if the number may now refer to another slice, see :mod:`lib.studies.displayed_images`.
 - Its NIfTI file ignores the shear of a tilted gantry, so that voxels are up to centimetres off. Here they are where the
   slices are.
 - At start it downloads dcmqi's program, which it needs to convert labels to DICOM.
@@ -38,12 +38,12 @@ from lib.dicomweb.retrieve import is_uid
 from lib.dicomweb.search import ArchiveClient
 from lib.dicomweb.series import DEFAULT_MAX_AGE_S, SeriesCopy, SeriesFolders
 from lib.imaging.dicom.header_values import value_of
-from lib.imaging.formats.nifti_writer import is_placed, write_nifti
+from lib.imaging.formats.nifti_writer import has_position, write_nifti
 from lib.imaging.image import ImageChangedError, NotOneVolumeError
 from lib.imaging.readers import read_image
-from lib.studies.folder_index import described
-from lib.studies.local_store import copy_whole
-from lib.studies.seen_images import Viewer, seen_images
+from lib.studies.displayed_images import Viewer, displayed_images
+from lib.studies.folder_index import file_entry
+from lib.studies.local_store import copy_atomically
 
 _NIFTI = ".nii.gz"
 
@@ -129,7 +129,7 @@ class DicomWebStore(DicomWebLabels):
         """Return a folder with the DICOM files of a series; see :meth:`SeriesFolders.get`."""
         return str(self.folders.get(series).folder)
 
-    def copy_for(self, series: str, viewer: Viewer) -> SeriesCopy:
+    def copy_displayed_by(self, series: str, viewer: Viewer) -> SeriesCopy:
         """Return the series as it is displayed by a client.
 
         Args:
@@ -141,10 +141,10 @@ class DicomWebStore(DicomWebLabels):
             DicomWebError: If the server does not send it; also if the server does not respond and the client has not
                 worked with the local copy before.
         """
-        here, known = self.folders.find(series), seen_images.known(viewer, series)
+        here, known = self.folders.find(series), displayed_images.known(viewer, series)
         is_known = here is not None and known in here.tokens
         copy = self.folders.get(series, anew=not is_known, is_known=is_known)
-        seen_images.meant(viewer, series, *copy.tokens)
+        displayed_images.check_displayed(viewer, series, *copy.tokens)
         return copy
 
     def get_image_uri(self, image_id: str) -> str:
@@ -155,15 +155,15 @@ class DicomWebStore(DicomWebLabels):
             ImageError: If it cannot be read.
             NotOneVolumeError: If NIfTI cannot express the positions of its slices.
         """
-        path = self.keep_image(image_id)
-        if self._convert_to_nifti and not is_placed(path):
+        path = self.register_image(image_id)
+        if self._convert_to_nifti and not has_position(path):
             raise NotOneVolumeError(
                 "this series cannot be converted to NIfTI without moving its slices: slices are missing or unevenly "
                 "spaced, or there are several stacks. Use its DICOM images"
             )
         return path
 
-    def keep_image(self, series: str) -> str:
+    def register_image(self, series: str) -> str:
         """Add a series to MONAI Label's list and return its path; see :class:`DicomWebLabels`."""
         copy = self.folders.get(series)
         if not self._convert_to_nifti:
@@ -190,8 +190,8 @@ class DicomWebStore(DicomWebLabels):
             path = Path(self._datastore.image_path(), name)
             with self._table, self._changing(series, path):
                 known = self._datastore.objects.get(series)
-                copy_whole(Path(converted), path, durable=False)
-                image = ImageLabelModel(image=described(name, _NIFTI, info), labels=known.labels if known else {})
+                copy_atomically(Path(converted), path, durable=False)
+                image = ImageLabelModel(image=file_entry(name, _NIFTI, info), labels=known.labels if known else {})
                 self._datastore.objects[series] = image
 
 

@@ -65,7 +65,7 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
     )
 
 
-def answer_dicom_seg(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
+def dicom_seg_response(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
     """Return the response with labels of a series as DICOM Segmentation, in a scratch file of the request.
 
     Args:

@@ -30,7 +30,7 @@ from lib.imaging.image import CorruptImageError, ImageChangedError, ImageError
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.labels.series_grid import SeriesGrid, read_series_grid
-from lib.imaging.labels.series_segmentation import labels_of_segmentation
+from lib.imaging.labels.series_segmentation import labels_from_segmentation
 from lib.imaging.readers import read_image
 from lib.studies.local_store import LocalStore
 
@@ -52,7 +52,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         """Return a folder with the DICOM files of a series."""
         raise NotImplementedError
 
-    def keep_image(self, series: str) -> str:
+    def register_image(self, series: str) -> str:
         """Add a series to MONAI Label's list, which labels of it require, and return the series' path there."""
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
             ImageError: If it does not lie on the series, or no Segmentation can be made of it; then it is not stored.
             DicomWebError: If the server does not accept it; then it is not stored either.
         """
-        self.keep_image(image_id)  # upstream stores labels only of images in its list
+        self.register_image(image_id)  # upstream stores labels only of images in its list
         folder = self.series_folder(image_id)
         info = {**(label_info or {}), "version": _version(folder)}
         with tempfile.TemporaryDirectory() as scratch:
@@ -177,13 +177,13 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
 
     def _fetch_label(self, series: str, image: str) -> None:
         """Fetch a segmentation from the server and store it as the image's final label."""
-        self.keep_image(image)
+        self.register_image(image)
         folder = self.series_folder(image)
         grid = read_series_grid(folder)
         study = str(grid.sources[0].StudyInstanceUID)
         segmentation = self._client.retrieve_series(study, series, media_types=_AS_STORED)[-1]
         with tempfile.TemporaryDirectory() as scratch:
-            label = _write(labels_of_segmentation(segmentation, grid.sources), grid, Path(scratch))
+            label = _write(labels_from_segmentation(segmentation, grid.sources), grid, Path(scratch))
             names = [
                 {"name": str(segment.SegmentLabel), "idx": int(segment.SegmentNumber)}
                 for segment in segmentation.SegmentSequence

@@ -10,7 +10,7 @@ from typing import Any
 from lib.dicomweb.datastore import DicomWebStore
 from lib.dicomweb.search import INSTANCE, SERIES, STUDY, first_value
 from lib.dicomweb.series import token_of_instances
-from lib.studies.seen_images import Viewer, seen_images
+from lib.studies.displayed_images import Viewer, displayed_images
 
 _MAX_BYTES = 256 * 1024 * 1024
 
@@ -47,8 +47,8 @@ class MetadataSeen:
             if study and series and uid:
                 instances[str(study), str(series)].add(str(uid))
         for (study, series), uids in instances.items():
-            self._store.folders.learn_study(series, study)
-            seen_images.handed_out(self._viewer, series, token_of_instances(uids))
+            self._store.folders.record_study(series, study)
+            displayed_images.record_sent(self._viewer, series, token_of_instances(uids))
 
     def _metadata(self, encoding: str) -> list[Any]:
         body = b"".join(self._pieces) if self._size <= _MAX_BYTES else b""

@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import ImplicitVRLittleEndian
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from lib.dicomweb.connection import AS_STORED, DicomWebError, DicomWebStatusError, pieces, unreachable
+from lib.dicomweb.connection import AS_STORED, DicomWebError, DicomWebStatusError, pieces, unreachable_error
 from lib.dicomweb.search import ArchiveClient
 from lib.imaging.dicom.data_sets import write
 
@@ -79,7 +79,7 @@ class SeriesRetrieval:
             else:
                 etag = self._save_instances(folder, listed)
         except requests.RequestException as error:  # after the response's first bytes
-            raise unreachable(error) from error
+            raise unreachable_error(error) from error
         except _NOT_DICOM as error:
             raise DicomWebError("the DICOMweb server's response is not a series of DICOM instances") from error
         there = {file.stem for file in folder.iterdir()}

@@ -148,14 +148,14 @@ class SeriesFolders:
             return found
 
     def is_known(self, series: str) -> bool:
-        """Return whether a series was fetched, or its study is known from :meth:`learn_study`."""
+        """Return whether a series was fetched, or its study is known from :meth:`record_study`."""
         return series in self._studies or self.find(series) is not None
 
-    def learn_study(self, series: str, study: str) -> None:
+    def record_study(self, series: str, study: str) -> None:
         """Record the study of a series, as seen in a response of the server; it need not be searched for then."""
         self._studies[series] = study
 
-    def expect_changes(self) -> None:
+    def expire_all(self) -> None:
         """Have each copy compared with the server at its next use, because a client has connected."""
         self._trusted_until.clear()
 

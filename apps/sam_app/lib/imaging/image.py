@@ -31,7 +31,7 @@ def affine_of_pixels(length: float | None, density: Sequence[float], *, is_turne
     return np.asarray(LPS_TO_RAS @ np.diag([length / columns, length / rows, 1, 1]))
 
 
-def place_tolerance(step: np.ndarray) -> float:
+def position_tolerance(step: np.ndarray) -> float:
     """Return how far in mm a slice may be off an affine: positions are rounded and tables move imprecisely.
 
     Args:
@@ -234,7 +234,7 @@ class MedicalImage:
             affine[:3, 2] = (places[-1] - places[0]) / (used[-1] - used[0])
         affine[:3, 3] = places[0] - used[0] * affine[:3, 2]
         off = np.linalg.norm(used[:, None] * affine[:3, 2] + affine[:3, 3] - places, axis=1).max()
-        if off > place_tolerance(self.affine[:3, 2]):
+        if off > position_tolerance(self.affine[:3, 2]):
             raise NotOneVolumeError(
                 f"slices are missing or unevenly spaced between slices {used[0] + 1} and {used[-1] + 1}, so that in an "
                 f"evenly spaced volume they would be up to {off:.3g} mm off their position: complete the series, "

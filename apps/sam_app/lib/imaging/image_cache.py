@@ -23,7 +23,7 @@ DEFAULT_MAX_BYTES = 1 << 30
 T = TypeVar("T")
 
 
-def once_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalImage], T]:
+def cached_per_image(function: Callable[[MedicalImage], T]) -> Callable[[MedicalImage], T]:
     """Cache a function's result per image, for as long as the image is in memory.
 
     Args:
@@ -116,9 +116,9 @@ class ImageCache:
         """No longer keep the images whose files are gone: nobody can ask for them again."""
         self._cache.drop(lambda kept: kept.path is not None and not os.path.exists(kept.path))
 
-    def give_up_oldest(self) -> bool:
+    def evict_oldest(self) -> bool:
         """Evict the least recently used image; return False if the cache is empty."""
-        return self._cache.give_up_oldest()
+        return self._cache.evict_oldest()
 
     def stats(self) -> dict[str, int]:
         """Return ``hits`` and ``misses`` since the start, and the current number of ``entries`` and ``bytes``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.imaging.decoding.isolation import lend
+from lib.imaging.decoding.isolation import claim_for_caller
 from lib.imaging.decoding.memory_budget import working_bytes
 from lib.imaging.image import ImageTooLargeError
 from lib.sam.prompts import PromptError
@@ -41,7 +41,7 @@ class Limits:
         count = frames * rows * columns
         if count > self.max_pixels:
             raise ImageTooLargeError(f"the image has {count} pixels; at most {self.max_pixels} are read")
-        lend(working_bytes((rows, columns)))
+        claim_for_caller(working_bytes((rows, columns)))
 
     def check_prompts(self, count: int) -> None:
         """Refuse a request with more points and rectangles.

@@ -8,16 +8,16 @@ from typing import Any
 
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.limits import Limits
-from lib.infers.ahead import Ahead
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import result_facts
+from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.engine import Engine
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts
-from lib.sam.refinement import EarlierObject, find_earlier, go_on, is_unchanged
+from lib.sam.refinement import EarlierObject, continue_from, find_earlier, is_unchanged
 from lib.transforms.load import LoadMedicalImaged
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
@@ -55,7 +55,7 @@ class Sam2D(SamTask):
         engine: Engine,
         limits: Limits,
         images: ImageCache | None = None,
-        ahead: Ahead | None = None,
+        ahead: Prefetcher | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -143,7 +143,7 @@ class Sam2D(SamTask):
                 predictions[index] = predictor.restore(embedding, earlier.scores, earlier.low_res_logits)
                 continue
             if earlier is not None:
-                prompts = go_on(prompts, earlier)
+                prompts = continue_from(prompts, earlier)
                 multimask = self._multimask(prompts, asked)
             to_decode.append((multimask, index, prompts))
         for multimask, group in groupby(to_decode, key=lambda item: item[0]):

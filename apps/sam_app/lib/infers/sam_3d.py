@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
-from lib.imaging.image_cache import ImageCache, once_per_image
+from lib.imaging.image_cache import ImageCache, cached_per_image
 from lib.imaging.limits import Limits
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import volume_facts
@@ -123,7 +123,7 @@ def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:
     return about + _content_sha256(image)
 
 
-@once_per_image
+@cached_per_image
 def _content_sha256(image: MedicalImage) -> str:
     content = hashlib.sha256(repr(image.displays).encode())
     content.update(np.ascontiguousarray(image.frames).data)

@@ -36,7 +36,7 @@ T = TypeVar("T")
 ShouldStop = Callable[[], bool]
 """Asked by work that can be given up: whether it has to."""
 
-WorkAhead = Callable[[ShouldStop], None]
+PrefetchWork = Callable[[ShouldStop], None]
 """One step of work ahead; raises :class:`PreemptedError` where it gave way, and is then done anew later."""
 
 MAX_OWNERS = 32
@@ -48,7 +48,7 @@ _END_S = 60.0
 """How long the interpreter waits, at its end, for the work that is being done."""
 
 
-def be_nice(niceness: int = NICENESS) -> None:
+def lower_priority(niceness: int = NICENESS) -> None:
     """Have the calling thread, and no other, go last: Linux counts niceness (0 to 19) by thread."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
@@ -88,7 +88,7 @@ class DeviceQueue:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[_Job] = deque()
-        self._ahead: OrderedDict[str, deque[WorkAhead]] = OrderedDict()
+        self._ahead: OrderedDict[str, deque[PrefetchWork]] = OrderedDict()
         self._attended = 0
         self._thread: threading.Thread | None = None
         self._ending = False
@@ -108,7 +108,7 @@ class DeviceQueue:
         with self._lock:
             self._jobs.append(job)
             self._wake()
-        if not clock.waits_for(job.started.wait):
+        if not clock.wait_until(job.started.wait):
             with self._lock, suppress(ValueError):  # it has been begun in this moment: wait for it
                 self._jobs.remove(job)
                 if clock.remaining:
@@ -120,7 +120,7 @@ class DeviceQueue:
         answer: T = job.answer
         return answer
 
-    def do_ahead(self, owner: str, steps: Sequence[WorkAhead]) -> None:
+    def run_prefetch(self, owner: str, steps: Sequence[PrefetchWork]) -> None:
         """Do these, in their order, while nobody waits; they take the place of what this owner handed in before.
 
         Args:
@@ -168,7 +168,7 @@ class DeviceQueue:
             self._thread.join(_END_S)
 
     def _work(self) -> None:
-        be_nice(self._niceness)
+        lower_priority(self._niceness)
         while True:
             with self._lock:
                 while not self._ending and not self._jobs and (self._attended or not self._ahead):
@@ -182,11 +182,11 @@ class DeviceQueue:
             if job is not None:
                 job.do()
             else:
-                self._do_ahead(owner, steps, step)
+                self._run_prefetch(owner, steps, step)
                 del steps, step
             del job  # while the thread waits, it keeps neither the last image nor its model
 
-    def _do_ahead(self, owner: str, steps: deque[WorkAhead], step: WorkAhead) -> None:
+    def _run_prefetch(self, owner: str, steps: deque[PrefetchWork], step: PrefetchWork) -> None:
         """One step; it stays the first of its list if it gave way."""
 
         def should_stop() -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lib.base.clock import PreemptedError, current_clock
-from lib.sam.device_queue import DeviceQueue, ShouldStop, WorkAhead
+from lib.sam.device_queue import DeviceQueue, PrefetchWork, ShouldStop
 from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ModelSpec
@@ -110,7 +110,7 @@ class Predictor:
             clock.check()
             raise
 
-    def encode_ahead(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
+    def prefetch_embedding(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
         """Have images encoded in the background before somebody clicks on them, in this order.
 
         Nobody waits for that: it is done while the device is free, and given up and begun anew when a click needs it.
@@ -120,7 +120,7 @@ class Predictor:
             frames: Each gives an image as :meth:`encode` takes it, or None if there is no need any more.
         """
 
-        def step(frame: Callable[[], np.ndarray | None]) -> WorkAhead:
+        def step(frame: Callable[[], np.ndarray | None]) -> PrefetchWork:
             def encode(should_stop: ShouldStop) -> None:
                 image = frame()
                 if image is None:
@@ -130,11 +130,11 @@ class Predictor:
                 def gives_way() -> bool:
                     return should_stop() and not self._cache.is_awaited(key)
 
-                self._cache.compute_ahead(key, lambda: self._encode(image, key, gives_way))
+                self._cache.prefetch(key, lambda: self._encode(image, key, gives_way))
 
             return encode
 
-        self._queue.do_ahead(owner, [step(frame) for frame in frames])
+        self._queue.run_prefetch(owner, [step(frame) for frame in frames])
 
     def model_input(self, image: np.ndarray) -> torch.Tensor:
         """``(H, W, 3)`` uint8 to the encoder's ``(1, 3, S, S)`` float32."""

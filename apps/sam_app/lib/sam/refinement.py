@@ -39,7 +39,7 @@ def is_unchanged(prompts: Prompts, earlier: EarlierObject) -> bool:
     return _points(prompts) == _points(earlier.prompts)
 
 
-def go_on(prompts: Prompts, earlier: EarlierObject) -> Prompts:
+def continue_from(prompts: Prompts, earlier: EarlierObject) -> Prompts:
     """The prompts with the earlier mask's logits as the mask prompt."""
     return replace(prompts, mask_logits=earlier.low_res_logits[0])
 

@@ -18,13 +18,13 @@ from lib.server.auth.authenticator import Authenticator, make_authenticator
 from lib.server.auth.exposure import warn_if_exposed
 from lib.server.auth.gate import Gate, user_of_request
 from lib.server.auth.openapi import describe_login
-from lib.server.auth.pages import PageCheck, Pages, own_names
+from lib.server.auth.pages import PageCheck, Pages, accepted_hosts
 from lib.server.auth.roles import segmenting_user
 from lib.server.auth.users import current_user
 from lib.server.batch import BatchInference
 from lib.server.http.body_check import BodyCheck
 from lib.server.http.body_limit import BodyLimit
-from lib.server.http.errors import ERROR_HANDLERS, answer_error
+from lib.server.http.errors import ERROR_HANDLERS, error_response
 from lib.server.http.forms import MAX_PARTS, spool_forms
 from lib.server.http.head import with_head
 from lib.server.http.redirects import RelativeRedirects
@@ -102,12 +102,12 @@ def _middleware(options: ServerOptions, observer: Observer, authenticator: Authe
     FastAPI's own answer to an error that nothing handles would be outside of all of these, so that nobody would observe
     it; so it is made within the first two.
     """
-    pages = Pages(own_names(options.hosts, sys.argv[1:]), options.cors_origins)
+    pages = Pages(accepted_hosts(options.hosts, sys.argv[1:]), options.cors_origins)
     gate = [Middleware(Gate, authenticator=authenticator, pages=pages)] if authenticator else []
     return [
         Middleware(ObservingMiddleware, observer=observer, max_seconds=options.max_seconds),
         Middleware(SecurityHeaders),
-        Middleware(ServerErrorMiddleware, handler=answer_error),
+        Middleware(ServerErrorMiddleware, handler=error_response),
         cors(options.cors_origins),
         *gate,
         Middleware(PageCheck, pages=pages),

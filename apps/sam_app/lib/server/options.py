@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.limits import Limits
-from lib.infers.ahead import DEFAULT_SLICES
+from lib.infers.prefetch import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision

@@ -34,9 +34,9 @@ from lib.base.files import sync
 from lib.base.threads import start_watched
 from lib.imaging.image import MedicalImage
 from lib.imaging.labels.label_grid import RAW_SUFFIX, check_label_file
-from lib.sam.device_queue import be_nice
-from lib.studies.folder_index import FolderIndex, described, find_labels, folded, folders_in, label_files, rank
-from lib.studies.local_store import LocalStore, copy_whole
+from lib.sam.device_queue import lower_priority
+from lib.studies.folder_index import FolderIndex, case_folded, file_entry, folders_in, label_files, rank, update_labels
+from lib.studies.local_store import LocalStore, copy_atomically
 from lib.studies.study_files import Depth, StudyFiles, image_suffixes, split_name
 
 logger = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class FolderDatastore(LocalStore):
 
     def _check_new_files(self) -> None:
         """Read the files of which scans have read only the first bytes, in batches; run with low priority."""
-        be_nice()
+        lower_priority()
         if not self._checking.acquire(blocking=False):
             return
         try:
@@ -224,10 +224,10 @@ class FolderDatastore(LocalStore):
             if id in objects:
                 self._left_out[name] = "its name is the id of another image"
             else:
-                objects[id] = ImageLabelModel(image=described(name, suffix))
+                objects[id] = ImageLabelModel(image=file_entry(name, suffix))
         changed = objects.keys() != self._datastore.objects.keys()
         self._datastore.objects = objects
-        if find_labels(self._datastore, (*self._files.suffixes, RAW_SUFFIX, _REGIONS)) or changed:
+        if update_labels(self._datastore, (*self._files.suffixes, RAW_SUFFIX, _REGIONS)) or changed:
             self._write_what_was_found()
         self._log_left_out()
 
@@ -256,8 +256,8 @@ class FolderDatastore(LocalStore):
             self._check_free(image_id, name)
             path = self._files.folder / name
             with self._changing(image_id, path):
-                copy_whole(Path(image_filename), path)
-                self._datastore.objects[image_id] = ImageLabelModel(image=described(name, suffix, image_info))
+                copy_atomically(Path(image_filename), path)
+                self._datastore.objects[image_id] = ImageLabelModel(image=file_entry(name, suffix, image_info))
         return image_id
 
     def remove_image(self, image_id: str) -> None:
@@ -289,19 +289,19 @@ class FolderDatastore(LocalStore):
 
     def _check_free(self, image_id: str, name: str) -> None:
         """Raise if a new image cannot have this id, or its file this name."""
-        taken = next((id for id in self._datastore.objects if folded(id) == folded(image_id)), None)
+        taken = next((id for id in self._datastore.objects if case_folded(id) == case_folded(image_id)), None)
         if taken is not None:
             raise ImageExistsError(
                 f"there is an image {taken!r} already: choose another id, or delete it first, with its labels "
                 "(DELETE /datastore/image)"
             )
-        if folded(name) in map(folded, os.listdir(self._files.folder)):
+        if case_folded(name) in map(case_folded, os.listdir(self._files.folder)):
             raise ImageExistsError(
                 f"there is a file {name!r} in the studies' folder already, listed under another id or left out: "
                 "choose another id, or remove the file"
             )
         labels = [label for names in label_files(self._datastore).values() for label in names]
-        if folded(image_id) in [folded(self._to_id(label)[0]) for label in labels]:
+        if case_folded(image_id) in [case_folded(self._to_id(label)[0]) for label in labels]:
             raise ImageExistsError(
                 f"there are labels of an earlier image {image_id!r}, whose file is gone: choose another id, or remove "
                 "these labels from the labels' folder"

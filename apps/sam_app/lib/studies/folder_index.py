@@ -18,9 +18,9 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 from pydantic import PrivateAttr
 
-from lib.base.files import link_or_copy, replacing
+from lib.base.files import atomic_write, link_or_copy
 from lib.studies.storable import is_text as is_valid_text
-from lib.studies.storable import regular_info
+from lib.studies.storable import valid_info
 from lib.studies.study_files import is_text, split_name
 
 
@@ -109,12 +109,12 @@ def _file(entry: object, what: str, problems: list[str]) -> DataModel | None:
     """Read a file's entry without its invalid values; None if the entry is unusable."""
     if not isinstance(entry, dict) or not is_valid_text(entry.get("ext", "")):
         return None
-    info, faults = regular_info(entry.get("info", {}))
+    info, faults = valid_info(entry.get("info", {}))
     problems += [f"{what}: {fault}" for fault in faults]
     return DataModel(ext=entry.get("ext", ""), info=info)
 
 
-def keep_damaged(path: Path) -> str:
+def save_damaged_copy(path: Path) -> str:
     """Save a copy of the damaged list in its folder, and return the copy's name."""
     for number in itertools.count(1):
         kept = path.with_name(f"{path.name}.damaged" + (f"-{number}" if number > 1 else ""))
@@ -135,7 +135,7 @@ def write_index(index: LocalDatastoreModel, path: Path, replaced: str = "") -> f
         replaced: File of a label that is deleted next, as in :class:`FolderIndex`.
     """
     content = {**index.model_dump(exclude={"base_path"}), **({"replaced": replaced} if replaced else {})}
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, default=str).encode())
     return path.stat().st_mtime
 
@@ -152,7 +152,7 @@ def label_files(index: LocalDatastoreModel) -> dict[str, list[str]]:
     return {folder.name: sorted(one.name for one in os.scandir(folder) if one.is_file()) for folder in folders}
 
 
-def find_labels(index: LocalDatastoreModel, suffixes: Sequence[str]) -> bool:
+def update_labels(index: LocalDatastoreModel, suffixes: Sequence[str]) -> bool:
     """Update the labels in the list from the files on disk, and return whether anything changed.
 
     Args:
@@ -170,7 +170,7 @@ def find_labels(index: LocalDatastoreModel, suffixes: Sequence[str]) -> bool:
             id, suffix = split_name(name, suffixes)
             if suffix and id in index.objects and tag not in index.objects[id].labels:
                 image = index.objects[id]
-                image.labels = {**image.labels, tag: described(name, suffix)}
+                image.labels = {**image.labels, tag: file_entry(name, suffix)}
                 changed = True
     return changed
 
@@ -182,9 +182,9 @@ def rank(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
     return known.index(suffix) if suffix else len(known), name
 
 
-def described(name: str, suffix: str, info: Mapping[str, Any] | None = None) -> DataModel:
+def file_entry(name: str, suffix: str, info: Mapping[str, Any] | None = None) -> DataModel:
     """Return a file's entry for the list, with the valid values of ``info``."""
-    regular, _ = regular_info(dict(info or {}))
+    regular, _ = valid_info(dict(info or {}))
     return DataModel(info={**regular, "ts": int(time.time()), "name": name}, ext=suffix)
 
 
@@ -194,6 +194,6 @@ def folders_in(folder: Path) -> Iterator[Path]:
         yield from (Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
 
 
-def folded(name: str) -> str:
+def case_folded(name: str) -> str:
     """Return a name without the differences that some file systems ignore: case, and how accents are encoded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -29,16 +29,16 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
-from lib.base.files import remove_leftovers, replacing, restored_on_error, sync
+from lib.base.files import atomic_write, remove_leftovers, restored_on_error, sync
 from lib.base.locks import FolderLock
 from lib.studies.folder_index import (
     DamagedListError,
     FolderIndex,
-    described,
+    file_entry,
     folders_in,
-    keep_damaged,
     new_index,
     read_index,
+    save_damaged_copy,
     write_index,
 )
 from lib.studies.storable import check_info
@@ -143,9 +143,9 @@ class LocalStore(LocalDatastore):
                 sync(path.parent.parent)
             replaced = f"{label_tag}/{image_id}{before.ext}" if before and before.ext != suffix else ""
             with self._changing(image_id, path, replaced=replaced):
-                copy_whole(file, path)
+                copy_atomically(file, path)
                 image = self._datastore.objects[image_id]
-                image.labels = {**image.labels, label_tag: described(name, suffix, info)}
+                image.labels = {**image.labels, label_tag: file_entry(name, suffix, info)}
             if replaced:
                 self._delete_replaced(replaced)
 
@@ -190,14 +190,14 @@ class LocalStore(LocalDatastore):
             try:
                 index, problems = read_index(path, self._studies)
             except DamagedListError:
-                kept = keep_damaged(path)
+                kept = save_damaged_copy(path)
                 logger.error("The list of the images is damaged: it is saved as %s and rebuilt from the files", kept)
             else:
                 self._use(index)
                 if not problems:
                     self._config_ts = path.stat().st_mtime
                     return
-                kept, names = keep_damaged(path), "; ".join([*dict.fromkeys(problems)][:_MAX_NAMED])
+                kept, names = save_damaged_copy(path), "; ".join([*dict.fromkeys(problems)][:_MAX_NAMED])
                 logger.error(
                     "%d invalid values of the list are dropped (%s); it is saved as %s", len(problems), names, kept
                 )
@@ -217,9 +217,9 @@ class LocalStore(LocalDatastore):
             logger.error("The list of the images cannot be written: %s", error.strerror)
 
 
-def copy_whole(source: Path, target: Path, *, durable: bool = True) -> None:
-    """Copy a file atomically; for ``durable`` see :func:`replacing`."""
-    with replacing(target, durable=durable) as file, open(source, "rb") as content:
+def copy_atomically(source: Path, target: Path, *, durable: bool = True) -> None:
+    """Copy a file atomically; for ``durable`` see :func:`atomic_write`."""
+    with atomic_write(target, durable=durable) as file, open(source, "rb") as content:
         shutil.copyfileobj(content, file)
 
 

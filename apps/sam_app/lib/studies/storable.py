@@ -53,7 +53,7 @@ def check_info(info: Mapping[str, Any]) -> None:
             raise HTTPException(422, f"this cannot be stored: {key} must be {words}")
 
 
-def regular_info(info: object) -> tuple[dict[str, Any], list[str]]:
+def valid_info(info: object) -> tuple[dict[str, Any], list[str]]:
     """Return information about an image or a label without the values that :func:`check_info` refuses.
 
     Args:

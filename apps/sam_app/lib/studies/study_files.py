@@ -17,7 +17,7 @@ from pathlib import Path
 from monailabel.config import settings
 
 from lib.base.files import is_leftover
-from lib.imaging.formats.nifti_length import is_surely_whole
+from lib.imaging.formats.nifti_length import has_stated_length
 from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
 from lib.imaging.image import ImageError
 
@@ -157,7 +157,7 @@ class StudyFiles:
         path = self.folder / name
         reason = None
         try:
-            if depth == Depth.ALL or not is_surely_whole(path):
+            if depth == Depth.ALL or not has_stated_length(path):
                 depth = Depth.ALL
                 read(path)
         except ImageError as error:

@@ -99,5 +99,5 @@ class LoadMedicalImaged(MapTransform):
         with current_clock().stage("read"):
             for key in self.key_iterator(result):
                 result[key] = self.load(result[key], self.sha256)
-                result["reserved"] = budget.for_work_on(result[key])
+                result["reserved"] = budget.reserve_for_work(result[key])
         return result

@@ -24,13 +24,13 @@ _STRUCTURED = 0.1
 """Share of the variance that is left in the means of blocks: 1/256 to 1/20 for noise, most of it for objects."""
 
 
-def some_of(frame: np.ndarray, count: int = _LOOKED_AT) -> np.ndarray:
+def subsample(frame: np.ndarray, count: int = _LOOKED_AT) -> np.ndarray:
     """A frame ``(rows, columns[, 3])`` thinned out evenly to about so many pixels."""
     step = max(1, round((frame.shape[0] * frame.shape[1] / count) ** 0.5))
     return frame[::step, ::step]
 
 
-def is_poor(shown: np.ndarray) -> bool:
+def is_uninformative(shown: np.ndarray) -> bool:
     """Whether nearly all of a picture is of one grey, or at the ends of the scale, or white and pale.
 
     Args:
@@ -40,7 +40,7 @@ def is_poor(shown: np.ndarray) -> bool:
     return bool(_is_flat(shares) or _is_washed_out(shares) or shares[1:255].sum() < _TAIL)
 
 
-def hides(values: np.ndarray, shown: np.ndarray, of_interest: np.ndarray) -> bool:
+def hides_content(values: np.ndarray, shown: np.ndarray, of_interest: np.ndarray) -> bool:
     """Whether a picture loses what there is in its values.
 
     Args:
@@ -52,7 +52,7 @@ def hides(values: np.ndarray, shown: np.ndarray, of_interest: np.ndarray) -> boo
         False also where nothing is lost because there is nothing: one value, or noise around it.
     """
     counted = shown[of_interest]
-    if counted.size == 0 or not is_poor(counted):
+    if counted.size == 0 or not is_uninformative(counted):
         return False
     if _is_flat(_shares(counted)):
         low, high = np.percentile(values[of_interest], (100 * _TAIL, 100 - 100 * _TAIL))
@@ -92,7 +92,7 @@ def _is_structured(values: np.ndarray, of_interest: np.ndarray, ends: tuple[floa
     Noise varies from pixel to pixel.
     """
     least = values[of_interest].min()
-    grey = np.where(some_of(of_interest, _LOOKED_CLOSELY_AT), some_of(values, _LOOKED_CLOSELY_AT), least)
+    grey = np.where(subsample(of_interest, _LOOKED_CLOSELY_AT), subsample(values, _LOOKED_CLOSELY_AT), least)
     grey = np.clip(grey.astype(np.float64), *ends)
     grey = grey.mean(axis=2) if grey.ndim == 3 else grey
     grey = grey / (np.abs(grey).max() or 1)  # no overflow of squares

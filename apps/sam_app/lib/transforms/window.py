@@ -23,11 +23,11 @@ from monai.transforms import Transform
 from lib.base.clock import current_clock
 from lib.imaging.decoding.piecewise import piecewise
 from lib.imaging.image import Display, MedicalImage, VoiTable, VoiTransform, Window
-from lib.imaging.image_cache import once_per_image
+from lib.imaging.image_cache import cached_per_image
 from lib.imaging.views import grey_to_rgb
 from lib.sam.prompts import PromptError
 from lib.transforms.request import AUTO, REQUEST, SegmentRequest
-from lib.transforms.visibility import hides, is_poor, some_of
+from lib.transforms.visibility import hides_content, is_uninformative, subsample
 
 _LEAST_HOUNSFIELD = -3100
 """Below what scanners fill the corners with."""
@@ -138,12 +138,12 @@ def _hides(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransfo
     def of_interest(values: np.ndarray) -> np.ndarray:
         return ~_padded(values, image.display(k))
 
-    some = some_of(frame)
-    if not is_poor(shown(some)[of_interest(some)]):
+    some = subsample(frame)
+    if not is_uninformative(shown(some)[of_interest(some)]):
         return False
-    if not hides(frame, shown(frame), of_interest(frame)):
+    if not hides_content(frame, shown(frame), of_interest(frame)):
         return False
-    return not (_is_hounsfield(image) and not is_poor(shown(_samples(image))))
+    return not (_is_hounsfield(image) and not is_uninformative(shown(_samples(image))))
 
 
 def _padded(values: np.ndarray, display: Display) -> np.ndarray:
@@ -187,7 +187,7 @@ def _unpadded(image: MedicalImage) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@once_per_image
+@cached_per_image
 def _ends(image: MedicalImage) -> tuple[float, float]:
     """Between these nearly all of the image's values are; an outlier counts where it can be air, all of one value."""
     values = _unpadded(image)
@@ -217,7 +217,7 @@ def _can_be_hounsfield(image: MedicalImage) -> bool:
     return image.modality is None or (image.modality == "CT" and low >= _LEAST_HOUNSFIELD and high <= 4100)
 
 
-@once_per_image
+@cached_per_image
 def _percentile_window(image: MedicalImage) -> Window:
     return _window_between(_samples(image))
 

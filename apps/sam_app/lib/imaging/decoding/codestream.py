@@ -14,7 +14,7 @@ _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _ADOBE, _START_OF_SCAN = 0xEE, 0xDA
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 """A marker that is followed by a length; the entropy-coded data between segments contain none."""
-MOST_SCANS = 100
+MAX_SCANS = 100
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _JPEG_XL = b"\xff\x0a"
 _JPEG_XL_FILE = b"\x00\x00\x00\x0cJXL "
@@ -119,8 +119,8 @@ def check_scans(frame: bytes) -> None:
     while found := _SEGMENT.search(frame, at):
         scans += frame[found.end() - 1] == _START_OF_SCAN
         at = found.end() + int.from_bytes(frame[found.end() : found.end() + 2], "big")
-    if scans > MOST_SCANS:
-        raise ImageTooLargeError(f"the JPEG image has {scans} scans; at most {MOST_SCANS} are read")
+    if scans > MAX_SCANS:
+        raise ImageTooLargeError(f"the JPEG image has {scans} scans; at most {MAX_SCANS} are read")
 
 
 def _read_jpeg_xl(frame: bytes) -> Codestream | None:

@@ -44,13 +44,13 @@ class FrameDecoder(NamedTuple):
     Args:
         decode: Function from the frame, its header, and whether the DICOM header states RGB, to ``(rows, columns)`` or
             ``(rows, columns, samples)``, uint8, uint16 or int16.
-        is_ycbcr_undone: Whether the decoder converts YCbCr to RGB.
-        tells_sign: Whether the frame itself states if it is signed.
+        converts_to_rgb: Whether the decoder converts YCbCr to RGB.
+        states_sign: Whether the frame itself states if it is signed.
     """
 
     decode: Callable[[bytes, Codestream, bool], np.ndarray]
-    is_ycbcr_undone: bool = False
-    tells_sign: bool = False
+    converts_to_rgb: bool = False
+    states_sign: bool = False
 
 
 def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
@@ -65,7 +65,7 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     if header.components == 3 and not header.is_lossless:
         stored = "RGB" if is_rgb and not header.is_subsampled else "YCBCR"
         colours = {"colorspace": None if header.has_adobe_marker else stored, "outcolorspace": "RGB"}
-    return imagecodecs.jpeg8_decode(with_end(frame), **colours)
+    return imagecodecs.jpeg8_decode(with_end_marker(frame), **colours)
 
 
 def _decode_jpeg_2000(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
@@ -88,7 +88,7 @@ def _decode_jpeg_xl(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarra
     return imagecodecs.jpegxl_decode(frame)
 
 
-def with_end(jpeg: bytes) -> bytes:
+def with_end_marker(jpeg: bytes) -> bytes:
     """Return a JPEG with its end marker, which some writers omit.
 
     Raises:
@@ -126,11 +126,11 @@ def _complete_jpeg_2000(codestream: bytes) -> bytes:
     return codestream if _is_terminated(codestream) else codestream[:at] + _END
 
 
-_JPEG = FrameDecoder(_decode_jpeg, is_ycbcr_undone=True)
-_JPEG_2000 = FrameDecoder(_decode_jpeg_2000, tells_sign=True)
-_HTJ2K = FrameDecoder(_decode_htj2k, tells_sign=True)
+_JPEG = FrameDecoder(_decode_jpeg, converts_to_rgb=True)
+_JPEG_2000 = FrameDecoder(_decode_jpeg_2000, states_sign=True)
+_HTJ2K = FrameDecoder(_decode_htj2k, states_sign=True)
 _JPEG_LS = FrameDecoder(_decode_jpeg_ls)
-_JPEG_XL = FrameDecoder(_decode_jpeg_xl, is_ycbcr_undone=True)
+_JPEG_XL = FrameDecoder(_decode_jpeg_xl, converts_to_rgb=True)
 
 FRAME_DECODERS: dict[UID, FrameDecoder] = {
     JPEGBaseline8Bit: _JPEG,

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from lib.base.allocator import return_unused_memory
-from lib.base.clock import LOOK_S, current_clock
+from lib.base.clock import POLL_S, current_clock
 from lib.imaging.decoding.memory_budget import CallMemory
 from lib.imaging.decoding.shared_results import MAX_KEPT_BYTES, read_result, write_result
 from lib.imaging.image import CorruptImageError, ImageError, ImageTooLargeError, MedicalImage
@@ -126,7 +126,7 @@ def claim(memory: int, pixels: int = 0) -> None:
         _claims.claim(memory, pixels * _SECONDS_PER_PIXEL)
 
 
-def lend(memory: int) -> None:
+def claim_for_caller(memory: int) -> None:
     """Request memory for the work that follows the call.
 
     Until the call returns, its own claims may use this memory.
@@ -138,7 +138,7 @@ def lend(memory: int) -> None:
         ImageError: As for :func:`claim`.
     """
     if _claims is not None:
-        _claims.lend(memory)
+        _claims.claim_for_caller(memory)
 
 
 def _call(request: bytes, seconds: float, account: CallMemory) -> tuple[bool, Any]:
@@ -242,7 +242,7 @@ class _Worker:
                 raise TimeoutError
             return bool(poll.poll(math.ceil(left * 1000)))
 
-        if not current_clock().waits_for(happens):
+        if not current_clock().wait_until(happens):
             raise TimeoutError
         return self._channel.recv(count, socket.MSG_WAITALL)
 
@@ -290,7 +290,7 @@ class _Pool:
         while True:
             current_clock().check()
             with contextlib.suppress(queue.Empty):
-                return self._idle.get(timeout=LOOK_S)
+                return self._idle.get(timeout=POLL_S)
 
     def give_back(self, worker: _Worker) -> None:
         """Return a worker to the pool after a call."""
@@ -362,8 +362,8 @@ class _Claims:
         self._claimed += memory
         self._allow(memory)
 
-    def lend(self, memory: int) -> None:
-        """See :func:`lend`."""
+    def claim_for_caller(self, memory: int) -> None:
+        """See :func:`claim_for_caller`."""
         self._ask(memory, 0.0)
         self._lent += memory
 

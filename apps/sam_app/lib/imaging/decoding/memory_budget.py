@@ -101,7 +101,7 @@ class MemoryBudget:
         if size >= _TRIM_BYTES:
             return_unused_memory()
 
-    def add_spare(self, evict: Callable[[], bool]) -> None:
+    def add_evictor(self, evict: Callable[[], bool]) -> None:
         """Register a cache whose values are evicted when memory is needed.
 
         Args:
@@ -113,7 +113,7 @@ class MemoryBudget:
         """Keep an image's bytes reserved as long as the image is referenced."""
         self._kept[image] = reservation
 
-    def for_work_on(self, image: MedicalImage) -> Reservation:
+    def reserve_for_work(self, image: MedicalImage) -> Reservation:
         """Reserve what segmenting a frame needs.
 
         The request that had the image read has reserved it already.

@@ -18,7 +18,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lib.base.files import replacing
+from lib.base.files import atomic_write
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.image import CorruptImageError, ImageTooLargeError, UnsupportedImageError
@@ -97,7 +97,7 @@ def write(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         dataset: As for :func:`to_bytes`.
         path: The file; an existing one is replaced.
     """
-    with replacing(Path(path), durable=False) as file:
+    with atomic_write(Path(path), durable=False) as file:
         file.write(to_bytes(dataset))
 
 

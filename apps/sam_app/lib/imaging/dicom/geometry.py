@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from lib.imaging.dicom.header_values import functional_group, numbers, value_of
 from lib.imaging.dicom.pixel_spacing import pixel_spacing, slice_step
-from lib.imaging.image import LPS_TO_RAS, place_tolerance
+from lib.imaging.image import LPS_TO_RAS, position_tolerance
 
 UNKNOWN_SPACING = (1.0, 1.0)
 """mm between rows and columns of an image that does not state its spacing; the same as in ITK."""
@@ -114,12 +114,12 @@ def frame_planes(
     return found if len(found) == frame_count else None
 
 
-def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
+def stack_affine(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the affine of a stack of parallel planes, and their positions if the affine does not fit them all.
 
     The affine's step along ``k`` is the mean step, from the first plane to the last, so that it includes a gantry tilt
-    (a sheared affine), if all planes are within :func:`~lib.imaging.image.place_tolerance` of it. Otherwise planes are
-    missing or unevenly spaced, and the step is the median one.
+    (a sheared affine), if all planes are within :func:`~lib.imaging.image.position_tolerance` of it. Otherwise planes
+    are missing or unevenly spaced, and the step is the median one.
 
     Args:
         planes: In order of ``k``, at least one. A single plane's step is its thickness along its normal, else 1 mm.
@@ -133,14 +133,14 @@ def place_of(planes: Sequence[Plane]) -> tuple[np.ndarray, np.ndarray | None]:
         return _affine(planes[0], planes[0].normal * (planes[0].thickness or 1.0)), None
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     even = positions[0] + np.arange(len(planes))[:, np.newaxis] * step
-    if np.linalg.norm(positions - even, axis=1).max() <= place_tolerance(step):
+    if np.linalg.norm(positions - even, axis=1).max() <= position_tolerance(step):
         return _affine(planes[0], step), None
     gaps = np.diff(positions, axis=0)
     step = gaps[np.argsort(np.linalg.norm(gaps, axis=1))[len(gaps) // 2]]
     return _affine(planes[0], step), positions @ LPS_TO_RAS[:3, :3]
 
 
-def affine_without_place(dataset: Dataset) -> np.ndarray:
+def default_affine(dataset: Dataset) -> np.ndarray:
     """Return the affine of an image whose position is not fully stated; missing values are ITK's defaults.
 
     See :class:`lib.imaging.image.MedicalImage`.

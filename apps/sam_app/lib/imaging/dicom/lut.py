@@ -28,7 +28,7 @@ def read_lut(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> 
         CorruptImageError: As for :func:`read_entries`.
     """
     entries, first = read_entries(item, dataset, descriptor=descriptor, data=data)
-    return entries, int(as_represented(first, dataset))
+    return entries, int(with_stated_sign(first, dataset))
 
 
 def read_entries(item: Dataset, dataset: Dataset, *, descriptor: str, data: str) -> tuple[np.ndarray, int]:
@@ -70,7 +70,7 @@ def apply_lut(stored: np.ndarray, table: np.ndarray, first_mapped: int) -> np.nd
     return table[np.clip(stored.astype(np.int64) - first_mapped, 0, len(table) - 1)]
 
 
-def as_represented(value: float, dataset: Dataset) -> float:
+def with_stated_sign(value: float, dataset: Dataset) -> float:
     """Return a value of VR US or SS (writers confuse them) with the sign that Pixel Representation requires."""
     bits = integer(dataset, "BitsAllocated", minimum=1)
     if integer(dataset, "PixelRepresentation", default=0) == 1:

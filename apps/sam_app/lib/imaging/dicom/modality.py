@@ -111,7 +111,7 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     return ModalityTransform(slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
 
 
-def says_hounsfield(dataset: Dataset, frame: int) -> bool | None:
+def states_hounsfield(dataset: Dataset, frame: int) -> bool | None:
     """Return whether a frame's header says that its modality values are Hounsfield units: PS3.3 C.11.1.1.2.
 
     A CT need not say so (C.8.2.1.1.2), and may contain other values: a localizer, a perfusion map, counts of a

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.multival import MultiValue
 
-from lib.imaging.dicom.geometry import Plane, axes_of, place_of, position_of
+from lib.imaging.dicom.geometry import Plane, axes_of, position_of, stack_affine
 from lib.imaging.dicom.header_values import functional_group, value_of
 
 _DIRECTION_TOLERANCE = 1e-3
@@ -56,7 +56,7 @@ _VARYING_IN_VOLUME = {
 """Attributes that may change within a volume, but may also distinguish volumes."""
 
 
-class PlacedFrame(NamedTuple):
+class FrameWithPlane(NamedTuple):
     """A frame with its position.
 
     Args:
@@ -70,7 +70,7 @@ class PlacedFrame(NamedTuple):
     plane: Plane
 
 
-def why_no_series(headers: Sequence[Dataset]) -> str:
+def series_problem(headers: Sequence[Dataset]) -> str:
     """Return why images do not belong to one patient and study; empty if they do.
 
     Args:
@@ -84,7 +84,7 @@ def why_no_series(headers: Sequence[Dataset]) -> str:
     return ""
 
 
-def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") -> str:
+def position_problem(frames: Sequence[tuple[Dataset, int]], what: str = "images") -> str:
     """Return why the positions that frames state cannot be used, so that no others may be assumed.
 
     Args:
@@ -109,10 +109,10 @@ def why_no_place(frames: Sequence[tuple[Dataset, int]], what: str = "images") ->
     return ""
 
 
-def why_no_volume(frames: Sequence[PlacedFrame], what: str = "images") -> str:
+def volume_problem(frames: Sequence[FrameWithPlane], what: str = "images") -> str:
     """Return why frames do not form one volume.
 
-    Gaps are accepted, see :func:`lib.imaging.dicom.geometry.place_of`; but if they are uneven, more attributes are
+    Gaps are accepted, see :func:`lib.imaging.dicom.geometry.stack_affine`; but if they are uneven, more attributes are
     compared to find interleaved stacks.
 
     Args:
@@ -132,7 +132,7 @@ def why_no_volume(frames: Sequence[PlacedFrame], what: str = "images") -> str:
     return f"the {len(frames)} {what} are not one volume: {found}" if found else ""
 
 
-def _different(frames: Sequence[PlacedFrame]) -> str:
+def _different(frames: Sequence[FrameWithPlane]) -> str:
     """Return a message if frames of reference, directions or spacings differ, or some frames are localizers."""
     systems = [str(value_of(frame.header, "FrameOfReferenceUID")) for frame in frames]
     if len(set(systems)) > 1:
@@ -153,7 +153,7 @@ def _different(frames: Sequence[PlacedFrame]) -> str:
     return ""
 
 
-def _same_place(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) -> str:
+def _same_place(frames: Sequence[FrameWithPlane], heights: np.ndarray, what: str) -> str:
     ordered = np.sort(heights)
     least = max(_SAME_POSITION[0], _SAME_POSITION[1] * (ordered[-1] - ordered[0]) / (len(frames) - 1))
     places = np.concatenate([[0], np.cumsum(np.diff(ordered) >= least)])[np.argsort(np.argsort(heights, kind="stable"))]
@@ -173,9 +173,9 @@ def _same_place(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) -
     return f"{where}, and no attribute distinguishes the {what} at the same place; send one for each place"
 
 
-def _interleaved(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) -> str:
+def _interleaved(frames: Sequence[FrameWithPlane], heights: np.ndarray, what: str) -> str:
     """Return a message if groups of frames that differ in an attribute overlap along the normal."""
-    uneven = place_of([frame.plane for frame in frames])[1] is not None
+    uneven = stack_affine([frame.plane for frame in frames])[1] is not None
     for keyword, group in (_CONSTANT_IN_VOLUME | _VARYING_IN_VOLUME if uneven else _CONSTANT_IN_VOLUME).items():
         values = _values(frames, keyword, group)
         by_value: dict[str, list[float]] = {}
@@ -187,7 +187,7 @@ def _interleaved(frames: Sequence[PlacedFrame], heights: np.ndarray, what: str) 
     return ""
 
 
-def _values(frames: Sequence[PlacedFrame], keyword: str, group: str | None) -> list[str]:
+def _values(frames: Sequence[FrameWithPlane], keyword: str, group: str | None) -> list[str]:
     """Return an attribute's values as text, one per frame.
 
     Attributes outside of functional groups are the same for all frames of an instance.

@@ -90,7 +90,7 @@ def decode_pixels(dataset: Dataset) -> np.ndarray:
         if photometric == PALETTE:
             return _palette_colours(_stored_values(values, dataset, decoder), dataset)
         values = _upper_byte(values, integer(dataset, "BitsStored"))
-        if photometric.startswith("YBR_FULL") and not (decoder and decoder.is_ycbcr_undone):
+        if photometric.startswith("YBR_FULL") and not (decoder and decoder.converts_to_rgb):
             for frame in range(frame_count):  # frame by frame: the conversion needs 8 bytes per sample
                 values[frame] = convert_color_space(values[frame], "YBR_FULL", "RGB")
         return values
@@ -158,7 +158,7 @@ def _stored_values(values: np.ndarray, dataset: Dataset, decoder: FrameDecoder |
     If a codestream states itself whether it is signed, that takes precedence over the header. Decoded unsigned samples
     are not cut: a codestream contains no overlays.
     """
-    if values.dtype.kind == "i" and decoder is not None and decoder.tells_sign:
+    if values.dtype.kind == "i" and decoder is not None and decoder.states_sign:
         return values
     width = values.dtype.itemsize * 8
     stored = min(integer(dataset, "BitsStored", minimum=1), width)

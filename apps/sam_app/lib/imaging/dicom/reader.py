@@ -15,22 +15,22 @@ from pydicom.uid import UID
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.dicom.data_sets import read_dataset
-from lib.imaging.dicom.geometry import UNKNOWN_SPACING, affine_without_place, frame_planes, place_of
+from lib.imaging.dicom.geometry import UNKNOWN_SPACING, default_affine, frame_planes, stack_affine
 from lib.imaging.dicom.header_values import integer, value_of
-from lib.imaging.dicom.modality import says_hounsfield, to_modality_values
-from lib.imaging.dicom.one_volume import PlacedFrame, why_no_place, why_no_volume
+from lib.imaging.dicom.modality import states_hounsfield, to_modality_values
+from lib.imaging.dicom.one_volume import FrameWithPlane, position_problem, volume_problem
 from lib.imaging.dicom.pixel_attributes import complete_pixel_attributes
 from lib.imaging.dicom.pixel_data import PIXEL_KEYWORDS, decode_pixels, decoding_bytes
 from lib.imaging.dicom.pixel_spacing import pixel_spacing
 from lib.imaging.dicom.series_files import find_series
-from lib.imaging.dicom.voi import displays_of
+from lib.imaging.dicom.voi import frame_displays
 from lib.imaging.image import (
     CorruptImageError,
     Display,
     ImageGoneError,
     MedicalImage,
     UnsupportedImageError,
-    place_tolerance,
+    position_tolerance,
 )
 from lib.imaging.limits import Limits
 
@@ -168,7 +168,7 @@ class Place:
     volume_fault: str = ""
 
 
-def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
+def position_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
     """Return the position of a DICOM image, from its headers.
 
     Args:
@@ -177,34 +177,34 @@ def place_of_image(headers: Sequence[Dataset], frame_count: int) -> Place:
     """
     counts = [frame_count] if len(headers) == 1 else [1] * len(headers)
     frames = [
-        PlacedFrame(header, number, plane)
+        FrameWithPlane(header, number, plane)
         for header, count in zip(headers, counts, strict=True)
         for number, plane in enumerate(frame_planes(header, count, default_spacing=UNKNOWN_SPACING) or ())
     ]
     if len(frames) < frame_count:
         stated = [(headers[0], number) for number in range(frame_count)] if len(headers) == 1 else []
-        fault = why_no_place(stated, "frames")  # find_series has already refused a series with such a fault
-        return Place(affine_without_place(headers[0]), is_geometric=False, volume_fault=fault)
+        fault = position_problem(stated, "frames")  # find_series has already refused a series with such a fault
+        return Place(default_affine(headers[0]), is_geometric=False, volume_fault=fault)
     is_geometric = all(pixel_spacing(frame.header, frame.number) is not None for frame in frames)
-    if len(headers) == 1 and (fault := why_no_volume(frames, "frames")):
-        return Place(place_of([frames[0].plane])[0], is_geometric, volume_fault=fault)
-    affine, positions = place_of([frame.plane for frame in frames])
+    if len(headers) == 1 and (fault := volume_problem(frames, "frames")):
+        return Place(stack_affine([frames[0].plane])[0], is_geometric, volume_fault=fault)
+    affine, positions = stack_affine([frame.plane for frame in frames])
     return Place(affine, is_geometric, positions)
 
 
 def _image(frames: np.ndarray, headers: Sequence[Dataset]) -> MedicalImage:
     """Build the image; attributes that are stated once for all frames are read from the middle header."""
     header = headers[len(headers) // 2]
-    place = place_of_image(headers, len(frames))
+    place = position_of_image(headers, len(frames))
     colour = frames.ndim == 4
     return MedicalImage(
         frames=frames,
         affine=place.affine,
         file_format="DICOM",
         modality=str(value_of(header, "Modality") or "") or None,
-        displays=(Display(),) if colour else displays_of(headers, frames),
+        displays=(Display(),) if colour else frame_displays(headers, frames),
         inverted=value_of(header, "PhotometricInterpretation") == "MONOCHROME1",
-        is_hounsfield=False if colour else says_hounsfield(header, 0 if len(headers) > 1 else len(frames) // 2),
+        is_hounsfield=False if colour else states_hounsfield(header, 0 if len(headers) > 1 else len(frames) // 2),
         is_geometric=place.is_geometric,
         datasets=tuple(headers),
         positions=place.positions,
@@ -219,7 +219,7 @@ def _notes(place: Place) -> tuple[str, ...]:
         return (place.volume_fault,)
     if place.positions is None:
         return ()
-    step, tolerance = np.linalg.norm(place.affine[:3, 2]), place_tolerance(place.affine[:3, 2])
+    step, tolerance = np.linalg.norm(place.affine[:3, 2]), position_tolerance(place.affine[:3, 2])
     gaps = np.linalg.norm(np.diff(place.positions, axis=0), axis=1)
     uneven = np.flatnonzero(np.abs(gaps - step) > tolerance)
     where = f" {gaps[uneven[0]]:.4g} mm between slices {uneven[0] + 1} and {uneven[0] + 2}" if len(uneven) else ""

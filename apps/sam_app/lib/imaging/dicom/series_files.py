@@ -14,7 +14,7 @@ from pydicom import Dataset
 from lib.imaging.dicom.data_sets import read_dataset
 from lib.imaging.dicom.geometry import UNKNOWN_SPACING, axes_of, plane_of, position_of
 from lib.imaging.dicom.header_values import integer, numbers, value_of
-from lib.imaging.dicom.one_volume import PlacedFrame, why_no_place, why_no_series, why_no_volume
+from lib.imaging.dicom.one_volume import FrameWithPlane, position_problem, series_problem, volume_problem
 from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
 from lib.imaging.image import CorruptImageError, NotOneVolumeError, UnsupportedImageError
 
@@ -130,12 +130,12 @@ def _sorted_and_checked(images: list[SeriesFile]) -> list[SeriesFile]:
         found = ", ".join(f"{count} of {columns} x {rows}" for (columns, rows), count in sizes.most_common(4))
         raise CorruptImageError(f"the slices of the DICOM series differ in size: {found}; send those of one size")
     headers = [image.header for image in images]
-    if fault := why_no_series(headers) or why_no_place([(header, 0) for header in headers]):
+    if fault := series_problem(headers) or position_problem([(header, 0) for header in headers]):
         raise NotOneVolumeError(fault)
     ordered = _in_order(images)
     planes = [plane_of(image.header, default_spacing=UNKNOWN_SPACING) for image in ordered]
-    frames = [PlacedFrame(i.header, 0, plane) for i, plane in zip(ordered, planes, strict=True) if plane is not None]
-    if len(frames) == len(ordered) and (fault := why_no_volume(frames)):
+    frames = [FrameWithPlane(i.header, 0, plane) for i, plane in zip(ordered, planes, strict=True) if plane is not None]
+    if len(frames) == len(ordered) and (fault := volume_problem(frames)):
         raise NotOneVolumeError(fault)
     return ordered
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydicom import Dataset
 
 from lib.imaging.dicom.header_values import functional_group, numbers, value_of
-from lib.imaging.dicom.lut import as_represented, read_entries
+from lib.imaging.dicom.lut import read_entries, with_stated_sign
 from lib.imaging.dicom.modality import modality_transform
 from lib.imaging.image import CorruptImageError, Display, VoiLutFunction, VoiTable, VoiTransform, Window
 
@@ -25,7 +25,7 @@ _PADDING = (
 )
 
 
-def displays_of(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display, ...]:
+def frame_displays(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display, ...]:
     """Return how the frames of an image are to be displayed.
 
     Args:
@@ -36,15 +36,15 @@ def displays_of(headers: Sequence[Dataset], frames: np.ndarray) -> tuple[Display
         One per frame; only one if all are the same.
     """
     if len(headers) > 1:
-        displays = [display_of(header, 0, frames[k]) for k, header in enumerate(headers)]
+        displays = [frame_display(header, 0, frames[k]) for k, header in enumerate(headers)]
     elif value_of(headers[0], "PerFrameFunctionalGroupsSequence"):
-        displays = [display_of(headers[0], k, frames[k]) for k in range(len(frames))]
+        displays = [frame_display(headers[0], k, frames[k]) for k in range(len(frames))]
     else:
-        displays = [display_of(headers[0], 0, frames)]
+        displays = [frame_display(headers[0], 0, frames)]
     return tuple(displays[:1] if len(set(displays)) == 1 else displays)
 
 
-def display_of(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
+def frame_display(dataset: Dataset, frame: int, values: np.ndarray) -> Display:
     """Return how one frame is to be displayed, without invalid transforms.
 
     Tables come before windows: either may be applied, but a writer that adds a table intends it to be used.
@@ -107,6 +107,6 @@ def _padding(dataset: Dataset, frame: int) -> tuple[float, float] | None:
         if value_keyword != "PixelPaddingValue":
             return min(value[0], limit[0]), max(value[0], limit[0])
         transform = modality_transform(dataset, frame)
-        ends = [transform.value(as_represented(end[0], dataset)) for end in (value, limit)]
+        ends = [transform.value(with_stated_sign(end[0], dataset)) for end in (value, limit)]
         return min(ends), max(ends)
     return None

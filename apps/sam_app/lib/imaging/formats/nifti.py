@@ -12,7 +12,7 @@ import numpy as np
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite
-from lib.imaging.formats.nifti_place import nifti_affine
+from lib.imaging.formats.nifti_position import nifti_affine
 from lib.imaging.image import CorruptImageError, MedicalImage, UnsupportedImageError
 from lib.imaging.limits import Limits
 
@@ -37,7 +37,7 @@ def read_nifti(file: BinaryIO, *, limits: Limits) -> MedicalImage:
         limits: Size limits; checked before the voxels are read.
 
     Returns:
-        The volume; its affine is the one that ITK computes, see :mod:`lib.imaging.formats.nifti_place`.
+        The volume; its affine is the one that ITK computes, see :mod:`lib.imaging.formats.nifti_position`.
 
     Raises:
         UnsupportedImageError: More than one time point or component, complex voxels, RGBA voxels.

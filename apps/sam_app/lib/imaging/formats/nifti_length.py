@@ -19,7 +19,7 @@ from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
 _START = 540
 
 
-def is_surely_whole(path: Path) -> bool:
+def has_stated_length(path: Path) -> bool:
     """Return whether a file is a NIfTI image of at most three dimensions and as long as its header states.
 
     Args:

@@ -26,19 +26,19 @@ def write_nifti(image: MedicalImage, path: str | os.PathLike[str]) -> None:
         frames = np.ascontiguousarray(frames).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
     written = nibabel.Nifti1Image(frames.T, affine)
     if image.positions is None and not image.volume_fault:
-        set_place(written.header, affine)
+        set_position(written.header, affine)
     else:
         written.set_sform(None, _UNKNOWN)
         written.set_qform(None, _UNKNOWN)
     nibabel.save(written, path)
 
 
-def is_placed(path: str | os.PathLike[str]) -> bool:
+def has_position(path: str | os.PathLike[str]) -> bool:
     """Return whether a file written by :func:`write_nifti` states the image's position."""
     return int(nibabel.Nifti1Image.from_filename(path).header["sform_code"]) != _UNKNOWN
 
 
-def set_place(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
+def set_position(header: nibabel.Nifti1Header, affine: np.ndarray) -> None:
     """Set the position of the voxels in a header, in mm, as sform and qform.
 
     A gantry tilt (shear) can be stated as sform but not as qform. Then no qform is set: a program that does not support

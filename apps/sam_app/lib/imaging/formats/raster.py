@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lib.imaging.decoding.codestream import check_scans, read_codestream
-from lib.imaging.decoding.frame_decoders import with_end
+from lib.imaging.decoding.frame_decoders import with_end_marker
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.image import ImageTooLargeError, MedicalImage, UnsupportedImageError, affine_of_pixels
@@ -101,7 +101,7 @@ def _loaded(image: Image.Image, file: BinaryIO) -> Image.Image:
         if image.format != "JPEG":
             raise
     file.seek(0)
-    whole = Image.open(io.BytesIO(with_end(file.read())), formats=["JPEG"])
+    whole = Image.open(io.BytesIO(with_end_marker(file.read())), formats=["JPEG"])
     whole.load()
     return whole
 
@@ -119,7 +119,7 @@ def _page_array(image: Image.Image) -> np.ndarray:
     if upright.has_transparency_data:
         grey = upright.mode in ("L", "LA", "La")
         layered = np.asarray(upright if upright.mode == "RGBA" else upright.convert("RGBA"))
-        colours = on_black(layered[..., :3], layered[..., 3])
+        colours = blend_with_black(layered[..., :3], layered[..., 3])
         return np.ascontiguousarray(colours[..., 0]) if grey else colours
     if upright.mode in ("L", "RGB"):
         return np.asarray(upright)
@@ -147,13 +147,13 @@ def _deep_array(file: BinaryIO) -> np.ndarray:
     samples = imagecodecs.png_decode(file.read())
     colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
     if samples.shape[2] in (2, 4):
-        colours = on_black(colours, samples[..., -1])
+        colours = blend_with_black(colours, samples[..., -1])
     if (colours == colours[..., :1]).all():
         return np.ascontiguousarray(colours[..., 0])
     return (colours >> max(0, int(colours.max()).bit_length() - 8)).astype(np.uint8)
 
 
-def on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def blend_with_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Blend ``(rows, columns, channels)`` with black by ``(rows, columns)`` transparency; the dtype is kept."""
     most = alpha.max()
     if alpha.min() == most:

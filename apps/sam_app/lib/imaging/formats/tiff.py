@@ -18,7 +18,7 @@ from lib.imaging.decoding.codestream import read_codestream
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.decoding.piecewise import finite
-from lib.imaging.formats.raster import on_black
+from lib.imaging.formats.raster import blend_with_black
 from lib.imaging.image import (
     CorruptImageError,
     ImageTooLargeError,
@@ -218,7 +218,7 @@ def _pixels(page: TiffPage) -> np.ndarray:
     count = _COLOUR.get(page.photometric, 1)
     colours = samples if samples.ndim == 2 else samples[..., :count]
     if page.samplesperpixel > count and page.extrasamples[:1] == (2,):  # alpha not yet multiplied in
-        colours = on_black(colours, samples[..., count])
+        colours = blend_with_black(colours, samples[..., count])
     return _grey(colours.reshape(colours.shape[:2]), page) if count == 1 else _rgb(colours, page)
 
 

@@ -101,7 +101,7 @@ TISSUE = SegmentedProperty(_CATEGORIES.Tissue, codes.cid7191.Tissue)
 """Codes for a segment whose label is unknown."""
 
 
-def property_of(label: str) -> SegmentedProperty:
+def property_for_label(label: str) -> SegmentedProperty:
     """Return the codes for a segment's label.
 
     Case, order of words, plural, hyphens, underscores, camel case and numbers make no difference: "Kidney L 2", "left

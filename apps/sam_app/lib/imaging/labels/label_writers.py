@@ -13,8 +13,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from lib.base.files import replacing
-from lib.imaging.formats.nifti_writer import set_place
+from lib.base.files import atomic_write
+from lib.imaging.formats.nifti_writer import set_position
 from lib.imaging.formats.sparse_gzip import gzip_member
 from lib.imaging.image import LPS_TO_RAS
 from lib.imaging.labels.slice_labels import SliceLabels
@@ -60,7 +60,7 @@ def write_label_volume(
         raise ValueError(f"labels are written as {', '.join(LABEL_DTYPES)}; not as {dtype}")
     labels = labels_kji if isinstance(labels_kji, SliceLabels) else SliceLabels.of(labels_kji)
     labels = labels.cast(np.dtype(target).newbyteorder("<"))
-    with replacing(path, durable=False) as file:
+    with atomic_write(path, durable=False) as file:
         _WRITERS[suffix](labels, np.asarray(affine_ras, dtype=np.float64), file)
 
 
@@ -104,7 +104,7 @@ def _nifti_header(labels: SliceLabels, affine_ras: np.ndarray) -> bytes:
     """Return everything that precedes the voxels in the file."""
     without_memory = np.broadcast_to(np.zeros((), labels.dtype), labels.shape[::-1])
     header = nibabel.Nifti1Image(without_memory, affine_ras).header
-    set_place(header, affine_ras)
+    set_position(header, affine_ras)
     header.set_slope_inter(1, 0)
     file = BytesIO()
     header.as_byteswapped("<").write_to(file)

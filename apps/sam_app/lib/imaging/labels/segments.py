@@ -10,7 +10,7 @@ from highdicom.sr import CodedConcept
 from pydicom import Dataset
 
 from lib.base.plain_text import as_plain, shortened
-from lib.imaging.labels.anatomy_codes import SegmentedProperty, property_of
+from lib.imaging.labels.anatomy_codes import SegmentedProperty, property_for_label
 from lib.imaging.palette import PALETTE, dicom_cielab
 
 MAX_SEGMENTS = len(PALETTE) - 1
@@ -50,7 +50,7 @@ def segment_descriptions(
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     descriptions = []
     for number, label in enumerate(segment_labels, start=1):
-        found = property_of(label)
+        found = property_for_label(label)
         description = SegmentDescription(
             segment_number=number,
             segment_label=label,

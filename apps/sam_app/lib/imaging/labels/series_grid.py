@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 
 from lib.imaging.dicom.header_values import integer
-from lib.imaging.dicom.reader import place_of_image, read_dicom_headers
+from lib.imaging.dicom.reader import position_of_image, read_dicom_headers
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
     """
     sources = read_dicom_headers(path)
     count = sum(integer(source, "NumberOfFrames", default=1, minimum=1) for source in sources)
-    place = place_of_image(sources, count)
+    place = position_of_image(sources, count)
     is_grid = place.is_geometric and place.positions is None and not place.volume_fault
     shape = (count, integer(sources[0], "Rows"), integer(sources[0], "Columns"))
     return SeriesGrid(sources, shape, place.affine if is_grid else None, place.affine)

@@ -84,7 +84,7 @@ def series_segmentation(
     )
 
 
-def labels_of_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) -> np.ndarray:
+def labels_from_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) -> np.ndarray:
     """Return the labels of a Segmentation on the frames of the series that it was made from.
 
     Args:

@@ -43,7 +43,7 @@ import numpy as np
 import torch
 
 from lib.base.clock import current_clock
-from lib.base.files import is_leftover, replacing
+from lib.base.files import atomic_write, is_leftover
 from lib.sam.embeddings.cache import Embedding
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ _NAME = re.compile(r"([0-9a-f]{64})\.embedding")
 
 QUEUE_LENGTH = 16
 """Embeddings that may wait to be written; one more is not kept on disk."""
-_LOOK_AGAIN_S = 60.0
+_RESCAN_AFTER_S = 60.0
 _LEFTOVER_S = 3600.0
 
 
@@ -165,7 +165,7 @@ class EmbeddingFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._tell_once("Embeddings on disk cannot be read", error)
+            self._log_once("Embeddings on disk cannot be read", error)
             return None
         except DamagedFileError as error:
             logger.warning("An embedding on disk is damaged and was removed: %s", error)
@@ -216,7 +216,7 @@ class EmbeddingFiles:
         with self._lock:
             self._counts[what] += 1
 
-    def _tell_once(self, what: str, error: Exception) -> None:
+    def _log_once(self, what: str, error: Exception) -> None:
         """Logs it, unless it was before; of an :class:`OSError` without the path."""
         with self._lock:
             is_new = what not in self._told
@@ -227,18 +227,18 @@ class EmbeddingFiles:
     def _write(self, embedding: Embedding) -> None:
         """In the writer's thread."""
         try:
-            if time.monotonic() - self._looked > _LOOK_AGAIN_S:
+            if time.monotonic() - self._looked > _RESCAN_AFTER_S:
                 self._look()
             content = pack(embedding)
             if len(content) > self._max_bytes:
                 raise ValueError("one is larger than all may be together")
             self._make_room(embedding.key, len(content))
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with replacing(self._path(embedding.key), private=True, durable=False) as file:
+            with atomic_write(self._path(embedding.key), private=True, durable=False) as file:
                 file.write(content)
         except Exception as error:  # a click that nobody waits for any more cannot be told
             self._count("lost")
-            self._tell_once("Embeddings are not kept on disk", error)
+            self._log_once("Embeddings are not kept on disk", error)
         else:
             with self._lock:
                 self._sizes[embedding.key] = len(content)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import replacing, sha256_of
+from lib.base.files import atomic_write, sha256_of
 from lib.base.locks import locked
 
 
@@ -95,7 +95,7 @@ class ChecksumFile:
 
     def _write(self, records: dict[str, ChecksumRecord]) -> None:
         text = json.dumps({name: asdict(records[name]) for name in sorted(records)}, indent=2)
-        with replacing(self._path) as file:
+        with atomic_write(self._path) as file:
             file.write(f"{text}\n".encode())
 
 

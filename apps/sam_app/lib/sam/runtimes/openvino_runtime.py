@@ -14,7 +14,7 @@ from lib.base.clock import PreemptedError
 from lib.sam.runtimes.openvino_ir import DECODER, ENCODER, compiled, openvino
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
 
-_LOOK_MS = 20
+_POLL_MS = 20
 """How often an encode looks whether it has to give way."""
 
 
@@ -49,7 +49,7 @@ class OpenVinoRuntime:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
         request = self._encoder
         request.start_async([np.ascontiguousarray(inputs.numpy())], share_inputs=True)
-        while not request.wait_for(_LOOK_MS):
+        while not request.wait_for(_POLL_MS):
             if should_stop():
                 request.cancel()
                 with suppress(RuntimeError):  # OpenVINO's word for having been cancelled

@@ -132,7 +132,7 @@ def follow(
     before = here.grid.mask(logits)
     likely = memory.likelihood(here.grey)
     scene = _Scene(here, logits, before, likely, _expected(before, likely), memory, options)
-    answers = [scene.best_answer(predictor, *piece) for piece in scene.pieces()]
+    answers = [scene.best_candidate(predictor, *piece) for piece in scene.pieces()]
     together = np.max([answer.logits for answer in answers], axis=0)
     return scene.checked(together, score=float(np.mean([answer.score for answer in answers])))
 
@@ -187,7 +187,7 @@ class _Scene:
         least = _MIN_PIECE * pieces[0][0].sum()
         return [pair for pair in pieces if pair[0].sum() >= least][:_MAX_PIECES]
 
-    def best_answer(self, predictor: Predictor, piece: np.ndarray, part: np.ndarray) -> _Answer:
+    def best_candidate(self, predictor: Predictor, piece: np.ndarray, part: np.ndarray) -> _Answer:
         """The answer for a piece that fits best; the next prompts are tried only while none fits well."""
         wanted, sure = touching(self.expected, piece), self.memory.contrast
         best: _Answer | None = None

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib.base.files import replacing
+from lib.base.files import atomic_write
 from lib.base.locks import locked
 from lib.server.auth.api_keys import ApiKey, KeyFileError, digest
 
@@ -92,7 +92,7 @@ class KeyFile:
 
     def _write(self, keys: Sequence[ApiKey]) -> None:
         text = json.dumps({"keys": [key.as_json() for key in keys]}, indent=2) + "\n"
-        with replacing(self.path, private=True) as file:
+        with atomic_write(self.path, private=True) as file:
             file.write(text.encode())
             if os.geteuid() == 0 and self.path.exists():  # the server may run as another user than root
                 owner = self.path.stat()

@@ -33,7 +33,7 @@ _PORTS = {"http": "80", "https": "443"}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
-def own_names(hosts: Sequence[str], command: Sequence[str]) -> frozenset[str]:
+def accepted_hosts(hosts: Sequence[str], command: Sequence[str]) -> frozenset[str]:
     """Return the host names that are accepted for this server, in lower case; ``*`` accepts any.
 
     Args:
@@ -49,7 +49,7 @@ class Pages:
     """Checks whether a request comes from a page of this server or an allowed page.
 
     Args:
-        names: The result of :func:`own_names`.
+        names: The result of :func:`accepted_hosts`.
         origins: Origins of other servers' pages that may use this one; ``*`` allows all, but not with a login that the
             browser adds by itself.
     """

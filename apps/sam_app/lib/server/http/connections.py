@@ -42,7 +42,7 @@ _MOST_FILES = 1 << 16
 _ACCEPTED_AT_ONCE = 16
 """asyncio accepts as many as the backlog holds before it looks at the first of them."""
 _BACKLOG = 2048
-_LOOK_EVERY_S = 1.0
+_POLL_EVERY_S = 1.0
 
 HEAD_S = 20.0
 """For the head of the next request to come."""
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             self._protocol.connection_lost(exc)
 
     @property
-    def waits_for(self) -> int | None:
+    def wait_until(self) -> int | None:
         """What its client owes: 0 the next request, 1 to read the answer, 2 the request's body; None: nothing."""
         request: Any = getattr(self._protocol, "cycle", None)  # uvicorn's name of a request and its answer
         if request is None or request.response_complete:
@@ -130,14 +130,14 @@ class Connection(asyncio.Protocol):
         """
         request: Any = getattr(self._protocol, "cycle", None)
         unsent = self.transport.get_write_buffer_size()
-        waits_for = self.waits_for
-        if request is not self._request or unsent != self._unsent or waits_for in (None, 2):
+        wait_until = self.wait_until
+        if request is not self._request or unsent != self._unsent or wait_until in (None, 2):
             self.since = now
         self._request, self._unsent = request, unsent
-        if waits_for in (None, 2):  # the body has a time limit of its own
+        if wait_until in (None, 2):  # the body has a time limit of its own
             return None
         is_sending = request is not None and request.more_body  # an upload that was refused, to its end
-        return self.since + (STALLED_S if waits_for == 1 or is_sending else HEAD_S)
+        return self.since + (STALLED_S if wait_until == 1 or is_sending else HEAD_S)
 
 
 class Connections:
@@ -197,7 +197,7 @@ class Connections:
         waiting = [
             ((owed, -self._of_address[connection.address], connection.since), id(connection), connection)
             for connection in connections
-            if (owed := connection.waits_for) is not None
+            if (owed := connection.wait_until) is not None
         ]
         for _, _, connection in heapq.nsmallest(1 + len(connections) // 16, waiting):
             self._close(connection)
@@ -243,9 +243,9 @@ def watch_connections(loop: asyncio.AbstractEventLoop, connections: Connections)
 
     def look() -> None:
         connections.close_silent(time.monotonic())
-        loop.call_later(_LOOK_EVERY_S, look)
+        loop.call_later(_POLL_EVERY_S, look)
 
-    loop.call_later(_LOOK_EVERY_S, look)
+    loop.call_later(_POLL_EVERY_S, look)
     logger.info("At most %d connections", connections.limit)
 
 

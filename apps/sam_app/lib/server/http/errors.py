@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from lib.base.clock import ClientLeftError, TimeLimitError
+from lib.base.clock import ClientDisconnectedError, TimeLimitError
 from lib.base.files import is_full
 from lib.base.request_record import note
 from lib.dicomweb.connection import DicomWebError, DicomWebUnreachableError, SeriesGoneError
@@ -40,7 +40,7 @@ class UnknownImageError(LookupError):
     """The datastore has no such image."""
 
 
-class GivenUpError(RuntimeError):
+class TooManyAttemptsError(RuntimeError):
     """An accepted request was tried as often as is sensible."""
 
 
@@ -97,14 +97,14 @@ STATUS: dict[type[Exception], int] = {
     UnknownResultError: 404,
     BusyError: 429,
     MemoryBusyError: 503,
-    GivenUpError: 500,
+    TooManyAttemptsError: 500,
     DicomWebError: 502,
     DicomWebUnreachableError: 503,
     SeriesGoneError: 404,
     CheckpointError: 503,
     RuntimeUnavailableError: 503,
     TimeLimitError: 503,
-    ClientLeftError: 499,  # which nobody is sent: for the audit log
+    ClientDisconnectedError: 499,  # which nobody is sent: for the audit log
     NoSpaceError: 507,
 }
 RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
@@ -125,7 +125,7 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(500, "the server failed; its log says why")
 
 
-async def answer_error(_: Request, error: Exception) -> Response:
+async def error_response(_: Request, error: Exception) -> Response:
     """The HTTP answer of an error, as :func:`failure_of` has it; one that nobody foresaw is logged."""
     failure = failure_of(error)
     note(reason=type(error).__name__)
@@ -133,10 +133,10 @@ async def answer_error(_: Request, error: Exception) -> Response:
         logger.error("%s: %s", type(error).__name__, error)
     elif failure.status >= 500:
         logger.error("A request failed", exc_info=error)
-    return answer_failure(failure, retry=not isinstance(error, ImageChangedError))
+    return failure_response(failure, retry=not isinstance(error, ImageChangedError))
 
 
-def answer_failure(failure: Failure, *, retry: bool = True) -> JSONResponse:
+def failure_response(failure: Failure, *, retry: bool = True) -> JSONResponse:
     """The HTTP answer of a failure.
 
     Args:
@@ -147,7 +147,7 @@ def answer_failure(failure: Failure, *, retry: bool = True) -> JSONResponse:
     return JSONResponse({"detail": failure.detail}, status_code=failure.status, headers=headers)
 
 
-async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def _invalid_request_response(_: Request, error: Exception) -> JSONResponse:
     """FastAPI's own answer without the input's values: they can be anything, also what JSON cannot hold.
 
     Of very many faults the first are told.
@@ -164,11 +164,11 @@ async def _answer_invalid_request(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, status_code=422)
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     """FastAPI's own; but it calls a body bad (400) that is too much, or that there was no space to keep."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OSError):
-        return await answer_error(request, error.__cause__)
+        return await error_response(request, error.__cause__)
     if is_too_much(error.__context__):
         error = HTTPException(413, f"the form is larger than allowed: {error.detail}")
     if isinstance(error.detail, str):
@@ -183,8 +183,8 @@ def _short(text: str) -> str:
 
 
 ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
-    **dict.fromkeys((*STATUS, OSError), answer_error),
-    RequestValidationError: _answer_invalid_request,
-    HTTPException: _answer_http_error,
+    **dict.fromkeys((*STATUS, OSError), error_response),
+    RequestValidationError: _invalid_request_response,
+    HTTPException: _http_error_response,
 }
-"""For FastAPI. What is not in it, and nobody foresaw, is :func:`answer_error`'s, too, outside of the routes."""
+"""For FastAPI. What is not in it, and nobody foresaw, is :func:`error_response`'s, too, outside of the routes."""

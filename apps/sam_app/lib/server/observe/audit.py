@@ -68,7 +68,7 @@ def is_audited(route: str, status: int | None) -> bool:
     return route.startswith(AUDITED_ROUTES) or status in _DENIED
 
 
-def is_of_nobody(entry: dict[str, Any]) -> bool:
+def has_unknown_user(entry: dict[str, Any]) -> bool:
     """Return whether an entry is of an unknown user, who was denied access or used a path that needs no login."""
     if entry.get("user") is not None or entry.get("kind") == "job":
         return False
@@ -76,7 +76,7 @@ def is_of_nobody(entry: dict[str, Any]) -> bool:
     return entry.get("status") in _DENIED or (settings.MONAI_LABEL_AUTH_ENABLE and not logged_in)
 
 
-def nobodys_file(path: Path) -> Path:
+def unknown_users_file(path: Path) -> Path:
     """Return the path of the file for entries without a known user, next to an audit log: ``audit.nobody.jsonl``."""
     return path.with_name(f"{path.stem}.nobody{path.suffix}")
 
@@ -180,7 +180,9 @@ class AuditLog:
             self.in_flight = InFlight(path.with_name(f"{path.name}.in-flight"))
         except OSError as error:
             raise AuditLogError(f"the audit log {path} cannot be written: {error.strerror}") from error
-        self._unknown_users = _AuditHandler(nobodys_file(path), maxBytes=max_bytes, backupCount=KEPT_FILES, delay=True)
+        self._unknown_users = _AuditHandler(
+            unknown_users_file(path), maxBytes=max_bytes, backupCount=KEPT_FILES, delay=True
+        )
         self._minute_began = -math.inf
         self._lines = 0
         self._lock = threading.Lock()
@@ -192,7 +194,7 @@ class AuditLog:
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry, as one line in one write; if that fails, write it to the server's log."""
         handler = self._handler
-        if is_of_nobody(entry):
+        if has_unknown_user(entry):
             handler = self._unknown_users
             if not self._is_within_rate():
                 return

@@ -46,7 +46,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
     return record.name.split(".")[0] in _SHOWN_PACKAGES and "WebSocket %s" not in str(record.msg)
 
 
-def drop_chatter(record: logging.LogRecord) -> bool:
+def is_logged(record: logging.LogRecord) -> bool:
     """Return whether a record is logged, as a handler's filter: of other packages only warnings and errors."""
     return record.levelno >= logging.WARNING or _is_shown(record)
 
@@ -70,7 +70,7 @@ class CleanFormatter(logging.Formatter):
         elif not _is_shown(record):
             clean.msg, clean.args = _WITHHELD, None
         if record.exc_info and record.exc_info[1]:
-            clean.exc_info, clean.exc_text = None, "\n".join(stack_without_words(record.exc_info[1]))
+            clean.exc_info, clean.exc_text = None, "\n".join(stack_without_messages(record.exc_info[1]))
         request = current_record()
         if request:
             clean.msg = f"[{request.request_id}] {clean.msg}"
@@ -88,7 +88,7 @@ def _clean_access(record: logging.LogRecord) -> None:
         record.msg, record.args = _WITHHELD, None
 
 
-def stack_without_words(error: BaseException) -> Iterator[str]:
+def stack_without_messages(error: BaseException) -> Iterator[str]:
     """Yield the stack lines and types of an exception and of its causes, without their messages.
 
     Args:
@@ -96,7 +96,7 @@ def stack_without_words(error: BaseException) -> Iterator[str]:
     """
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        yield from stack_without_words(cause)
+        yield from stack_without_messages(cause)
         yield "which led to:"
     yield from (line.rstrip("\n") for line in traceback.format_tb(error.__traceback__))
     yield f"{type(error).__module__}.{type(error).__qualname__}"
@@ -141,7 +141,7 @@ def clean_logs() -> None:
         for handler in getattr(item, "handlers", ()):
             if not isinstance(handler.formatter, CleanFormatter):
                 handler.setFormatter(CleanFormatter(handler.formatter or logging.Formatter()))
-                handler.addFilter(drop_chatter)
+                handler.addFilter(is_logged)
                 handler.addFilter(RateLimit())
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it prints file names on standard error
     warnings.showwarning = _show_warning

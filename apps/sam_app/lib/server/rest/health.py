@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from lib.base.threads import start_watched, troubled
+from lib.base.threads import recently_failed, start_watched
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
@@ -46,7 +46,7 @@ class HealthReport:
         """And why it is not ok."""
         if not ready:
             return ("error", self._failure) if self._failure else ("loading", None)
-        threads = troubled()
+        threads = recently_failed()
         if threads:
             return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
         return "ok", None

@@ -110,7 +110,7 @@ class Renderings:
         """One of those who render at once."""
         clock = current_clock()
         with clock.stage("wait"):
-            if not clock.waits_for(lambda seconds: self._places.acquire(timeout=seconds)):
+            if not clock.wait_until(lambda seconds: self._places.acquire(timeout=seconds)):
                 clock.check()
         try:
             yield

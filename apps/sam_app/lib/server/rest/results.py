@@ -33,7 +33,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lib.base.files import is_full, move, replacing, restored_on_error, sync
+from lib.base.files import atomic_write, is_full, move, restored_on_error, sync
 from lib.base.locks import FolderLock
 from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
@@ -248,12 +248,12 @@ class ResultStore:
         folder = result.folder
         try:
             with restored_on_error([folder / name]):
-                with replacing(folder / name) as file:
+                with atomic_write(folder / name) as file:
                     file.write(content)
                 with self._manifests:  # which is never there before what it lists
                     manifest = read_manifest(folder, MANIFEST)
                     manifest = manifest.with_files({**manifest.files, name: len(content)})
-                    with replacing(folder / MANIFEST) as file:
+                    with atomic_write(folder / MANIFEST) as file:
                         file.write(as_json(manifest.as_dict()))
         except BaseException as error:
             if isinstance(error, (FileNotFoundError, ValueError)):  # as in find

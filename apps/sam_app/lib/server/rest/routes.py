@@ -14,14 +14,14 @@ from pydantic import Json
 from lib.base.request_record import note
 from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import PartText, form_only
-from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, answer_failure
+from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, failure_response
 from lib.server.rest.health import HealthReport
 from lib.server.rest.outputs import MASK, candidate_file
 from lib.server.rest.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import Accepted, Health, NotFinished, SAMInput
 from lib.server.rest.segmentation_service import SegmentationService
-from lib.server.rest.stored_file import answer_failed, answer_file, answer_queued
+from lib.server.rest.stored_file import failed_response, file_response, queued_response
 from lib.server.rest.timestamps import parse_timestamp, print_timestamp
 from lib.server.rest.uploads import not_empty
 
@@ -228,15 +228,15 @@ def _answer(
     result = _find(service, parsed, user)
     if result.state == "queued":
         if service.lacks_space(parsed):
-            return answer_failure(Failure(507, "there was no space left for the result; it is tried again later"))
-        return answer_queued(result, service.retry_after(parsed))
+            return failure_response(Failure(507, "there was no space left for the result; it is tried again later"))
+        return queued_response(result, service.retry_after(parsed))
     if result.state == "failed":
-        return answer_failed(result)
+        return failed_response(result)
     count = result.facts.candidates
     if candidate >= count:
         raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
     note(image_sha256=result.manifest.input.sha256)
-    return answer_file(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
+    return file_response(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
 
 
 @router.get(

@@ -32,7 +32,7 @@ from lib.sam.engine import Engine
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.users import User
-from lib.server.http.errors import GivenUpError, NoSpaceError, RefineError, failure_of
+from lib.server.http.errors import NoSpaceError, RefineError, TooManyAttemptsError, failure_of
 from lib.server.rest.manifest import InputFacts, InputFile, Manifest, ResultFacts
 from lib.server.rest.outputs import write_outputs
 from lib.server.rest.pending import INPUT, REQUEST, PendingResult
@@ -303,7 +303,7 @@ class SegmentationService:
         )
         try:
             if pending.attempt > _MAX_ATTEMPTS:
-                raise GivenUpError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
+                raise TooManyAttemptsError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
             self._work(pending, received)
         except Exception as error:
             failure = failure_of(error)

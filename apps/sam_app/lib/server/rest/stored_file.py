@@ -9,14 +9,14 @@ from email.utils import format_datetime
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from lib.server.http.errors import Failure, UnknownResultError, answer_failure
+from lib.server.http.errors import Failure, UnknownResultError, failure_response
 from lib.server.rest.renderings import Renderings, check_file
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import NotFinished
 from lib.server.rest.timestamps import print_timestamp
 
 
-def answer_file(
+def file_response(
     request: Request, renderings: Renderings, result: StoredResult, name: str, media_type: str, *, inline: bool
 ) -> Response:
     """The file's content; 304 if the client has it, and for HEAD the headers alone.
@@ -78,12 +78,12 @@ def _has_it(request: Request, etag: str, made: datetime) -> bool:
         return False
 
 
-def answer_queued(result: StoredResult, retry_after: int) -> JSONResponse:
+def queued_response(result: StoredResult, retry_after: int) -> JSONResponse:
     """202: accepted, not finished yet."""
     body = NotFinished(timestamp=float(result.timestamp))
     return JSONResponse(body.model_dump(), status_code=202, headers={"Retry-After": str(retry_after)})
 
 
-def answer_failed(result: StoredResult) -> JSONResponse:
+def failed_response(result: StoredResult) -> JSONResponse:
     """What the request would have been answered if the client had waited."""
-    return answer_failure(Failure(**(result.manifest.failure or {})))
+    return failure_response(Failure(**(result.manifest.failure or {})))

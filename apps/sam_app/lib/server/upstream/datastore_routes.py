@@ -26,9 +26,9 @@ from lib.server.upstream.arguments import (
     new_image_id,
     stored_image,
 )
+from lib.server.upstream.displayed_image import check_displayed, record_sent
 from lib.server.upstream.guarded_routes import Guard
-from lib.server.upstream.meant_image import check_meant, note_handed_out
-from lib.studies.seen_images import current_viewer
+from lib.studies.displayed_images import current_viewer
 
 
 def _not_for_training(output: ResultType | None) -> ResultType | None:
@@ -53,19 +53,19 @@ def _with_labelled_images(limit_cases: int | None) -> int | None:
 
 def _handed_out(image: str) -> str:
     """An image that the client is about to see as it is now."""
-    note_handed_out(app_instance().datastore(), known_image(image), current_viewer())
+    record_sent(app_instance().datastore(), known_image(image), current_viewer())
     return image
 
 
 def _meant(image: str) -> str:
     """The image that the client sees, if it is still the same."""
-    check_meant(app_instance().datastore(), known_image(image), current_viewer())
+    check_displayed(app_instance().datastore(), known_image(image), current_viewer())
     return image
 
 
 def _brought(answer: dict[str, Any]) -> dict[str, Any]:
     """The client knows the image that it has brought."""
-    note_handed_out(app_instance().datastore(), answer["image"], current_viewer())
+    record_sent(app_instance().datastore(), answer["image"], current_viewer())
     return answer
 
 

@@ -9,7 +9,7 @@
 - It waits on the event loop, so that nothing else is answered meanwhile, and reads the whole answer before it sends
   the first byte. Here it waits in threads of its own and hands on what comes as it comes.
 - It does not look at what it hands out. Here it notes the instances in the metadata by which a viewer reads a series,
-  as its clicks name slices of that: see :mod:`lib.studies.seen_images`.
+  as its clicks name slices of that: see :mod:`lib.studies.displayed_images`.
 - It stores for whoever may look at images, segmentations as well. Here storing asks for the role that labels ask for.
 - A refused login is the viewer's: its user would be asked for a password of the DICOM server. Here it is a 502.
 """
@@ -31,7 +31,7 @@ from lib.dicomweb.connection import DicomWebStatusError
 from lib.dicomweb.datastore import DicomWebStore
 from lib.dicomweb.metadata_seen import MetadataSeen
 from lib.server.auth.roles import SegmentingUser, check_may_label
-from lib.studies.seen_images import current_viewer, note_viewer
+from lib.studies.displayed_images import current_viewer, note_viewer
 
 router = APIRouter(include_in_schema=False)
 

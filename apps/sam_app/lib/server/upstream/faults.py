@@ -178,8 +178,8 @@ FAULTS = (
     Fault(
         "changed-image",
         "an inference works on whatever the id names by now, and not on what its client sees",
-        "server/upstream/meant_image.py",
-        "studies/test_seen_images.py::test_who_reads_it_here_is_refused_until_it_is_read_anew",
+        "server/upstream/displayed_image.py",
+        "studies/test_displayed_images.py::test_who_reads_it_here_is_refused_until_it_is_read_anew",
     ),
     Fault(
         "batch-second-server",

@@ -25,7 +25,7 @@ from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from lib.server.http.body_check import FormText, form_only
-from lib.studies.seen_images import note_viewer
+from lib.studies.displayed_images import note_viewer
 
 writing = Lock()
 

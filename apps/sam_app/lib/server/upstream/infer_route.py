@@ -26,7 +26,7 @@ from lib.base.client_key import client_key
 from lib.base.request_record import current_record, note
 from lib.base.scratch import scratch_file
 from lib.dicomweb.datastore import for_inference
-from lib.dicomweb.dicom_seg import answer_dicom_seg
+from lib.dicomweb.dicom_seg import dicom_seg_response
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.roles import SegmentingUser, check_may_label
@@ -34,10 +34,10 @@ from lib.server.auth.users import CurrentUser
 from lib.server.http.body_check import FormText, form_only
 from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
 from lib.server.upstream.arguments import known_image, neutral_upload, parsed_object
-from lib.server.upstream.meant_image import check_meant
+from lib.server.upstream.displayed_image import check_displayed
 from lib.server.upstream.session_routes import session_of
 from lib.server.upstream.viewer_params import ViewerParams, read_params
-from lib.studies.seen_images import current_viewer, note_viewer
+from lib.studies.displayed_images import current_viewer, note_viewer
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
 
@@ -85,7 +85,7 @@ def infer(
     with admission.inside(user.share):
         if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
             _check_image(given)
-            check_meant(images, given, viewer)
+            check_displayed(images, given, viewer)
         asked = sent.request(
             model=model,
             image=session.image if session else _on_disk(file) if file else given,
@@ -96,12 +96,12 @@ def infer(
         as_file = ResultType.image if output == ResultType.dicom_seg else output
         result = app.segment(asked, images)
         if given:  # a file may have been replaced while it was segmented: then nobody gets the result
-            check_meant(images, given, viewer)
+            check_displayed(images, given, viewer)
         answer = send_response(images, result, as_file, background_tasks)
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
             label_info = sent.label_info or [{"name": sent.label}]
-            answer = answer_dicom_seg(Path(series), Path(answer.path), label_info, model=model)
+            answer = dicom_seg_response(Path(series), Path(answer.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     record = current_record()
     if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now

@@ -24,7 +24,7 @@ from lib.server.observe.image_facts import note_uploads
 from lib.server.rest.uploads import not_empty
 from lib.server.upstream.arguments import plain_name
 from lib.server.upstream.session_store import DESCRIPTION, OwnedSession, SessionStore
-from lib.studies.seen_images import note_viewer
+from lib.studies.displayed_images import note_viewer
 
 _NOT_TOLD = ("path", "owner")
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.base.files import move, replacing, sync
+from lib.base.files import atomic_write, move, sync
 
 logger = logging.getLogger(__name__)
 
@@ -210,5 +210,5 @@ def _write(folder: Path, name: str, content: BinaryIO) -> str:
 
 
 def _describe(folder: Path, session: OwnedSession) -> None:
-    with replacing(folder / DESCRIPTION, private=True) as file:
+    with atomic_write(folder / DESCRIPTION, private=True) as file:
         file.write(json.dumps(vars(session)).encode())

@@ -22,7 +22,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.others.generic import get_mime_type
 from starlette.staticfiles import StaticFiles
 
-from lib.base.client_key import give_cookie
+from lib.base.client_key import set_client_cookie
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,7 +38,7 @@ def viewer(
     assert file, "MONAI Label comes with OHIF"
     answer = FileResponse(file, media_type=get_mime_type(file))
     if file.endswith(".html"):
-        give_cookie(request, answer)
+        set_client_cookie(request, answer)
         _tell_server(request, answer)
         answer.headers["Cache-Control"] = "private, no-cache"
     return answer

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.imaging.image import MedicalImage, Window
-from lib.sam.device_queue import MAX_OWNERS, be_nice
+from lib.sam.device_queue import MAX_OWNERS, lower_priority
 from lib.sam.engine import Engine
 from lib.transforms.request import AUTO
 from lib.transforms.window import requested_window, windowed_frame
@@ -55,7 +55,7 @@ class _Place:
     direction: int
 
 
-class Ahead:
+class Prefetcher:
     """Hands the engine what to encode before it is asked for. Thread-safe.
 
     An image that the server no longer keeps in memory is not kept for this either.
@@ -70,7 +70,7 @@ class Ahead:
         self._slices = slices
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._lock = threading.Lock()
-        self._reader = ThreadPoolExecutor(1, "ahead", initializer=be_nice)
+        self._reader = ThreadPoolExecutor(1, "ahead", initializer=lower_priority)
         self._is_reading = threading.Semaphore()
 
     def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Window | str) -> None:
@@ -122,4 +122,4 @@ class Ahead:
 
             return windowed
 
-        self._engine.predictor(model).encode_ahead(user, [frame(k) for k in order])
+        self._engine.predictor(model).prefetch_embedding(user, [frame(k) for k in order])

@@ -65,7 +65,7 @@ class _Sight:
     at: int
 
 
-class SeenImages:
+class DisplayedImages:
     """Table of the content that each client saw of each image, limited to the latest few thousand; thread-safe.
 
     Content is identified by tokens that the caller chooses; the same content may have several.
@@ -82,12 +82,12 @@ class SeenImages:
             sight = self._last(viewer, image)
             return sight.token if sight else None
 
-    def handed_out(self, viewer: Viewer, image: str, token: str) -> None:
+    def record_sent(self, viewer: Viewer, image: str, token: str) -> None:
         """Record that the image with this content was sent to a client; without a name to all clients of its place."""
         with self._lock:
             self._remember(viewer, image, token, was_handed_out=True)
 
-    def meant(self, viewer: Viewer, image: str, *tokens: str) -> None:
+    def check_displayed(self, viewer: Viewer, image: str, *tokens: str) -> None:
         """Check that the content with these tokens is what the client saw, for a request that refers to the image.
 
         A client that reads the image from this server is refused until it has read it again. For one that reads it
@@ -124,5 +124,5 @@ class SeenImages:
             self._sights.popitem(last=False)
 
 
-seen_images = SeenImages()
+displayed_images = DisplayedImages()
 """The table of this server."""

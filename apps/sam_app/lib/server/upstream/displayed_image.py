@@ -1,6 +1,6 @@
 """Mend: MONAI Label 0.8.5 takes whatever an id names at the moment for the image that its client sees.
 
-See :mod:`lib.studies.seen_images`.
+See :mod:`lib.studies.displayed_images`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any
 
 from lib.dicomweb.datastore import DicomWebStore, InferenceImages
 from lib.imaging.digest import image_sha256
-from lib.studies.seen_images import Viewer, seen_images
+from lib.studies.displayed_images import Viewer, displayed_images
 
 
-def check_meant(images: Any, image: str, viewer: Viewer) -> None:
+def check_displayed(images: Any, image: str, viewer: Viewer) -> None:
     """Let a client go on whose image is still the one that it saw; all of this inference works on that.
 
     Args:
@@ -27,14 +27,14 @@ def check_meant(images: Any, image: str, viewer: Viewer) -> None:
     """
     if isinstance(images, InferenceImages):
         if not images.has_copy(image):
-            images.use_copy(image, images.store.copy_for(image, viewer))
+            images.use_copy(image, images.store.copy_displayed_by(image, viewer))
     elif isinstance(images, DicomWebStore):
-        images.copy_for(image, viewer)
+        images.copy_displayed_by(image, viewer)
     elif token := _token(images, image):
-        seen_images.meant(viewer, image, token)
+        displayed_images.check_displayed(viewer, image, token)
 
 
-def note_handed_out(datastore: Any, image: str, viewer: Viewer) -> None:
+def record_sent(datastore: Any, image: str, viewer: Viewer) -> None:
     """A client is about to get the image as it is now.
 
     Args:
@@ -48,7 +48,7 @@ def note_handed_out(datastore: Any, image: str, viewer: Viewer) -> None:
     is_series = isinstance(datastore, DicomWebStore)
     token = datastore.folders.get(image, anew=True).version if is_series else _token(datastore, image)
     if token:
-        seen_images.handed_out(viewer, image, token)
+        displayed_images.record_sent(viewer, image, token)
 
 
 def _token(datastore: Any, image: str) -> str | None:
