@@ -33,7 +33,7 @@ def vit_b():
     return MODELS["sam_vit_b"].build().eval()
 
 
-@pytest.fixture(scope="module", params=list(SHAPES))
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in SHAPES])
 def pair(request, vit_b):
     """SamPredictor and Predictor with the same weights, an image set in both."""
     image = an_image(SHAPES[request.param])

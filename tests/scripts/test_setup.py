@@ -349,6 +349,7 @@ def test_a_folder_for_pytorch_that_is_not_there_is_named(clone: Clone) -> None:
     assert done.stderr == "scripts/setup: TORCH_INDEX=/no/such folder is neither cpu, lock, a URL nor a folder\n"
 
 
+@pytest.mark.slow
 def test_a_long_installation_says_every_20_seconds_that_it_goes_on(clone: Clone) -> None:
     done = clone.run(FAKE_SYNC_SECONDS="21")
     assert "  0 of 0 large packages fetched after 2" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -172,7 +173,9 @@ def test_a_folder_is_evaluated_at_its_own_resolution(tmp_path):
 
 
 def test_help():
-    script = Path(__file__).resolve().parents[2] / "scripts" / "train_tiny.py"
-    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+    repository = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(repository / "apps" / "sam_app")}
+    call = [sys.executable, str(repository / "scripts" / "train_tiny.py"), "--help"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment)
     assert "--work" in done.stdout
     assert not done.stderr

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from monailabel.endpoints.user.auth import RBAC
 
+from lib.server.auth.roles import SEGMENTING
+from lib.server.auth.users import current_user
 from lib.server.upstream.route_table import upstream_routers
 
 UPSTREAM = [
@@ -40,6 +42,8 @@ def _found(app: FastAPI, method: str, path: str) -> Any:
 def _roles(dependant: Any) -> Iterator[str]:
     if isinstance(dependant.call, RBAC):
         yield dependant.call.roles
+    elif dependant.call is current_user:  # the app replaces it
+        yield SEGMENTING.roles
     for inner in dependant.dependencies:
         yield from _roles(inner)
 
