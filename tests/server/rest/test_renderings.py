@@ -265,7 +265,7 @@ def test_everything_asked_for_at_once_is_there_and_listed_afterwards(store):
 def test_more_renderings_than_cores_wait_and_give_up_when_their_time_is_up(store, monkeypatch):
     monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
     result, shared = a_picture(store), Renderings(store)
-    with shared._place(), use_clock(Clock(0.1)), pytest.raises(TimeLimitError):
+    with shared._slot(), use_clock(Clock(0.1)), pytest.raises(TimeLimitError):
         shared.with_file(result, "overlay.png")
     assert shared.with_file(result, "overlay.png").path("overlay.png").is_file()
 

@@ -1,1 +1,1 @@
-"""The REST routes, the work behind them and the results that they keep."""
+"""The REST routes, the segmentation behind them and the store of their results."""

@@ -1,4 +1,4 @@
-"""What ``/health_check/`` says."""
+"""The report that ``/health_check/`` returns."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lib.version import VERSION
 logger = logging.getLogger(__name__)
 
 
-_SPEAKING = (CheckpointError, RuntimeUnavailableError)
-"""The errors of loading a model whose messages are for clients."""
+_PUBLIC_ERRORS = (CheckpointError, RuntimeUnavailableError)
+"""Errors of loading a model whose messages clients may see."""
 
 
 class HealthReport:
-    """The state of the engine and the queue; loads the default model in the background when made.
+    """Reporter of the state of the engine and the queue; starts loading the default model in the background.
 
     Args:
-        engine: Whose models are reported.
-        service: Whose queue is reported.
+        engine: Its models are reported.
+        service: Its queue is reported.
     """
 
     def __init__(self, engine: Engine, service: SegmentationService) -> None:
@@ -40,10 +40,10 @@ class HealthReport:
             self._engine.predictor(self._engine.default_model)
         except Exception as error:
             logger.exception("The default model could not be loaded")
-            self._failure = str(error) if isinstance(error, _SPEAKING) else "the default model could not be loaded"
+            self._failure = str(error) if isinstance(error, _PUBLIC_ERRORS) else "the default model could not be loaded"
 
     def _status(self, ready: bool) -> tuple[Status, str | None]:
-        """And why it is not ok."""
+        """Return the status and, unless it is ``ok``, why."""
         if not ready:
             return ("error", self._failure) if self._failure else ("loading", None)
         threads = recently_failed()
@@ -52,7 +52,7 @@ class HealthReport:
         return "ok", None
 
     def now(self) -> Health:
-        """The state at this moment; takes no lock and reads no file but the checkpoints' names."""
+        """Return the current state; takes no lock and reads no file but the checkpoints' names."""
         engine = self._engine
         models = {name: engine.state(name) for name in engine.specs}
         status, detail = self._status(models[engine.default_model] == "ready")

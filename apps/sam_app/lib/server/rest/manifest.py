@@ -1,7 +1,7 @@
-"""What a result says of itself: ``manifest.json`` in its folder, or ``request.json`` while it is queued.
+"""The description of a stored result: ``manifest.json`` in its folder, or ``request.json`` while it is queued.
 
-These files outlive releases. A release reads what earlier ones wrote, and keeps keys that it does not know when it
-writes a manifest again; what has a newer :data:`SCHEMA_VERSION` it refuses to read.
+These files are read by later releases. A release reads what earlier ones wrote, preserves unknown keys when it rewrites
+a manifest, and refuses to read one with a newer :data:`SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 SCHEMA_VERSION = 1
-"""Of what is written: one more when a key changes its meaning or goes, not when one is added. Without it, it is 1."""
+"""Version that is written: raised when a key changes its meaning or is removed, not when one is added. Absent: 1."""
 
 
 class _Stored(BaseModel):
@@ -20,21 +20,21 @@ class _Stored(BaseModel):
 
 
 class InputFile(_Stored):
-    """The content of the image file."""
+    """Hash and size of the image file."""
 
     sha256: str
     bytes: int
 
 
 class InputFacts(InputFile):
-    """The image; of a queued or failed request nothing but its file is known.
+    """Facts about the image; for a queued or failed request only those about its file are known.
 
     Args:
-        format: Of the file, such as ``DICOM``.
-        modality: In DICOM's words.
-        frames: How many it has.
+        format: File format, such as ``DICOM``.
+        modality: Modality as a DICOM code.
+        frames: Number of frames.
         rows: Height of a frame in pixels.
-        columns: Width likewise.
+        columns: Width of a frame in pixels.
         referable: Whether DICOM objects can reference it.
     """
 
@@ -47,7 +47,7 @@ class InputFacts(InputFile):
 
 
 class ResultFacts(_Stored):
-    """What was found, and by which model: see :func:`lib.infers.sam_2d.result_facts`."""
+    """What was segmented, and by which model: see :func:`lib.infers.facts.result_facts`."""
 
     model: str
     checkpoint_sha256: str
@@ -62,27 +62,27 @@ class ResultFacts(_Stored):
     candidate_scores: list[list[float]] = []
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: what is known, and nothing that is assumed."""
+        """Return what is known as a dictionary for JSON, without defaults."""
         return self.model_dump(exclude_unset=True)
 
 
 class Manifest(_Stored):
-    """A result's or a queued request's facts.
+    """Facts about a result or a queued request.
 
     Args:
         schema_version: See :data:`SCHEMA_VERSION`.
-        timestamp: Its name; not of a queued one.
-        user: Whose it is.
-        created: When it was asked for, in ISO 8601.
-        request: As it was sent.
-        effective: What to segment, a :class:`~lib.transforms.sam_input.SAMPrompts` as JSON: with what held of the
-            result that was refined, and with the model's own name.
+        timestamp: Name of the result; None while it is queued.
+        user: Its owner.
+        created: When it was requested, in ISO 8601.
+        request: The request as it was sent.
+        effective: What to segment, a :class:`~lib.transforms.sam_input.SAMPrompts` as JSON: includes what was
+            taken from the result that was refined, and the model's own name.
         input: The image.
-        result: Of a finished one.
-        latency_ms: By stage, in milliseconds.
-        versions: Of this app and of the packages that made it, by name.
-        failure: Of a failed one, a :class:`~lib.server.http.errors.Failure` as JSON.
-        files: Bytes of each file by its name; what is not listed is not there.
+        result: Facts about the segmentation, if it succeeded.
+        latency_ms: Time of each stage in milliseconds.
+        versions: Version of this app and of the packages that were used, by name.
+        failure: If it failed, a :class:`~lib.server.http.errors.Failure` as JSON.
+        files: Size of each file in bytes, by name; a file that is not listed does not exist.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -107,24 +107,24 @@ class Manifest(_Stored):
         return content
 
     def with_files(self, files: dict[str, int]) -> Manifest:
-        """The same, with other files."""
+        """Return a copy with these files."""
         return self.model_copy(update={"files": files})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: what is known, and nothing that is assumed."""
+        """Return what is known as a dictionary for JSON, without defaults."""
         return self.model_dump(exclude_unset=True)
 
 
 def read_manifest(folder: Path, name: str) -> Manifest:
-    """The manifest of a finished result, or the request of a queued one, if all its files are there.
+    """Return the manifest of a finished result, or the request of a queued one, if all its files exist.
 
     Raises:
-        ValueError: If it is no manifest, of a newer release, or a file is missing or has another size.
+        ValueError: If it is no manifest or a newer release's, or a file is missing or has another size.
         OSError: If it cannot be read.
     """
     try:
         manifest = Manifest.model_validate_json((folder / name).read_bytes())
-    except ValidationError as error:  # whose own text quotes the content
+    except ValidationError as error:  # its own text quotes the content
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
     for file, size in manifest.files.items():

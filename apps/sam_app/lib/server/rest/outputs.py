@@ -1,6 +1,6 @@
-"""The files of a result that are written before it is answered: what must last, and what the rest is made of.
+"""The files of a result that are written before the response is sent: what must be stored to derive all others.
 
-Everything else that the GET routes return is made of these files by :mod:`lib.server.rest.renderings`, on demand.
+Everything else that the GET routes return is made from these files by :mod:`lib.server.rest.renderings`, on demand.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from lib.server.rest.stored_arrays import read_arrays
 from lib.transforms.masks import candidate_masks, merge_masks
 
 FRAME = "frame.npy"
-"""The windowed frame that was segmented, not compressed, as that would take longer than the segmentation: uint8,
-``(rows, columns)`` of a grey image, ``(rows, columns, 3)`` RGB of a colour one."""
+"""The windowed frame that was segmented, uncompressed, as compressing would take longer than the segmentation: uint8,
+``(rows, columns)`` for a grey image, ``(rows, columns, 3)`` RGB for a colour one."""
 
 MASK = "mask.png"
-"""Of each candidate: 8 bits a pixel, 0 background, then object numbers."""
+"""Label map of each candidate: 8 bits per pixel, 0 background, then object numbers."""
 
 
 MASKS = "masks.npz"
-"""Of each candidate whose objects overlap: ``mask_n``, each object's whole mask, n from 0, as bits, the first pixel's
-the lowest (:func:`numpy.packbits`). The label map shows of overlapping objects only what lies on top."""
+"""For each candidate whose objects overlap: ``mask_n``, each object's whole mask, n from 0, as bits, the first pixel in
+the lowest bit (:func:`numpy.packbits`). Where objects overlap, the label map shows only the one on top."""
 
 
 def candidate_file(name: str, candidate: int) -> str:
-    """The name of a file of that candidate; the best one, 0, has the plain name."""
+    """Return the name of a candidate's file; for the best candidate, 0, the plain name."""
     return f"candidate-{candidate}-{name}" if candidate else name
 
 
 def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) -> None:
-    """Write the frame, the masks of each candidate and, if there were prompts, the logits to go on from.
+    """Write the frame, the masks of each candidate and, if there were prompts, the logits to refine later.
 
     Args:
-        result: Where to.
+        result: Where to write them.
         data: A finished :class:`~lib.infers.sam_2d.Sam2D` task's dictionary: ``image``, ``frame`` (H, W, 3) uint8,
             ``objects`` and ``predictions``.
-        candidates: How many there are, at least one.
+        candidates: Number of candidates, at least one.
 
     Raises:
         OSError: If a file cannot be written.
@@ -69,19 +69,19 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
 
 
 def stored_labels(result: StoredResult, candidate: int) -> np.ndarray:
-    """``(rows, columns)`` uint8: the candidate's object numbers, the smaller object's where several overlap."""
+    """Return the candidate's object numbers, ``(rows, columns)`` uint8; the smaller object's where several overlap."""
     return decode_png(result.path(candidate_file(MASK, candidate)))
 
 
 def has_overlaps(result: StoredResult, candidate: int) -> bool:
-    """Whether the candidate's objects overlap; of a result from before that was kept nobody knows."""
+    """Return whether the candidate's objects are known to overlap; older results do not store that."""
     return candidate_file(MASKS, candidate) in result.manifest.files
 
 
 def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
-    """``(rows, columns)`` bool, the candidate's whole mask of each object, one after the other.
+    """Yield the whole mask of each of the candidate's objects, ``(rows, columns)`` bool.
 
-    Of a result from before these were kept, it is what the label map shows of each.
+    For older results, which did not store these, it is what the label map shows of each.
     """
     labels = stored_labels(result, candidate)
     numbers = range(len(result.facts.scores))
@@ -95,14 +95,14 @@ def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
 
 
 def _npy(array: np.ndarray) -> bytes:
-    """An array as the content of a ``.npy`` file."""
+    """Return an array as the content of a ``.npy`` file."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
 def _npz(arrays: Iterable[tuple[str, np.ndarray]], *, compressed: bool = False) -> bytes:
-    """Arrays by name as the content of a ``.npz`` file; one of them is looked at at a time."""
+    """Return named arrays as the content of a ``.npz`` file; takes one of them at a time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays:

@@ -1,4 +1,4 @@
-"""A result that is being written, into a folder that gets its name when it is whole."""
+"""A result that is being written, in a folder that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class PendingResult:
     """A result that is being written.
 
     Args:
-        timestamp: Its name.
-        folder: Where its files go until they are complete.
-        attempt: How often it was begun, this time included.
+        timestamp: Name of the result.
+        folder: Where its files are written until it is complete.
+        attempt: How often it was started, including this time.
     """
 
     def __init__(self, timestamp: Decimal, folder: Path, attempt: int = 1) -> None:
@@ -38,13 +38,13 @@ class PendingResult:
         (self.folder / name).write_bytes(content)
 
     def copy(self, name: str, content: BinaryIO) -> InputFile:
-        """Write one of the result's files from a stream."""
+        """Write one of the result's files from a stream; returns its hash and size."""
         with open(self.folder / name, "w+b") as file:
             shutil.copyfileobj(content, file)
             return InputFile(bytes=file.tell(), sha256=sha256_of(file))
 
     def take_over(self, file: Path, name: str) -> None:
-        """Have a file of another result, too: without a copy of its content where the disk can.
+        """Link a file of another result into this one, or copy it where the file system has no links.
 
         Raises:
             UnknownResultError: If the other result was deleted meanwhile.
@@ -55,19 +55,19 @@ class PendingResult:
             raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
 
     def finish(self, manifest: Manifest) -> None:
-        """The result is complete: done, or failed if the manifest holds a ``failure``. Its files are listed here."""
-        (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest says it all
+        """Write the manifest, with the list of files: the result is done, or failed if it holds a ``failure``."""
+        (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest contains it
         files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
         self.write(MANIFEST, as_json({"schema_version": SCHEMA_VERSION, **manifest.with_files(files).as_dict()}))
         self.becomes = "finished"
 
     def queue(self, request: Mapping[str, Any]) -> None:
-        """The request is accepted, to be worked on later by :meth:`ResultStore.resume`."""
+        """Write the accepted request, to be processed later by :meth:`ResultStore.resume`."""
         files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
         self.write(REQUEST, as_json({"schema_version": SCHEMA_VERSION, **request, "files": files}))
         self.becomes = "queued"
 
 
 def as_json(content: object) -> bytes:
-    """As JSON that people can read, too."""
+    """Return an object as indented JSON."""
     return json.dumps(content, indent=2, ensure_ascii=False).encode()

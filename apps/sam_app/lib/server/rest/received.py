@@ -1,4 +1,4 @@
-"""A REST request as it lies in a pending result's folder, also across a restart of the server."""
+"""A REST request as stored in a pending result's folder, where it survives a restart of the server."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class _Stored(BaseModel):
 
 
 class Origin(_Stored):
-    """Which HTTP request it was, and from which address it came."""
+    """Id and client address of the HTTP request."""
 
     request_id: str
     client: str | None = None
 
 
 class EarlierMasks(_Stored):
-    """Of the result to go on from, whose logits lie in the folder, too."""
+    """What is needed of the result to refine; its logits are in the folder, too."""
 
     effective: SAMPrompts
     checkpoint_sha256: str
@@ -30,16 +30,16 @@ class EarlierMasks(_Stored):
 
 
 class ReceivedRequest(_Stored):
-    """What was asked for and by whom.
+    """What was requested and by whom.
 
     Args:
-        user: Who asked.
+        user: Who requested it.
         created: When, in ISO 8601.
-        request: What they asked, as JSON.
+        request: The request as JSON.
         input: The image.
-        effective: What to segment: with what still holds of the result that is refined, and with the model's own name.
-        earlier: The masks to go on from.
-        origin: Of a queued one.
+        effective: What to segment: includes what is taken from the result that is refined, and the model's own name.
+        earlier: The masks to refine.
+        origin: Of a queued request.
     """
 
     user: str
@@ -51,5 +51,5 @@ class ReceivedRequest(_Stored):
     origin: Origin | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a dictionary for JSON."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""One request on top of an earlier result: the prompts of both, and what else still holds."""
+"""How a request refines an earlier result: the prompts of both, and which earlier settings still apply."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lib.server.rest.timestamps import print_timestamp
 from lib.transforms.sam_input import MAX_RECTANGLES, SAMPrompts
 
 LOGITS = "logits.npz"
-"""Of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, 256, 256) float32, n from 0."""
+"""File of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, 256, 256) float32, n from 0."""
 
 EARLIER_LOGITS = "earlier_logits.npz"
-"""Of a pending one: those of the result that it goes on from."""
+"""File of a pending result: the logits of the result that it refines."""
 
 
 def check_refinable(earlier: StoredResult) -> None:
-    """Whether one can go on from that result.
+    """Check that a result can be refined.
 
     Raises:
-        NotFinishedError: If it is still waiting or being worked on.
+        NotFinishedError: If it is still waiting or being processed.
         RefineError: If it failed.
     """
     name = print_timestamp(earlier.timestamp)
@@ -32,10 +32,10 @@ def check_refinable(earlier: StoredResult) -> None:
 
 
 def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> SAMPrompts:
-    """What to segment for both: what ``asked`` leaves open is as in the earlier request.
+    """Return what to segment for both requests: what ``asked`` does not set is taken from the earlier one.
 
-    Its prompts are added to the earlier ones, a prompt that is there already only once; a point that was positive and
-    is now negative, or the other way round, is what it is now. On another frame only the new prompts hold.
+    Its prompts are added to the earlier ones, without duplicates; a point that was positive and is now negative, or the
+    other way round, is as in the new request. On another frame only the new prompts apply.
 
     Args:
         asked: The new request.
@@ -43,7 +43,7 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
         same_frame: See :func:`is_same_frame`.
 
     Raises:
-        RefineError: If there are more rectangles than objects can be.
+        RefineError: If there are more rectangles than a result can have objects.
     """
     changes: dict[str, Any] = {
         name: getattr(before, name)
@@ -67,5 +67,5 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
 
 
 def is_same_frame(asked: SAMInput, earlier: StoredResult) -> bool:
-    """Whether the request means the frame that the earlier result shows."""
+    """Return whether the request is for the frame of the earlier result."""
     return asked.frame is None or asked.frame == earlier.facts.slice

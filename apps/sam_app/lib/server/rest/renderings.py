@@ -1,19 +1,18 @@
-"""What is made of a stored result when it is asked for: views as PNG, DICOM objects. Made once, then kept with it.
+"""Files made from a stored result on request: views as PNG, DICOM objects. Each is made once, then stored with it.
 
-A rendering is made of what :mod:`.outputs` stored and of the manifest alone, so that a later request, also to
-another server on the same folder, gets what an earlier one would have got. Its times are that of the result. The UIDs
-of DICOM objects are new when they are made; as they are kept before they are answered, they stay the same. The object
-that stands for a source that is no DICOM, or does not say which instance it is, is made and kept before the objects
-that reference it.
+A rendering depends only on the manifest and on what :mod:`.outputs` stored, so that a later request, also to another
+server on the same folder, gets the same. Its times are that of the result. A DICOM object gets new UIDs when it is
+made; as it is stored before it is returned, they stay the same. If the source is not DICOM, or its header does not
+identify its instance, a DICOM object that represents it is made and stored before the objects that reference it.
 
-What only the writers of DICOM refuse is answered by the GET route that asks for the object, not before: the picture can
-be segmented and seen all the same, and to find it out takes as long as making the object. It is 422 for a header whose
-damage reading the image could do without, and 413 for a picture with a side of more than 65535 pixels, of which DICOM
-knows no more. No such image was ever answered with a 4xx when it was sent, so that none has to be refused earlier.
+What only the DICOM writers refuse is reported by the GET route for that object, not by the upload: the image can be
+segmented and displayed all the same, and the check takes as long as making the object. It is 422 for a damaged header
+that did not prevent reading the image, and 413 for an image with a side of more than 65535 pixels, the most that DICOM
+can describe. The upload of such an image never returned a 4xx, so it need not be refused earlier.
 
-Concurrency: requests for the same file at the same time wait for one rendering (:class:`ByteBoundedCache`). As many are
-made at once as there are cores, so that memory is bounded, too; a place among them is taken last, and given back before
-the store is called.
+Concurrency: simultaneous requests for the same file wait for one rendering (:class:`ByteBoundedCache`). At most one
+rendering per core runs at once, which also bounds memory; its slot is taken last, and released before the store is
+called.
 """
 
 from __future__ import annotations
@@ -57,28 +56,28 @@ _BAD_HEADER = "the DICOM image's header is damaged, so that no DICOM object can 
 
 
 class Renderings:
-    """Makes files of results and has the store keep them.
+    """Maker of the files of results, which it adds to the store.
 
     Args:
-        store: Has the results.
+        store: The results.
     """
 
     def __init__(self, store: ResultStore) -> None:
         self._store = store
         self._running: ByteBoundedCache[tuple[Decimal, str], StoredResult] = ByteBoundedCache(0, lambda _: 1)
-        self._places = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def with_file(self, result: StoredResult, name: str) -> StoredResult:
-        """The result once it has that file, which is made if it is not there yet.
+        """Return the result with that file, which is made if it does not exist yet.
 
         Args:
-            result: That is done.
-            name: Of the file.
+            result: A result that is done.
+            name: Name of the file.
 
         Raises:
             UnknownResultError: As :func:`check_file`, or if the result was deleted meanwhile.
-            CorruptImageError: If a damaged header cannot be carried into a DICOM object.
-            ImageTooLargeError: If the picture is too large for one.
+            CorruptImageError: If a damaged header cannot be copied into a DICOM object.
+            ImageTooLargeError: If the image is too large for one.
             NoSpaceError: If the disk is full; the result stays as it is.
             TimeLimitError: If the current clock's time is up.
         """
@@ -87,7 +86,7 @@ class Renderings:
         return self._running.get_or_compute((result.timestamp, name), lambda: self._add(result.timestamp, name))
 
     def _add(self, timestamp: Decimal, name: str) -> StoredResult:
-        """Make the file, unless the request before this one did, and have it kept."""
+        """Make the file and add it to the store, unless an earlier request did."""
         result = self._store.find(timestamp)
         check_file(result, name)
         if name in result.manifest.files:
@@ -98,7 +97,7 @@ class Renderings:
             result = self.with_file(result, SOURCE)
         try:
             reserved = budget.reserve(_bytes_for(result, make))
-            with self._place(), current_clock().stage("write"):
+            with self._slot(), current_clock().stage("write"):
                 content = make(result, candidate)
         except FileNotFoundError:
             raise UnknownResultError("the result was deleted meanwhile") from None
@@ -106,46 +105,46 @@ class Renderings:
         return self._store.add(result, name, content)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of those who render at once."""
+    def _slot(self) -> Iterator[None]:
+        """Hold one of the slots for simultaneous renderings."""
         clock = current_clock()
         with clock.stage("wait"):
-            if not clock.wait_until(lambda seconds: self._places.acquire(timeout=seconds)):
+            if not clock.wait_until(lambda seconds: self._slots.acquire(timeout=seconds)):
                 clock.check()
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 def _bytes_for(result: StoredResult, make: Maker) -> int:
-    """What making a file takes at its peak, by the picture's size; of a Segmentation by that of all its segments."""
+    """Return the peak memory in bytes for making a file of this image; a Segmentation needs more per object."""
     size = (result.manifest.input.rows, result.manifest.input.columns)
     objects = len(result.facts.scores) if make is _segmentation else 0
     return working_bytes(size) + _SEGMENT_BYTES_A_PIXEL * objects * size[0] * size[1]
 
 
 def check_file(result: StoredResult, name: str) -> None:
-    """Whether the result has that file, or it can be made.
+    """Check that the result has that file, or that it can be made.
 
     Args:
-        result: That is done.
-        name: Of the file.
+        result: A result that is done.
+        name: Name of the file.
 
     Raises:
-        UnknownResultError: If there is and will be none.
+        UnknownResultError: If it does not exist and cannot be made.
     """
     if name not in _makers(result):
         result.path(name)
 
 
 Maker = Callable[[StoredResult, int], bytes]
-"""Of a result and a candidate, the content of a file."""
+"""Function that returns the content of a file for a result and a candidate."""
 
 
 def _makers(result: StoredResult) -> dict[str, tuple[Maker, int]]:
-    """What can be made of a result: by the file's name who makes it, and of which candidate."""
-    if FRAME not in result.manifest.files:  # an older result, which got all its files at once
+    """Return what can be made from a result: by the file's name the function for it and its candidate."""
+    if FRAME not in result.manifest.files:  # an older result, whose files were all written at once
         return {}
     makers: dict[str, tuple[Maker, int]] = {IMAGE: (_image, 0)}
     if not result.manifest.input.referable:
@@ -159,7 +158,7 @@ def _makers(result: StoredResult) -> dict[str, tuple[Maker, int]]:
 
 
 def object_file(number: int, candidate: int) -> str:
-    """The name of the file of one object's whole mask."""
+    """Return the name of the file with one object's whole mask."""
     return candidate_file(f"object-{number}-{MASK}", candidate)
 
 
@@ -168,7 +167,7 @@ def _image(result: StoredResult, _: int) -> bytes:
 
 
 def _object_mask(result: StoredResult, candidate: int, *, number: int) -> bytes:
-    """An object's number on its whole mask, 0 elsewhere."""
+    """Return a PNG with an object's number on its whole mask, 0 elsewhere."""
     mask = next(islice(stored_masks(result, candidate), number - 1, None))
     return encode_png(np.where(mask, np.uint8(number), np.uint8(0)))
 
@@ -182,7 +181,7 @@ def _contour(result: StoredResult, candidate: int) -> bytes:
 
 
 def _source(result: StoredResult, _: int) -> bytes:
-    """The frame as a Secondary Capture, for the other objects to reference."""
+    """Return the frame as a Secondary Capture, for the other objects to reference."""
     rgb, header = _frame(result), _input_header(result)
     with corrupt_on_failure(_BAD_HEADER):
         dataset = secondary_capture(
@@ -199,7 +198,7 @@ def _source(result: StoredResult, _: int) -> bytes:
 
 
 def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
-    """The overlay as a Secondary Capture."""
+    """Return the overlay as a Secondary Capture."""
     rgb, source = overlay(_frame(result), stored_labels(result, candidate)), _source_header(result)
     model, how = result.facts.model, "automatically" if _is_automatic(result) else "from user prompts"
     with corrupt_on_failure(_BAD_HEADER):
@@ -207,8 +206,8 @@ def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
             rgb,
             source=source,
             frame=_frame_of(source, result),
-            series_description=f"{model} overlay{_which(candidate)}",
-            derivation=f"Segmented by {model} {how}{_which(candidate)}",
+            series_description=f"{model} overlay{_candidate_suffix(candidate)}",
+            derivation=f"Segmented by {model} {how}{_candidate_suffix(candidate)}",
             instance_time=_instance_time(result),
             software_version=result.manifest.versions["sam_app"],
         )
@@ -216,7 +215,7 @@ def _secondary_capture(result: StoredResult, candidate: int) -> bytes:
 
 
 def _segmentation(result: StoredResult, candidate: int) -> bytes:
-    """The masks as a Segmentation, with a segment for each object; segments may overlap (PS3.3 C.8.20.2)."""
+    """Return the masks as a Segmentation, with a segment for each object; segments may overlap (PS3.3 C.8.20.2)."""
     source, facts = _source_header(result), result.facts
     overlaps = has_overlaps(result, candidate)
     objects = stored_labels(result, candidate)
@@ -234,7 +233,7 @@ def _segmentation(result: StoredResult, candidate: int) -> bytes:
             algorithm_name=facts.model,
             algorithm_version=facts.checkpoint_sha256[:12],
             instance_time=_instance_time(result),
-            series_description=f"{facts.model} segmentation{_which(candidate)}",
+            series_description=f"{facts.model} segmentation{_candidate_suffix(candidate)}",
             is_automatic=_is_automatic(result),
         )
         return to_bytes(dataset)
@@ -249,20 +248,20 @@ _OF_A_CANDIDATE: dict[str, Maker] = {
 
 
 def _frame(result: StoredResult) -> np.ndarray:
-    """``(rows, columns, 3)`` uint8: the windowed frame."""
+    """Return the windowed frame, ``(rows, columns, 3)`` uint8."""
     frame = read_array(result.path(FRAME))
     return grey_to_rgb(frame) if frame.ndim == 2 else frame
 
 
 def _source_header(result: StoredResult) -> Dataset:
-    """The header of the instance that the DICOM objects reference."""
+    """Return the header of the instance that the DICOM objects reference."""
     header = _input_header(result) if result.manifest.input.referable else _header(result, SOURCE)
-    assert header is not None  # what is referable is DICOM
+    assert header is not None  # a referable image is DICOM
     return header
 
 
 def _input_header(result: StoredResult) -> Dataset | None:
-    """The header of the upload, if that is DICOM."""
+    """Return the header of the upload, if it is DICOM."""
     return _header(result, INPUT) if result.manifest.input.format == "DICOM" else None
 
 
@@ -272,26 +271,26 @@ def _header(result: StoredResult, name: str) -> Dataset:
 
 
 def _frame_of(source: Dataset | None, result: StoredResult) -> int:
-    """Which frame of its instance the segmented frame is: 0 but for multi-frame instances."""
+    """Return the index of the segmented frame in its instance: 0 except for multi-frame instances."""
     is_multi_frame = source is not None and int(source.get("NumberOfFrames") or 1) > 1
     return result.facts.slice if is_multi_frame else 0
 
 
 def _instance_time(result: StoredResult) -> datetime:
-    """When the result was asked for, in this machine's time zone, as DICOM wants it."""
+    """Return when the result was requested, in this machine's time zone, as DICOM requires."""
     return datetime.fromtimestamp(float(result.timestamp)).astimezone()
 
 
 def _is_automatic(result: StoredResult) -> bool:
-    """Whether it was made without prompts."""
+    """Return whether the result was made without prompts."""
     return LOGITS not in result.manifest.files
 
 
-def _which(candidate: int) -> str:
-    """For a description; nothing of the best candidate."""
+def _candidate_suffix(candidate: int) -> str:
+    """Return the end of a description that names the candidate; empty for the best one."""
     return f", candidate {candidate + 1}" if candidate else ""
 
 
 def _segment_labels(label: str, count: int) -> list[str]:
-    """Names of the objects; without any object one segment, which is empty."""
+    """Return a name for each object; if there are none, one for the single, empty segment."""
     return [label] if count <= 1 else [f"{label} {number}" for number in range(1, count + 1)]

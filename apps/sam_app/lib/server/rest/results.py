@@ -1,20 +1,20 @@
-"""Results on disk: one folder each, named by its timestamp, whole or not there at all.
+"""Results on disk: one folder each, named by its timestamp, which appears atomically.
 
 In the store's folder are::
 
-    .lock                          held by the server that uses the store; keeps the last timestamp
+    .lock                          held by the server that uses the store; stores the last timestamp
     .1732288000.120000.part/       being written; removed at the next start
-    .1732288000.120000.queued/     accepted and waiting or being worked on: request.json and the input
-    1732288000.120000/             finished, with a manifest that says what made it, or why it failed
+    .1732288000.120000.queued/     accepted and waiting or being processed: request.json and the input
+    1732288000.120000/             finished, with a manifest that says how it was made, or why it failed
 
-Every folder is filled under the name that ends in ``.part``, brought down to the disk, and renamed, so that no reader
-meets half of one, and no crash leaves one. A queued request outlives the server; it goes when its result has its name.
+Every folder is filled under the name that ends in ``.part``, synced to disk, and renamed, so that no reader sees an
+incomplete one, and no crash leaves one. A queued request survives the server; it is removed once its result is renamed.
 
-The manifest lists every file with its size; what it does not list is not there. A finished result can be given more
-files: each is written aside as well, and there when the manifest that lists it has taken the place of the one before.
+The manifest lists every file with its size; a file that it does not list does not exist. Files can be added to a
+finished result: each is written aside as well, and exists once the manifest that lists it has replaced the one before.
 
-Concurrency: one lock guards the table of results; no file is touched while it is held. Another one lets manifests of
-finished results be replaced one after the other. Neither is taken while the other is held.
+Concurrency: one lock guards the table of results; no file is touched while it is held. Another one serializes the
+replacing of manifests of finished results. Neither is taken while the other is held.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _NAME = re.compile(r"\d{1,12}\.\d{6}")
 _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
 
 
-class _Kept(NamedTuple):
-    """A finished result: bytes of its files, and whose it is."""
+class _FinishedResult(NamedTuple):
+    """A finished result: total size of its files in bytes, and its owner."""
 
     size: int
     user: str
@@ -58,13 +58,13 @@ class _Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredResult:
-    """What the store has under one timestamp.
+    """What is stored under one timestamp.
 
     Args:
-        timestamp: Its name.
-        state: ``queued`` is waiting or being worked on.
-        folder: Of its files.
-        manifest: What it says of itself; of a queued one: the request.
+        timestamp: Name of the result.
+        state: ``queued`` if it is waiting or being processed.
+        folder: Folder of its files.
+        manifest: Its manifest; the request while it is queued.
     """
 
     timestamp: Decimal
@@ -74,12 +74,12 @@ class StoredResult:
 
     @property
     def owner(self) -> str:
-        """Who asked for it."""
+        """The user who requested it."""
         return self.manifest.user
 
     @property
     def facts(self) -> ResultFacts:
-        """What was found.
+        """What was segmented.
 
         Raises:
             ValueError: If it is not done.
@@ -89,7 +89,7 @@ class StoredResult:
         return self.manifest.result
 
     def path(self, name: str) -> Path:
-        """The path of one of its files.
+        """Return the path of one of its files.
 
         Raises:
             UnknownResultError: If it has no such file.
@@ -100,12 +100,12 @@ class StoredResult:
 
 
 class ResultStore:
-    """The results of one server.
+    """Store of the results of one server.
 
     Args:
-        folder: Where they are; made if it is not there, readable by this user alone.
-        max_age_seconds: Older results are deleted, see :class:`RetentionClock`; 0 keeps them.
-        max_bytes: The oldest are deleted above this total; 0 keeps them.
+        folder: Where they are stored; created if missing, readable by this user alone.
+        max_age_seconds: Older results are deleted, see :class:`RetentionClock`; 0 for never.
+        max_bytes: The oldest are deleted above this total; 0 for no limit.
 
     Raises:
         FolderInUseError: If another server uses the folder.
@@ -129,12 +129,12 @@ class ResultStore:
         self.purge()
 
     def close(self) -> None:
-        """Let another server use the folder."""
+        """Release the folder for another server."""
         self._to_disk.shutdown()
         self._in_use.release()
 
-    def _find_finished(self) -> dict[str, _Kept]:
-        """Every whole result; what is damaged stays where it is and is not served."""
+    def _find_finished(self) -> dict[str, _FinishedResult]:
+        """Return every complete result; a damaged one stays on disk but is not served."""
         found = {}
         for path in self._folder.iterdir():
             if _NAME.fullmatch(path.name):
@@ -145,15 +145,15 @@ class ResultStore:
                 except (OSError, ValueError) as error:
                     logger.error("The result %s is damaged and is not served: %s", path.name, error)
                 else:
-                    found[path.name] = _kept(manifest)
+                    found[path.name] = _entry_of(manifest)
         return found
 
     def _find_queued(self) -> set[str]:
-        """The requests that an earlier server accepted and did not finish."""
+        """Return the requests that an earlier server accepted and did not finish."""
         queued = set()
         for path in self._folder.iterdir():
             match = _QUEUED.fullmatch(path.name)
-            if match and match[1] in self._finished:  # it was finished when the server stopped
+            if match and match[1] in self._finished:  # it was already finished when the server stopped
                 shutil.rmtree(path, ignore_errors=True)
             elif match:
                 try:
@@ -165,14 +165,14 @@ class ResultStore:
         return queued
 
     def _last_timestamp(self) -> Decimal:
-        """Of all that this folder ever had."""
+        """Return the last timestamp that was ever used in this folder."""
         names = [path.name.strip(".") for path in self._folder.iterdir()]
         names = [name.removesuffix(".queued") for name in names] + [self._in_use.read()]
         return max((Decimal(name) for name in names if _NAME.fullmatch(name)), default=Decimal(0))
 
     @contextmanager
     def new(self) -> Iterator[PendingResult]:
-        """A new result, kept if it was finished or queued in the ``with`` block; gone without a trace if that raises.
+        """Create a result, stored if the ``with`` block finishes or queues it, removed completely if the block raises.
 
         Raises:
             NoSpaceError: If the disk is full.
@@ -184,7 +184,7 @@ class ResultStore:
 
     @contextmanager
     def resume(self, timestamp: Decimal) -> Iterator[PendingResult]:
-        """Go on with a queued request, whose files the pending result starts with. It stays queued if that raises.
+        """Continue a queued request with its files in the pending result; stays queued if the ``with`` block raises.
 
         Raises:
             NoSpaceError: If the disk is full.
@@ -207,7 +207,7 @@ class ResultStore:
 
     @contextmanager
     def _part(self, timestamp: Decimal) -> Iterator[PendingResult]:
-        """A folder to fill, renamed at the end to what it became."""
+        """Create a folder to fill; renames it at the end according to what the result became."""
         name = f"{timestamp:.6f}"
         pending = PendingResult(timestamp, self._folder / f".{name}.part")
         try:
@@ -217,7 +217,7 @@ class ResultStore:
                 raise RuntimeError("the pending result was neither finished nor queued")
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
             manifest = read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
-            list(self._to_disk.map(sync, pending.folder.iterdir()))  # together they are one commit of the file system
+            list(self._to_disk.map(sync, pending.folder.iterdir()))  # at once: the file system commits them together
             move(pending.folder, final)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
@@ -225,18 +225,18 @@ class ResultStore:
             raise
         with self._lock:
             if pending.becomes == "finished":
-                self._finished[name] = _kept(manifest)
+                self._finished[name] = _entry_of(manifest)
             else:
                 self._queued.add(name)
         self.purge()
 
     def add(self, result: StoredResult, name: str, content: bytes) -> StoredResult:
-        """Give a finished result one more file, wholly or not at all.
+        """Add a file to a finished result atomically.
 
         Args:
-            result: That is done.
-            name: A file that it does not have. Not to be added by two threads at once.
-            content: Of the file.
+            result: A result that is done.
+            name: A file that it does not have yet; two threads must not add the same one at once.
+            content: Content of the file.
 
         Returns:
             The result, its manifest listing the file.
@@ -250,7 +250,7 @@ class ResultStore:
             with restored_on_error([folder / name]):
                 with atomic_write(folder / name) as file:
                     file.write(content)
-                with self._manifests:  # which is never there before what it lists
+                with self._manifests:  # replaced only when the file exists that it lists
                     manifest = read_manifest(folder, MANIFEST)
                     manifest = manifest.with_files({**manifest.files, name: len(content)})
                     with atomic_write(folder / MANIFEST) as file:
@@ -267,13 +267,13 @@ class ResultStore:
         return replace(result, manifest=manifest)
 
     def find(self, timestamp: Decimal) -> StoredResult:
-        """What there is under that timestamp.
+        """Return the result or queued request with this timestamp.
 
         Raises:
-            UnknownResultError: If there is nothing.
+            UnknownResultError: If there is none.
         """
         name = f"{timestamp:.6f}"
-        for _ in range(2):  # what was queued at the first look can be finished at the second
+        for _ in range(2):  # a request that is queued at the first check can be finished at the second
             with self._lock:
                 finished, queued = name in self._finished, name in self._queued
             with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
@@ -287,33 +287,33 @@ class ResultStore:
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
     def queued(self) -> list[Decimal]:
-        """The requests that are accepted and not finished, oldest first."""
+        """Return the requests that are accepted and not finished, oldest first."""
         with self._lock:
             return sorted(Decimal(name) for name in self._queued)
 
     def stats(self) -> dict[str, int]:
-        """``results`` that are finished, ``queued`` requests, ``bytes`` of the finished ones."""
+        """Return the counts of finished ``results`` and ``queued`` requests, and ``bytes``, the results' size."""
         with self._lock:
             size = sum(kept.size for kept in self._finished.values())
             return {"results": len(self._finished), "queued": len(self._queued), "bytes": size}
 
     def purge(self) -> None:
-        """Delete results that are too old and, while all together are too large, the oldest of the user with the most.
+        """Delete results that are too old and, while the total is too large, the oldest of the user who stores most.
 
-        The newest stays. So nobody loses results to somebody who keeps more than they do.
+        The newest stays. So nobody loses results to a user who stores more than they do.
         """
         oldest = self._retention.oldest()
         with self._lock:
             names = sorted(self._finished, key=Decimal)
             gone = [name for name in names if float(name) < oldest]
-            gone += self._too_much([name for name in names if float(name) >= oldest]) if self._max_bytes else []
+            gone += self._over_size([name for name in names if float(name) >= oldest]) if self._max_bytes else []
             for name in gone:
                 self._finished.pop(name)
         for name in gone:
             self._delete(name)
 
-    def _too_much(self, names: list[str]) -> list[str]:
-        """Those of these results, oldest first, that go for their size."""
+    def _over_size(self, names: list[str]) -> list[str]:
+        """Return which of these results, oldest first, are to be deleted because the total is too large."""
         of_user: dict[str, deque[str]] = {}
         held: Counter[str] = Counter()
         for name in names:
@@ -327,7 +327,7 @@ class ResultStore:
         return gone
 
     def _delete(self, name: str) -> None:
-        """Take the result away at one stroke, then free its space."""
+        """Remove a result atomically, then free its space."""
         aside = self._folder / f".{name}.part"
         try:
             os.rename(self._folder / name, aside)
@@ -337,15 +337,15 @@ class ResultStore:
         logger.info("Deleted result %s", name)
 
 
-def _kept(manifest: Manifest) -> _Kept:
-    return _Kept(sum(manifest.files.values()), manifest.user)
+def _entry_of(manifest: Manifest) -> _FinishedResult:
+    return _FinishedResult(sum(manifest.files.values()), manifest.user)
 
 
 def _raise_if_full(error: BaseException) -> None:
-    """Say of an error that the disk is full, if it is that.
+    """Raise :class:`NoSpaceError` instead of an error that means that the disk is full.
 
     Raises:
-        NoSpaceError: If it is.
+        NoSpaceError: If it does.
     """
     if is_full(error):
         raise NoSpaceError("there is no space left for results") from error

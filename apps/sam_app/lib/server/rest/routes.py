@@ -1,4 +1,4 @@
-"""The four REST routes."""
+"""The four REST routes of segmentation."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def segment_input_image(
 ) -> Accepted:
     """Segment what the prompts of `sam_input` mark on the image `file`.
 
-    Answers the timestamp that names the result in the other routes. The header `SAM-Result` says in JSON which
+    Returns the timestamp that names the result in the other routes. The header `SAM-Result` contains as JSON which
     model, frame and window were used, and each object's predicted IoU and area in pixels.
 
-    With `Prefer: respond-async` (RFC 7240) the request is checked and stored, and 202 answered at once. The GET routes
-    then answer 202 with `Retry-After` until the result is there, and its error if it failed.
+    With `Prefer: respond-async` (RFC 7240) the request is checked and stored, and 202 is returned at once. The GET
+    routes then return 202 with `Retry-After` until the result is finished, and its error if it failed.
 
-    `file` can be left out when `sam_input` names a result to `refine`.
+    `file` can be omitted when `sam_input` names a result to `refine`.
     """
     asked = sam_input or SAMInput()
     upload = None if file is None else not_empty(file).file
@@ -105,7 +105,7 @@ def segment_input_image(
 
 
 def _prefers_async(prefer: str | None) -> bool:
-    """Whether the header's value has the preference ``respond-async``, RFC 7240."""
+    """Return whether the header contains the preference ``respond-async`` (RFC 7240)."""
     preferences = (part.split(";")[0].strip().lower() for part in (prefer or "").split(","))
     return "respond-async" in preferences
 
@@ -120,7 +120,7 @@ class View(StrEnum):
 
 
 class DicomType(StrEnum):
-    """What `GET /get_dicom_image/` answers."""
+    """What `GET /get_dicom_image/` returns."""
 
     sc = "sc"
     seg = "seg"
@@ -173,13 +173,13 @@ def get_segmented_image(
         int | None, Query(ge=1, le=255, description="With `mask`: this object alone, whole, also below others")
     ] = None,
 ) -> Response:
-    """The image with its objects overlaid, or another view of them, at the image's own size."""
+    """Return the image with its objects overlaid, or another view of them, at the image's own size."""
     name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], candidate)
     if object is not None:
         if view is not View.mask:
             raise HTTPException(422, "object is for view=mask: the other views show all objects")
         name = object_file(object, candidate)
-    return _answer(request, service, timestamp, user, name, candidate, "image/png")
+    return _result_response(request, service, timestamp, user, name, candidate, "image/png")
 
 
 @router.head("/get_dicom_image/{timestamp}", include_in_schema=False)
@@ -197,20 +197,20 @@ def get_dicom_image(
     type: Annotated[DicomType, Query(description=_DICOM_TYPES)] = DicomType.sc,
     candidate: Candidate = 0,
 ) -> Response:
-    """The overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation of it."""
+    """Return the overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation."""
     name = SOURCE if type is DicomType.source else candidate_file(_DICOM_FILES[type], candidate)
-    return _answer(request, service, timestamp, user, name, candidate, "application/dicom")
+    return _result_response(request, service, timestamp, user, name, candidate, "application/dicom")
 
 
 def _find(service: SegmentationService, timestamp: Decimal, user: User) -> StoredResult:
-    """The result, if the user may see it: others' are as if they were not there."""
+    """Return the result if the user may see it; another user's counts as unknown."""
     result = service.store.find(timestamp)
     if not user.may_see(result.owner):
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
     return result
 
 
-def _answer(
+def _result_response(
     request: Request,
     service: SegmentationService,
     timestamp: str,
@@ -219,7 +219,7 @@ def _answer(
     candidate: int,
     media_type: str,
 ) -> Response:
-    """The file of that result, or what there is to say instead."""
+    """Return the response with that file of the result, or why there is none."""
     try:
         parsed = parse_timestamp(timestamp)
     except ValueError as error:
@@ -246,6 +246,6 @@ def _answer(
     responses={503: {"description": "Not ready", "model": Health}},
 )
 async def health_check(report: Annotated[HealthReport, Depends(_health)]) -> JSONResponse:
-    """Whether the server can segment, with which models, on what. Needs no login; answered on the event loop."""
+    """Return whether the server can segment, with which models and device. Needs no login; runs on the event loop."""
     health = report.now()
     return JSONResponse(health.model_dump(), status_code=200 if health.status in ("ok", "degraded") else 503)

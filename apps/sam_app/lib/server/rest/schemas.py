@@ -1,4 +1,4 @@
-"""The REST routes' request and answers, as they stand in ``/openapi.json``."""
+"""The REST routes' request and responses, as documented in ``/openapi.json``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lib.transforms.sam_input import SAMPrompts
 
 
 def _timestamp(value: object) -> Decimal:
-    """A timestamp as a number or as text.
+    """Return a timestamp from a number or text.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no timestamp.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         raise ValueError("a timestamp is a number of seconds, such as 1732288000.123456")
@@ -33,8 +33,8 @@ Timestamp = Annotated[
 class SAMInput(SAMPrompts):
     """What to segment. Without any prompt every object that is found gets its own number.
 
-    With `refine` the prompts are added to those of an earlier result, whose image, frame, window, model and label hold
-    where this request names none. Objects whose prompts are extended start from the mask they had.
+    With `refine` the prompts are added to those of an earlier result, whose image, frame, window, model and label are
+    used where this request names none. Objects that get more prompts are refined from their earlier mask.
     """
 
     model_config = ConfigDict(
@@ -58,13 +58,13 @@ class SAMInput(SAMPrompts):
     )
 
     def prompts(self, **changes: object) -> SAMPrompts:
-        """What is asked for without what refers to an earlier result, and with these changes."""
+        """Return the prompts and options with these changes, without ``refine`` and ``candidate``."""
         fields = {name: getattr(self, name) for name in SAMPrompts.model_fields}
         return SAMPrompts.model_construct(**{**fields, **changes})
 
 
 class Accepted(BaseModel):
-    """The answer to a segmentation request."""
+    """The response to a segmentation request."""
 
     timestamp: float = Field(
         description="Unix time in seconds with microseconds; names the result in the other routes",
@@ -73,14 +73,14 @@ class Accepted(BaseModel):
 
 
 class NotFinished(BaseModel):
-    """The answer while an accepted request is not finished."""
+    """The response while an accepted request is not finished."""
 
     timestamp: float
     status: Literal["queued"] = "queued"
 
 
 class Queue(BaseModel):
-    """Segmentation requests."""
+    """Counts of segmentation requests."""
 
     running: int = Field(description="Being worked on or waiting")
     limit: int

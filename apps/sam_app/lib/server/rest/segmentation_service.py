@@ -1,12 +1,12 @@
 """REST segmentations from upload to stored result, at once or from the queue.
 
-A request is received into a folder of the result store first: its image, and as JSON what to do with it. A synchronous
-one is then worked on in its own worker thread; an asynchronous one is accepted by giving the folder its queued name,
-and worked on by the queue's thread, if need be after a restart of the server. Either way the work starts from the
+A request is first written into a folder of the result store: its image, and as JSON what to do with it. A synchronous
+one is then processed in its own worker thread; an asynchronous one is accepted by giving the folder its queued name,
+and processed by the queue's thread, if need be after a restart of the server. Either way processing starts from the
 folder.
 
-Concurrency: :class:`~lib.server.admission.Admission` bounds how many requests are in. The engine's locks are taken
-below, never the other way round. The queue's own lock is inside ``queue.Queue``.
+Concurrency: :class:`~lib.server.admission.Admission` bounds how many requests are processed or wait. Locks are taken
+from here down to the engine's, never in the other order. The queue's own lock is inside ``queue.Queue``.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ DEFAULT_MODEL_ALIAS = "sam"
 _MAX_ATTEMPTS = 2
 
 JobObserver = Callable[[RequestRecord, Clock, int], None]
-"""Told of each segmentation of the queue when it has ended: what it was, how long it took, and with which status."""
+"""Called when a queued segmentation has ended, with its record, its times and its HTTP status."""
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What a finished request answers: the result's name and, for the ``SAM-Result`` header, what is known of it."""
+    """Result of a synchronous request: its name and, for the ``SAM-Result`` header, the facts about it."""
 
     timestamp: Decimal
     facts: dict[str, Any]
 
 
 class SegmentationService:
-    """Segments uploads by the app's own inference tasks and keeps the results.
+    """Service that segments uploads with the app's inference tasks and stores the results.
 
     Args:
-        infer: The app's.
+        infer: Runs the app's inference tasks.
         engine: Names the models.
-        store: Keeps the results.
-        admission: Bounds the requests that are worked on or wait.
-        max_seconds: How long a queued segmentation may take, from when its turn comes.
-        observe_job: Told of each queued segmentation's end.
+        store: Stores the results.
+        admission: Bounds the requests that are processed or wait.
+        max_seconds: How long a queued segmentation may take, from its start.
+        observe_job: Called when a queued segmentation has ended.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class SegmentationService:
         self.admission = admission
 
     def start(self) -> None:
-        """Begin with the queue: first what an earlier server accepted and did not finish."""
+        """Start the queue, first with the requests that an earlier server accepted and did not finish."""
         for timestamp in self.store.queued():
             self.admission.enter(unconditionally=True)
             self._jobs.put((timestamp, ""))
-        start_watched("segmentation-queue", self._work_off_jobs)
+        start_watched("segmentation-queue", self._process_jobs)
 
     def segment(self, upload: BinaryIO | None, asked: SAMInput, user: User, earlier: StoredResult | None) -> Segmented:
         """Segment an image now and store the result.
@@ -110,22 +110,22 @@ class SegmentationService:
         Args:
             upload: The image file; None to use that of ``earlier``.
             asked: What to segment.
-            user: Who asked, and whose the result is.
+            user: Who requested it, and owns the result.
             earlier: The result that ``asked.refine`` names.
 
         Raises:
-            BusyError: If as many requests as allowed are being worked on.
-            RefineError, NotFinishedError: If one cannot go on from ``earlier``.
+            BusyError: If as many requests as allowed are being processed.
+            RefineError, NotFinishedError: If ``earlier`` cannot be refined.
             UnknownModelError, ImageError, PromptError, CheckpointError, TimeLimitError, NoSpaceError: As their messages
                 say.
         """
         with self.admission.inside(user.share), self.store.new() as pending:
             received = self._receive(pending, upload, asked, user, earlier)
-            facts = self._work(pending, received)
+            facts = self._segment_and_finish(pending, received)
         return Segmented(pending.timestamp, facts)
 
     def accept(self, upload: BinaryIO | None, asked: SAMInput, user: User, earlier: StoredResult | None) -> Decimal:
-        """Take a request on, to be worked on later, also by the next server if this one stops.
+        """Accept a request, to be processed later, by the next server if this one stops.
 
         Args:
             upload: As in :meth:`segment`.
@@ -134,7 +134,7 @@ class SegmentationService:
             earlier: As in :meth:`segment`.
 
         Returns:
-            The timestamp under which the store has its state and, in the end, its result or failure.
+            The timestamp under which the store has its state and, later, its result or failure.
 
         Raises:
             BusyError, RefineError, NotFinishedError, UnknownModelError, NoSpaceError: As :meth:`segment`.
@@ -153,12 +153,12 @@ class SegmentationService:
         return pending.timestamp
 
     def retry_after(self, timestamp: Decimal) -> int:
-        """Seconds after which it makes sense to ask for a queued result again: 1 to 60."""
+        """Return the seconds, 1 to 60, after which a client should request a queued result again."""
         ahead = sum(other < timestamp for other in self.store.queued())
         return max(1, min(60, round(self._last_job_seconds * (ahead + 1))))
 
     def lacks_space(self, timestamp: Decimal) -> bool:
-        """Whether a queued request could not be finished as the disk is full; the next server tries it again."""
+        """Return whether a queued request failed because the disk is full; the next server tries it again."""
         return timestamp in self._without_space
 
     def _receive(
@@ -169,7 +169,7 @@ class SegmentationService:
         user: User,
         earlier: StoredResult | None,
     ) -> ReceivedRequest:
-        """Bring the image into the pending result's folder; returns what is to be done."""
+        """Write the image into the pending result's folder; returns what to do with it."""
         note(timestamp=f"{pending.timestamp:.6f}")
         effective, masks = asked.prompts(), None
         if earlier is not None:
@@ -193,10 +193,10 @@ class SegmentationService:
         )
 
     def _model_name(self, asked: str | None) -> str:
-        """The name in the engine of the model that is meant.
+        """Return the engine's name of the requested model.
 
         Raises:
-            UnknownModelError: If there is none.
+            UnknownModelError: If there is no such model.
         """
         if (asked or "").lower() in ("", DEFAULT_MODEL_ALIAS):
             return self._engine.default_model
@@ -204,7 +204,7 @@ class SegmentationService:
             raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self._engine.specs)}")
         return str(asked)
 
-    def _work(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
+    def _segment_and_finish(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
         """Segment what was received and finish the result; returns its facts."""
         data = self._segment(pending, received)
         facts = result_facts(data, str(received.effective.model))
@@ -230,7 +230,7 @@ class SegmentationService:
         return facts
 
     def _segment(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
-        """The task's finished data dictionary: its writer is left out, as results are written here."""
+        """Run the task and return its data dictionary; its own writer is skipped, as results are written here."""
         effective = received.effective
         window = effective.window.as_window() if effective.window else AUTO
         request = SegmentRequest(
@@ -248,7 +248,7 @@ class SegmentationService:
         return data
 
     def _earlier_result(self, pending: PendingResult, received: ReceivedRequest) -> EarlierResult | None:
-        """The masks to go on from; none if the checkpoint is another one by now."""
+        """Return the masks to refine; None if the checkpoint has changed since."""
         earlier = received.earlier
         if earlier is None:
             return None
@@ -265,20 +265,20 @@ class SegmentationService:
             low_res_logits=[values[order] for values, order in zip(logits, first, strict=True)],
         )
 
-    def _work_off_jobs(self) -> None:
-        """The queue's thread."""
+    def _process_jobs(self) -> None:
+        """Process the queue, one request after the other, in its thread."""
         while True:
             timestamp, share = self._jobs.get()
             try:
-                self._work_off(timestamp)
+                self._process_job(timestamp)
             except Exception as error:  # the request stays queued for the next server
                 logger.error("The accepted request %s could not be worked on", print_timestamp(timestamp))
                 failed("segmentation-queue", error)
             finally:
                 self.admission.leave(share)
 
-    def _work_off(self, timestamp: Decimal) -> None:
-        """Do one accepted request: its result is stored, or its failure."""
+    def _process_job(self, timestamp: Decimal) -> None:
+        """Process one accepted request and store its result or failure."""
         record, clock, status = RequestRecord(timestamp=f"{timestamp:.6f}"), Clock(self._max_seconds), 200
         with use_record(record), use_clock(clock):
             try:
@@ -291,7 +291,7 @@ class SegmentationService:
         self._observe_job(record, clock, status)
 
     def _attempt(self, pending: PendingResult) -> int:
-        """Work on a request that was queued; a failure becomes the result, but for a full disk. Answers the status."""
+        """Process a queued request and return its HTTP status; any failure but a full disk is stored as the result."""
         received = ReceivedRequest.model_validate_json((pending.folder / REQUEST).read_bytes())
         origin = received.origin or Origin(request_id=RequestRecord().request_id)
         note(
@@ -304,7 +304,7 @@ class SegmentationService:
         try:
             if pending.attempt > _MAX_ATTEMPTS:
                 raise TooManyAttemptsError(f"the server stopped {_MAX_ATTEMPTS} times while it worked on this request")
-            self._work(pending, received)
+            self._segment_and_finish(pending, received)
         except Exception as error:
             failure = failure_of(error)
             note(reason=type(error).__name__)
@@ -319,7 +319,7 @@ class SegmentationService:
 
 
 def _receive_file(pending: PendingResult, upload: BinaryIO | None, earlier: StoredResult | None) -> InputFile:
-    """Write the image that was sent, or take over that of the earlier result."""
+    """Write the image that was sent, or link that of the earlier result."""
     if upload is not None:
         sent = pending.copy(INPUT, upload)
         if earlier is not None and sent.sha256 != earlier.manifest.input.sha256:
@@ -335,12 +335,12 @@ def _receive_file(pending: PendingResult, upload: BinaryIO | None, earlier: Stor
 
 
 def _same_picture(effective: SAMPrompts, before: SAMPrompts) -> bool:
-    """Whether a frame looks the same to the model that segmented it, so that its masks can be prompts."""
+    """Return whether model and window are the same for both, so that the earlier masks can be prompts."""
     return effective.model == before.model and effective.window == before.window
 
 
 def _receive_masks(pending: PendingResult, earlier: StoredResult, before: SAMPrompts, candidate: int) -> EarlierMasks:
-    """Have the earlier masks at hand when the request is worked on."""
+    """Link the earlier masks into the pending result, for when the request is processed."""
     result = earlier.facts
     if candidate >= result.candidates:
         raise RefineError(f"there is no candidate {candidate}; the result has {result.candidates}, from 0")
@@ -349,7 +349,7 @@ def _receive_masks(pending: PendingResult, earlier: StoredResult, before: SAMPro
 
 
 def _candidate_first(count: int, candidate: int) -> list[int]:
-    """An order of candidates that begins with that one; of an object that does not have it, the order as it is."""
+    """Return the order of candidates with this one first; unchanged for an object that has no such candidate."""
     if candidate >= count:
         return list(range(count))
     return [candidate, *(index for index in range(count) if index != candidate)]

@@ -1,4 +1,4 @@
-"""Arrays of a result's folder, read back."""
+"""Readers of the arrays in a result's folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from threading import Lock
 import numpy as np
 
 _parsing = Lock()
-"""NumPy parses a file's header as Python; in two threads at once CPython 3.11 can fail to: python/cpython#106905."""
+"""NumPy parses a file's header as Python; CPython 3.11 can fail if two threads do so at once: python/cpython#106905."""
 
 
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array of a ``.npy`` file.
+    """Return the array of a ``.npy`` file.
 
     Raises:
         OSError: If it cannot be read.
@@ -24,10 +24,10 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of a ``.npz`` file, by name.
+    """Return all arrays of a ``.npz`` file, by name.
 
     Raises:
-        OSError: As :func:`read_array`; likewise a ValueError.
+        OSError, ValueError: As :func:`read_array`.
     """
     with _parsing, np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -1,4 +1,4 @@
-"""A file of a stored result as an HTTP answer: made if need be, conditional, and with a name to save it under."""
+"""HTTP responses with a file of a stored result: made if need be, conditional, with a name to save it under."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lib.server.rest.timestamps import print_timestamp
 def file_response(
     request: Request, renderings: Renderings, result: StoredResult, name: str, media_type: str, *, inline: bool
 ) -> Response:
-    """The file's content; 304 if the client has it, and for HEAD the headers alone.
+    """Return the response with the file's content; 304 if the client has it, and for HEAD only the headers.
 
     A result's files never change, so that its timestamp and the file's name are a strong validator (RFC 9110, 8.8.3),
-    also before the file is made: 304 needs none. A cache must ask before each use, as not everybody may see every
-    result.
+    even before the file is made: a 304 does not need it. A cache must revalidate before each use, as not everybody may
+    see every result.
 
     Args:
-        request: Its ``If-None-Match`` or ``If-Modified-Since`` is honoured (RFC 9110, 13.1), its method GET or HEAD.
-        renderings: Makes the file if nobody has asked for it yet.
-        result: That is done.
-        name: Of the file in it.
-        media_type: Of the file.
-        inline: To be shown rather than saved.
+        request: GET or HEAD; its ``If-None-Match`` or ``If-Modified-Since`` is honoured (RFC 9110, 13.1).
+        renderings: Makes the file if it does not exist yet.
+        result: A result that is done.
+        name: Name of the file in it.
+        media_type: Media type of the file.
+        inline: Whether browsers should display it rather than save it.
 
     Raises:
         UnknownResultError: If it has no such file, or was deleted meanwhile.
@@ -48,7 +48,7 @@ def file_response(
         "Vary": "Authorization",
         "SAM-Result": json.dumps(result.facts.as_dict()),
     }
-    if _has_it(request, etag, made):
+    if _is_cached_by_client(request, etag, made):
         return Response(status_code=304, headers=headers)
     result = renderings.with_file(result, name)
     disposition = "inline" if inline else "attachment"
@@ -63,8 +63,8 @@ def file_response(
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _has_it(request: Request, etag: str, made: datetime) -> bool:
-    """Whether the client's copy is the file."""
+def _is_cached_by_client(request: Request, etag: str, made: datetime) -> bool:
+    """Return whether the client's cached copy is the current file."""
     asked = request.headers.get("if-none-match")
     if asked is not None:
         tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
@@ -79,11 +79,11 @@ def _has_it(request: Request, etag: str, made: datetime) -> bool:
 
 
 def queued_response(result: StoredResult, retry_after: int) -> JSONResponse:
-    """202: accepted, not finished yet."""
+    """Return 202: accepted, not finished yet."""
     body = NotFinished(timestamp=float(result.timestamp))
     return JSONResponse(body.model_dump(), status_code=202, headers={"Retry-After": str(retry_after)})
 
 
 def failed_response(result: StoredResult) -> JSONResponse:
-    """What the request would have been answered if the client had waited."""
+    """Return the error response that the client would have got if it had waited."""
     return failure_response(Failure(**(result.manifest.failure or {})))

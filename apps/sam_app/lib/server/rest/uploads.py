@@ -1,4 +1,4 @@
-"""What every upload must be, whichever route it comes to."""
+"""Check of uploads that all routes share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lib.imaging.image import UnsupportedImageError
 
 
 def not_empty(file: UploadFile) -> UploadFile:
-    """A file that has content.
+    """Return the file unless it is empty.
 
     Raises:
-        UnsupportedImageError: If it has none.
+        UnsupportedImageError: If it is empty.
     """
     size = file.file.seek(0, os.SEEK_END)
     file.file.seek(0)
