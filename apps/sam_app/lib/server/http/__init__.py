@@ -1,1 +1,1 @@
-"""What every request passes, whichever route it is for: limits, checks, errors, headers."""
+"""What applies to every request on every route: limits, checks, errors, headers."""

@@ -1,4 +1,4 @@
-"""What a request's body must be: as it is, not compressed; whole, if it has parts; a form, where a form is read."""
+"""Checks of a request's body: not compressed, complete if multipart, and a form where a form is read."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MULTIPART = "multipart/form-data"
 _FORMS = (_MULTIPART, "application/x-www-form-urlencoded")
-_SEVERAL = "files"
-"""The one name of which a form may have several parts: a session's files."""
+_REPEATABLE_FIELD = "files"
+"""The only name that several parts of a form may have: a session's files."""
 _MAX_TEXT_BYTES = 1 << 20
-"""Of a text field that comes as a file: as much as Starlette allows for one that does not."""
+"""Limit of a text field sent as a file: the same as Starlette allows for a plain one."""
 
 
 class BodyCheck:
-    """Pure ASGI middleware; what it raises, inside the routes that read the body, the app answers with a ``detail``.
+    """Pure ASGI middleware that checks bodies as routes read them; its errors become responses with a ``detail``.
 
-    A compressed body (``Content-Encoding``) is answered 415, RFC 9110 8.4. A multipart body that does not begin with
-    its boundary, or ends before the closing one, is answered 400: its last parts would be missing without a word
+    A compressed body (``Content-Encoding``) is refused with 415, RFC 9110 8.4. A multipart body that does not begin
+    with its boundary, or ends before the closing one, is refused with 400: its last parts would silently be missing
     (RFC 2046 5.1.1).
 
     Args:
@@ -34,7 +34,7 @@ class BodyCheck:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request with its body checked as it is read."""
+        """Pass the request on, with its body checked as it is read."""
         if scope["type"] == "http":
             receive = _checked(Headers(scope=scope), receive)
         await self.app(scope, receive, send)
@@ -43,13 +43,13 @@ class BodyCheck:
 def _checked(headers: Headers, receive: Receive) -> Receive:
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        return _refusing(coding)
+        return _refusing_receive(coding)
     kind, options = parse_options_header(headers.get("content-type"))
     boundary = options.get(b"boundary")
     return _WholeMultipart(receive, boundary) if kind == _MULTIPART.encode() and boundary else receive
 
 
-def _refusing(coding: str) -> Receive:
+def _refusing_receive(coding: str) -> Receive:
     async def refuse() -> Message:
         detail = f"the body is coded as {coding[:40]}, which is not read: send it as it is, without Content-Encoding"
         raise HTTPException(415, detail, headers={"Accept-Encoding": "identity"})
@@ -58,7 +58,7 @@ def _refusing(coding: str) -> Receive:
 
 
 class _WholeMultipart:
-    """``receive`` of one multipart request."""
+    """``receive`` of one request that checks that its multipart body is complete."""
 
     def __init__(self, receive: Receive, boundary: bytes) -> None:
         self._receive = receive
@@ -69,10 +69,10 @@ class _WholeMultipart:
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request" and not self._is_closed:
-            self._look_at(message.get("body", b""), is_last=not message.get("more_body", False))
+            self._check_chunk(message.get("body", b""), is_last=not message.get("more_body", False))
         return message
 
-    def _look_at(self, body: bytes, *, is_last: bool) -> None:
+    def _check_chunk(self, body: bytes, *, is_last: bool) -> None:
         self._seen += body
         if not self._has_begun and (is_last or len(self._seen) > len(self._first) + 2):
             self._has_begun = True
@@ -87,10 +87,10 @@ class _WholeMultipart:
 
 
 async def form_only(request: Request) -> None:
-    """A dependency of routes that read a form: a body of another type would count as an empty one.
+    """Refuse a body that is not a form, which would count as an empty one. A dependency of routes that read forms.
 
     Raises:
-        HTTPException: 415 with the type that was found; 422 for two parts of one name, of which one would be lost.
+        HTTPException: 415, naming the type that was found; 422 for two parts of one name, of which one would be lost.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
@@ -98,16 +98,16 @@ async def form_only(request: Request) -> None:
         found = f"of the type {kind[:60]}" if kind else "of no stated type"
         raise HTTPException(415, f"the body is {found}; this route reads a form, {_MULTIPART}")
     form = await request.form()
-    twice = next((name for name in form if name != _SEVERAL and len(form.getlist(name)) > 1), None)
+    twice = next((name for name in form if name != _REPEATABLE_FIELD and len(form.getlist(name)) > 1), None)
     if twice is not None:
         raise HTTPException(422, f"the form has several parts called {twice[:60]!r}, of which one is read: send one")
 
 
 def _text_of_part(value: Any) -> Any:
-    """The text of a form's field that came as a file: browsers send a ``Blob`` of JSON so, other clients likewise.
+    """Return the text of a form's field that was sent as a file, as browsers do with a ``Blob`` of JSON.
 
     Raises:
-        ValueError: If it is too long, or is no text.
+        ValueError: If it is too long or not UTF-8.
     """
     if not isinstance(value, UploadFile):
         return value
@@ -121,6 +121,6 @@ def _text_of_part(value: Any) -> Any:
 
 
 PartText = BeforeValidator(_text_of_part)
-"""In the annotation of a form's text field: also takes one that came as a file."""
+"""Validator for the annotation of a form's text field: also accepts one that was sent as a file."""
 
 FormText = Annotated[str, PartText]

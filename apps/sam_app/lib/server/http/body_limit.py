@@ -1,7 +1,7 @@
-"""How large a request's body may be, and how long it may take to arrive. Holds for every route of the server.
+"""Limits of the size of a request's body and of the time it takes to arrive, for every route of the server.
 
-The rest of a body that is too large is thrown away by the server as it comes, so that the client can finish sending and
-read the answer. A body that comes too slowly is not waited for: the connection is closed after the answer.
+The server discards the rest of a body that is too large as it arrives, so that the client can finish sending and read
+the response. It does not wait for the rest of a slow body: the connection is closed after the response.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MAX_WHOLE_BYTES = 1 << 20
-"""Of a body without parts: JSON and the fields of a small form are read into memory as a whole."""
+"""Limit of a body without parts: JSON and the fields of a small form are read into memory as a whole."""
 
 
 class BodyLimit:
-    """Pure ASGI middleware; what it raises, inside the routes that read the body, the app answers with a ``detail``.
+    """Pure ASGI middleware that bounds bodies as routes read them; its errors become responses with a ``detail``.
 
     Args:
         app: Has a handler for ``HTTPException``, as FastAPI's stack has below its middleware.
-        max_bytes: A larger body is answered 413, as soon as its announced or its received length is larger; so is one
-            without parts (``multipart``) of more than 1 MiB.
-        max_seconds: A body that is not complete by then is answered 408.
+        max_bytes: A body is refused with 413 as soon as its announced or its received length is larger; so is one of
+            more than 1 MiB that is not ``multipart``.
+        max_seconds: A body that is not complete by then is refused with 408.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_seconds: float) -> None:
@@ -33,14 +33,14 @@ class BodyLimit:
         self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request with its body bounded; only what reads the body meets the limits."""
+        """Pass the request on with its body bounded; the limits apply only when the body is read."""
         if scope["type"] == "http":
             receive = _BoundedReceive(scope, receive, self._max_bytes, self._max_seconds)
         await self.app(scope, receive, send)
 
 
 class _BoundedReceive:
-    """``receive`` of one request."""
+    """``receive`` of one request, with limits."""
 
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int, max_seconds: float) -> None:
         self._receive = receive
@@ -53,7 +53,7 @@ class _BoundedReceive:
         self._announced = _content_length(scope)
 
     async def __call__(self) -> Message:
-        if self._complete:  # what comes now is the client's leaving: no matter when
+        if self._complete:  # only the disconnect can follow, at any time
             return await self._receive()
         if self._announced > self._max_bytes:
             raise self._too_large()
@@ -75,5 +75,5 @@ class _BoundedReceive:
 
 
 def _content_length(scope: Scope) -> int:
-    """The body's announced length; 0 if there is none, as with chunks. The server has checked that it is a number."""
+    """Return the body's announced length; 0 without one, as with chunks. The server has checked that it is a number."""
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

@@ -1,17 +1,17 @@
-"""Who may hold a connection, and how long without asking for anything.
+"""Limits of the number of connections, and of the time that one may stay silent.
 
-uvicorn accepts whoever comes, and waits for the head of a request for ever: a few hundred silent connections take all
-the files that the process may have open, and then nobody is served. Here
+uvicorn accepts every connection and waits for the head of a request without limit: a few hundred silent connections
+use up all the files that the process may have open, and then nobody is served. Here
 
-- a connection that sends no whole head of a request in time is closed, as is one whose client does not read,
-- there are never more connections than leave a reserve of files for the server's own work, and
-- one address has a share of them.
+- a connection that sends no complete head of a request in time is closed, as is one whose client does not read,
+- the number of connections always leaves a reserve of files for the server's own work, and
+- each address has a limit of its own.
 
-When there is no room for a new connection, those go that wait for their client: of the address that has most of them
-those that have waited longest. A connection whose request is being worked on stays. If there are no others, the new one
-is closed.
+When there is no room for a new connection, some that wait for their client are closed: those of the address with most
+connections, longest waiting first. A connection whose request is being processed stays. If there are no others, the new
+one is closed.
 
-The seam to uvicorn, which is started before the app is loaded, is the running event loop's ``create_server``.
+uvicorn is started before the app is loaded, so this replaces the running event loop's ``create_server``.
 """
 
 from __future__ import annotations
@@ -34,51 +34,51 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
-"""As many as there can be, however many files may be open."""
-_RESERVE = 256
-"""Files for everything else: uploads, results, decoders, the DICOMweb server; a quarter where there are few."""
-_MOST_FILES = 1 << 16
+"""Upper limit, however many files may be open."""
+_RESERVED_FILES = 256
+"""Open files for everything else: uploads, results, decoders, the DICOMweb server; at most a quarter of the limit."""
+_MAX_FILES = 1 << 16
 
 _ACCEPTED_AT_ONCE = 16
-"""asyncio accepts as many as the backlog holds before it looks at the first of them."""
+"""asyncio accepts as many as the backlog holds before it handles the first of them."""
 _BACKLOG = 2048
 _POLL_EVERY_S = 1.0
 
 HEAD_S = 20.0
-"""For the head of the next request to come."""
+"""Seconds for the head of the next request to arrive."""
 STALLED_S = 120.0
-"""For a client to take more of its answer, or to end the upload that was refused."""
+"""Seconds for a client to read more of its response, or to finish an upload that was refused."""
 
 
 def raise_file_limit() -> None:
-    """Let this process, and those that it starts, have as many files open as the system's administrator allows."""
+    """Raise the limit of open files, also of processes started from here, as far as the system administrator allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    most = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def room_for_connections() -> int:
-    """How many connections leave a reserve of the files that this process may have open."""
+    """Return how many connections leave a reserve of the files that this process may have open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     in_use = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
-    return max(_ACCEPTED_AT_ONCE, min(MAX_CONNECTIONS, limit - in_use - min(_RESERVE, limit // 4)))
+    return max(_ACCEPTED_AT_ONCE, min(MAX_CONNECTIONS, limit - in_use - min(_RESERVED_FILES, limit // 4)))
 
 
 def trusted_proxies() -> Container[str]:
-    """The addresses whose ``X-Forwarded-For`` uvicorn believes: single ones, networks or, by ``*``, all of them."""
+    """Return the addresses whose ``X-Forwarded-For`` uvicorn trusts: single ones, networks or, with ``*``, all."""
     trusted = ProxyHeadersMiddleware(cast(Any, None), os.environ.get("FORWARDED_ALLOW_IPS", "")).trusted_hosts
     return cast(Container[str], trusted)
 
 
 class Connection(asyncio.Protocol):
-    """One connection: uvicorn's protocol, and since when its client has kept it waiting.
+    """One connection: uvicorn's protocol, and since when it has waited for its client.
 
     Args:
-        protocol: Gets what comes in.
-        connections: All of them.
+        protocol: Receives the incoming data.
+        connections: All connections.
     """
 
     def __init__(self, protocol: asyncio.Protocol, connections: Connections) -> None:
@@ -89,14 +89,14 @@ class Connection(asyncio.Protocol):
         self._is_open = False
         self.address = ""
         self.since = time.monotonic()
-        """Monotonic seconds: when the client last had what it asked for, or took some of it."""
+        """Monotonic seconds: when the client last received its response, or read some of it."""
         self.data_received = protocol.data_received  # type: ignore[method-assign]
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
         self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It was accepted."""
+        """Register the accepted connection, or close it if there is no room."""
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -107,15 +107,15 @@ class Connection(asyncio.Protocol):
         self._protocol.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
+        """Unregister the closed connection."""
         self._connections.remove(self)
         if self._is_open:
             self._protocol.connection_lost(exc)
 
     @property
     def wait_until(self) -> int | None:
-        """What its client owes: 0 the next request, 1 to read the answer, 2 the request's body; None: nothing."""
-        request: Any = getattr(self._protocol, "cycle", None)  # uvicorn's name of a request and its answer
+        """What it waits for: 0 the next request, 1 that the client reads, 2 the request's body; None: nothing."""
+        request: Any = getattr(self._protocol, "cycle", None)  # uvicorn's name for a request and its response
         if request is None or request.response_complete:
             return 0
         if self.transport.get_write_buffer_size():
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         return 2 if request.more_body else None
 
     def look(self, now: float) -> float | None:
-        """Note what has happened since the last look; seconds until which the client may keep it waiting, None: ever.
+        """Record progress since the last check; returns the monotonic time at which the wait ends, None for no limit.
 
         Args:
             now: Monotonic seconds.
@@ -136,17 +136,17 @@ class Connection(asyncio.Protocol):
         self._request, self._unsent = request, unsent
         if wait_until in (None, 2):  # the body has a time limit of its own
             return None
-        is_sending = request is not None and request.more_body  # an upload that was refused, to its end
+        is_sending = request is not None and request.more_body  # the rest of an upload that was refused
         return self.since + (STALLED_S if wait_until == 1 or is_sending else HEAD_S)
 
 
 class Connections:
-    """All connections of the server. Used on the event loop alone.
+    """All connections of the server. Used only on the event loop.
 
     Args:
-        limit: At most this many.
-        limit_of_address: At most this many of one address.
-        unlimited: Of these addresses each may have all of them; those of this machine may in any case.
+        limit: Maximum number of connections.
+        limit_of_address: Maximum number from one address.
+        unlimited: Addresses without that limit; those of this machine never have it.
     """
 
     def __init__(self, limit: int, limit_of_address: int, unlimited: Container[str] = ()) -> None:
@@ -157,7 +157,7 @@ class Connections:
         self._of_address: Counter[str] = Counter()
 
     def add(self, connection: Connection) -> bool:
-        """Take a connection in, if there is or can be made room for it."""
+        """Add a connection and return True, if there is or can be made room for it."""
         address = connection.address
         if self._of_address[address] >= self._limit_of_address and not self._has_all(address):
             self._make_room([other for other in self._all if other.address == address])
@@ -172,7 +172,7 @@ class Connections:
         return True
 
     def remove(self, connection: Connection) -> None:
-        """It is closed, or about to be."""
+        """Remove a connection that is closed or about to be."""
         if connection in self._all:
             self._all.remove(connection)
             self._of_address[connection.address] -= 1
@@ -180,7 +180,7 @@ class Connections:
                 del self._of_address[connection.address]
 
     def close_silent(self, now: float) -> None:
-        """Close those whose client has kept the server waiting for too long.
+        """Close connections whose client has kept the server waiting for too long.
 
         Args:
             now: Monotonic seconds.
@@ -193,7 +193,7 @@ class Connections:
                 self._close(connection)
 
     def _make_room(self, connections: Collection[Connection]) -> None:
-        """Close some that wait for their client; several at once, as the choice looks at all of them."""
+        """Close some connections that wait for their client; several at once, as choosing has to go through all."""
         waiting = [
             ((owed, -self._of_address[connection.address], connection.since), id(connection), connection)
             for connection in connections
@@ -221,18 +221,18 @@ def limit_connections(limit_of_address: int) -> None:
     """Bound the connections of the servers that the running event loop makes from now on.
 
     Args:
-        limit_of_address: As in :class:`Connections`; proxies that uvicorn trusts may have all.
+        limit_of_address: As in :class:`Connections`; does not apply to proxies that uvicorn trusts.
     """
     connections = Connections(room_for_connections(), limit_of_address, trusted_proxies())
     watch_connections(asyncio.get_running_loop(), connections)
 
 
 def watch_connections(loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
-    """Have the connections of servers that are made from now on kept within bounds.
+    """Bound the connections of servers that are made from now on, and close silent ones.
 
     Args:
-        loop: The running event loop; another than asyncio's own may not let itself be changed, which is logged.
-        connections: Keeps them.
+        loop: The running event loop; one that is not asyncio's own may be impossible to change, which is logged.
+        connections: Registers and bounds them.
     """
     create = loop.create_server
     try:
@@ -256,7 +256,7 @@ async def _create_server(
     *args: Any,
     **kwargs: Any,
 ) -> asyncio.Server:
-    """As the event loop's; but few are accepted at once, and the kernel holds the others meanwhile."""
+    """Create a server as the event loop does, but accept few connections at once; the others wait in the kernel."""
     if kwargs.get("ssl"):
         kwargs["ssl_handshake_timeout"] = HEAD_S
     kwargs["backlog"] = _ACCEPTED_AT_ONCE

@@ -1,4 +1,4 @@
-"""Which of our errors a client gets as which HTTP status. Everything said to a client is in their messages."""
+"""Mapping of errors to HTTP status codes. What a client reads is the message of the error."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from lib.server.http.forms import is_too_much
 
 logger = logging.getLogger(__name__)
 
-_LONGEST = 1000
-"""Characters of a message, and of each part of FastAPI's."""
+_MAX_MESSAGE_LENGTH = 1000
+"""Characters of a message, and of each part of FastAPI's messages."""
 
-_MOST_FAULTS = 20
+_MAX_INVALID_VALUES = 20
 
 
 class UnknownImageError(LookupError):
@@ -41,7 +41,7 @@ class UnknownImageError(LookupError):
 
 
 class TooManyAttemptsError(RuntimeError):
-    """An accepted request was tried as often as is sensible."""
+    """An accepted request was tried too often."""
 
 
 class UnknownResultError(LookupError):
@@ -49,11 +49,11 @@ class UnknownResultError(LookupError):
 
 
 class NotFinishedError(RuntimeError):
-    """The result that is asked for is not finished yet."""
+    """The requested result is not finished yet."""
 
 
 class RefineError(ValueError):
-    """There is nothing to go on from; the message says why."""
+    """There is nothing to refine; the message says why."""
 
 
 class NoSpaceError(OSError):
@@ -68,7 +68,7 @@ class ErrorDetail(BaseModel):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something failed, in words made for clients.
+    """Why something failed, worded for clients.
 
     Args:
         status: HTTP status.
@@ -79,7 +79,7 @@ class Failure:
     detail: str
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return a dictionary for JSON."""
         return asdict(self)
 
 
@@ -104,15 +104,15 @@ STATUS: dict[type[Exception], int] = {
     CheckpointError: 503,
     RuntimeUnavailableError: 503,
     TimeLimitError: 503,
-    ClientDisconnectedError: 499,  # which nobody is sent: for the audit log
+    ClientDisconnectedError: 499,  # only for the audit log: nobody receives it
     NoSpaceError: 507,
 }
 RETRY_AFTER = {409: "2", 429: "5", 503: "30"}
-"""Seconds, for the header of that name."""
+"""Values of the header ``Retry-After`` by status, in seconds."""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What a client is told of an error; of one that is not in :data:`STATUS` nothing but that there was one."""
+    """Return what a client may know about an error; for one not in :data:`STATUS` only that there was one."""
     kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
     if kind is not NoSpaceError and (is_full(error) or is_full(error.__cause__)):
         return Failure(507, "there is no space left on the server")
@@ -126,7 +126,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 async def error_response(_: Request, error: Exception) -> Response:
-    """The HTTP answer of an error, as :func:`failure_of` has it; one that nobody foresaw is logged."""
+    """Return the HTTP response for an error, see :func:`failure_of`; logs it if it is the server's."""
     failure = failure_of(error)
     note(reason=type(error).__name__)
     if failure.status >= 500 and type(error) in STATUS:
@@ -137,20 +137,20 @@ async def error_response(_: Request, error: Exception) -> Response:
 
 
 def failure_response(failure: Failure, *, retry: bool = True) -> JSONResponse:
-    """The HTTP answer of a failure.
+    """Return the HTTP response for a failure.
 
     Args:
-        failure: What to tell.
-        retry: Whether the same request can succeed later; if so, and :data:`RETRY_AFTER` has its status, it says when.
+        failure: What to return.
+        retry: Whether the same request can succeed later; if so, ``Retry-After`` is set as in :data:`RETRY_AFTER`.
     """
     headers = {"Retry-After": RETRY_AFTER[failure.status]} if retry and failure.status in RETRY_AFTER else None
     return JSONResponse({"detail": failure.detail}, status_code=failure.status, headers=headers)
 
 
 async def _invalid_request_response(_: Request, error: Exception) -> JSONResponse:
-    """FastAPI's own answer without the input's values: they can be anything, also what JSON cannot hold.
+    """Return FastAPI's own response without the input's values, which JSON may be unable to represent.
 
-    Of very many faults the first are told.
+    Only the first faults are listed.
     """
     assert isinstance(error, RequestValidationError)
     detail = [
@@ -159,13 +159,13 @@ async def _invalid_request_response(_: Request, error: Exception) -> JSONRespons
             "loc": [_short(part) if isinstance(part, str) else part for part in item["loc"]],
             "msg": _short(item["msg"]),
         }
-        for item in error.errors()[:_MOST_FAULTS]
+        for item in error.errors()[:_MAX_INVALID_VALUES]
     ]
     return JSONResponse({"detail": detail}, status_code=422)
 
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
-    """FastAPI's own; but it calls a body bad (400) that is too much, or that there was no space to keep."""
+    """Return FastAPI's own response, except where it returns 400 for a body that is too large or a full disk."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OSError):
         return await error_response(request, error.__cause__)
@@ -177,9 +177,9 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
 
 
 def _short(text: str) -> str:
-    """A message without its middle if it is long: it can quote what a client sent, and what helps stands at its end."""
-    half = _LONGEST // 2
-    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+    """Cut the middle out of a long message: it can quote what a client sent, and its end says what to do."""
+    half = _MAX_MESSAGE_LENGTH // 2
+    return text if len(text) <= _MAX_MESSAGE_LENGTH else f"{text[:half]} ... {text[-half:]}"
 
 
 ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
@@ -187,4 +187,4 @@ ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[A
     RequestValidationError: _invalid_request_response,
     HTTPException: _http_error_response,
 }
-"""For FastAPI. What is not in it, and nobody foresaw, is :func:`error_response`'s, too, outside of the routes."""
+"""Handlers for FastAPI. Outside of the routes, :func:`error_response` also handles unexpected errors."""

@@ -1,4 +1,4 @@
-"""A file as an HTTP answer that stays readable until it has been sent, also if it is deleted or replaced meanwhile."""
+"""File responses that can be sent to the end even if the file is deleted or replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def held(response: FileResponse) -> FileResponse:
     """Open the file of a response now; Starlette opens it only after it has sent the headers.
 
     Raises:
-        HTTPException: 404 if there is no such file any more.
+        HTTPException: 404 if the file no longer exists.
     """
     try:
         descriptor = os.open(response.path, os.O_RDONLY | os.O_CLOEXEC)

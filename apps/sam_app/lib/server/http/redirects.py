@@ -1,4 +1,4 @@
-"""Redirects within this server, relative to it: its own idea of its address is what a client claimed in ``Host``."""
+"""Relative redirects within this server: it knows its own address only from the client's ``Host`` header."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RelativeRedirects:
-    """Pure ASGI middleware: takes scheme and host out of ``Location`` where they are the request's own.
+    """Pure ASGI middleware: removes scheme and host from ``Location`` where they are the request's own.
 
-    Behind a proxy that ends TLS, or is known by another name, an address with both would lead elsewhere.
+    Behind a proxy that terminates TLS, or has another name, an absolute address would be wrong.
 
     Args:
-        app: Whose answers are changed.
+        app: Its responses are changed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request."""
+        """Pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -38,9 +38,9 @@ class RelativeRedirects:
 
 
 def _relative(location: str | None, host: str) -> dict[str, str]:
-    """The header to replace; nothing where there is none, or it leads to another server."""
+    """Return the header to replace; empty if there is no ``Location``, or it leads to another server."""
     parts = urlsplit(location or "")
     if not parts.netloc or parts.netloc != host:
         return {}
-    path = "/" + parts.path.lstrip("/")  # two slashes at its beginning would make a host of its first part
+    path = "/" + parts.path.lstrip("/")  # with two leading slashes its first part would be a host
     return {"location": parts._replace(scheme="", netloc="", path=path).geturl()}

@@ -1,4 +1,4 @@
-"""Headers that tell a browser to be careful with what this server answers."""
+"""Response headers that restrict what a browser may do with this server's pages and data."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _DEFAULTS: dict[bytes, bytes] = {
     b"cache-control": b"no-store",
 }
 _PUBLIC = ("/ohif/", "/static/", "/sam/docs-assets/", "/favicon.ico")
-"""Paths of files that come with the software: a browser may keep them."""
+"""Paths of files that come with the software: a browser may cache them."""
 
 
 class SecurityHeaders:
-    """Pure ASGI middleware: adds each header that the answer does not have yet.
+    """Pure ASGI middleware: adds each header that the response does not have yet.
 
-    No other site may show pages of this server in a frame, no browser guesses content types or sends addresses of pages
-    on, and no cache keeps what may be a patient's. OHIF's own files stay cacheable. Like upstream's, this server does
-    not ask for cross-origin isolation, which the bundled OHIF does without.
+    No other site may show pages of this server in a frame, browsers neither guess content types nor pass on pages'
+    addresses, and caches store no possible patient data. OHIF's own files stay cacheable. Like upstream's, this server
+    does not ask for cross-origin isolation, which the bundled OHIF does not need.
 
     Args:
-        app: Whose answers get them.
+        app: Its responses get the headers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request."""
+        """Pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
