@@ -1,7 +1,7 @@
-"""What clients may say to MONAI Label's routes: each function answers the value to go on with, or refuses it.
+"""Checks of what clients send to MONAI Label's routes: each function returns the value to use, or raises.
 
-Image ids are those that the datastore knows. Names that a client chooses become names of files, so that they must stay
-within their folder. Errors are 404 for what is not there and 422 for what cannot be meant.
+Image ids must be known to the datastore. Names that a client chooses become file names, so they must stay within their
+folder. Errors are 404 for what does not exist and 422 for invalid values.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lib.studies.folder_datastore import FolderDatastore
 from lib.studies.storable import check_info, check_storable
 from lib.studies.study_files import image_suffixes, split_name
 
-_MAX_NAME_BYTES = 200  # a file system's 255, less what is added to a name
+_MAX_NAME_BYTES = 200  # a file system's 255, minus what is added to a name
 _MAX_TAG_LENGTH = 64
 _LABEL_SUFFIXES = (".bin", ".json")  # OHIF's raw labels, and Slicer's regions of interest
 
 
 def known_image(image: str) -> str:
-    """An id that the datastore has; of a DICOMweb server: a Series Instance UID that is fetched or on the server.
+    """Return the id if the datastore has it; on a DICOMweb server: a Series Instance UID, fetched or on the server.
 
     Raises:
-        UnknownImageError: For everything else, paths among it.
+        UnknownImageError: For everything else, including paths.
     """
     datastore = app_instance().datastore()
     if isinstance(datastore, (DicomWebStore, FolderDatastore)):
@@ -46,7 +46,7 @@ def known_image(image: str) -> str:
 
 
 def stored_image(image: str) -> str:
-    """An id that the datastore has, also that of an image which cannot be opened.
+    """Return the id if the datastore has it, even if the image cannot be opened.
 
     Raises:
         UnknownImageError: As :func:`known_image`.
@@ -58,7 +58,7 @@ def stored_image(image: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a file that stays within its folder: one line of any language, no separators, no leading dot."""
+    """Return a file name that stays within its folder: one line in any language, no separators, no leading dot."""
     if not _is_name(name) or len(name.encode()) > _MAX_NAME_BYTES:
         raise HTTPException(
             422,
@@ -73,18 +73,18 @@ def _is_name(text: str) -> bool:
 
 
 def new_image_id(image: str | None) -> str | None:
-    """The id for a new image; without one it gets its file's name."""
+    """Return the id for a new image; None to name it after its file."""
     return plain_name(image) if image else None
 
 
 def named_image(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a new image with its id: upstream takes all after a name's first dot for the suffix."""
+    """Return the arguments of a new image with its id: upstream takes all after a name's first dot for the suffix."""
     image = arguments["image"] or split_name(arguments["file"].filename, image_suffixes())[0]
     return {**arguments, "image": image}
 
 
 def image_upload(file: UploadFile) -> UploadFile:
-    """An image for a folder of images, under a plain name of a type that the folder may hold."""
+    """Return an uploaded image under a plain name, of a type that a folder of images may contain."""
     if isinstance(app_instance().datastore(), DicomWebStore):
         raise HTTPException(422, "the images are on a DICOMweb server: store new ones there")
     file.filename = plain_name(_last_part(file.filename))
@@ -94,13 +94,13 @@ def image_upload(file: UploadFile) -> UploadFile:
 
 
 def label_upload(label: UploadFile) -> UploadFile:
-    """A label under a neutral name; its type alone matters."""
+    """Return an uploaded label under a neutral name; only its type matters."""
     label.filename = "label" + _suffix(_last_part(label.filename), (*image_suffixes(), *_LABEL_SUFFIXES))
     return not_empty(label)
 
 
 def neutral_upload(file: UploadFile | None) -> UploadFile | None:
-    """A file under a neutral name with at most two plain suffixes: the content says what it is."""
+    """Return an upload under a neutral name with at most two plain suffixes: its content determines its type."""
     if file is not None:
         found = re.search(r"(\.[A-Za-z0-9]{1,8}){0,2}$", _last_part(file.filename))
         file.filename = "upload" + (found.group() if found else "")
@@ -109,7 +109,7 @@ def neutral_upload(file: UploadFile | None) -> UploadFile | None:
 
 
 def _last_part(filename: str | None) -> str:
-    """Of a client's path, as MONAILabelClient sends it, from whatever system."""
+    """Return the file name of a client's path, as MONAILabelClient sends it from any operating system."""
     return re.split(r"[/\\]", filename or "")[-1]
 
 
@@ -121,7 +121,7 @@ def _suffix(name: str, allowed: tuple[str, ...]) -> str:
 
 
 def label_tag(tag: str) -> str:
-    """A label's tag, which names a folder; without one ``final``."""
+    """Return a label's tag, which names a folder; ``final`` if it is empty."""
     if not tag:
         return "final"
     if not _is_name(tag) or len(tag) > _MAX_TAG_LENGTH or len(tag.encode()) > _MAX_NAME_BYTES:
@@ -134,7 +134,7 @@ def label_tag(tag: str) -> str:
 
 
 def json_object(text: str) -> str:
-    """JSON text of what is to be kept; its ``name``, which viewers store files under, must be a plain one."""
+    """Return JSON text to store; its ``name``, under which viewers store files, must be plain."""
     parsed = parsed_object(text)
     check_info(parsed)
     if "name" in parsed:
@@ -143,7 +143,7 @@ def json_object(text: str) -> str:
 
 
 def parsed_object(text: str) -> dict[str, Any]:
-    """The object that JSON text holds, see :func:`check_storable`; empty text is an empty one."""
+    """Return the object in JSON text, see :func:`check_storable`; an empty object for empty text."""
     try:
         parsed = json.loads(text or "{}")
     except (ValueError, RecursionError):

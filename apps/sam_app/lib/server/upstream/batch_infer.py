@@ -1,9 +1,9 @@
-"""Mend: MONAI Label 0.8.5's batch inference takes paths for images, and runs in a second server beside the first.
+"""Fix: MONAI Label 0.8.5's batch inference accepts paths as images, and runs in a second server next to the first.
 
-A client's parameters become those of a process that loads the app anew, with its models, and writes the same datastore
+A client's parameters become those of a process that loads the app again, with its models, and writes the same datastore
 at the same time; one image's failure ends the batch. Here a batch runs in this server, see :mod:`lib.server.batch`. Its
 images are those of the datastore, its parameters those of :class:`~lib.server.upstream.viewer_params.BatchParams`, and
-it cannot make labels ``final``: those are people's, and go to the DICOMweb server.
+it cannot make labels ``final``: only people make those, and they go to the DICOMweb server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
 @router.get("/batch/infer", summary="How far batch inference is")
 def status(request: Request, user: _User, all: bool = False, check_if_running: bool = False) -> Any:
-    """The last batch, or all of the last ones; 404 if there is none, with ``check_if_running`` if none is running."""
+    """Return the latest batch, or all recent ones; 404 if there is none or, with ``check_if_running``, none running."""
     batches: BatchInference = request.app.state.batches
     if check_if_running:
         running = batches.running()
@@ -54,12 +54,12 @@ def run(
     params: dict[str, Any] | None = None,
     run_sync: bool = False,
 ) -> Any:
-    """Segment images of the datastore and keep the results as labels.
+    """Segment images of the datastore and store the results as labels.
 
     ``params``: ``prompts`` is ``automatic`` (every object of the middle slice) or ``labels`` (points inside the labels
     that an image has); ``label_tag`` names the results; ``images`` lists ids instead of all, ``labeled`` or
     ``unlabeled`` ones; ``max_batch_size`` bounds their number; ``window`` and ``candidates`` are the model's options.
-    What else is sent is left out. With ``run_sync`` the answer comes at the end: the results by image.
+    Other keys are ignored. With ``run_sync`` the response is sent at the end: the results by image.
     """
     app = app_instance()
     if model not in app._infers:
@@ -81,7 +81,7 @@ def run(
 
 @router.delete("/batch/infer", summary="Stop batch inference")
 def stop(request: Request, user: _Admin) -> Any:
-    """Stop after the image that is worked on; null if no batch is running."""
+    """Stop the running batch after its current image; null if none is running."""
     batches: BatchInference = request.app.state.batches
     batch = batches.stop()
     return batch.as_dict() if batch else None

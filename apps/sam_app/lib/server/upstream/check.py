@@ -1,4 +1,4 @@
-"""Whether MONAI Label is the one that :data:`~lib.server.upstream.faults.FAULTS` was written for."""
+"""Check that MONAI Label is the version that :data:`~lib.server.upstream.faults.FAULTS` was written for."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_upstream(*, any_version: bool, faults: Iterable[Fault] = FAULTS) -> None:
-    """Check MONAI Label's version, and that what mends its faults is in use and finds what it relies on.
+    """Check MONAI Label's version, and that the fixes of its faults are in use and find what they rely on.
 
     Args:
-        any_version: Whether another version is let pass, with a warning.
-        faults: What is mended.
+        any_version: Whether to accept another version, with a warning.
+        faults: The faults that are fixed.
 
     Raises:
         UpstreamError: Otherwise; the message says what to do.
@@ -44,7 +44,7 @@ def check_upstream(*, any_version: bool, faults: Iterable[Fault] = FAULTS) -> No
 
 
 def _signature(function: str) -> str | None:
-    """What ``module:name(arguments)`` is in fact; None if there is no such function."""
+    """Return the actual ``module:name(arguments)`` of a function; None if it does not exist."""
     module, _, rest = function.partition(":")
     name = rest.partition("(")[0]
     try:

@@ -1,6 +1,6 @@
-"""Mend: MONAI Label 0.8.5 allows every origin, with credentials.
+"""Fix: MONAI Label 0.8.5 allows every origin, with credentials.
 
-A page of any site that the user has open could then read what this server answers. The origins are those of the
+A page of any site that the user has open could then read this server's responses. The origins are those of the
 options instead; ``*`` there turns credentials off. (Setting MONAI_LABEL_CORS_ORIGINS, the upstream way, stops
 ``start_server`` with an error: its URL type cannot be written as JSON.)
 """
@@ -14,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 
 def cors(origins: Sequence[str]) -> Middleware:
-    """The middleware that lets web pages of these origins read what is answered."""
+    """Return the middleware that lets web pages of these origins read the responses."""
     return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),

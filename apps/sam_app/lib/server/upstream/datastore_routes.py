@@ -1,8 +1,8 @@
-"""Mend: MONAI Label 0.8.5's ``/datastore`` routes write and read outside the datastore, and tell paths of the server.
+"""Fix: MONAI Label 0.8.5's ``/datastore`` routes write and read outside the datastore, and reveal paths of the server.
 
-Ids, tags and names of files are joined to paths as they come, ``../`` included, and a file of any type is taken, so
-that a client could put a program where it is run. Of a DICOMweb server's datastore an id could name any folder of DICOM
-files. ``output=train`` and an image's info tell where files lie. HEAD of a label wants another parameter than GET.
+Ids, tags and file names are joined to paths unchecked, including ``../``, and a file of any type is accepted, so that a
+client could store a program where it is run. With a DICOMweb server an id could name any folder of DICOM files.
+``output=train`` and an image's info reveal where files are. HEAD of a label needs another parameter than GET.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _not_for_training(output: ResultType | None) -> ResultType | None:
 
 
 def _known_checksum(checksum: str | None) -> str | None:
-    """``[algorithm:]digest``."""
+    """Return a checksum, ``[algorithm:]digest``, if its algorithm is known."""
     algorithm, colon, _ = (checksum or "").partition(":")
     if colon and algorithm not in ("SHA256", "SHA512", "MD5"):
         raise HTTPException(422, "check_sum can be of SHA256, SHA512 or MD5")
@@ -51,22 +51,22 @@ def _with_labelled_images(limit_cases: int | None) -> int | None:
     return limit_cases
 
 
-def _handed_out(image: str) -> str:
-    """An image that the client is about to see as it is now."""
+def _record_sent(image: str) -> str:
+    """Record that the client is about to get this image as it is now; returns its id."""
     record_sent(app_instance().datastore(), known_image(image), current_viewer())
     return image
 
 
-def _meant(image: str) -> str:
-    """The image that the client sees, if it is still the same."""
+def _checked(image: str) -> str:
+    """Return the image's id if it is still the one that the client displays."""
     check_displayed(app_instance().datastore(), known_image(image), current_viewer())
     return image
 
 
-def _brought(answer: dict[str, Any]) -> dict[str, Any]:
-    """The client knows the image that it has brought."""
-    record_sent(app_instance().datastore(), answer["image"], current_viewer())
-    return answer
+def _record_uploaded(response: dict[str, Any]) -> dict[str, Any]:
+    """Record that the client has the image that it uploaded; returns the response unchanged."""
+    record_sent(app_instance().datastore(), response["image"], current_viewer())
+    return response
 
 
 def _without_path(info: dict[str, Any]) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def check_label(
     label: str = "",
     image: str = "",
 ) -> Any:
-    """Whether an image has a label: ``label`` is the image's id, as for GET; ``image`` too, as upstream has it."""
+    """Check whether an image has a label. ``label`` is the image's id, as for GET; or ``image``, as upstream has it."""
     return download_label(known_image(label or image), label_tag(tag), check_only=True)
 
 
 _ADD_IMAGE = Guard(
-    {"image": new_image_id, "file": image_upload, "params": json_object}, together=named_image, clean=_brought
+    {"image": new_image_id, "file": image_upload, "params": json_object}, together=named_image, clean=_record_uploaded
 )
 _REMOVE_IMAGE = Guard({"id": stored_image})
 
@@ -98,11 +98,11 @@ GUARDS = {
     "PUT /datastore/image": _ADD_IMAGE,
     "DELETE /datastore/": _REMOVE_IMAGE,
     "DELETE /datastore/image": _REMOVE_IMAGE,
-    "HEAD /datastore/image": Guard({"image": _handed_out, "check_sum": _known_checksum}),
-    "GET /datastore/image": Guard({"image": _handed_out}, clean=held),
+    "HEAD /datastore/image": Guard({"image": _record_sent, "check_sum": _known_checksum}),
+    "GET /datastore/image": Guard({"image": _record_sent}, clean=held),
     "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
-    "PUT /datastore/label": Guard({"image": _meant, "tag": label_tag, "label": label_upload, "params": json_object}),
+    "PUT /datastore/label": Guard({"image": _checked, "tag": label_tag, "label": label_upload, "params": json_object}),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
     "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}, clean=held),
     "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),

@@ -1,17 +1,17 @@
-"""Mends of MONAI Label 0.8.5's DICOMweb proxy, by which OHIF gets its images.
+"""Fixes of MONAI Label 0.8.5's DICOMweb proxy, through which OHIF gets its images.
 
-- It goes to any path of the DICOM server's machine, with its password: ``/proxy/dicom/%2e%2e/…`` leaves the DICOMweb
-  root, and with POST as well as GET reaches what administers the DICOM server. Here a path is a resource of DICOMweb
+- It requests any path of the DICOM server's machine, with its password: ``/proxy/dicom/%2e%2e/…`` leaves the DICOMweb
+  root, and with GET and POST reaches the DICOM server's administration. Here a path must be a resource of DICOMweb
   (PS3.18): studies, series or instances, and plain segments below.
-- It drops the query, so that every search finds everything, and ``Accept``, so that frames come in another form than
-  the viewer can read. Here both go on. With POST it hands on all headers, cookies and logins for this server among
-  them. Here the headers are those in :data:`_FORWARDED`, and the login is this server's.
-- It waits on the event loop, so that nothing else is answered meanwhile, and reads the whole answer before it sends
-  the first byte. Here it waits in threads of its own and hands on what comes as it comes.
-- It does not look at what it hands out. Here it notes the instances in the metadata by which a viewer reads a series,
+- It drops the query, so that every search finds everything, and ``Accept``, so that frames come in a format that the
+  viewer cannot read. Here both are forwarded. With POST it forwards all headers, including cookies and logins for this
+  server. Here only those in :data:`_FORWARDED_HEADERS` are forwarded, and the login is this server's.
+- It waits on the event loop, so that no other request is served meanwhile, and reads the whole response before it sends
+  the first byte. Here it waits in threads of its own and streams the response.
+- It does not record what it sends. Here it records the instances in the metadata by which a viewer reads a series,
   as its clicks name slices of that: see :mod:`lib.studies.displayed_images`.
-- It stores for whoever may look at images, segmentations as well. Here storing asks for the role that labels ask for.
-- A refused login is the viewer's: its user would be asked for a password of the DICOM server. Here it is a 502.
+- It lets everybody who may view images store objects, including segmentations. Here that needs the role for labels.
+- It passes on a refused login, so that the viewer's user is asked for the DICOM server's password. Here it is a 502.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ router = APIRouter(include_in_schema=False)
 
 _RESOURCE = re.compile(r"(studies|series|instances)(/(?!\.{1,2}(/|$))[A-Za-z0-9._,~-]+)*/?")
 _METADATA = re.compile(r"studies/[0-9.]+/(series/[0-9.]+/)?metadata")
-_FORWARDED = ("accept", "accept-encoding", "content-type")
-_ANSWERED = ("content-type", "content-length", "content-encoding", "warning")
-_THE_CLIENT_S_OWN = (400, 404, 406, 409, 410, 413, 414, 415)
-"""Statuses that say something of the request, and not of how the two servers get on."""
-_PIECE = 64 * 1024
+_FORWARDED_HEADERS = ("accept", "accept-encoding", "content-type")
+_RETURNED_HEADERS = ("content-type", "content-length", "content-encoding", "warning")
+_CLIENT_ERRORS = (400, 404, 406, 409, 410, 413, 414, 415)
+"""Statuses that are about the client's request, not about the connection between the two servers."""
+_PIECE_BYTES = 64 * 1024
 
 _threads = CapacityLimiter(32)
 
 
 @router.api_route("/proxy/dicom/{path:path}", methods=["GET", "POST"])
 async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingResponse:
-    """Hand on a request for a resource to the DICOMweb server, if asked for under the prefix of one of its services."""
+    """Forward a request for a resource, with or without the prefix of a service, to the DICOMweb server."""
     if request.method == "POST":
         await check_may_label(user)  # what is stored on the server can be a label
     datastore = app_instance().datastore()
@@ -63,27 +63,27 @@ async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingR
         request.method,
         "/".join(part for part in (datastore.name(), _prefix(service, resource), resource) if part),
         params=request.url.query.replace("%2C", ","),  # Orthanc 1.10 takes OHIF's encoded list of fields for one
-        headers={name: request.headers.get(name) for name in _FORWARDED},
+        headers={name: request.headers.get(name) for name in _FORWARDED_HEADERS},
         data=await request.body() or None,
         stream=True,
         allow_redirects=False,
     )
     try:
-        answer = await to_thread.run_sync(ask, limiter=_threads)
+        response = await to_thread.run_sync(ask, limiter=_threads)
     except DicomWebStatusError as error:
-        if error.status in _THE_CLIENT_S_OWN:
+        if error.status in _CLIENT_ERRORS:
             raise HTTPException(error.status, str(error)) from None
         raise
-    headers = {name: value for name in _ANSWERED if (value := answer.headers.get(name))}
-    pieces = _pieces(answer)
+    headers = {name: value for name in _RETURNED_HEADERS if (value := response.headers.get(name))}
+    pieces = _pieces(response)
     if _METADATA.fullmatch(resource):
         await note_viewer(request)
-        pieces = _noted(pieces, answer.headers, MetadataSeen(datastore, current_viewer()))
-    return StreamingResponse(pieces, status_code=answer.status_code, headers=headers)
+        pieces = _record(pieces, response.headers, MetadataSeen(datastore, current_viewer()))
+    return StreamingResponse(pieces, status_code=response.status_code, headers=headers)
 
 
 def _prefixes() -> dict[str, str | None]:
-    """By service, what the settings put before its resources."""
+    """Return for each service the prefix of its resources in the settings."""
     return {
         "wado": settings.MONAI_LABEL_WADO_PREFIX,
         "qido": settings.MONAI_LABEL_QIDO_PREFIX,
@@ -92,12 +92,12 @@ def _prefixes() -> dict[str, str | None]:
 
 
 def _prefix(service: str, resource: str) -> str | None:
-    """Viewers ask QIDO for metadata, which is WADO's."""
+    """Return the prefix for a resource: WADO's for metadata, which viewers request from QIDO."""
     return _prefixes().get("wado" if resource.endswith("metadata") and service == "qido" else service)
 
 
-async def _noted(pieces: AsyncIterator[bytes], headers: Mapping[str, str], seen: MetadataSeen) -> AsyncIterator[bytes]:
-    """The same pieces; what they are together is noted before the last one goes out."""
+async def _record(pieces: AsyncIterator[bytes], headers: Mapping[str, str], seen: MetadataSeen) -> AsyncIterator[bytes]:
+    """Yield the pieces unchanged; records their content before the last one is sent."""
     last = b""
     async for piece in pieces:
         seen.add(piece)
@@ -108,11 +108,11 @@ async def _noted(pieces: AsyncIterator[bytes], headers: Mapping[str, str], seen:
     yield last
 
 
-async def _pieces(answer: requests.Response) -> AsyncIterator[bytes]:
-    """The body as it comes in, compressed as it is; without a reader for it the connection is closed."""
-    read = partial(answer.raw.read1, _PIECE, decode_content=False)
+async def _pieces(response: requests.Response) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives, still compressed; closes the connection if the reader stops."""
+    read = partial(response.raw.read1, _PIECE_BYTES, decode_content=False)
     try:
         while piece := await to_thread.run_sync(read, limiter=_threads):
             yield piece
     finally:
-        answer.close()
+        response.close()

@@ -1,4 +1,4 @@
-"""Mend: MONAI Label 0.8.5 takes whatever an id names at the moment for the image that its client sees.
+"""Fix: MONAI Label 0.8.5 assumes that the image now under an id is the one that the client displays.
 
 See :mod:`lib.studies.displayed_images`.
 """
@@ -14,16 +14,16 @@ from lib.studies.displayed_images import Viewer, displayed_images
 
 
 def check_displayed(images: Any, image: str, viewer: Viewer) -> None:
-    """Let a client go on whose image is still the one that it saw; all of this inference works on that.
+    """Check that an image is still the one displayed by a client; this whole inference then works on that.
 
     Args:
-        images: A datastore, as :func:`~lib.dicomweb.datastore.for_inference` gives it or by itself.
+        images: A datastore, as :func:`~lib.dicomweb.datastore.for_inference` returns it, or unwrapped.
         image: An id that it has.
         viewer: The client.
 
     Raises:
         ImageChangedError: If the image has changed since.
-        DicomWebError: If a DICOMweb server does not hand it out.
+        DicomWebError: If a DICOMweb server does not return it.
     """
     if isinstance(images, InferenceImages):
         if not images.has_copy(image):
@@ -35,15 +35,15 @@ def check_displayed(images: Any, image: str, viewer: Viewer) -> None:
 
 
 def record_sent(datastore: Any, image: str, viewer: Viewer) -> None:
-    """A client is about to get the image as it is now.
+    """Record that a client is about to get the image as it is now.
 
     Args:
-        datastore: Has it.
+        datastore: The datastore that has it.
         image: Its id.
         viewer: The client.
 
     Raises:
-        DicomWebError: If a DICOMweb server does not hand it out.
+        DicomWebError: If a DICOMweb server does not return it.
     """
     is_series = isinstance(datastore, DicomWebStore)
     token = datastore.folders.get(image, anew=True).version if is_series else _token(datastore, image)
@@ -52,7 +52,7 @@ def record_sent(datastore: Any, image: str, viewer: Viewer) -> None:
 
 
 def _token(datastore: Any, image: str) -> str | None:
-    """Names the content of an image that is a file here; None for any other."""
+    """Return a token for the content of an image that is a file here; None for any other."""
     try:
         return image_sha256(Path(datastore.get_image_uri(image)))
     except OSError:

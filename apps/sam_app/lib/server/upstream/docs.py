@@ -1,7 +1,7 @@
-"""Mend: MONAI Label 0.8.5 serves API documentation that loads its scripts from a CDN, so it is blank offline.
+"""Fix: MONAI Label 0.8.5 serves API documentation that loads its scripts from a CDN, so it is blank offline.
 
 ``/`` and ``/docs`` show the documentation with Swagger UI as it comes with the package ``fastapi-offline``. The files
-that come with MONAI Label for its own pages are served as they are there.
+of MONAI Label's own pages are served unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UPSTREAM_FILES = str(files("monailabel") / "endpoints" / "static")
 
 
 def docs_routes() -> list[BaseRoute]:
-    """Routes for ``/``, ``/docs`` and the assets that they load, ``/static`` and ``/favicon.ico``."""
+    """Return routes for ``/``, ``/docs`` and the assets that they load, ``/static`` and ``/favicon.ico``."""
 
     async def docs(request: Request) -> HTMLResponse:
         root, app = request.scope.get("root_path", ""), request.app

@@ -1,8 +1,8 @@
-"""The faults of MONAI Label that this app mends, one row each.
+"""The faults of MONAI Label that this app fixes, one row each.
 
 The routes that replace MONAI Label's are those of this table, :mod:`lib.server.upstream.check` checks it at each start,
-and ``docs/upstream.md`` shows it. When MONAI Label mends a fault, delete its row here and in that page, then its test
-and file; what is left of it elsewhere no longer imports.
+and ``docs/upstream.md`` shows it. When MONAI Label fixes a fault, delete its row here and in that page, then its test
+and file; remaining uses of the file then fail at import.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _DICOM_ATTACKS = "integration/test_upstream_faults.py::test_the_same_attack_fail
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault.
+    """One fault of MONAI Label and its fix.
 
     Args:
         id: Short and unique.
         wrong: What MONAI Label does.
-        file: Ours that mends it, in ``lib/``.
-        test: Fails without that, in ``tests/``.
+        file: Our file with the fix, in ``lib/``.
+        test: Test in ``tests/`` that fails without it.
         relies_on: Functions of MONAI Label that are overridden or called for it, ``module:name(arguments)``.
-        router: Serves in place of MONAI Label's routes.
-        guards: Around routes of MONAI Label's, by method and path.
-        version: Of MONAI Label that has the fault.
+        router: Replaces MONAI Label's routes.
+        guards: Checks around MONAI Label's routes, by method and path.
+        version: Version of MONAI Label that has the fault.
     """
 
     id: str

@@ -1,11 +1,10 @@
 """Upstream's own routes behind checks.
 
-Mend: MONAI Label 0.8.5 hands what clients send to its datastore and sessions unchecked, answers with paths of the
-server, and does its work on the event loop, so that nothing else is answered meanwhile. A guarded route has the
-signature, the role and the function of upstream's; its arguments are checked before and its answer is cleaned after,
-in a worker thread.
+Fix: MONAI Label 0.8.5 passes what clients send to its datastore and sessions unchecked, returns paths of the server,
+and works on the event loop, so that no other request is served meanwhile. A guarded route has the signature, the role
+and the function of upstream's; its arguments are checked before and its result is cleaned after, in a worker thread.
 
-Requests that write take turns, as they did on the event loop: upstream's datastore does not expect two at once.
+Requests that write run one at a time, as on the event loop: upstream's datastore does not support two at once.
 """
 
 from __future__ import annotations
@@ -31,33 +30,33 @@ writing = Lock()
 
 
 class UpstreamError(RuntimeError):
-    """MONAI Label is not as it has to be; the message says what is not."""
+    """MONAI Label differs from what this app needs; the message says in what."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """What stands around one of upstream's routes.
+    """Checks around one of upstream's routes.
 
     Args:
-        checks: By argument: answers the value to go on with, or raises what the client is told.
-        together: Likewise for all arguments, after ``checks``.
-        clean: Takes out of the answer what no client may see.
+        checks: By argument, a function that returns the value to use, or raises the error for the client.
+        together: The same for all arguments at once, after ``checks``.
+        clean: Removes from the result what no client may see.
     """
 
     checks: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     together: Callable[[dict[str, Any]], dict[str, Any]] = lambda arguments: arguments
-    clean: Callable[[Any], Any] = lambda answer: answer
+    clean: Callable[[Any], Any] = lambda result: result
 
 
 def guarded_router(upstream: Iterable[APIRouter], guards: Mapping[str, Guard]) -> APIRouter:
-    """Those routes of upstream's that have a guard.
+    """Return a router with those of upstream's routes that have a guard.
 
     Args:
         upstream: MONAI Label's routers.
         guards: By method and path, ``"GET /datastore/image"``.
 
     Raises:
-        UpstreamError: If upstream has no such route, or its function no such argument: then it is another version.
+        UpstreamError: If upstream has no such route, or its function no such argument, as in another version.
     """
     routes = {
         f"{method} {route.path}": route
@@ -90,7 +89,7 @@ def _reads_form(endpoint: Callable[..., Any]) -> bool:
 
 
 def _with_texts_as_parts(signature: inspect.Signature) -> inspect.Signature:
-    """The text fields of a form take a part with a file's name as well."""
+    """Return a signature whose form's text fields also accept a part with a file name."""
 
     def taking_parts(parameter: inspect.Parameter) -> inspect.Parameter:
         form = parameter.default
@@ -113,12 +112,12 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
                 arguments[name] = check(arguments[name])
             arguments = guard.together(arguments)
             try:
-                answer = asyncio.run(endpoint(**arguments))
+                result = asyncio.run(endpoint(**arguments))
             except (ImageNotFoundException, LabelNotFoundException) as error:
                 raise HTTPException(404, error.msg) from None
-            except FileNotFoundError:  # of an image or a label that has just been looked up
+            except FileNotFoundError:  # deleted after it was looked up
                 raise HTTPException(404, "the file is gone") from None
-        return guard.clean(answer)
+        return guard.clean(result)
 
     call.__name__ = endpoint.__name__
     call.__doc__ = endpoint.__doc__

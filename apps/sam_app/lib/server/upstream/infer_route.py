@@ -1,13 +1,13 @@
-"""Mend: MONAI Label 0.8.5 runs inference on the event loop and lets a client name any file of the server.
+"""Fix: MONAI Label 0.8.5 runs inference on the event loop and lets a client name any file of the server.
 
-Its ``POST /infer/{model}`` is ``async def`` around blocking work, so that nothing else is answered meanwhile; and
-``image`` in the query or in ``params`` is opened as a path if there is such a file. Before each inference it asks the
-app what ``/info/`` says, and uses nothing of it: with a DICOMweb server that is a search for all its series, which a
-click waits for. Files that are sent along stay on the disk if inference fails. Of a session's id it makes a path, too;
-what is at the end of it says which file to open.
+Its ``POST /infer/{model}`` is ``async def`` around blocking work, so that no other request is served meanwhile; and
+``image`` in the query or in ``params`` is opened as a path if there is such a file. Before each inference it computes
+what ``/info/`` returns, without using it: with a DICOMweb server that is a search for all its series, for which every
+click waits. Uploaded files stay on the disk if inference fails. A session's id becomes a path as well; the file at that
+path says which image to open.
 
-This route stands in its place, runs in a worker thread, takes images of the datastore, sessions and uploads only and
-of ``params`` what :class:`~lib.server.upstream.viewer_params.ViewerParams` has, and runs the request itself.
+This route replaces it, runs in a worker thread, accepts only images of the datastore, sessions and uploads and only
+the ``params`` of :class:`~lib.server.upstream.viewer_params.ViewerParams`, and runs the request itself.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def infer(
     label: Annotated[UploadFile | None, File()] = None,
     output: ResultType | None = None,
 ) -> Any:
-    """Run a model on an image of the datastore, of a session or sent along; answers the file of its labels."""
+    """Run a model on an image of the datastore, of a session or an upload; returns the file of its labels."""
     app = app_instance()
     if model not in app._infers:
         raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
@@ -83,34 +83,34 @@ def infer(
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
     with admission.inside(user.share):
-        if given:  # an archive may be asked, which can be slow: so many at once, and the other threads stay free
+        if given:  # may ask a slow archive: admission bounds how many wait, so that threads stay free
             _check_image(given)
             check_displayed(images, given, viewer)
         asked = sent.request(
             model=model,
             image=session.image if session else _on_disk(file) if file else given,
             client=client,
-            by_index=output == ResultType.dicom_seg,  # which has each slice's own place
+            by_index=output == ResultType.dicom_seg,  # it stores the position of each slice
             sent_label=_on_disk(label) if label else None,
         )
-        as_file = ResultType.image if output == ResultType.dicom_seg else output
+        file_type = ResultType.image if output == ResultType.dicom_seg else output
         result = app.segment(asked, images)
-        if given:  # a file may have been replaced while it was segmented: then nobody gets the result
+        if given:  # the file may have been replaced while it was segmented: then the result is refused
             check_displayed(images, given, viewer)
-        answer = send_response(images, result, as_file, background_tasks)
+        response = send_response(images, result, file_type, background_tasks)
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
             label_info = sent.label_info or [{"name": sent.label}]
-            answer = dicom_seg_response(Path(series), Path(answer.path), label_info, model=model)
+            response = dicom_seg_response(Path(series), Path(response.path), label_info, model=model)
     note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
     record = current_record()
-    if given and record and not record.image_sha256:  # a DICOMweb server's series is here only now
+    if given and record and not record.image_sha256:  # a DICOMweb server's series is only now on disk
         note_datastore_image(given)
-    return answer
+    return response
 
 
 def _on_disk(upload: UploadFile) -> str:
-    """The path of an upload's content, under the suffixes of its name, until the request ends."""
+    """Write an upload to a scratch file with its name's suffixes, for as long as the request; returns the path."""
     path = scratch_file("".join(Path(upload.filename or "").suffixes))
     with open(path, "wb") as file:
         shutil.copyfileobj(upload.file, file)
@@ -118,10 +118,10 @@ def _on_disk(upload: UploadFile) -> str:
 
 
 def _check_image(image: str) -> None:
-    """Let only what the datastore knows pass on.
+    """Refuse an image that the datastore does not know.
 
     Raises:
-        UnknownImageError: For everything else, paths among it.
+        UnknownImageError: For everything else, including paths.
     """
     known_image(image)
     if os.path.exists(image):  # upstream would open this

@@ -1,6 +1,6 @@
-"""Mend: MONAI Label 0.8.5 answers ``/activelearning/{strategy}`` with the image's path on the server.
+"""Fix: MONAI Label 0.8.5 returns the image's path on the server from ``/activelearning/{strategy}``.
 
-3D Slicer opens that path if it has such a file, and downloads the image otherwise, as it now always does.
+3D Slicer opens that path if such a file exists, and downloads the image otherwise, as it now always does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _known_strategy(strategy: str) -> str:
 
 
 def _without_strategy(params: dict[str, Any] | None) -> dict[str, Any]:
-    """Params, of which the client's id is noted with the image; upstream would take another strategy from here."""
+    """Return params without ``strategy``, which upstream would prefer to the path's; their client id is noted later."""
     check_storable(params or {})
     return {key: value for key, value in (params or {}).items() if key != "strategy"}
 

@@ -1,8 +1,8 @@
-"""Mends of MONAI Label 0.8.5's ``save_label``, by which a result of inference is kept as a label at once.
+"""Fixes of MONAI Label 0.8.5's ``save_label``, by which a result of inference is stored as a label at once.
 
-- Any text counts as yes, ``"false"`` too. Here what is neither yes nor no is refused.
-- Nothing says what the label is called; the answer calls every tag ``original``.
-- Two that save at the same time write the datastore's list at the same time.
+- Any text counts as yes, even ``"false"``. Here anything but yes or no is refused.
+- The label's name is not stored, and the response always says that the tag is ``original``.
+- Two requests that save at the same time write the datastore's list at the same time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _PROMPTING_TAGS = (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL)
 
 
 def infer_and_save(infer: Infer, request: SegmentRequest, datastore: Datastore) -> dict[str, Any]:
-    """Run a task on an image of the datastore and keep the result if that is asked for.
+    """Run a task on an image of the datastore and store the result if that is requested.
 
     Args:
-        infer: MONAI Label's, which keeps nothing.
-        request: Its ``image`` is that image's id, else nothing is kept. For labels that prompt the image's final or
-            else original label is taken.
-        datastore: Where the image is and the label goes.
+        infer: Runs the task, without storing anything.
+        request: Its ``image`` is that image's id, otherwise nothing is stored. If labels are the prompts, the image's
+            final or else original label is used.
+        datastore: Where the image is and the label is stored.
 
     Returns:
-        What MONAI Label does: ``file``, ``label``, ``tag``, ``params``.
+        The same as MONAI Label: ``file``, ``label``, ``tag``, ``params``.
     """
     image = request.image
     if not isinstance(image, str) or os.path.exists(image):
@@ -45,5 +45,5 @@ def infer_and_save(infer: Infer, request: SegmentRequest, datastore: Datastore) 
     if request.object_name:
         info["label_info"] = [{"name": request.object_name, "idx": 1}]
     with writing:
-        kept = datastore.save_label(image, file, request.save_as, info)
-    return {**result, "label": kept, "tag": request.save_as}
+        label_id = datastore.save_label(image, file, request.save_as, info)
+    return {**result, "label": label_id, "tag": request.save_as}

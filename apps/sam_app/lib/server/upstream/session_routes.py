@@ -1,8 +1,8 @@
-"""Mend: MONAI Label 0.8.5's ``/session`` routes extract archives to anywhere, and tell paths of the server.
+"""Fix: MONAI Label 0.8.5's ``/session`` routes extract archives to anywhere, and reveal paths of the server.
 
 ``uncompress`` unpacks a tar file whose members may be called ``../…`` or be links; no client that comes with MONAI
-Label asks for it, and several files can be sent as they are. Of two files with one name the first is lost. Whoever has
-an id has the session; how sessions are kept is in :mod:`lib.server.upstream.session_store`.
+Label uses it, and several files can be sent without an archive. Of two files with one name the first is lost. Everybody
+who has an id can use the session. :mod:`lib.server.upstream.session_store` stores the sessions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lib.server.upstream.arguments import plain_name
 from lib.server.upstream.session_store import DESCRIPTION, OwnedSession, SessionStore
 from lib.studies.displayed_images import note_viewer
 
-_NOT_TOLD = ("path", "owner")
+_HIDDEN_KEYS = ("path", "owner")
 
 router = APIRouter(
     prefix="/session",
@@ -40,7 +40,7 @@ router = APIRouter(
 def create_session(
     user: CurrentUser, files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0
 ) -> dict[str, Any]:
-    """Keep an image, or the files of a series, for its sender; it is removed when it was not used for some time."""
+    """Store an image, or the files of a series, for its sender; it is removed if it is not used for some time."""
     if uncompress:
         raise HTTPException(422, "archives are not unpacked: send the image's files themselves")
     names = _plain_names(files)
@@ -48,17 +48,17 @@ def create_session(
     sent = zip(names, (file.file for file in files), strict=True)
     session = _store().add(sent, expiry, user.username)
     app_instance().prepare(lambda: session.image)
-    return {"session_id": session.name, "session_info": _told(session)}
+    return {"session_id": session.name, "session_info": _public_description(session)}
 
 
 @router.get("/{session_id}", summary="Get Session ID", response_model=None)
 def get_session(
     session_id: str, user: CurrentUser, update_ts: bool = False, image: bool = False
 ) -> FileResponse | dict[str, Any]:
-    """What is known of a session, or its image."""
+    """Return a session's description, or its image."""
     session = session_of(session_id, user, update_ts=update_ts)
     if not image:
-        return _told(session)
+        return _public_description(session)
     if os.path.isdir(session.image):
         raise HTTPException(422, "a session of several files has no single image to download")
     name = os.path.basename(session.image)
@@ -70,16 +70,16 @@ def remove_session(session_id: str, user: CurrentUser) -> dict[str, Any]:
     """Remove a session and its image."""
     session = session_of(session_id, user, update_ts=False)
     _store().remove_session(session_id)
-    return _told(session)
+    return _public_description(session)
 
 
 def session_of(session_id: str, user: User, *, update_ts: bool = True) -> OwnedSession:
-    """A session that the user may use: others' are as if they were not there.
+    """Return a session that the user may use; another user's counts as unknown.
 
     Args:
         session_id: As the client sent it.
-        user: Who asks.
-        update_ts: Whether this is a use, after which it is kept for its time again.
+        user: Who requests it.
+        update_ts: Whether this is a use, which restarts its expiry time.
 
     Raises:
         HTTPException: 404 if there is none.
@@ -110,7 +110,7 @@ def _plain_names(files: list[UploadFile]) -> list[str]:
     return names
 
 
-def _told(session: OwnedSession) -> dict[str, Any]:
-    """A session's description for its client; its image is told by its name alone."""
-    description = {key: value for key, value in vars(session).items() if key not in _NOT_TOLD}
+def _public_description(session: OwnedSession) -> dict[str, Any]:
+    """Return a session's description for its client, with its image's name instead of the path."""
+    description = {key: value for key, value in vars(session).items() if key not in _HIDDEN_KEYS}
     return {**description, "image": os.path.basename(session.image)}

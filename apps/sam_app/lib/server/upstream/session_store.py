@@ -1,12 +1,12 @@
-"""Mends of where MONAI Label 0.8.5 keeps sessions: images that a client sent for itself, for an hour.
+"""Fixes of how MONAI Label 0.8.5 stores sessions: images that a client sent for its own use, for an hour.
 
-- A session is anybody's who has its id, and ids are guessable (UUID 1: time and network address). Here it has an owner,
-  and its id is random.
+- Everybody who has a session's id can use it, and ids can be guessed (UUID 1: time and network address). Here it has an
+  owner, and its id is random.
 - Every user of the machine can read the folders. Here they are private.
-- An image lies beside the session's own description, and can be called as that is. Here it has a folder of its own.
-- The description is rewritten in place at each use. Here it is replaced, and once a minute at most.
-- What is expired is not removed after a restart; a session whose description cannot be read ends the thread that
-  removes, for ever.
+- An image is in the same folder as the session's description, and can have its name. Here it has a folder of its own.
+- The description is rewritten in place at each use. Here it is replaced, at most once a minute.
+- Expired sessions are not removed after a restart; a session whose description cannot be read ends the thread that
+  removes them, for good.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DESCRIPTION = "meta.info"
 _IMAGE = "image"
 _PART = ".part"
-_WRITE_AGAIN_S = 60
+_WRITE_INTERVAL_S = 60
 
 
 class OwnedSession(SessionInfo):
-    """MONAI Label's session, and whose it is.
+    """MONAI Label's session with its owner.
 
     Args:
         description: As in the session's file.
@@ -50,17 +50,17 @@ class OwnedSession(SessionInfo):
 
     @property
     def expires(self) -> float:
-        """When it is removed unless it is used before: seconds since the epoch."""
+        """Return when it is removed unless it is used before, in seconds since the epoch."""
         return self.last_access_ts + self.expiry
 
 
 class SessionStore(Sessions):
-    """The sessions of one server. Thread-safe.
+    """Store of the sessions of one server. Thread-safe.
 
     Args:
-        folder: Where they are kept, one folder each; empty for MONAI Label's own place.
-        expiry: Seconds after its last use, after which a session is removed; its client can ask for less.
-        removed: Called when one was removed.
+        folder: Where they are stored, one folder each; empty for MONAI Label's default.
+        expiry: Seconds from its last use until a session is removed; its client can request less.
+        removed: Called after a session was removed.
     """
 
     def __init__(self, folder: str, expiry: int, removed: Callable[[], None] = lambda: None) -> None:
@@ -70,19 +70,19 @@ class SessionStore(Sessions):
         self._lock = Lock()
 
     def __bool__(self) -> bool:
-        """Upstream cleans up only what counts as true, and a new store is an empty dictionary."""
+        """Return True, as upstream cleans up only a store that is true, and a new one is an empty dictionary."""
         return True
 
     def add(self, files: Iterable[tuple[str, BinaryIO]], expiry: int, owner: str) -> OwnedSession:
-        """A new session.
+        """Store a new session and return it.
 
         Args:
             files: Name and content of one image, or of the files of a series. The names are plain and differ.
-            expiry: Seconds; 0 or less, and more than the server's, for the server's.
-            owner: Whose it is.
+            expiry: Seconds; the server's own value if this is 0, negative or larger.
+            owner: The user who owns it.
 
         Raises:
-            OSError: If it cannot be written; then nothing is left of it.
+            OSError: If it cannot be written; then its files are removed.
         """
         session_id = str(uuid.uuid4())
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,12 +112,12 @@ class SessionStore(Sessions):
         return session
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> OwnedSession | None:
-        """A session; None if there is none, or it is expired.
+        """Return a session; None if there is none, or it is expired.
 
         Args:
             session_id: Its id.
-            update_ts: Whether this is a use, after which it is kept for its time again.
-            fetch_cache: Not used; it is upstream's.
+            update_ts: Whether this is a use, which restarts its expiry time.
+            fetch_cache: Not used; part of upstream's signature.
         """
         if not SESSION_ID.fullmatch(session_id):
             return None
@@ -128,17 +128,17 @@ class SessionStore(Sessions):
                 return None
             self[session_id] = session
             now = int(time.time())
-            is_due = update_ts and now - session.last_access_ts >= _WRITE_AGAIN_S
+            is_due = update_ts and now - session.last_access_ts >= _WRITE_INTERVAL_S
             if update_ts:
                 session.last_access_ts = now
         if is_due:
-            with suppress(OSError):  # a full disk: it is known here, and kept for less after a restart
+            with suppress(OSError):  # a full disk: only after a restart it expires earlier
                 _describe(self._folder / session_id, session)
         found: OwnedSession = session
         return found
 
     def remove_session(self, session_id: str) -> None:
-        """Remove a session, at one stroke; nothing if there is none."""
+        """Remove a session atomically, if there is one."""
         with self._lock:
             self.pop(session_id, None)
         if SESSION_ID.fullmatch(session_id):
@@ -149,11 +149,11 @@ class SessionStore(Sessions):
             self._removed()
 
     def remove_expired(self) -> int:
-        """Remove sessions that are expired or damaged, and what was left half-way; how many there were."""
+        """Remove expired, damaged and half-written sessions; returns how many."""
         count = 0
         for name in self._names():
             session_id = name.removeprefix(".").removesuffix(_PART)
-            if SESSION_ID.fullmatch(session_id) and self._is_over(name, session_id):
+            if SESSION_ID.fullmatch(session_id) and self._is_expired(name, session_id):
                 self.remove_session(session_id)
                 count += 1
         return count
@@ -164,8 +164,8 @@ class SessionStore(Sessions):
         except FileNotFoundError:
             return []
 
-    def _is_over(self, name: str, session_id: str) -> bool:
-        """Whether there is nothing to keep of an entry; what cannot be read is kept as long as a session."""
+    def _is_expired(self, name: str, session_id: str) -> bool:
+        """Return whether an entry is expired; one that cannot be read expires as late as a session."""
         if name == session_id:
             with self._lock:
                 session = self.get(session_id) or self._read(session_id)
@@ -177,7 +177,7 @@ class SessionStore(Sessions):
             return False
 
     def _read(self, session_id: str) -> OwnedSession | None:
-        """A session from its description; None if it cannot be read, or names an image that is not the session's."""
+        """Return a session from its description; None if that cannot be read or names an image outside its folder."""
         folder = self._folder / session_id
         try:
             description = json.loads((folder / DESCRIPTION).read_bytes())
@@ -191,7 +191,7 @@ class SessionStore(Sessions):
 
 @contextmanager
 def _new_folder(aside: Path) -> Iterator[Path]:
-    """A private folder with one for the image in it, to be renamed; it is gone if the ``with`` block raises."""
+    """Create a private folder with an image folder in it, to be renamed; removes it if the ``with`` block raises."""
     try:
         (aside / _IMAGE).mkdir(mode=0o700, parents=True)
         aside.chmod(0o700)

@@ -1,8 +1,8 @@
-"""Mend: MONAI Label 0.8.5 leaves temporary files behind.
+"""Fix: MONAI Label 0.8.5 leaves temporary files behind.
 
-Its routes keep an upload under the name of a file that was temporary and is gone, and remove it after an answer alone;
-the archive of a dataset that fails half-way stays for ever; so does a copy of the log's configuration at every start.
-Here they are scratch files of their request, and the copy is removed once it was read.
+Its routes write an upload under the name of a temporary file that was deleted, and remove it only after a response;
+a dataset's archive that fails half-way is never removed, nor is a copy of the log's configuration at every start.
+Here they are scratch files of their request, and the copy is removed after it was read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MODULES = (monailabel.datastore.local, monailabel.endpoints.datastore)
 
 
 class _ScratchFiles:
-    """What those modules use of :mod:`tempfile`."""
+    """Replacement for what those modules use of :mod:`tempfile`."""
 
     @staticmethod
     def NamedTemporaryFile(suffix: str = "", delete: bool = True) -> BinaryIO:
-        """A scratch file, open; its name is in use until the request ends."""
+        """Return an open scratch file, whose name is in use until the request ends."""
         return open(scratch_file(suffix), "w+b")
 
 
 def track_temporary_files() -> None:
-    """Have MONAI Label's modules make their temporary files as scratch files."""
+    """Make MONAI Label's modules create their temporary files as scratch files."""
     for module in _MODULES:
         module.tempfile = _ScratchFiles  # type: ignore[attr-defined]
 

@@ -1,8 +1,8 @@
-"""Mend: MONAI Label 0.8.5 serves routes that this app has no use for, and that give a client the server.
+"""Fix: MONAI Label 0.8.5 serves routes that this app does not need, and that give a client control of the server.
 
 They read and replace checkpoints, start processes with a client's parameters, read any image by its path, and show logs
-with paths and names. They are answered 404 with what to do instead. ``POST /reload`` would load the app anew without
-what is mended in it, and asks for no login.
+with paths and names. Here they return 404 with what to do instead. ``POST /reload`` would load the app again without
+its fixes, and needs no login.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Mends of how MONAI Label 0.8.5 serves OHIF.
+"""Fixes of how MONAI Label 0.8.5 serves OHIF.
 
-- It answers every file in a subfolder of OHIF's with OHIF's start page: it replaces ``/`` in a path by ``os.pathsep``,
-  which is ``:``, where ``os.sep`` was meant; that would have let a path leave OHIF's folder. Here the join is
-  Starlette's, which stays within.
-- OHIF's plugin looks for MONAI Label on port 8000 and without TLS, wherever OHIF came from. Here it is told the server
-  that it came from, in the cookie in which it remembers what its user enters.
+- It returns OHIF's start page for every file in a subfolder of OHIF's: it replaces ``/`` in a path by ``os.pathsep``,
+  which is ``:``, instead of ``os.sep``, which would have let a path leave OHIF's folder. Here Starlette joins the path,
+  and stays within.
+- OHIF's plugin expects MONAI Label on port 8000 without TLS, wherever OHIF was loaded from. Here the server's address
+  is set in the cookie in which the plugin stores what its user enters.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _FILES = StaticFiles(directory=Path(ohif.__file__).resolve().parent / "static" /
 def viewer(
     request: Request, path: str, user: Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 ) -> FileResponse:
-    """One of OHIF's files; its start page for everything else, as those are addresses within the viewer."""
+    """Return one of OHIF's files; its start page for other paths, as those are addresses within the viewer."""
     file = _find(path) or _find("index.html")
     assert file, "MONAI Label comes with OHIF"
-    answer = FileResponse(file, media_type=get_mime_type(file))
+    response = FileResponse(file, media_type=get_mime_type(file))
     if file.endswith(".html"):
-        set_client_cookie(request, answer)
-        _tell_server(request, answer)
-        answer.headers["Cache-Control"] = "private, no-cache"
-    return answer
+        set_client_cookie(request, response)
+        _set_server_cookie(request, response)
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response
 
 
-def _tell_server(request: Request, page: FileResponse) -> None:
-    """The cookie's path is that which the plugin's own gets: the page's, up to its last part."""
+def _set_server_cookie(request: Request, page: FileResponse) -> None:
+    """Set the server's address in the plugin's cookie, whose path is the page's, up to its last part."""
     server = f"{str(request.base_url).rstrip('/')}{settings.MONAI_LABEL_API_STR}/"
     page.set_cookie(
         "MONAILABEL_SERVER_URL",
@@ -59,6 +59,6 @@ def _tell_server(request: Request, page: FileResponse) -> None:
 def _find(path: str) -> str | None:
     try:
         file, found = _FILES.lookup_path(path)
-    except (OSError, ValueError):  # too long a name, or one with a null character
+    except (OSError, ValueError):  # the name is too long, or has a null character
         return None
     return file if found and stat.S_ISREG(found.st_mode) else None

@@ -1,7 +1,7 @@
-"""What clients may say in the ``params`` of ``/infer`` and ``/batch/infer``, by key. What else they send is ignored.
+"""What clients may send in the ``params`` of ``/infer`` and ``/batch/infer``, by key. Other keys are ignored.
 
-Clients send numbers and flags also as text, and null for what they leave out. A value of another kind is refused, as it
-would have no effect without a word.
+Clients also send numbers and flags as text, and null for values that they do not set. A value of another type is
+refused, as it would silently have no effect.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Params = TypeVar("Params", bound=BaseModel)
 
 
 def read_params(kind: type[Params], params: Mapping[str, Any]) -> Params:
-    """Read a client's params.
+    """Return a client's params, validated.
 
     Raises:
-        PromptError: For a value of a wrong kind; the message names its key.
+        PromptError: For a value of a wrong type; the message names its key.
     """
     try:
         return kind.model_validate(params)
@@ -37,7 +37,7 @@ def read_params(kind: type[Params], params: Mapping[str, Any]) -> Params:
 
 
 def _by(read: Callable[[Any, str], Any]) -> PlainValidator:
-    """Read a field by a function that takes the value and the field's name."""
+    """Return a validator that reads a field by a function of its value and its name."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
         return read(value, str(info.field_name))
@@ -94,7 +94,7 @@ Points = Annotated[tuple[tuple[float, ...], ...], _by(as_points)]
 
 
 class OptionParams(BaseModel):
-    """What viewers show of the models' options."""
+    """The models' options that viewers show."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -123,7 +123,7 @@ class ViewerParams(OptionParams):
     label_tag: Annotated[str, _by(_as_tag)] = DefaultLabelTag.ORIGINAL.value
 
     def counts(self) -> dict[str, int]:
-        """How many points there are, and whether a region."""
+        """Return the numbers of points of each kind and of regions, 0 or 1."""
         points = {"foreground": len(self.foreground), "background": len(self.background)}
         return {**points, "roi": int(self.roi is not None)}
 
@@ -136,7 +136,7 @@ class ViewerParams(OptionParams):
         by_index: bool = False,
         sent_label: str | None = None,
     ) -> SegmentRequest:
-        """What is asked for; the arguments, which are not the client's to say, as there."""
+        """Return the request to run; the arguments are its fields that do not come from these params."""
         return SegmentRequest(
             source=self.prompts or Source.VIEWER,
             model=model,
@@ -168,7 +168,7 @@ class BatchParams(OptionParams):
     label_tag: Annotated[str, _by(_as_batch_tag)] = DefaultLabelTag.ORIGINAL.value
 
     def request(self, *, model: str) -> SegmentRequest:
-        """What is asked for of each image, whose id is to be filled in; of the options a batch has two."""
+        """Return the request for each image, whose id is filled in later; a batch has only two of the options."""
         source = self.prompts or Source.AUTOMATIC
         return SegmentRequest(
             source=source,
