@@ -86,7 +86,7 @@ class SamApp(MONAILabelApp):
         budget.add_evictor(self.images.evict_oldest)
         limits = self.options.limits
         self._read = LoadMedicalImage(limits, self.images)
-        self._look = LoadMedicalImage(limits)
+        self._read_uncached = LoadMedicalImage(limits)
         self.engine = Engine(
             specs,
             self._model_dir,
@@ -107,7 +107,7 @@ class SamApp(MONAILabelApp):
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The tasks of every chosen model."""
+        """Return the tasks of every chosen model."""
         tasks: dict[str, InferTask] = {}
         shared = {"limits": self.options.limits, "images": self.images, "ahead": self.ahead}
         for name in self.engine.specs:
@@ -118,19 +118,19 @@ class SamApp(MONAILabelApp):
         return tasks
 
     def init_datastore(self) -> Datastore:
-        """A folder as it is mended here, or a server."""
+        """Return our datastore for a folder, or one for a server."""
         if self.studies.startswith(("http://", "https://")):
             remote: Datastore = super().init_datastore()
             return remote
         try:
-            return open_folder(Path(self.studies), self.options.datastore, self._read, self._look)
+            return open_folder(Path(self.studies), self.options.datastore, self._read, self._read_uncached)
         except StudiesError as error:
             raise _refusal(error) from None
         except FolderInUseError as error:
             raise _refusal(f"{error}; give each its own studies, as one would lose the other's labels") from None
 
     def init_remote_datastore(self) -> Datastore:
-        """A DICOMweb server as it is mended here; MONAI Label's other kinds of servers as they are there."""
+        """Return our datastore for a DICOMweb server, or MONAI Label's own for its other kinds of servers."""
         if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
             remote: Datastore = super().init_remote_datastore()
             return remote
@@ -144,12 +144,12 @@ class SamApp(MONAILabelApp):
         return store
 
     def segment(self, request: SegmentRequest, datastore: Datastore | None = None) -> dict[str, Any]:
-        """Run a request's task, which reads a DICOMweb server's series as DICOM; keep its result if it says so."""
+        """Run a request's task, which reads a DICOMweb server's series as DICOM; stores the result if requested."""
         store = for_inference(datastore or self.datastore())
         return infer_and_save(lambda asked: self.infer(asked.as_monai(), store), request, store)
 
     def info(self) -> dict[str, Any]:
-        """What a client asks for when it connects: from then on it gets a DICOMweb server's series as they are now."""
+        """Return what clients request when they connect; from then on a DICOMweb server's series are read anew."""
         store = self.datastore()
         if isinstance(store, DicomWebStore):
             store.folders.expire_all()
@@ -157,7 +157,7 @@ class SamApp(MONAILabelApp):
         return found
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The image to label next, which can be opened and is then prepared for the first click."""
+        """Return the next image to label, one that can be opened, and prepare it for the first click."""
         sample: dict[str, Any] = super().next_sample(request)
         folder = self.datastore()
         while sample and isinstance(folder, FolderDatastore) and not folder.opens(sample["id"]):
@@ -168,30 +168,30 @@ class SamApp(MONAILabelApp):
         return sample
 
     def prepare(self, find: Callable[[], str], user: str = "") -> None:
-        """Read an image and encode it from its middle on, in the background: somebody is about to see it.
+        """Read an image that is about to be displayed, and encode it from its middle on, in the background.
 
         Args:
-            find: Tells where it is: a file, or a folder of DICOM files.
-            user: For whom, if that is known.
+            find: Returns its path: a file, or a folder of DICOM files.
+            user: Who is about to see it, if known.
         """
         model = self.engine.default_model
         task: SamTask = self._infers[model]
         self.ahead.opened(model, user, lambda: task.read(find()))
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Which image to label next."""
+        """Return the strategies that choose the next image to label."""
         return {"first": First(), "random": RandomSample(), "uncertainty": Uncertainty()}
 
     def _load_sessions(self, load: bool = False) -> SessionStore | None:
-        """Sessions as they are mended here."""
+        """Return our store of sessions, if sessions are to be loaded."""
         path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
         return SessionStore(path, expiry, self.images.forget_gone) if load else None
 
     def on_init_complete(self) -> None:
-        """The server is about to answer: from now on by our own app.
+        """Serve with our own app from now on; called just before the first request.
 
-        Upstream's own would start a thread that cleans up until an error ends it, and score labels, which has no
-        function here.
+        Upstream's own method would start a cleaning thread that any error ends, and score labels, which is not used
+        here.
         """
         start_periodic("session-cleaner", self._clean, _CLEAN_EVERY_S)
         try:
@@ -208,16 +208,16 @@ class SamApp(MONAILabelApp):
         limit_connections(self.options.max_connections)
 
     def _clean(self) -> None:
-        """Remove sessions that are expired, and forget images that are gone from the studies."""
+        """Remove expired sessions, and forget images that were deleted from the studies."""
         self.cleanup_sessions()
         self.images.forget_gone()
 
 
 def _chosen_models(names: Sequence[str], model_dir: Path) -> list[ModelSpec]:
-    """The models of ``--conf models``; if it names none the bundled one and those whose checkpoint is there.
+    """Return the models of ``--conf models``; if it names none, the bundled one and all whose checkpoint exists.
 
     Raises:
-        UnknownModelError: For a name that is not known.
+        UnknownModelError: For an unknown name.
         CheckpointError: For a model whose checkpoint is missing or wrong.
     """
     store = CheckpointStore(model_dir)
@@ -231,7 +231,7 @@ def _chosen_models(names: Sequence[str], model_dir: Path) -> list[ModelSpec]:
 
 
 def _use_scratch_folder() -> None:
-    """Before anything makes a temporary file."""
+    """Create the folder for temporary files, before anything makes one."""
     try:
         remove_log_configuration()
         use_scratch_folder()
@@ -242,6 +242,6 @@ def _use_scratch_folder() -> None:
 
 
 def _refusal(reason: object) -> SystemExit:
-    """An error that ends the server with its reason alone: the server prints what it is raised with."""
+    """Return an error that ends the server and prints only the reason, without a traceback."""
     sys.tracebacklimit = 0
     return SystemExit(f"Cannot start: {reason}")

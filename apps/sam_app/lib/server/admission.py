@@ -1,4 +1,4 @@
-"""How many segmentations may be worked on or wait at the same time, whichever way they came in."""
+"""Limit of the segmentations that are processed or wait at the same time, from all routes together."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from contextlib import contextmanager
 
 
 class BusyError(RuntimeError):
-    """As many requests as allowed are being worked on or wait."""
+    """As many requests as allowed are being processed or wait."""
 
 
 class Admission:
-    """Counts those who are in. Its lock is held only while the count changes.
+    """Counter of the segmentations in progress or waiting. Its lock is held only while the count changes.
 
-    A quarter of the places, one at least, is for users who have none: nobody can take all of them. Requests of no
-    user, as all are without a login, are free of that.
+    A quarter of the places, at least one, is reserved for users who have none, so that no user can take all of them.
+    This does not apply to requests without a user, as all are without a login.
 
     Args:
-        limit: At most this many.
+        limit: Maximum number of segmentations.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._most_of_one = limit - max(1, limit // 4)
+        self._limit_per_user = limit - max(1, limit // 4)
         self._count = 0
         self._of_user: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
-        """How many are in now."""
+        """The current number of segmentations."""
         return self._count
 
     def enter(self, user: str = "", *, unconditionally: bool = False) -> None:
-        """Come in; every entry needs one :meth:`leave`.
+        """Take a place; each one needs a :meth:`leave`.
 
         Args:
-            user: Who asks; empty for nobody known.
+            user: Whose request it is; empty without a user.
             unconditionally: For a request that was accepted before: it counts, but is not refused.
 
         Raises:
-            BusyError: If as many as allowed are in, or as many of this user as one may have.
+            BusyError: If all places are taken, or as many by this user as one user may have.
         """
         with self._lock:
             mine = self._of_user[user] if user else 0
@@ -51,7 +51,7 @@ class Admission:
                     raise BusyError(
                         f"{self._count} segmentations are being worked on or wait; try again in a few seconds"
                     )
-                if mine and mine >= self._most_of_one:
+                if mine and mine >= self._limit_per_user:
                     raise BusyError(
                         f"{mine} segmentations of yours are being worked on or wait, and the other places are for "
                         "other users; try again in a few seconds"
@@ -61,20 +61,20 @@ class Admission:
                 self._of_user[user] += 1
 
     def leave(self, user: str = "") -> None:
-        """Make room.
+        """Free a place.
 
         Args:
-            user: As when coming in.
+            user: As for :meth:`enter`.
         """
         with self._lock:
             self._count -= 1
             if user:
                 self._of_user[user] -= 1
-                self._of_user += Counter()  # who has none is forgotten
+                self._of_user += Counter()  # removes users with none
 
     @contextmanager
     def inside(self, user: str = "") -> Iterator[None]:
-        """Be in for the ``with`` block.
+        """Hold a place for the ``with`` block.
 
         Args:
             user: As for :meth:`enter`.

@@ -1,4 +1,4 @@
-"""The server's app: its routes, middleware and error handlers, each in the order in which they hold."""
+"""The server's app: its routes, middleware and error handlers, each in the order in which they apply."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(sam_app: SamApp) -> FastAPI:
-    """Make the app that serves everything; the queue of segmentations is worked off from here on.
+    """Return the app that serves everything; starts processing the queue of segmentations.
 
     Args:
-        sam_app: Its tasks are served, by its options.
+        sam_app: Its tasks are served, with its options.
 
     Raises:
         AuditLogError: If the audit log cannot be written.
-        FolderInUseError: If another server has the results' folder.
+        FolderInUseError: If another server uses the results' folder.
         OSError: If the results' folder cannot be made.
     """
     options = sam_app.options
@@ -97,10 +97,10 @@ def create_app(sam_app: SamApp) -> FastAPI:
 
 
 def _middleware(options: ServerOptions, observer: Observer, authenticator: Authenticator | None) -> list[Middleware]:
-    """From the outermost to the innermost.
+    """Return the middleware, from the outermost to the innermost.
 
-    FastAPI's own answer to an error that nothing handles would be outside of all of these, so that nobody would observe
-    it; so it is made within the first two.
+    FastAPI would create the response to an unhandled error outside of all of these, where it would not be observed;
+    so it is created inside the first two.
     """
     pages = Pages(accepted_hosts(options.hosts, sys.argv[1:]), options.cors_origins)
     gate = [Middleware(Gate, authenticator=authenticator, pages=pages)] if authenticator else []
@@ -118,7 +118,7 @@ def _middleware(options: ServerOptions, observer: Observer, authenticator: Authe
 
 
 def _start_service(sam_app: SamApp, observer: Observer) -> SegmentationService:
-    """The segmentations of the four routes, observed."""
+    """Return the started service behind the REST routes, watched by the observer."""
     options = sam_app.options
     store = ResultStore(
         options.results,

@@ -1,7 +1,7 @@
-"""Inference on many images, one after the other, in a thread of its own.
+"""Inference on many images, one after the other, in a separate thread.
 
-One batch runs at a time. Its images take their turn with what users ask for meanwhile: each counts among the
-segmentations that are worked on, but is never refused. The lock guards the list of batches and is never held while an
+One batch runs at a time. Users' requests are processed between its images: each image counts as a segmentation
+in progress, but is never refused. The lock guards the list of batches and is never held while an
 image is segmented.
 """
 
@@ -25,21 +25,21 @@ from lib.transforms.request import Infer, SegmentRequest
 logger = logging.getLogger(__name__)
 
 Status = Literal["SUBMITTED", "RUNNING", "DONE", "ERROR", "STOPPED"]
-_KEPT = 20
+_MAX_BATCHES = 20
 
 
 class BatchRunningError(BusyError):
-    """There is a batch already, and one runs at a time."""
+    """A batch is running already, and only one may run at a time."""
 
 
 @dataclass
 class Batch:
-    """What is known of a batch; ``status`` has MONAI Label's words.
+    """State of a batch; ``status`` uses MONAI Label's words.
 
     Args:
-        request: What is asked for of every image.
-        images: The images' ids, in the order in which they are done.
-        shown: The request as clients are shown it.
+        request: The request for every image.
+        images: The images' ids, in the order in which they are processed.
+        shown: The request as returned to clients.
     """
 
     request: SegmentRequest
@@ -52,7 +52,7 @@ class Batch:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, with MONAI Label's keys; ``details`` says in words how far it is."""
+        """Return a dictionary for JSON with MONAI Label's keys; ``details`` describes the progress."""
         failed = sum("error" in result for result in self.results.values())
         return {
             "id": self.id,
@@ -66,11 +66,11 @@ class Batch:
 
 
 class BatchInference:
-    """Runs batches.
+    """Runner of batches.
 
     Args:
-        infer: The app's, which keeps the label.
-        admission: Where each image counts.
+        infer: Runs the app's tasks and stores the label.
+        admission: Counts each image.
         max_seconds: How long one image may take.
     """
 
@@ -84,33 +84,33 @@ class BatchInference:
 
     @property
     def batches(self) -> list[Batch]:
-        """The last ones, oldest first."""
+        """The most recent batches, oldest first."""
         with self._lock:
             return list(self._batches)
 
     def running(self) -> Batch | None:
-        """The one that is not at its end; None if there is none."""
+        """Return the batch that has not ended; None if there is none."""
         return next((batch for batch in self.batches if batch.end_ts is None), None)
 
     def start(
         self, request: SegmentRequest, images: Sequence[str], shown: Mapping[str, Any], *, wait: bool = False
     ) -> Batch:
-        """Begin a batch.
+        """Start a batch and return it.
 
         Args:
-            request: What is asked for of every image, kept under its ``save_as``.
+            request: The request for every image; results are stored with its tag ``save_as``.
             images: Ids of the datastore.
             shown: As in :class:`Batch`.
-            wait: Answer when it is at its end.
+            wait: Whether to return only when it has ended.
 
         Raises:
-            BatchRunningError: If there is one already.
+            BatchRunningError: If one is running already.
         """
         batch = Batch(request, sorted(images), shown)
         with self._lock:
             if any(other.end_ts is None for other in self._batches):
                 raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
-            self._batches[:] = [*self._batches, batch][-_KEPT:]
+            self._batches[:] = [*self._batches, batch][-_MAX_BATCHES:]
             self._stop.clear()
         worker = start_watched("batch", lambda: self._run(batch))
         if wait:
@@ -118,7 +118,7 @@ class BatchInference:
         return batch
 
     def stop(self) -> Batch | None:
-        """Stop the running batch after the image that it is at; None if none is running."""
+        """Stop the running batch after its current image; returns it, or None if none is running."""
         batch = self.running()
         if batch is not None:
             self._stop.set()
@@ -129,7 +129,7 @@ class BatchInference:
         for image in batch.images:
             if self._stop.is_set():
                 break
-            batch.results = {**batch.results, image: self._one(batch, image)}  # replaced: others read it meanwhile
+            batch.results = {**batch.results, image: self._one(batch, image)}  # replaced, as other threads read it
         failed = bool(batch.images) and all("error" in result for result in batch.results.values())
         whole = len(batch.results) == len(batch.images)
         batch.status = ("ERROR" if failed else "DONE") if whole else "STOPPED"

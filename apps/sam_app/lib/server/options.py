@@ -1,7 +1,7 @@
 """The app's options, from ``--conf KEY VALUE``: each is declared once, in :class:`ServerOptions`.
 
-A declaration has the key, the type, the default, what its text may be, and a sentence for people, which is also its row
-in ``docs/options.md``.
+A declaration has the key, the type, the default, how its text is read, and a sentence that describes it, which is also
+its row in ``docs/options.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lib.server.auth.key_file import KeyFile
 
 
 class OptionError(ValueError):
-    """An option is not known or its value cannot be used; the message says which and what it can be."""
+    """An option is unknown or its value invalid; the message says which, and what is allowed."""
 
 
 def _number(text: str) -> float:
@@ -52,12 +52,12 @@ def _positive_count(text: str) -> int:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Names, separated by commas."""
+    """Parse names, separated by commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """Names of servers or origins of web pages, separated by commas."""
+    """Parse names of servers or origins of web pages, separated by commas."""
     return tuple(word.rstrip("/") for word in _words(text))
 
 
@@ -91,17 +91,17 @@ def _option(default: object, read: Callable[[str], object], meaning: str, *, sho
     """Declare an option.
 
     Args:
-        default: Its value without ``--conf``; of a path: relative to the app's folder.
-        read: Its value from its text, or a ValueError that says what it must be.
-        meaning: For people.
-        shown: The default for people, where that is more than the value.
+        default: Its value without ``--conf``; a path is relative to the app's folder.
+        read: Returns its value from its text, or raises a ValueError that says what it must be.
+        meaning: Description for operators.
+        shown: Description of the default for operators, where the value alone does not say enough.
     """
     return field(default=default, metadata={"read": read, "meaning": meaning, "shown": shown})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """What an operator chooses: each field is the ``--conf`` key of its name."""
+    """Options that an operator sets: each field is the ``--conf`` key with its name."""
 
     models: tuple[str, ...] = _option(
         (), _words, "names, the default one first", shown="`sam_tiny` and those whose checkpoint is in `model/`"
@@ -167,14 +167,14 @@ class ServerOptions:
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str], app_dir: Path) -> ServerOptions:
-        """Options from MONAI Label's ``conf``; what is not named keeps its default.
+        """Return the options from MONAI Label's ``conf``; the others have their defaults.
 
         Args:
-            conf: Text by key.
+            conf: Texts of the options by key.
             app_dir: The app's folder.
 
         Raises:
-            OptionError: For a key that there is not, with the nearest one; for a text that is no such value.
+            OptionError: For an unknown key, naming the most similar one; for an invalid value.
         """
         options = {item.name: item for item in fields(cls)}
         for key in conf:
@@ -197,11 +197,11 @@ class ServerOptions:
         return cls(**values)
 
     def embedding_files(self) -> EmbeddingFiles | None:
-        """The embeddings kept on disk; None if none are to be."""
+        """Return the store of embeddings on disk; None if they are not stored."""
         max_bytes = int(self.embeddings_max_mb * 2**20)
         return EmbeddingFiles(self.embeddings, max_bytes) if max_bytes else None
 
     @property
     def limits(self) -> Limits:
-        """What a request may ask for at most."""
+        """The limits of what a request may need."""
         return Limits(max_pixels=self.max_pixels, max_frames=self.max_frames, max_prompts=self.max_prompts)

@@ -1,7 +1,7 @@
-"""What ``/openapi.json`` says of the login, so that the documentation page can log in.
+"""Description of the login in ``/openapi.json``, so that the documentation page can log in.
 
 MONAI Label decides at import what it documents: without OpenID Connect each of its routes has a query parameter
-``token``, which does nothing and would invite people to write keys into addresses. It is left out.
+``token``, which does nothing and would encourage people to put keys into addresses. It is removed here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REFUSALS = {"401": "No login, or none that holds", "403": "Not with this user's
 
 
 def describe_login(app: FastAPI, *, is_needed: bool) -> None:
-    """Change what the app documents of its login, from its next OpenAPI document on."""
+    """Describe the login in the app's OpenAPI documents that are generated from now on."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Watches every request from its first byte to its answer's last, and queued segmentations to their end.
+"""Observation of every request from its first byte to its response's last, and of queued segmentations to their end.
 
 Concurrency: a request's :class:`RequestRecord` and :class:`Clock` are made here, on the event loop, and are current for
-all that works on the request: worker threads get a copy of the context, so that they write into the same two objects.
-The audit log's file is written in another thread: a slow disk holds up nobody but the request's own end.
+all code that processes the request: worker threads get a copy of the context, so that they write into the same two
+objects. The audit log's file is written in another thread: a slow disk delays only the end of the request itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from monailabel.config import settings
-from starlette._utils import get_route_path  # what the router matches; there is no public way to ask for it
+from starlette._utils import get_route_path  # what the router matches; there is no public function
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.base.clock import Clock, use_clock
@@ -26,7 +26,7 @@ _QUEUED_ROUTE = "/segment_input_image/"
 
 
 class Observer:
-    """Where ended work is reported: to the audit log and to the metrics.
+    """Reporter of ended work to the audit log and to the metrics.
 
     Args:
         audit: The audit log.
@@ -41,26 +41,26 @@ class Observer:
         """Report a queued segmentation, from the thread that worked on it.
 
         Args:
-            record: What is known of it; by its timestamp its line belongs to that of the request that asked for it.
-            clock: Started with the work on it.
-            status: HTTP's, that asking for its result answers: 200, or why it failed.
+            record: Its record; the timestamp links its audit line to that of the HTTP request that queued it.
+            clock: Started when its processing started.
+            status: HTTP status of a request for its result: 200, or that of the failure.
         """
         outcome = outcome_of(status, record.reason)
         record.route = _QUEUED_ROUTE
         if not settings.MONAI_LABEL_AUTH_ENABLE:
-            record.user = None  # without a login nobody is known; the default user's name, admin, would mislead
+            record.user = None  # no login: the default user's name, admin, would mislead
         self.metrics.job_ended(outcome, clock.stages)
         self.audit.write(audit_entry(record, clock.elapsed, kind="job", method=None, status=status, outcome=outcome))
 
 
 def server_timing(clock: Clock) -> str:
-    """The value of the header ``Server-Timing`` (W3C): milliseconds of each stage, and in ``total`` of all so far."""
+    """Return the value of the header ``Server-Timing`` (W3C): milliseconds of each stage and, as ``total``, so far."""
     seconds = {**clock.stages, "total": clock.elapsed}
     return ", ".join(f"{name};dur={duration * 1000:.1f}" for name, duration in seconds.items())
 
 
-class _Answer:
-    """What the app has sent so far, and whether the client stayed to get it. Notes the route once it is known."""
+class _ObservedResponse:
+    """What the app has sent so far, and whether the client has disconnected. Notes the route once it is known."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class _Answer:
         received: Callable[[], None],
     ) -> None:
         self._scope = scope
-        self._path = get_route_path(scope)  # a mount changes what the scope says of it
+        self._path = get_route_path(scope)  # a mount changes it in the scope
         self._receive = receive
         self._send = send
         self._record = record
@@ -82,7 +82,7 @@ class _Answer:
         self._received = received
         self.status: int | None = None
         self.seconds: float | None = None
-        """Until its last byte, without what the app does in the background afterwards; None until then."""
+        """Time until its last byte, without the app's background tasks afterwards; None before."""
         self.disconnected = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -94,14 +94,14 @@ class _Answer:
         self._record.route = self._templates.of(self._scope, self._path)
 
     def _may_see_stages(self) -> bool:
-        """Whether the user may know what work was needed: that tells if somebody has had the same image before."""
+        """Return whether the user may see the stages, which reveal whether somebody has used the same image before."""
         user = self._scope.get("state", {}).get("user")
         is_admin = user is not None and settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
         return is_admin or not settings.MONAI_LABEL_AUTH_ENABLE  # without a login everybody is one user
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._look_at(message)
+        self._note_disconnect(message)
         if self._watch is None and message["type"] == "http.request" and not message.get("more_body", False):
             self._watch = asyncio.create_task(self._watch_client())
             self.note_route()
@@ -109,10 +109,10 @@ class _Answer:
         return message
 
     async def _watch_client(self) -> None:
-        """While a request that has come in is worked on: its client's leaving is the only thing that can still come."""
-        self._look_at(await self._receive())
+        """Wait for the disconnect, which is all that can still arrive while a complete request is processed."""
+        self._note_disconnect(await self._receive())
 
-    def _look_at(self, message: Message) -> None:
+    def _note_disconnect(self, message: Message) -> None:
         if message["type"] == "http.disconnect" and not self.complete:
             self.disconnected = True
             self._clock.cancel()
@@ -136,21 +136,20 @@ class _Answer:
 
 
 class ObservingMiddleware:
-    """Makes a record and a clock current for each HTTP request, and reports what became of it. The outermost of all.
+    """Outermost middleware: makes a record and a clock current for each HTTP request, and reports how it ended.
 
     The request's scratch files are removed when it has ended.
 
-    Every answer gets the request's id as header ``X-Request-ID``, and one that an image was worked on for also
-    ``Server-Timing``: whoever waits can see what for, and whether a click had to ``encode``. With a login that is told
-    to administrators alone.
+    Every response gets the request's id as header ``X-Request-ID``, and also ``Server-Timing`` if it processed an
+    image: it shows what took the time, and whether a click had to ``encode``. With a login only administrators get it.
 
-    What the app raises was logged, with that id, and answered below; it goes on to the server only if the answer was
-    not complete, so that the connection is closed.
+    An error that the app raises was already logged, with that id, and turned into a response further in; it is passed
+    on to the server only if the response was not complete, so that the connection is closed.
 
     Args:
         app: The app with all its other middleware.
-        observer: Gets the reports.
-        max_seconds: The clocks' limit.
+        observer: Receives the reports.
+        max_seconds: Time limit of the clocks.
     """
 
     def __init__(self, app: ASGIApp, observer: Observer, max_seconds: float) -> None:
@@ -160,7 +159,7 @@ class ObservingMiddleware:
         self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request, observed."""
+        """Pass the request on, observed."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -176,26 +175,26 @@ class ObservingMiddleware:
             if is_audited(record.route or UNMATCHED, None):
                 slots.append(in_flight.begin(entry_if_killed(record, method=known_method(scope["method"]))))
 
-        answer = _Answer(scope, receive, send, record, clock, self._templates, received)
+        sent = _ObservedResponse(scope, receive, send, record, clock, self._templates, received)
         with use_record(record), use_clock(clock), scratch_files():
             try:
-                await self.app(scope, answer.receive, answer.send)
+                await self.app(scope, sent.receive, sent.send)
             except Exception as error:
                 record.reason = record.reason or type(error).__name__
-                if not answer.complete:
+                if not sent.complete:
                     raise
             finally:
-                answer.end_watch()
-                answer.note_route()
+                sent.end_watch()
+                sent.note_route()
                 try:
-                    await self._report(known_method(scope["method"]), record, clock, answer)
+                    await self._report(known_method(scope["method"]), record, clock, sent)
                 finally:
                     for slot in slots:
                         in_flight.end(slot)
 
-    async def _report(self, method: str, record: RequestRecord, clock: Clock, answer: _Answer) -> None:
-        route, status = record.route or UNMATCHED, answer.status
-        seconds = clock.elapsed if answer.seconds is None else answer.seconds
+    async def _report(self, method: str, record: RequestRecord, clock: Clock, sent: _ObservedResponse) -> None:
+        route, status = record.route or UNMATCHED, sent.status
+        seconds = clock.elapsed if sent.seconds is None else sent.seconds
         self._observer.metrics.request_ended(method, route, status, seconds, clock.stages)
         if not is_audited(route, status):
             return
@@ -205,6 +204,6 @@ class ObservingMiddleware:
             kind="request",
             method=method,
             status=status,
-            outcome="disconnected" if answer.disconnected or not answer.complete else outcome_of(status, record.reason),
+            outcome="disconnected" if sent.disconnected or not sent.complete else outcome_of(status, record.reason),
         )
         await asyncio.to_thread(self._observer.audit.write, entry)
