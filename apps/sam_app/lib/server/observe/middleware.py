@@ -140,8 +140,8 @@ class ObservingMiddleware:
 
     The request's scratch files are removed when it has ended.
 
-    Every response gets the request's id as header ``X-Request-ID``, and also ``Server-Timing`` if it processed an
-    image: it shows what took the time, and whether a click had to ``encode``. With a login only administrators get it.
+    Every response gets the request's id as header ``X-Request-ID``, and also ``Server-Timing`` if an image was
+    processed: it shows what took the time, and if a click had to ``encode``. With a login only administrators get it.
 
     An error that the app raises was already logged, with that id, and turned into a response further in; it is passed
     on to the server only if the response was not complete, so that the connection is closed.

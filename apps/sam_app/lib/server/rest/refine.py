@@ -53,8 +53,8 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
     if same_frame:
         now = {(point.x, point.y) for point in (asked.positive_points or []) + (asked.negative_points or [])}
         for kind in ("positive_points", "negative_points"):
-            kept = [point for point in getattr(before, kind) or [] if (point.x, point.y) not in now]
-            changes[kind] = kept + (getattr(asked, kind) or [])
+            unchanged = [point for point in getattr(before, kind) or [] if (point.x, point.y) not in now]
+            changes[kind] = unchanged + (getattr(asked, kind) or [])
         added = [box for box in asked.rectangles or [] if box not in (before.rectangles or [])]
         changes["rectangles"] = (before.rectangles or []) + added
     merged = asked.prompts(**changes)

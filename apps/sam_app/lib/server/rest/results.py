@@ -261,8 +261,8 @@ class ResultStore:
             _raise_if_full(error)
             raise
         with self._lock:
-            if kept := self._finished.get(folder.name):
-                self._finished[folder.name] = kept._replace(size=kept.size + len(content))
+            if entry := self._finished.get(folder.name):
+                self._finished[folder.name] = entry._replace(size=entry.size + len(content))
         self.purge()
         return replace(result, manifest=manifest)
 
@@ -294,7 +294,7 @@ class ResultStore:
     def stats(self) -> dict[str, int]:
         """Return the counts of finished ``results`` and ``queued`` requests, and ``bytes``, the results' size."""
         with self._lock:
-            size = sum(kept.size for kept in self._finished.values())
+            size = sum(entry.size for entry in self._finished.values())
             return {"results": len(self._finished), "queued": len(self._queued), "bytes": size}
 
     def purge(self) -> None:

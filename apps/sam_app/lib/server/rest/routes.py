@@ -41,16 +41,16 @@ Service = Annotated[SegmentationService, Depends(_service)]
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
-        400: "The body is no multipart form, or not a whole one",
+        400: "The body is not a multipart form, or incomplete",
         401: "A login is needed",
         403: "The login lacks the role",
         404: "No such result or model",
-        408: "The body did not come in time",
+        408: "The body did not arrive in time",
         409: "The result to refine is not finished yet",
         413: "Larger than allowed, in bytes, pixels or frames",
         415: "Not an image format that is read, or not a form; `detail` names what was found",
         422: "A value is wrong; `detail` says which and what would be right",
-        429: "As many requests as allowed are being worked on",
+        429: "As many requests as allowed are being processed",
         500: "The server failed",
         503: "The model cannot be used now, or the work took too long",
         507: "The results' disk is full",
@@ -67,7 +67,7 @@ router = APIRouter(tags=["Segmentation"], responses=_errors(401, 403, 500))
     response_model=Accepted,
     dependencies=[Depends(form_only)],
     responses={
-        202: {"description": "Accepted, to be worked on later", "model": Accepted},
+        202: {"description": "Accepted, to be processed later", "model": Accepted},
         **_errors(400, 404, 408, 409, 413, 415, 422, 429, 503, 507),
     },
 )
@@ -77,7 +77,7 @@ def segment_input_image(
     response: Response,
     file: Annotated[UploadFile | None, File(description="PNG, JPEG, TIFF, BMP, DICOM, NIfTI or NRRD")] = None,
     sam_input: Annotated[Json[SAMInput] | None, PartText, Form(description="`SAMInput` as JSON text")] = None,
-    prefer: Annotated[str | None, Header(description="`respond-async`: answer at once and work later")] = None,
+    prefer: Annotated[str | None, Header(description="`respond-async`: return at once and process later")] = None,
 ) -> Accepted:
     """Segment what the prompts of `sam_input` mark on the image `file`.
 
@@ -138,7 +138,7 @@ _DICOM_FILES = {DicomType.sc: SECONDARY_CAPTURE, DicomType.seg: SEGMENTATION}
 Timestamp = Annotated[
     str,
     Path(
-        description="As answered by `POST /segment_input_image/`",
+        description="As returned by `POST /segment_input_image/`",
         examples=["1732288000.12"],
         json_schema_extra={"type": "number"},
     ),
@@ -149,7 +149,7 @@ Candidate = Annotated[
 _GET_ERRORS = _errors(404, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"description": "Not finished yet; ask again after `Retry-After` seconds", "model": NotFinished},
-    304: {"description": "The client's copy is still right"},
+    304: {"description": "The client's copy is current"},
 }
 
 

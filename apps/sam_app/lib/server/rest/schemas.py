@@ -51,10 +51,10 @@ class SAMInput(SAMPrompts):
     )
 
     refine: Timestamp | None = Field(
-        default=None, description="The result to go on from. Its image is used again, so that `file` can be left out"
+        default=None, description="The result to refine. Its image is used again, so that `file` can be omitted"
     )
     candidate: Annotated[int, Field(ge=0, le=2)] | None = Field(
-        default=None, description="With `refine`: the candidate to go on from; absent: the best one"
+        default=None, description="With `refine`: the candidate to refine; absent: the best one"
     )
 
     def prompts(self, **changes: object) -> SAMPrompts:
@@ -82,7 +82,7 @@ class NotFinished(BaseModel):
 class Queue(BaseModel):
     """Counts of segmentation requests."""
 
-    running: int = Field(description="Being worked on or waiting")
+    running: int = Field(description="Being processed or waiting")
     limit: int
 
 

@@ -1,1 +1,1 @@
-"""What mends MONAI Label, one file for each thing; :mod:`~lib.server.upstream.faults` is the table of them."""
+"""Fixes of MONAI Label, one file for each; :mod:`~lib.server.upstream.faults` is their table."""
