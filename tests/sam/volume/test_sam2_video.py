@@ -110,7 +110,7 @@ def test_a_mask_alone_is_taken_as_it_is_and_following_goes_no_farther_than_asked
 
 
 def test_an_object_that_is_not_found_any_more_has_ended(sam2, monkeypatch):
-    monkeypatch.setattr(sam2_video, "_PATIENCE", 2)
+    monkeypatch.setattr(sam2_video, "_MAX_ABSENT_SLICES", 2)
     bias = sam2.module.sam_mask_decoder.pred_obj_score_head.layers[2].bias
     monkeypatch.setattr(bias, "data", bias.data - 100)  # a model that sees the object nowhere
     prompts = VolumePrompts({0: Prompts(mask_logits=disc_logits())}, {}, range(SLICES))

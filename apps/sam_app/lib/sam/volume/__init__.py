@@ -1,1 +1,1 @@
-"""From prompts on some slices to an object through a volume."""
+"""Segmentation of an object through a volume, from prompts on some of its slices."""

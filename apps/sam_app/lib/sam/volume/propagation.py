@@ -1,12 +1,12 @@
-"""From prompts on one or more slices to a mask on every slice that the object reaches.
+"""Segment an object on every slice that it reaches, from prompts on one or more slices.
 
-A slice with prompts is decoded with them: an *anchor*. From there the object is followed slice by slice, in both
-directions (:mod:`lib.sam.volume.slice_following`); between two anchors from both, and what both found is blended. The
-slices between two anchors, or between one and the end of the volume, are a *span*. A span depends on the anchors at
-its ends alone, so that a correction on one slice changes the spans beside it and no other; a later call takes those
-that it shares with an earlier result from there.
+A slice with prompts, decoded with them, is an *anchor*. From there the object is followed slice by slice in both
+directions (:mod:`lib.sam.volume.slice_following`); between two anchors it is followed from both, and the two results
+are blended. The slices between two anchors, or between one and the end of the volume, are a *span*. A span depends
+only on the anchors at its ends, so that a correction on one slice changes the two spans next to it and no other; a
+later call reuses the spans that it shares with an earlier result.
 
-Slices are encoded when they are reached, and what is kept of each are 256 x 256 logits and a packed mask.
+Slices are encoded when they are reached; 256 x 256 logits and a packed mask of each are stored.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class PropagationOptions:
     """How far and by which rules an object is followed.
 
     Args:
-        max_slices: At most so many beyond the first and the last slice with prompts; None for as many as there are.
-        following: When the object is on the next slice, and when it has ended.
+        max_slices: At most this many beyond the first and the last slice with prompts; None for no limit.
+        following: Decides whether the object is on the next slice or has ended.
     """
 
     max_slices: int | None = None
@@ -54,16 +54,16 @@ class PropagationOptions:
 
 @dataclass(frozen=True, eq=False)
 class VolumePrompts:
-    """What a user points at in a volume, for one object.
+    """A user's prompts for one object in a volume.
 
     Args:
-        marked: The prompts of each slice on which something marks the object.
-        background: Points ``(N, 2)``, XY, of slices on which nothing does: if one is on the mask that is found
-            otherwise, that is corrected.
-        bounds: The slices that the object can be on; those with prompts are among them.
+        marked: The prompts of each slice on which a point or box marks the object.
+        background: Background points ``(N, 2)``, XY, of slices without such a mark: if one lies on the mask found
+            there, that mask is corrected.
+        bounds: The slices that the object can be on; includes those with prompts.
 
     Raises:
-        PromptError: If nothing marks the object, or there are prompts out of bounds.
+        PromptError: If nothing marks the object, or a slice with prompts is out of bounds.
     """
 
     marked: Mapping[int, Prompts]
@@ -86,14 +86,14 @@ def propagate(
     *,
     earlier: VolumeResult | None = None,
 ) -> VolumeResult:
-    """The object on every slice that it reaches.
+    """Segment the object on every slice that it reaches.
 
     Args:
         predictor: The model.
-        frame: Gives slice k, ``(H, W, 3)`` uint8 after windowing; called for slices that are reached, and only then.
-        prompts: What the user points at.
-        options: By default :class:`PropagationOptions` as it is.
-        earlier: A result of the same volume, window and model. What it has in common with this one is taken from it.
+        frame: Returns slice k, ``(H, W, 3)`` uint8 after windowing; called only for slices that are reached.
+        prompts: The user's prompts.
+        options: :class:`PropagationOptions` with its defaults if None.
+        earlier: A result of the same volume, window and model, whose anchors and spans are reused where they apply.
 
     Raises:
         PromptError: If a prompt is outside its slice.
@@ -111,7 +111,7 @@ def propagate(
 
 
 class _Propagation:
-    """One call of :func:`propagate`: makes anchors and spans, or takes them from an earlier result."""
+    """State of one call of :func:`propagate`: computes anchors and spans, or reuses those of an earlier result."""
 
     def __init__(
         self,
@@ -129,13 +129,13 @@ class _Propagation:
         self._progress = _Progress()
 
     def anchor(self, k: int, prompts: Prompts) -> Anchor:
-        """The anchor of a slice's own prompts."""
+        """Return the anchor for a slice's own prompts."""
         box = b"" if prompts.box is None else prompts.box.tobytes()
         key = _key(k, prompts.points.tobytes(), prompts.labels.tobytes(), box)
         return self._anchor(k, key, lambda grid: prompts)
 
     def correction(self, k: int, background: np.ndarray, found: SliceMask, anchors: Mapping[int, Anchor]) -> Anchor:
-        """The anchor of background points together with the mask that was found there between these anchors."""
+        """Return the anchor that corrects the mask found on a slice, between these anchors, by background points."""
         left = max((other for other in anchors if other < k), default=None)
         right = min((other for other in anchors if other > k), default=None)
         sides = [b"" if side is None else anchors[side].key.encode() for side in (left, right)]
@@ -156,14 +156,14 @@ class _Propagation:
         if prompts is not None:
             multimask = prompts.is_lone_point and self._predictor.spec.point_candidates
             prediction = self._predictor.decode(here.embedding, [prompts], multimask=multimask)[0]
-            logits = _pointed_at(here.grid, prediction.low_res_logits[0], prompts)
+            logits = _keep_pointed_pieces(here.grid, prediction.low_res_logits[0], prompts)
             score = float(prediction.scores[0])
         found = self._slice_mask(here.embedding.image_size, logits, "prompts", score)
         mask = here.grid.mask(found.logits)
         return Anchor(k, key, found, Appearance.of(here.grey, mask) if mask.any() else None)
 
     def fill(self, anchors: Mapping[int, Anchor]) -> tuple[dict[int, SliceMask], tuple[Stop, ...]]:
-        """The masks of all slices between and beyond the anchors, theirs among them, and where following ended."""
+        """Return the masks of all slices (anchors, between and beyond them) and where following ended."""
         found = {k: anchor.found for k, anchor in anchors.items() if anchor.appearance is not None}
         stops: list[Stop] = []
         ends = [None, *(anchors[k] for k in sorted(anchors)), None]
@@ -184,7 +184,7 @@ class _Propagation:
     def _new_span(self, left: Anchor | None, right: Anchor | None) -> Span:
         first = left.k + 1 if left else self._bounds.start
         last = right.k - 1 if right else self._bounds.stop - 1
-        memory = _memory(left, right)
+        memory = _merged_appearance(left, right)
         is_open = left is None or right is None
         forward, stop = self._follow(left, range(first, last + 1), memory, is_open=is_open)
         backward, other_stop = self._follow(right, range(last, first - 1, -1), memory, is_open=is_open)
@@ -196,7 +196,7 @@ class _Propagation:
     def _follow(
         self, anchor: Anchor | None, slices: range, memory: Appearance | None, *, is_open: bool
     ) -> tuple[dict[int, SliceMask], Stop | None]:
-        """The object on these slices, one after the other, until it is lost; and why it ended unless at an anchor."""
+        """Follow the object slice by slice until it is lost; return its masks, and the stop unless at an anchor."""
         found: dict[int, SliceMask] = {}
         if anchor is None or anchor.appearance is None or memory is None:
             return found, None
@@ -219,7 +219,7 @@ class _Propagation:
         return found, Stop(anchor.k, slices.stop, "end of slices")
 
     def _blended(self, forward: SliceMask, backward: SliceMask, weight: float) -> SliceMask:
-        """Both sides' logits, each weighted by how near its anchor is; of the result what either side found."""
+        """Average both sides' logits, weighted by the distance to their anchors; keep what either side found."""
         grid = self._predictor.logits_grid(forward.size)
         logits = weight * forward.logits + (1 - weight) * backward.logits
         mask = touching(grid.mask(logits), grid.mask(forward.logits) | grid.mask(backward.logits))
@@ -235,7 +235,7 @@ class _Propagation:
 
 
 class _Progress:
-    """A line in the log every two seconds, for work that takes that long."""
+    """Logger of progress: a line every two seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _PROGRESS_SECONDS
@@ -249,7 +249,7 @@ class _Progress:
 
 
 def _covers(mask: np.ndarray, points: np.ndarray) -> bool:
-    """Whether any of the points (x, y) is on the mask."""
+    """Return whether any of the points (x, y) is on the mask."""
     columns, rows = np.clip(np.round(points).astype(int), 0, np.array(mask.shape[::-1]) - 1).T
     return bool(mask[rows, columns].any())
 
@@ -261,13 +261,13 @@ def _key(k: int, *parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _memory(left: Anchor | None, right: Anchor | None) -> Appearance | None:
+def _merged_appearance(left: Anchor | None, right: Anchor | None) -> Appearance | None:
     known = [anchor.appearance for anchor in (left, right) if anchor is not None and anchor.appearance is not None]
     return None if not known else known[0].merged(known[-1])
 
 
-def _pointed_at(grid: LogitsGrid, logits: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """Without the pieces that no foreground point is in, unless there is a box or none is."""
+def _keep_pointed_pieces(grid: LogitsGrid, logits: np.ndarray, prompts: Prompts) -> np.ndarray:
+    """Drop the pieces of a mask that contain no foreground point; all stay if there is a box or none contains one."""
     points = prompts.points[prompts.labels == FOREGROUND]
     if prompts.box is not None or not len(points):
         return logits

@@ -1,4 +1,4 @@
-"""What a propagation found: a mask a slice, where it ended and why, and what a later one can take over."""
+"""Result of a propagation: one mask per slice, where it ended and why, and what a later call can reuse."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class SliceMask:
 
     Args:
         logits: ``(256, 256)`` float16.
-        packed: The mask at the slice's size, as ``numpy.packbits`` makes it.
+        packed: The mask at the slice's size, packed by ``numpy.packbits``.
         size: ``(height, width)`` of the slice.
-        source: What it was made from.
-        score: Predicted IoU; of blended slices the mean.
-        overlap: Dice with the slice before in the direction in which it was followed; None for prompts and blended.
+        source: How it was made: from prompts, by following, or by blending both directions.
+        score: Predicted IoU; the mean for blended slices.
+        overlap: Dice with the previous slice in the direction of following; None for "prompts" and "blended".
         likeness: How much it looks like the object on its anchor; None likewise.
     """
 
@@ -48,9 +48,9 @@ class Anchor:
 
     Args:
         k: The slice.
-        key: Names the prompts and, of a correction, the anchors that led to the mask it corrects.
-        found: The mask, possibly empty: then nothing is followed from here.
-        appearance: Of the object there; None if the mask is empty.
+        key: Identifies the prompts and, for a correction, the anchors that led to the mask it corrects.
+        found: The mask; if it is empty, nothing is followed from here.
+        appearance: Of the object on this slice; None if the mask is empty.
     """
 
     k: int
@@ -65,7 +65,7 @@ class Stop:
 
     Args:
         anchor: The slice that it started from.
-        k: The first slice that has no mask by it.
+        k: The first slice without a mask.
         reason: "end of slices", "max_slices", or how the object was lost, see
             :class:`~lib.sam.volume.slice_following.ObjectLostError`.
     """
@@ -77,10 +77,10 @@ class Stop:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """The slices between two anchors, or between one and the end.
+    """The slices between two anchors, or between one and the end of the volume.
 
     Args:
-        found: The masks; slices without one have none.
+        found: The masks by slice; slices without the object are absent.
         stops: Where following ended before it reached the other anchor.
     """
 
@@ -89,7 +89,7 @@ class Span:
 
 
 SpanKey = tuple[str, str]
-"""The keys of the anchors at both ends; empty where there is none."""
+"""The keys of the anchors at both ends; an empty string where there is no anchor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +97,11 @@ class VolumeResult:
     """An object in a volume.
 
     Args:
-        found: The masks by slice; slices without one are not in it.
+        found: The masks by slice; slices without the object are absent.
         stops: Where following ended.
-        anchors: All that were made for it, by their keys: those of before a correction, too.
-        spans: Likewise.
-        rules: What else it depends on: a result of other rules has nothing in common with it.
+        anchors: All anchors computed for it, by key, including those from before a correction.
+        spans: All spans, likewise.
+        rules: The options and bounds used; results with other rules share no anchor or span with it.
     """
 
     found: Mapping[int, SliceMask]

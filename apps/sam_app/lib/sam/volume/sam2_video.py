@@ -1,9 +1,9 @@
-"""Following an object through a volume with SAM 2's memory: the slices are the frames of a video.
+"""Follow an object through a volume with SAM 2's memory: the slices are the frames of a video.
 
 Sources: Ravi et al. 2024, arXiv:2408.00714, section 4; facebookresearch/sam2, ``sam2/sam2_video_predictor.py``. That
-class reads its frames from JPEG files, keeps all of them and everything it computed; here the step that it takes on
-each frame, ``SAM2Base.track_step``, is taken on slices as they are reached, and gives the same masks. What is kept is
-what a later step can look at: 16 slices and those with prompts, 0.5 MiB each.
+class reads its frames from JPEG files and stores all of them and everything it computed. Here its step for one frame,
+``SAM2Base.track_step``, is called on slices as they are reached, and returns the same masks. Only what a later step can
+use is stored: 16 slices and those with prompts, 0.5 MiB each.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lib.sam.volume.result import SliceMask, Stop, VolumeResult
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 5
-"""Slices in a row without the object after which it has ended; SAM 2's memory finds it again after fewer."""
+_MAX_ABSENT_SLICES = 5
+"""The object has ended after this many slices in a row without it; after fewer, SAM 2's memory finds it again."""
 
 _PROGRESS_SECONDS = 2.0
 
@@ -42,22 +42,22 @@ def propagate_by_memory(
     *,
     earlier: VolumeResult | None = None,
 ) -> VolumeResult:
-    """The object on every slice on which SAM 2 finds it; arguments as of :func:`.propagation.propagate`.
+    """Segment the object on every slice on which SAM 2 finds it; arguments as of :func:`.propagation.propagate`.
 
-    From the first marked slice on upwards, then from there downwards, as upstream does; every slice sees all marked
-    ones, the nearest eight of more. Background points on a slice without other prompts correct the mask there, and
-    are remembered as the prompts are.
+    Slices are visited upwards from the first marked one, then downwards from it, as upstream does. Every slice uses
+    the memory of all marked ones, or of the nearest eight. Background points on a slice without other prompts correct
+    the mask there, and are remembered as prompts are.
 
     Args:
         predictor: The model.
-        frame: Gives slice k, ``(H, W, 3)`` uint8 after windowing; called for slices that are reached, and only then.
-        prompts: What the user points at.
-        options: Of these ``max_slices``; SAM 2 has rules of its own for when an object has ended.
+        frame: Returns slice k, ``(H, W, 3)`` uint8 after windowing; called only for slices that are reached.
+        prompts: The user's prompts.
+        options: Only ``max_slices`` is used; SAM 2 has its own rules for when an object has ended.
         earlier: Not used: every slice depends on every prompt. The embeddings of slices come from the cache, though.
 
     Returns:
-        The masks, with no anchors and no spans. A mask's ``score`` is the probability, as SAM 2 predicts it, that the
-        object is on the slice.
+        The masks, without anchors or spans. A mask's ``score`` is SAM 2's predicted probability that the object is on
+        the slice.
 
     Raises:
         PromptError: If a prompt is outside its slice.
@@ -66,7 +66,7 @@ def propagate_by_memory(
     options = options or PropagationOptions()
     tracker = _Tracker(predictor, frame, slices=prompts.bounds.stop)
     marked = {k: tracker.mark(k, prompts.marked[k]) for k in sorted(prompts.marked)}
-    found = {k: mask for k, mask in marked.items() if _shows_something(mask)}
+    found = {k: mask for k, mask in marked.items() if _has_object(mask)}
     stops: list[Stop] = []
     if found:
         first, last = min(marked), max(marked)
@@ -85,16 +85,16 @@ def _walk(
     max_slices: int | None,
     found: dict[int, SliceMask],
 ) -> Stop:
-    """Follow the object over slices, one after the other; its masks go into ``found``.
+    """Follow the object slice by slice, add its masks to ``found`` and return where it ended.
 
     Args:
-        tracker: Takes the steps.
-        slices: In the order in which they are visited; the first is beside a marked one.
+        tracker: Segments each slice.
+        slices: In visiting order; the first is next to a marked one.
         anchor: The marked slice beyond which the object can end.
-        marked: The masks of all slices with prompts of their own.
-        background: Points of others.
-        max_slices: At most so many beyond the anchor.
-        found: Added to.
+        marked: The masks of all slices with their own prompts.
+        background: Background points of other slices.
+        max_slices: At most this many beyond the anchor.
+        found: The masks are added here.
     """
     before, absent = marked[slices.start - slices.step], 0
     for k in slices:
@@ -105,27 +105,27 @@ def _walk(
         if max_slices is not None and beyond > max_slices:
             return Stop(anchor, k, "max_slices")
         mask = tracker.follow(k, background.get(k), in_reverse=slices.step < 0)
-        if _shows_something(mask):
+        if _has_object(mask):
             found[k] = replace(mask, overlap=dice(mask.logits > 0, before.logits > 0))
             absent = 0
         else:
             absent += 1
-        if beyond >= _PATIENCE and absent >= _PATIENCE:
+        if beyond >= _MAX_ABSENT_SLICES and absent >= _MAX_ABSENT_SLICES:
             return Stop(anchor, k - (absent - 1) * slices.step, "nothing found")
         before = mask
     return Stop(anchor, slices.stop, "end of slices")
 
 
-def _shows_something(mask: SliceMask) -> bool:
+def _has_object(mask: SliceMask) -> bool:
     return bool(mask.packed.any())
 
 
 class _Tracker:
-    """One object in one volume: its memory, and the steps that look at it and add to it.
+    """One object in one volume: its memory, and the steps that use and extend it.
 
     Args:
         predictor: The model.
-        frame: Gives a slice.
+        frame: Returns a slice.
         slices: How many slices the volume has.
     """
 
@@ -140,21 +140,21 @@ class _Tracker:
         self._progress = time.monotonic() + _PROGRESS_SECONDS
 
     def mark(self, k: int, prompts: Prompts) -> SliceMask:
-        """The mask of a slice's own prompts, by themselves alone; it is remembered for all other slices."""
+        """Return the mask of a slice's own prompts, without memory; it is remembered for all other slices."""
         embedding = self._predictor.encode(self._frame(k))
         return self._step(k, embedding, prompts, is_first=True)
 
     def follow(self, k: int, background: np.ndarray | None, *, in_reverse: bool) -> SliceMask:
-        """The mask by what is remembered of other slices, without what is at the background points.
+        """Return the mask found by the memory of other slices, corrected by background points.
 
         Args:
-            k: The slice after the one that was visited last.
+            k: The slice after the last visited one.
             background: Points ``(N, 2)``, XY, that correct the mask and are remembered as prompts are; or None.
             in_reverse: Whether slices are visited downwards.
         """
         embedding = self._predictor.encode(self._frame(k))
         mask = self._step(k, embedding, None, in_reverse=in_reverse)
-        if background is not None and _shows_something(mask):
+        if background is not None and _has_object(mask):
             points = Prompts(background, [BACKGROUND] * len(background), mask_logits=mask.logits)  # type: ignore[arg-type]
             del self._followed[k]
             mask = self._step(k, embedding, points, in_reverse=in_reverse)
@@ -210,7 +210,7 @@ class _Tracker:
             self._position = output["maskmem_pos_enc"]
         memory = self._followed if prompts is None else self._prompted
         memory[k] = {
-            "maskmem_features": output["maskmem_features"].to(torch.bfloat16),  # as upstream keeps them
+            "maskmem_features": output["maskmem_features"].to(torch.bfloat16),  # as upstream stores them
             "maskmem_pos_enc": self._position,
             "obj_ptr": output["obj_ptr"],
         }
@@ -224,7 +224,7 @@ class _Tracker:
         )
 
     def _forget(self, k: int) -> None:
-        """Drop what no later step looks at: neither near this slice, nor near the one from which it goes down."""
+        """Drop memory that no later step uses: far from this slice and from the first marked one (going down)."""
         first = min(self._prompted)
         for other in list(self._followed):
             if abs(other - k) > self._reach and abs(other - first) > self._reach:
@@ -232,5 +232,5 @@ class _Tracker:
 
 
 def _flat(level: torch.Tensor) -> torch.Tensor:
-    """``(1, C, h, w)`` to the ``(h * w, 1, C)`` that SAM 2's attention takes."""
+    """Reshape ``(1, C, h, w)`` to the ``(h * w, 1, C)`` that SAM 2's attention takes."""
     return level.flatten(2).permute(2, 0, 1)

@@ -1,8 +1,8 @@
-"""One step of a propagation: the object on a slice, from where it was on the slice before.
+"""One step of a propagation: find the object on a slice from its mask on the previous slice.
 
-A box is followed closely by SAM models, also where the object has become smaller or larger since; without one they
-follow the image, and can leave the object. Therefore several sets of prompts are decoded for every piece of the
-object, and the answer that fits best what the object looks like and where it was is taken.
+SAM models keep close to a box, even where the object has become smaller or larger; without a box they follow the
+image, and can leave the object. Therefore several sets of prompts are decoded for every piece of the object, and the
+candidate that best fits the object's appearance and previous position is used.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from lib.sam.prompts import BACKGROUND, FOREGROUND, Prompts
 from lib.sam.volume.appearance import Appearance
 
 _MAX_PIECES = 6
-"""Pieces of an object that are followed each by itself; smaller ones are followed only together with them."""
+"""This many of an object's largest pieces are followed individually; the others only together with them."""
 
-_MIN_PIECE = 0.05
-"""Smallest piece by the largest one's area; smaller ones are noise."""
+_MIN_PIECE_SHARE = 0.05
+"""Area of the smallest piece, as a share of the largest one's; smaller ones are noise."""
 
-_ALIKE = 0.7
-"""Likelihood from which a cell is expected to be of the object."""
+_MIN_LIKELIHOOD = 0.7
+"""Likelihood above which a cell is expected to belong to the object."""
 
-_REACH = 4.0
-"""Cells that an object's border can move from one slice to the next, and"""
+_REACH_CELLS = 4.0
+"""Cells that an object's border can move from one slice to the next, plus"""
 _REACH_BY_SIDE = 0.2
-"""that much more by the square root of its area."""
+"""this many times the square root of its area."""
 
 _SMOOTHING = 0.05
-"""Sigma by the square root of the object's area, and"""
+"""Sigma in cells as a share of the square root of the object's area, but"""
 _MAX_SMOOTHING = 1.5
-"""at most so many cells."""
+"""at most this."""
 
-_TELLING = 0.3
-"""Contrast from which single cells can be told apart."""
+_MIN_CONTRAST = 0.3
+"""Contrast above which object and surroundings can be separated cell by cell."""
 
 
 @dataclass(frozen=True)
 class FollowingOptions:
-    """When the object is on a slice, and when it has ended.
+    """Limits that decide whether the object is on a slice or has ended.
 
     The defaults were found with ``sam_tiny`` on the volumes of ``benchmarks/volumes.py``, seeds 0 and 2; its
-    ``--set NAME VALUE`` measures others. Its predicted IoU tells little, so that there is no bound on it.
+    ``--set NAME VALUE`` measures others. Its predicted IoU says little, so ``min_score`` is 0.
 
     Args:
-        min_overlap: Dice of the masks of two slices, on the grid of the logits.
-        min_likeness: How much the mask looks like the object, as a share of what the marked slices' own masks do.
+        min_overlap: Dice of the masks of two neighbouring slices, on the grid of the logits.
+        min_likeness: Mean likelihood under the mask, as a share of that under the marked slices' own masks.
         max_growth: Area of the mask over that on the slice before; its inverse bounds how much it can shrink.
         min_score: Predicted IoU.
         min_cells: Area on the 256 x 256 grid.
         margin: Added to each side of a box, as a share of the box.
-        good_fit: An answer that fits what is expected so well is taken at once, without trying other prompts. Trying
+        good_fit: A candidate that fits the expected mask this well is used without trying other prompts. Trying
             all gained 0.006 mean Dice a step over the first prompts alone, in three times the time.
     """
 
@@ -70,12 +70,12 @@ class FollowingOptions:
 
 @dataclass(frozen=True, eq=False)
 class EncodedSlice:
-    """A slice that was reached.
+    """A slice after encoding.
 
     Args:
         embedding: Of the windowed frame.
-        grid: Of its masks' logits.
-        grey: ``(rows, columns)`` on that grid, 0 to 255.
+        grid: The grid of its masks' logits.
+        grey: Grey values ``(rows, columns)`` on that grid, 0 to 255.
     """
 
     embedding: Embedding
@@ -90,7 +90,7 @@ class Step:
     Args:
         logits: ``(256, 256)`` float32, negative outside the object's own pieces.
         score: Predicted IoU.
-        overlap: Dice with the slice before.
+        overlap: Dice with the previous slice.
         likeness: As in :class:`FollowingOptions`.
     """
 
@@ -108,7 +108,7 @@ class ObjectLostError(Exception):
 
 
 def encode_slice(predictor: Predictor, frame: np.ndarray) -> EncodedSlice:
-    """Encode a frame, ``(H, W, 3)`` uint8 after windowing, or take its embedding from the cache."""
+    """Encode a windowed frame, ``(H, W, 3)`` uint8, or take its embedding from the cache."""
     embedding = predictor.encode(frame)
     grid = predictor.logits_grid(embedding.image_size)
     return EncodedSlice(embedding, grid, grid.grey(frame))
@@ -117,35 +117,35 @@ def encode_slice(predictor: Predictor, frame: np.ndarray) -> EncodedSlice:
 def follow(
     predictor: Predictor, here: EncodedSlice, logits: np.ndarray, memory: Appearance, options: FollowingOptions
 ) -> Step:
-    """The object on a slice.
+    """Find the object on a slice.
 
     Args:
         predictor: Decodes.
         here: The slice.
-        logits: ``(256, 256)`` of the object on the slice before, where its mask is not empty.
-        memory: What the object looks like.
-        options: When it has ended.
+        logits: ``(256, 256)`` of the object on the previous slice; their mask is not empty.
+        memory: The object's appearance.
+        options: Limits that decide whether it has ended.
 
     Raises:
-        ObjectLostError: If it is not there.
+        ObjectLostError: If it is not on the slice.
     """
     before = here.grid.mask(logits)
     likely = memory.likelihood(here.grey)
     scene = _Scene(here, logits, before, likely, _expected(before, likely), memory, options)
-    answers = [scene.best_candidate(predictor, *piece) for piece in scene.pieces()]
-    together = np.max([answer.logits for answer in answers], axis=0)
-    return scene.checked(together, score=float(np.mean([answer.score for answer in answers])))
+    candidates = [scene.best_candidate(predictor, *piece) for piece in scene.pieces()]
+    together = np.max([candidate.logits for candidate in candidates], axis=0)
+    return scene.checked(together, score=float(np.mean([candidate.score for candidate in candidates])))
 
 
 def _expected(before: np.ndarray, likely: np.ndarray) -> np.ndarray:
-    """What looks like the object, is within reach of the mask before and touches it; without specks and fringes."""
+    """Return the expected mask: cells near and connected to the previous mask that look like the object, smoothed."""
     side = float(np.sqrt(before.sum()))
     smooth = ndimage.gaussian_filter(likely, min(_MAX_SMOOTHING, _SMOOTHING * side))
-    return touching((smooth > _ALIKE) & grown(before, _REACH + _REACH_BY_SIDE * side), before)
+    return touching((smooth > _MIN_LIKELIHOOD) & grown(before, _REACH_CELLS + _REACH_BY_SIDE * side), before)
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
+class _Candidate:
     logits: np.ndarray
     score: float
     fit: float
@@ -153,16 +153,16 @@ class _Answer:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """A slice, and what is known of the object on it.
+    """A slice, and what is known about the object on it.
 
     Args:
         here: The slice.
-        logits: ``(256, 256)`` of the slice before.
-        before: Its mask, ``(rows, columns)``.
+        logits: ``(256, 256)`` of the previous slice.
+        before: The previous slice's mask, ``(rows, columns)``.
         likely: How much each cell looks like the object.
-        expected: The mask to expect by that alone, see :func:`_expected`.
-        memory: What the object looks like.
-        options: When it has ended.
+        expected: The expected mask by that alone, see :func:`_expected`.
+        memory: The object's appearance.
+        options: Limits that decide whether it has ended.
     """
 
     here: EncodedSlice
@@ -174,37 +174,37 @@ class _Scene:
     options: FollowingOptions
 
     def pieces(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What to put a point on, and the part of the mask before that it is in; the largest pieces.
+        """Return the largest pieces of the object, each with the part of the previous mask that contains it.
 
-        Where the object can be told from its surroundings, the pieces are those of it that still look like it: there
-        are two where a vessel branches.
+        Where object and surroundings can be separated, a piece still looks like the object on this slice: there are
+        two where a vessel branches.
         """
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for part in parts(self.before, _MAX_PIECES):
-            alike = parts(part & self.expected, _MAX_PIECES) if self.memory.contrast > _TELLING else []
+            alike = parts(part & self.expected, _MAX_PIECES) if self.memory.contrast > _MIN_CONTRAST else []
             pieces.extend([(piece, part) for piece in alike] or [(part, part)])
         pieces.sort(key=lambda pair: -int(pair[0].sum()))
-        least = _MIN_PIECE * pieces[0][0].sum()
+        least = _MIN_PIECE_SHARE * pieces[0][0].sum()
         return [pair for pair in pieces if pair[0].sum() >= least][:_MAX_PIECES]
 
-    def best_candidate(self, predictor: Predictor, piece: np.ndarray, part: np.ndarray) -> _Answer:
-        """The answer for a piece that fits best; the next prompts are tried only while none fits well."""
+    def best_candidate(self, predictor: Predictor, piece: np.ndarray, part: np.ndarray) -> _Candidate:
+        """Return the best fitting candidate for a piece; further prompts are tried only while none fits well."""
         wanted, sure = touching(self.expected, piece), self.memory.contrast
-        best: _Answer | None = None
-        for prompts in self._asked(piece, part, wanted):
+        best: _Candidate | None = None
+        for prompts in self._prompt_sets(piece, part, wanted):
             prediction = predictor.decode(self.here.embedding, [prompts])[0]
             logits = prediction.low_res_logits[0]
             mask = touching(self.here.grid.mask(logits), self.before)
             fit = sure * dice(mask, wanted) + (1 - sure) * dice(mask, part)
             if best is None or fit > best.fit:
-                best = _Answer(self.here.grid.only(logits, mask), float(prediction.scores[0]), fit)
+                best = _Candidate(self.here.grid.only(logits, mask), float(prediction.scores[0]), fit)
             if best.fit >= self.options.good_fit:
                 break
         assert best is not None
         return best
 
-    def _asked(self, piece: np.ndarray, part: np.ndarray, wanted: np.ndarray) -> list[Prompts]:
-        """The sets of prompts for one piece, the most promising first."""
+    def _prompt_sets(self, piece: np.ndarray, part: np.ndarray, wanted: np.ndarray) -> list[Prompts]:
+        """Return the sets of prompts for one piece, the most promising first."""
         grid = self.here.grid
         point = Prompts(
             points=np.array([grid.point(innermost(piece))]), labels=np.array([FOREGROUND]), mask_logits=self.logits
@@ -215,10 +215,10 @@ class _Scene:
         return [*(replace(point, box=box) for box in boxes), point]
 
     def checked(self, logits: np.ndarray, score: float) -> Step:
-        """The answer as a step.
+        """Return the step if the result keeps to the limits.
 
         Raises:
-            ObjectLostError: If it is none.
+            ObjectLostError: If it does not.
         """
         mask, options = self.here.grid.mask(logits), self.options
         if mask.sum() < options.min_cells:
@@ -237,9 +237,9 @@ class _Scene:
 
 
 def correction_prompts(grid: LogitsGrid, logits: np.ndarray, background: np.ndarray) -> Prompts | None:
-    """Prompts for what remains of a mask with background points on it.
+    """Return prompts that remove background points from a mask.
 
-    SAM models need to be shown the object, too: where it is deepest inside and far from the background points.
+    SAM models also need a foreground point: it is put deep inside the mask and far from the background points.
 
     Args:
         grid: Of the slice.
@@ -247,13 +247,13 @@ def correction_prompts(grid: LogitsGrid, logits: np.ndarray, background: np.ndar
         background: ``(N, 2)`` points, XY.
 
     Returns:
-        None if nothing remains.
+        None if nothing of the mask remains.
     """
     mask = grid.mask(logits)
-    beside = np.ones(grid.shape, dtype=bool)
+    not_background = np.ones(grid.shape, dtype=bool)
     for point in background:
-        beside[grid.cell((point[0], point[1]))] = False
-    room = np.minimum(depth(mask), ndimage.distance_transform_edt(beside))
+        not_background[grid.cell((point[0], point[1]))] = False
+    room = np.minimum(depth(mask), ndimage.distance_transform_edt(not_background))
     if room.max() < 1:
         return None
     row, column = np.unravel_index(int(np.argmax(room)), room.shape)
