@@ -1,18 +1,18 @@
-"""Who gets the device: one piece of work at a time uses all of it, and no click waits for work ahead of its time.
+"""Queue for a device: one job at a time uses all of it, and no click waits for a prefetch.
 
-Concurrency: one thread does the work of a device, in this order: what somebody waits for, first come first served;
-then what is done ahead of the users, the newest user's first. What is ahead starts only while nobody waits, encodes or
-decodes, and looks every few milliseconds whether it has to give way. How many wait is bounded by the server's
-admission; what is ahead, by :data:`MAX_OWNERS` and by what each owner hands in.
+Concurrency: one thread does the work of a device, in this order: jobs that a request waits for, first come first
+served; then prefetches, those of the newest user first. A prefetch starts only while no request waits, encodes or
+decodes, and checks every few milliseconds whether it must stop for one. The number of waiting jobs is bounded by the
+server's admission; prefetches, by :data:`MAX_OWNERS` and by what each owner submits.
 
 The thread has a lower priority than all others (its niceness), so that the kernel prefers decoding and light routes
-whenever they have something to do. It is started at the first work, and the interpreter waits at its end for the piece
-of work that is being done: native code must not lose its thread.
+whenever they have something to do. It starts with the first job; at its end the interpreter waits for the running job,
+because a thread must not be killed inside native code.
 
-Lock order: the queue's one lock guards its tables and is held for no work at all. Work that runs here may take the
-caches' locks; nothing that holds one of them may call :meth:`DeviceQueue.run`.
+Lock order: the queue's one lock guards its tables and is never held while work runs. Work that runs here may take the
+caches' locks; code that holds one of them must not call :meth:`DeviceQueue.run`.
 
-Own code: executors of the standard library know neither two priorities nor work that gives way and is done anew.
+Own code: executors of the standard library have neither two priorities nor work that is interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from lib.base.threads import failed, start_watched
 T = TypeVar("T")
 
 ShouldStop = Callable[[], bool]
-"""Asked by work that can be given up: whether it has to."""
+"""Called by work that can be interrupted; returns whether it must stop."""
 
 PrefetchWork = Callable[[ShouldStop], None]
-"""One step of work ahead; raises :class:`PreemptedError` where it gave way, and is then done anew later."""
+"""One step of a prefetch; raises :class:`PreemptedError` if it was interrupted, and is then repeated later."""
 
 MAX_OWNERS = 32
-"""Whose work ahead is kept; the longest unheard of is forgotten first."""
+"""Maximum of owners with prefetches; those of the owner who submitted longest ago are dropped first."""
 
 NICENESS = 10
 
-_END_S = 60.0
-"""How long the interpreter waits, at its end, for the work that is being done."""
+_MAX_END_WAIT_S = 60.0
+"""Seconds for which the interpreter waits, at its end, for the running work."""
 
 
 def lower_priority(niceness: int = NICENESS) -> None:
-    """Have the calling thread, and no other, go last: Linux counts niceness (0 to 19) by thread."""
+    """Lower the priority of the calling thread only; Linux has a niceness (0 to 19) per thread."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
@@ -61,15 +61,15 @@ class _Job:
     asked: float = field(default_factory=time.monotonic)
     started: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
-    answer: Any = None
+    result: Any = None
     error: BaseException | None = None
 
     def do(self) -> None:
-        """In the queue's thread, in the context of who asked, so that its clock counts the stages."""
+        """Run the work in the queue's thread, in the caller's context, so that the caller's clock counts the stages."""
         self.started.set()
         try:
             self.context.run(current_clock).add("wait", time.monotonic() - self.asked)
-            self.answer = self.context.run(self.work)
+            self.result = self.context.run(self.work)
         except BaseException as error:
             self.error = error
         finally:
@@ -77,10 +77,10 @@ class _Job:
 
 
 class DeviceQueue:
-    """The work of one device.
+    """Queue of the work of one device.
 
     Args:
-        niceness: Of the thread that does it, 0 to 19 (``nice(2)``).
+        niceness: Niceness of its thread, 0 to 19 (``nice(2)``).
     """
 
     def __init__(self, niceness: int = NICENESS) -> None:
@@ -88,16 +88,16 @@ class DeviceQueue:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[_Job] = deque()
-        self._ahead: OrderedDict[str, deque[PrefetchWork]] = OrderedDict()
+        self._prefetches: OrderedDict[str, deque[PrefetchWork]] = OrderedDict()
         self._attended = 0
         self._thread: threading.Thread | None = None
         self._ending = False
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do it when its turn comes, and wait for that. Its stages and the wait are counted on the caller's clock.
+        """Run work on the device when its turn comes, and return its result; the caller's clock counts the wait, too.
 
         Raises:
-            TimeLimitError: If the current clock's time is up before it was begun.
+            TimeLimitError: If the current clock's time is up before the work starts.
             Exception: What ``work`` raises.
         """
         if threading.current_thread() is self._thread:
@@ -109,7 +109,7 @@ class DeviceQueue:
             self._jobs.append(job)
             self._wake()
         if not clock.wait_until(job.started.wait):
-            with self._lock, suppress(ValueError):  # it has been begun in this moment: wait for it
+            with self._lock, suppress(ValueError):  # not in the queue any more: it has just started, wait for it
                 self._jobs.remove(job)
                 if clock.remaining:
                     clock.check()
@@ -117,27 +117,27 @@ class DeviceQueue:
         job.done.wait()
         if job.error is not None:
             raise job.error
-        answer: T = job.answer
-        return answer
+        result: T = job.result
+        return result
 
     def run_prefetch(self, owner: str, steps: Sequence[PrefetchWork]) -> None:
-        """Do these, in their order, while nobody waits; they take the place of what this owner handed in before.
+        """Submit prefetches, done in this order while no request waits; they replace the owner's earlier ones.
 
         Args:
-            owner: For whom; an owner has one list, the last.
-            steps: None to do nothing for this owner any more.
+            owner: The user they are for.
+            steps: The prefetches; an empty list cancels the owner's earlier ones.
         """
         with self._lock:
-            self._ahead.pop(owner, None)
+            self._prefetches.pop(owner, None)
             if steps:
-                self._ahead[owner] = deque(steps)
+                self._prefetches[owner] = deque(steps)
                 self._wake()
-            while len(self._ahead) > MAX_OWNERS:
-                self._ahead.popitem(last=False)
+            while len(self._prefetches) > MAX_OWNERS:
+                self._prefetches.popitem(last=False)
 
     @contextmanager
     def attended(self) -> Iterator[None]:
-        """While somebody waits for work elsewhere, such as a decode: nothing ahead is begun meanwhile."""
+        """Start no prefetch within the ``with`` block, in which a request does other work, such as a decode."""
         with self._lock:
             self._attended += 1
         try:
@@ -148,57 +148,57 @@ class DeviceQueue:
                 self._changed.notify()
 
     def stats(self) -> dict[str, int]:
-        """Now: ``waiting`` pieces of work, and ``ahead``, steps of all owners."""
+        """Return the present numbers of ``waiting`` jobs and of prefetches of all owners, ``ahead``."""
         with self._lock:
-            return {"waiting": len(self._jobs), "ahead": sum(map(len, self._ahead.values()))}
+            return {"waiting": len(self._jobs), "ahead": sum(map(len, self._prefetches.values()))}
 
     def _wake(self) -> None:
-        """With the lock held."""
+        """Wake the thread, or start it; call with the lock held."""
         if self._thread is None:
             atexit.register(self._end)
             self._thread = start_watched("device", self._work)
         self._changed.notify()
 
     def _end(self) -> None:
-        """At the interpreter's end."""
+        """End the thread; runs at the interpreter's end."""
         with self._lock:
             self._ending = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(_END_S)
+            self._thread.join(_MAX_END_WAIT_S)
 
     def _work(self) -> None:
         lower_priority(self._niceness)
         while True:
             with self._lock:
-                while not self._ending and not self._jobs and (self._attended or not self._ahead):
+                while not self._ending and not self._jobs and (self._attended or not self._prefetches):
                     self._changed.wait()
                 if self._ending:
                     return
                 job = self._jobs.popleft() if self._jobs else None
                 if job is None:
-                    owner, steps = next(reversed(self._ahead.items()))
+                    owner, steps = next(reversed(self._prefetches.items()))
                     step = steps[0]
             if job is not None:
                 job.do()
             else:
                 self._run_prefetch(owner, steps, step)
                 del steps, step
-            del job  # while the thread waits, it keeps neither the last image nor its model
+            del job  # so that the waiting thread holds neither the last image nor its model
 
     def _run_prefetch(self, owner: str, steps: deque[PrefetchWork], step: PrefetchWork) -> None:
-        """One step; it stays the first of its list if it gave way."""
+        """Run one step; if it was interrupted, it stays the first of its list."""
 
         def should_stop() -> bool:
-            return self._ending or bool(self._jobs) or self._ahead.get(owner) is not steps
+            return self._ending or bool(self._jobs) or self._prefetches.get(owner) is not steps
 
         try:
             step(should_stop)
         except PreemptedError:
             return
-        except Exception as error:  # nobody asked for it: who clicks there is told what is wrong
+        except Exception as error:  # no request waits for it; a later click there reports the error
             failed("device", error)
         with self._lock:
             steps.popleft()
-            if not steps and self._ahead.get(owner) is steps:
-                del self._ahead[owner]
+            if not steps and self._prefetches.get(owner) is steps:
+                del self._prefetches[owner]

@@ -1,8 +1,8 @@
-"""Encode once, decode many: one SAM model ready to use.
+"""One SAM model ready to use: an image is encoded once and decoded for any number of prompts.
 
-Concurrency: encodes take their turn in the device's queue, see :mod:`lib.sam.device_queue`; decoding does not, and so
-never waits for another image's encode. Waiting, encoding and decoding look at the current
-:class:`~lib.base.clock.Clock` and end when its time is up.
+Concurrency: encodes wait in the device's queue, see :mod:`lib.sam.device_queue`; decodes do not, and so never wait for
+another image's encode. Waiting, encoding and decoding check the current :class:`~lib.base.clock.Clock` and end when its
+time is up.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 T = TypeVar("T")
 
-_DECODE_POINTS = 1024
-"""Points decoded at once, of all the objects together: each attends to every place of the embedding."""
+_MAX_DECODE_POINTS = 1024
+"""Maximum of points in one decode, over all its objects: each point attends to every place of the embedding."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The candidates for one object, best score first.
+    """The candidate masks of one object, best score first.
 
     Args:
         packed: The C masks, at the image's size; C is 1, or 3 with ``multimask``.
         scores: ``(C,)`` float32, the model's own estimate of each mask's IoU.
-        low_res_logits: ``(C, 256, 256)`` float32, fit to be the next call's ``mask_logits``.
+        low_res_logits: ``(C, 256, 256)`` float32, usable as the next call's ``mask_logits``.
     """
 
     packed: tuple[PackedMask, ...]
@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def masks(self) -> np.ndarray:
-        """``(C, H, W)`` bool: all of them at once, each time anew."""
+        """All masks unpacked, ``(C, H, W)`` bool; unpacked again at each access."""
         return np.stack([np.asarray(mask) for mask in self.packed])
 
 
@@ -57,11 +57,11 @@ class Predictor:
     Args:
         spec: The model's spec.
         module: Built by ``spec.build()`` with its weights loaded; put into evaluation mode here.
-        checkpoint_sha256: Of the file the weights came from, in hexadecimal; part of every embedding's key.
-        cache: Keeps embeddings; may be shared among predictors.
+        checkpoint_sha256: SHA-256 of the weights' file, in hexadecimal; part of every embedding's key.
+        cache: Stores embeddings; may be shared among predictors.
         device: Where to run.
-        queue: Of the device; shared among its predictors.
-        runtime: Runs the encoder and the decoder, whose modules are not touched then; PyTorch in float32 when None.
+        queue: The device's queue; shared among its predictors.
+        runtime: Runs the encoder and the decoder instead of their modules; PyTorch in float32 when None.
     """
 
     def __init__(
@@ -88,36 +88,37 @@ class Predictor:
             self._image_pe = self._prompt_encoder.get_dense_pe()
 
     def encode(self, image: np.ndarray) -> Embedding:
-        """The image's embedding, from the cache if it is there.
+        """Return the image's embedding, from the cache if it is there.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB (grey replicated), after windowing.
 
         Raises:
             ValueError: If the image has another shape or dtype.
-            TimeLimitError: If the current clock's time is up, or its client has left, and nobody else waits for this.
+            TimeLimitError: If the current clock's time is up, or its client has disconnected, and no other request
+                waits for this embedding.
         """
         key, clock = self._key(image), current_clock()
 
-        def is_needless() -> bool:
+        def is_unneeded() -> bool:
             return clock.is_over and not self._cache.is_awaited(key)
 
         try:
             return self._cache.get_or_compute(
-                key, lambda: self.on_device(lambda: self._encode(image, key, is_needless))
+                key, lambda: self.on_device(lambda: self._encode(image, key, is_unneeded))
             )
         except PreemptedError:
             clock.check()
             raise
 
     def prefetch_embedding(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
-        """Have images encoded in the background before somebody clicks on them, in this order.
+        """Encode images in the background, in this order, before a user clicks on them.
 
-        Nobody waits for that: it is done while the device is free, and given up and begun anew when a click needs it.
+        Runs only while the device is free; when a click needs the device, the encode stops and starts again later.
 
         Args:
-            owner: For whom; what the same owner asked for before and is not done is left.
-            frames: Each gives an image as :meth:`encode` takes it, or None if there is no need any more.
+            owner: The user; images of an earlier call for the same owner that are not yet encoded are skipped.
+            frames: Each returns an image as :meth:`encode` takes it, or None if it is not needed any more.
         """
 
         def step(frame: Callable[[], np.ndarray | None]) -> PrefetchWork:
@@ -127,17 +128,17 @@ class Predictor:
                     return
                 key = self._key(image)
 
-                def gives_way() -> bool:
+                def must_stop() -> bool:
                     return should_stop() and not self._cache.is_awaited(key)
 
-                self._cache.prefetch(key, lambda: self._encode(image, key, gives_way))
+                self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
 
             return encode
 
         self._queue.run_prefetch(owner, [step(frame) for frame in frames])
 
     def model_input(self, image: np.ndarray) -> torch.Tensor:
-        """``(H, W, 3)`` uint8 to the encoder's ``(1, 3, S, S)`` float32."""
+        """Convert ``(H, W, 3)`` uint8 to the encoder's input, ``(1, 3, S, S)`` float32."""
         return self._preprocessor.image(image)
 
     def _key(self, image: np.ndarray) -> str:
@@ -146,29 +147,29 @@ class Predictor:
         return embedding_key(image, self._model_key)
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
-        """In the queue's thread."""
+        """Encode an image; runs in the queue's thread."""
         with current_clock().stage("encode"):
             features, *finer = self.runtime.encode(self.model_input(image), should_stop)
         return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
     def on_device(self, work: Callable[[], T]) -> T:
-        """Do something that keeps all of the device busy, when its turn comes.
+        """Run work that uses the whole device when its turn comes, and return its result.
 
         Raises:
-            TimeLimitError: If the current clock's time is up before the device was free.
+            TimeLimitError: If the current clock's time is up before the device is free.
         """
         return self._queue.run(work)
 
     def decode(self, embedding: Embedding, objects: Sequence[Prompts], *, multimask: bool = False) -> list[Prediction]:
-        """The masks for each object on an encoded image.
+        """Return the masks of each object on an encoded image.
 
         Args:
             embedding: From this predictor's :meth:`encode`.
-            objects: One set of prompts an object.
-            multimask: Three candidates an object instead of one: for a single ambiguous point.
+            objects: One set of prompts per object.
+            multimask: Three candidates per object instead of one: for a single ambiguous point.
 
         Returns:
-            One prediction an object, in the same order.
+            One prediction per object, in the same order.
 
         Raises:
             PromptError: If a prompt is outside the image.
@@ -184,10 +185,10 @@ class Predictor:
         return predictions
 
     def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
-        """The prediction that an earlier :meth:`decode` made, from what of it was kept.
+        """Return the prediction of an earlier :meth:`decode`, rebuilt from its stored scores and logits.
 
         Args:
-            embedding: Of the same image.
+            embedding: Embedding of the same image.
             scores: ``(C,)`` float32.
             low_res_logits: ``(C, 256, 256)`` float32.
         """
@@ -207,7 +208,7 @@ class Predictor:
             )
 
     def _packed(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> tuple[PackedMask, ...]:
-        """``(1, C, 256, 256)`` logits to masks, one after the other: at the image's size there is one at a time."""
+        """Convert ``(1, C, 256, 256)`` logits to packed masks, one at a time: unpacked they have the image's size."""
         return tuple(
             PackedMask.of(self.masks(low_res_logits[:, rank : rank + 1], image_size)[0, 0].cpu().numpy())
             for rank in range(low_res_logits.shape[1])
@@ -217,11 +218,11 @@ class Predictor:
     def decode_logits(
         self, embedding: Embedding, batch: Sequence[Prompts], *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Low-resolution logits and scores of objects whose prompts have the same form, in one pass.
+        """Return low-resolution logits and scores of objects whose prompts have the same form, in one pass.
 
         Args:
             embedding: From this predictor's :meth:`encode`.
-            batch: B objects inside the image, alike in their number of points and in having a box or logits.
+            batch: B objects inside the image, all with the same number of points, and all or none with a box or logits.
             multimask: Three candidates instead of one.
 
         Returns:
@@ -247,7 +248,7 @@ class Predictor:
 
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
-        """PyTorch for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
+        """Return the PyTorch runtime for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
         return TorchRuntime(module.image_encoder, module.mask_decoder, device, **options)
 
     def _run_decoder(
@@ -258,14 +259,14 @@ class Predictor:
         logits: torch.Tensor | None,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of B objects: ``(B, N, 2)`` coordinates and ``(B, N)`` labels, ``(B, 4)``, ``(B, 1, 256, 256)``."""
+        """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, 256, 256)``."""
         sparse, dense = self._module.prompt_encoder(points=points, boxes=boxes, masks=logits)
         masks, scores = self.runtime.decode(embedding.features, self._image_pe, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]
 
     def logits_grid(self, image_size: tuple[int, int]) -> LogitsGrid:
-        """How the low-resolution logits of an image of that ``(height, width)`` lie on it."""
+        """Return the position of the low-resolution logits on an image of this ``(height, width)``."""
         height, width = image_size
         corner = self._preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), image_size)[0]
         side = self._preprocessor.input_size
@@ -273,23 +274,23 @@ class Predictor:
         return LogitsGrid(image_size, (float(cells_per_pixel[0]), float(cells_per_pixel[1])))
 
     def masks(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """``(B, C, 256, 256)`` logits to ``(B, C, H, W)`` bool masks of an image of that ``(height, width)``."""
+        """Convert ``(B, C, 256, 256)`` logits to bool masks ``(B, C, H, W)`` of an image of ``(height, width)``."""
         return self._preprocessor.masks(low_res_logits, image_size)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float, device=self.device)
 
 
-def _batches(objects: Sequence[Prompts], most_objects: int) -> Iterator[list[Prompts]]:
-    """Runs of consecutive objects of the same form, bounded in their objects and in their points."""
+def _batches(objects: Sequence[Prompts], max_objects: int) -> Iterator[list[Prompts]]:
+    """Yield runs of consecutive objects of the same form, bounded in their objects and in their points."""
 
     def form(prompts: Prompts) -> tuple[int, bool, bool]:
         return len(prompts.points), prompts.box is not None, prompts.mask_logits is not None
 
     batch: list[Prompts] = []
     for prompts in objects:
-        most = min(most_objects, max(1, _DECODE_POINTS // max(1, len(prompts.points))))
-        if batch and (len(batch) >= most or form(prompts) != form(batch[0])):
+        max_length = min(max_objects, max(1, _MAX_DECODE_POINTS // max(1, len(prompts.points))))
+        if batch and (len(batch) >= max_length or form(prompts) != form(batch[0])):
             yield batch
             batch = []
         batch.append(prompts)
