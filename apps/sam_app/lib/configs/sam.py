@@ -1,4 +1,4 @@
-"""The tasks of one SAM model."""
+"""MONAI Label task configuration of one SAM model."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from lib.sam.engine import Engine
 
 
 class SamConfig(TaskConfig):
-    """Configuration of one model; ``init`` takes the app's ``engine``, ``limits``, ``images`` and ``ahead``, too."""
+    """Configuration of one model; ``init`` also takes the app's ``engine``, ``limits``, ``images`` and ``ahead``."""
 
     def init(self, name: str, model_dir: str, conf: dict[str, str], planner: Any, **kwargs: Any) -> None:
-        """Keep what MONAI Label gives and, from ``kwargs``, what the app's tasks share."""
+        """Store MONAI Label's arguments and, from ``kwargs``, the objects that the app's tasks share."""
         super().init(name, model_dir, conf, planner, **kwargs)
         self._engine: Engine = kwargs["engine"]
         self._limits: Limits = kwargs["limits"]
         self._images: ImageCache | None = kwargs.get("images")
-        self._ahead: Prefetcher | None = kwargs.get("ahead")
+        self._prefetcher: Prefetcher | None = kwargs.get("ahead")
 
     def infer(self) -> dict[str, SamTask]:
-        """The model's inference tasks by the name that users see: on a slice, and through the volume."""
+        """Return the model's inference tasks by the name that users see: on a slice, and through a volume."""
         shared = (self._engine, self._limits, self._images)
-        return {self.name: Sam2D(self.name, *shared, self._ahead), self.name + SUFFIX: Sam3D(self.name, *shared)}
+        return {self.name: Sam2D(self.name, *shared, self._prefetcher), self.name + SUFFIX: Sam3D(self.name, *shared)}
 
     def trainer(self) -> None:
-        """SAM models are not trained here."""
+        """Return None: SAM models are not trained here."""
         return None

@@ -1,1 +1,1 @@
-"""MONAI Label inference tasks: one way of inferring each, for any SAM model."""
+"""MONAI Label inference tasks: one per way of inference, each for any SAM model."""

@@ -1,4 +1,4 @@
-"""What a client's clicks on a slice or a volume led to so far, so that the next click starts from the mask there is."""
+"""Memory of each client's last results on a slice or a volume, so that the next click refines the present mask."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 Key = tuple[str, str, str]
-"""The client, what names the picture (its pixels, windowed, and the model), the label."""
+"""The client; the key of the picture (of its windowed pixels and the model); the label."""
 
 DEFAULT_PER_CLIENT = 32
 DEFAULT_CLIENTS = 64
-"""With one candidate's logits, 256 KiB each, at most 512 MiB when all of them have clicked on as many pictures."""
+"""At 256 KiB each (one candidate's logits) at most 512 MiB, when all clients have clicked on that many pictures."""
 
 
-class ClickMemory(Generic[Answer]):
-    """The last answer by client, picture and label. Thread-safe.
+class ClickMemory(Generic[Result]):
+    """The last result by client, picture and label. Thread-safe.
 
-    Two clients never meet: the client is part of the key, and what one remembers does not make another forget, unless
-    there are too many of them. Neither does a client meet itself on another image, slice, window or model, as the
-    picture's name differs.
+    Clients do not affect each other: the client is part of the key, and one client's results do not evict another's,
+    unless there are too many clients. Another image, slice, window or model has another picture key, so that results
+    are not mixed up.
 
     Args:
-        per_client: At most this many answers of a client are kept; the least recently used go first.
-        clients: Of at most this many clients; those who have not clicked for longest go first.
+        per_client: At most this many results are stored per client; the least recently used are evicted first.
+        clients: At most this many clients; those whose last click is oldest are evicted first.
     """
 
     def __init__(self, per_client: int = DEFAULT_PER_CLIENT, clients: int = DEFAULT_CLIENTS) -> None:
         self._per_client = per_client
         self._clients = clients
-        self._entries: OrderedDict[str, OrderedDict[Key, Answer]] = OrderedDict()
+        self._entries: OrderedDict[str, OrderedDict[Key, Result]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def recall(self, key: Key) -> Answer | None:
-        """The last answer; None if there is none, or it is forgotten."""
+    def recall(self, key: Key) -> Result | None:
+        """Return the last result; None if there is none, or it was evicted."""
         with self._lock:
             mine = self._entries.get(key[0])
             if mine is None or key not in mine:
@@ -43,12 +43,12 @@ class ClickMemory(Generic[Answer]):
             mine.move_to_end(key)
             return mine[key]
 
-    def remember(self, key: Key, answer: Answer) -> None:
-        """Keep an answer in place of the one before."""
+    def remember(self, key: Key, result: Result) -> None:
+        """Store a result in place of the previous one."""
         with self._lock:
             mine = self._entries.setdefault(key[0], OrderedDict())
             self._entries.move_to_end(key[0])
-            mine[key] = answer
+            mine[key] = result
             mine.move_to_end(key)
             if len(mine) > self._per_client:
                 mine.popitem(last=False)

@@ -1,4 +1,4 @@
-"""What is known of a finished task's result, for JSON: an answer's params, the ``SAM-Result`` header, the manifest."""
+"""Facts about a finished task's result, for JSON: the response's params, the ``SAM-Result`` header, the manifest."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lib.sam.volume.result import VolumeResult
 
 
 def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
-    """What is known of a finished task's result, for JSON.
+    """Return the facts about the result on one slice, for JSON.
 
     Returns:
         ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
-        ``image_notes`` (what a person should know of how it was read), ``window``, ``scores`` (predicted IoU, one an
-        object), ``areas`` (pixels of each object's whole mask, also where another lies on it), ``candidates`` (how many
-        masks there are of each object, at most) and ``candidate_scores`` (of each object, best first).
+        ``image_notes`` (what users should know about how it was read), ``window``, ``scores`` (predicted IoU, one per
+        object), ``areas`` (pixels of each object's whole mask, also where another covers it), ``candidates`` (largest
+        number of masks of an object) and ``candidate_scores`` (of each object, best first).
     """
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
     return {
@@ -36,11 +36,11 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
-    """What is known of a finished volume, for JSON.
+    """Return the facts about the result on a volume, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what a person should know of how it was read),
-        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (of
+        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what users should know about how it was read),
+        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (for
         each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
         :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
         ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume.result.Stop`).

@@ -1,8 +1,8 @@
-"""Encoding ahead of the user: the slices on which the next click is likely, while nobody waits for anything.
+"""Prefetch the embeddings of slices on which the next click is likely, while no request waits for the device.
 
-After a click these are the neighbours, nearest first, those in the direction of travel before those behind; when a
-series is opened, its middle slice and then outwards. A user has one list at a time: a click elsewhere, or on another
-image, replaces it. How the device is shared with clicks is said in :mod:`lib.sam.device_queue`.
+After a click these are the neighbouring slices, nearest first, and those in the direction of scrolling before those
+behind; when a series is opened, its middle slice and then outwards. A user has one list at a time: a click elsewhere,
+or on another image, replaces it. :mod:`lib.sam.device_queue` describes how the device is shared with clicks.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ DEFAULT_SLICES = 16
 
 
 def nearest_first(k: int, count: int, most: int, direction: int = 0) -> list[int]:
-    """The slices around one, in the order in which a user is likely to need them.
+    """Return the slices around one, in the order in which a user is likely to need them.
 
     Args:
-        k: Where the user is; not in the answer.
-        count: Slices of the volume.
-        most: Of the answer.
-        direction: 1 or -1 for a user who goes up or down: two slices ahead for each behind. 0 for both sides alike.
+        k: The user's present slice; not included.
+        count: Number of slices in the volume.
+        most: Maximum number of slices to return.
+        direction: 1 or -1 for a user who scrolls up or down: two slices ahead for each behind. 0: both sides alike.
     """
 
     def steps(other: int) -> tuple[int, bool]:
@@ -48,7 +48,7 @@ def nearest_first(k: int, count: int, most: int, direction: int = 0) -> list[int
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a user clicked last, and which way they came there."""
+    """A user's last click, and the direction of scrolling to it."""
 
     image: weakref.ref[MedicalImage]
     k: int
@@ -56,13 +56,13 @@ class _Place:
 
 
 class Prefetcher:
-    """Hands the engine what to encode before it is asked for. Thread-safe.
+    """Prefetcher of embeddings. Thread-safe.
 
-    An image that the server no longer keeps in memory is not kept for this either.
+    It holds images by weak references, so that it does not keep them in memory.
 
     Args:
         engine: Encodes.
-        slices: At most so many are encoded for a user; 0 does nothing ahead.
+        slices: At most this many slices are prefetched for a user; 0 switches prefetching off.
     """
 
     def __init__(self, engine: Engine, slices: int = DEFAULT_SLICES) -> None:
@@ -74,7 +74,7 @@ class Prefetcher:
         self._is_reading = threading.Semaphore()
 
     def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Window | str) -> None:
-        """A user clicked on slice k, asking for a window (see :func:`~lib.transforms.window.requested_window`)."""
+        """Prefetch around slice k after a click; ``asked`` as of :func:`~lib.transforms.window.requested_window`."""
         if not self._slices or image.frame_count == 1:
             return
         with self._lock:
@@ -89,12 +89,12 @@ class Prefetcher:
         self._encode(model, user, image, order, asked)
 
     def opened(self, model: str, user: str, read: Callable[[], MedicalImage]) -> None:
-        """A user is about to see an image, which is read in the background; left out while another one is.
+        """Read an image that a user opens, in the background, and prefetch its slices; skipped while another is read.
 
         Args:
-            model: To encode with.
-            user: For whom.
-            read: Gives the image; also keeps it.
+            model: The model to encode with.
+            user: The user.
+            read: Returns the image; also stores it in memory.
         """
         if not self._slices or not self._is_reading.acquire(blocking=False):
             return
@@ -105,7 +105,7 @@ class Prefetcher:
                 middle = image.frame_count // 2
                 order = [middle, *nearest_first(middle, image.frame_count, self._slices - 1)]
                 self._encode(model, user, image, order, AUTO)
-            except Exception as error:  # whoever clicks is told
+            except Exception as error:  # a click on it reports the error
                 logger.info("An image was not prepared: %s", type(error).__name__)
             finally:
                 self._is_reading.release()
@@ -113,11 +113,11 @@ class Prefetcher:
         self._reader.submit(read_and_encode)
 
     def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Window | str) -> None:
-        kept = weakref.ref(image)
+        reference = weakref.ref(image)
 
         def frame(k: int) -> Callable[[], np.ndarray | None]:
             def windowed() -> np.ndarray | None:
-                image = kept()
+                image = reference()
                 return None if image is None else windowed_frame(image, k, requested_window(image, k, asked)[0])
 
             return windowed

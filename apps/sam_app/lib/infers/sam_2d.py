@@ -1,4 +1,4 @@
-"""SAM on one slice: prompts of a viewer or of the REST API in, a mask out."""
+"""Task that segments one slice with SAM, from prompts of a viewer or of the REST API."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from lib.transforms.window import WindowFramed
 class Sam2D(SamTask):
     """One SAM model as a MONAI Label task for one slice at a time.
 
-    The request's source says whose vocabulary its prompts are in, see :mod:`lib.transforms.sam_input_prompts` and
+    The request's source says in which format its prompts are, see :mod:`lib.transforms.sam_input_prompts` and
     :mod:`lib.transforms.viewer_prompts`, or where they come from instead, see :mod:`lib.transforms.prompt_sources`.
-    Without the option ``multimask`` the model's spec says whether a lone point gives the best of three candidates;
-    everything else gives the single mask.
+    Without the option ``multimask`` the model's spec decides whether a single point returns the best of three
+    candidates; all other prompts return the single mask.
 
-    Clicks of one client refine: prompts that extend its last ones on the same picture for the same object start from
-    the mask that these gave. What viewers show as options: ``window``, ``candidates``, ``box_from_points``,
-    ``largest_component``, ``fill_holes``.
+    Clicks of one client refine: prompts that extend its previous ones on the same picture for the same object start
+    from their mask. Options that viewers show: ``window``, ``candidates``, ``box_from_points``, ``largest_component``,
+    ``fill_holes``.
 
     Args:
         model: The model's name in the engine.
         engine: Shared by all tasks.
         limits: Bounds on images and prompts.
-        images: Keeps the images that were read; shared by all tasks.
-        ahead: Told of each click of a viewer, to prepare for the next; shared by all tasks.
+        images: Cache of the images that were read; shared by all tasks.
+        ahead: Prefetches for the next click after each click of a viewer; shared by all tasks.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Sam2D(SamTask):
             },
         )
         self._memory: ClickMemory[EarlierObject] = ClickMemory()
-        self._ahead = ahead
+        self._prefetcher = ahead
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
-        """Load the image, map the prompts, choose the slice, window it."""
+        """Return the transforms that load the image, map the prompts, choose the slice and window it."""
         limits = self._limits
         request: SegmentRequest = data[REQUEST]
         load = LoadMedicalImaged("image", limits, self._images, request.image_sha256)
@@ -90,15 +90,15 @@ class Sam2D(SamTask):
         return [load, SentLabeld(load.load), prompts, WindowFramed()]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
-        """Encode the slice (or take its embedding from the cache) and decode the objects, together where possible."""
+        """Encode the slice (or take its embedding from the cache) and decode its objects, in batches if possible."""
         request: SegmentRequest = data[REQUEST]
         predictor = self._engine.predictor(self._model)
         embedding = predictor.encode(data["frame"])
         if data["objects"] and request.source is Source.VIEWER:
             data["predictions"] = self._segment_click(predictor, embedding, request, data["objects"][0])
-            if self._ahead:
+            if self._prefetcher:
                 user, window = request.client or "", request.options.window
-                self._ahead.clicked(self._model, user, data["image"], data["slice"], window)
+                self._prefetcher.clicked(self._model, user, data["image"], data["slice"], window)
         elif data["objects"]:
             asked = request.options.multimask
             data["predictions"] = self._segment(predictor, embedding, data["objects"], data["earlier"], asked)
@@ -112,7 +112,7 @@ class Sam2D(SamTask):
     def _segment_click(
         self, predictor: Predictor, embedding: Embedding, request: SegmentRequest, prompts: Prompts
     ) -> list[Prediction]:
-        """A viewer's one object, from the mask that the client has there already if it does."""
+        """Segment a viewer's object, starting from the client's last mask there if the prompts extend its prompts."""
         key = (request.client or "", embedding.key, request.object_name or "")
         last = self._memory.recall(key) if request.client else None
         earlier = [last] if last else []
@@ -129,7 +129,7 @@ class Sam2D(SamTask):
         earlier_objects: Sequence[EarlierObject],
         asked: bool | None,
     ) -> list[Prediction]:
-        """One prediction an object; those that extend an earlier one start from its mask or, unchanged, keep it."""
+        """Return one prediction per object; those that extend an earlier object refine its mask, unchanged ones keep it."""
         predictions: dict[int, Prediction] = {}
         to_decode: list[tuple[bool, int, Prompts]] = []
         for index, prompts in enumerate(objects):
@@ -157,9 +157,9 @@ class Sam2D(SamTask):
         return prompts.is_lone_point and self._engine.specs[self._model].point_candidates
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
-        """The objects' masks, and one label map of them in its place in the volume."""
+        """Return the transforms to the objects' masks and to one label map of them in its slice of the volume."""
         return [BestMasksd(), CleanMasksd(), MergeMasksd(), FrameToVolumed(), RestoreValuesd()]
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """See :func:`result_facts`."""
+        """Return the facts about the result, see :func:`result_facts`."""
         return result_facts(data, self._model)

@@ -1,4 +1,4 @@
-"""SAM through a volume: a viewer's prompts on one or more slices in, the object on all its slices out."""
+"""Task that segments an object through a volume with SAM, from prompts on one or more slices."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from lib.transforms.volume_labels import ResultToVolumed
 from lib.transforms.window import AppliedWindow, volume_pictures
 
 SUFFIX = "_3d"
-"""After a model's name it is the name of this task."""
+"""Appended to a model's name, it makes the name of this task."""
 
-_REMEMBERED = {"per_client": 2, "clients": 8}
-"""Volumes; each has at most some 160 KiB a slice."""
+_MEMORY_BOUNDS = {"per_client": 2, "clients": 8}
+"""Bounds on the stored results; each takes at most some 160 KiB per slice."""
 
 
 class Sam3D(SamTask):
@@ -40,16 +40,16 @@ class Sam3D(SamTask):
 
     SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.volume.sam2_video`.
 
-    Its prompts are those of viewers, :mod:`lib.transforms.viewer_prompts_3d`, or of the label that the image has,
-    :mod:`lib.transforms.prompt_sources`. Prompts of one client that go on from its last ones on the same volume for the
-    same object take over what they do not change. What viewers show as options: ``window``, ``max_slices``,
+    Its prompts come from viewers, :mod:`lib.transforms.viewer_prompts_3d`, or from the image's label,
+    :mod:`lib.transforms.prompt_sources`. A client's next prompts on the same volume for the same object reuse the parts
+    of the last result that they do not change. Options that viewers show: ``window``, ``max_slices``,
     ``box_from_points``.
 
     Args:
         model: The model's name in the engine.
         engine: Shared by all tasks.
         limits: Bounds on images and prompts.
-        images: Keeps the images that were read; shared by all tasks.
+        images: Cache of the images that were read; shared by all tasks.
     """
 
     def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
@@ -62,10 +62,10 @@ class Sam3D(SamTask):
             description=f"{engine.specs[model].description}; through the whole volume",
             config={"window": WINDOWS, "max_slices": 0, "box_from_points": False},
         )
-        self._memory: ClickMemory[VolumeResult] = ClickMemory(**_REMEMBERED)
+        self._memory: ClickMemory[VolumeResult] = ClickMemory(**_MEMORY_BOUNDS)
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
-        """Load the image and map the prompts."""
+        """Return the transforms that load the image and map the prompts."""
         limits, request = self._limits, data[REQUEST]
         load = LoadMedicalImaged("image", limits, self._images)
         prompts: Callable = VolumePromptsd(limits)
@@ -74,10 +74,10 @@ class Sam3D(SamTask):
         return [load, SentLabeld(load.load), prompts]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
-        """Window the slices that are reached, and follow the object through them.
+        """Follow the object through the volume; only slices that are reached are windowed.
 
         Raises:
-            NotOneVolumeError: If the frames are no volume.
+            NotOneVolumeError: If the frames do not form one volume.
         """
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
@@ -109,18 +109,18 @@ class Sam3D(SamTask):
         return data
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
-        """The volume of the masks."""
+        """Return the transforms to the volume of the masks."""
         return [ResultToVolumed(), RestoreValuesd()]
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """See :func:`volume_facts`."""
+        """Return the facts shown the result, see :func:`volume_facts`."""
         return volume_facts(data, self._model)
 
 
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:
-    """Names the volume's content as the model sees it."""
-    about = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{window}|"
-    return about + _content_sha256(image)
+    """Return a key of the volume's content as the model sees it."""
+    shown = f"{image.frames.shape}|{image.frames.dtype}|{image.inverted}|{window}|"
+    return shown + _content_sha256(image)
 
 
 @cached_per_image

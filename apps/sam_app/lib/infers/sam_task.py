@@ -1,4 +1,4 @@
-"""What the inference tasks of SAM models have in common."""
+"""Base class of the inference tasks of SAM models."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from lib.transforms.request import REQUEST, LabelFormat, SegmentRequest
 class SamTask(BasicInferTask):
     """One SAM model as a MONAI Label task.
 
-    It is registered as DEEPGROW without labels of its own, so that the point-prompt panels of OHIF and 3D Slicer
-    list it with the app's labels, and Slicer does not run it unasked. For a dimension of 2 both send the points of one
-    slice, for 3 those of all slices.
+    It is registered as DEEPGROW without its own labels, so that the point-prompt panels of OHIF and 3D Slicer list it
+    with the app's labels, and Slicer does not run it automatically. For dimension 2 both viewers send the points of
+    one slice, for 3 those of all slices.
 
     Args:
         model: The model's name in the engine.
         engine: Shared by all tasks.
         limits: Bounds on images and prompts.
-        images: Keeps the images that were read; shared by all tasks.
-        dimension: Of what one call segments, 2 or 3.
+        images: Cache of the images that were read; shared by all tasks.
+        dimension: 2 if one call segments a slice, 3 if it segments a volume.
         description: One line for clients.
         config: Options that viewers show, by name, with their defaults.
     """
@@ -57,7 +57,7 @@ class SamTask(BasicInferTask):
             description=description,
             config=config,
         )
-        self._config.pop("device")  # the engine has one, and a client's choice would not change it
+        self._config.pop("device")  # the engine chooses the device; a client's choice would have no effect
         self._model = model
         self._engine = engine
         self._limits = limits
@@ -65,15 +65,15 @@ class SamTask(BasicInferTask):
 
     @property
     def engine_model(self) -> str:
-        """The name in the engine of the model that it runs."""
+        """The model's name in the engine."""
         return self._model
 
     def is_valid(self) -> bool:
-        """Whether the model can be used: clients are shown it only then."""
+        """Return whether the model can be used; clients see it only then."""
         return self._engine.state(self._model) != "no checkpoint"
 
     def read(self, path: str) -> MedicalImage:
-        """The image there, from memory if it was read before.
+        """Return the image at a path, from memory if it was read before.
 
         Raises:
             ImageError: If it cannot be read.
@@ -82,20 +82,20 @@ class SamTask(BasicInferTask):
 
     @abstractmethod
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What is known of a finished task's result, for JSON."""
+        """Return the facts about a finished task's result, for JSON."""
 
     def writer(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Write the volume of labels as the client asked; always a file, also when the mask is empty.
+        """Write the volume of labels in the requested format, also if the mask is empty.
 
         Args:
             data: With ``pred``, ``image`` and ``request``.
 
         Returns:
-            The path, a scratch file of the request, and what is known of the result, for JSON.
+            The path, a scratch file of the request, and the facts about the result, for JSON.
 
         Raises:
             PromptError: For a file type that cannot hold the labels.
-            NotOneVolumeError: If no volume has the labels where they lie.
+            NotOneVolumeError: If no single volume can hold the labels at their positions.
         """
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
