@@ -1,4 +1,4 @@
-"""Load whatever the client refers to as a :class:`~lib.imaging.image.MedicalImage`."""
+"""Load the image of a request as a :class:`~lib.imaging.image.MedicalImage`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.imaging.readers import read_image
 
 _MAX_ASPECT = 256
-"""Of a longer and thinner image nothing is left at the size at which the smallest model sees it."""
+"""Largest ratio of the sides: a thinner image would have no pixel left at the smallest model's input size."""
 
 
 class LoadMedicalImage(Transform):
-    """A path, an array or a loaded image to a :class:`MedicalImage`.
+    """Load a path, an array or a loaded image as a :class:`MedicalImage`.
 
     Args:
         limits: A larger image is refused.
-        images: Keeps what was read; by default nothing is kept.
+        images: Cache of images; by default nothing is cached.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, images: ImageCache | None = None) -> None:
@@ -37,12 +37,12 @@ class LoadMedicalImage(Transform):
     def __call__(
         self, source: str | os.PathLike[str] | np.ndarray | MedicalImage, sha256: str | None = None
     ) -> MedicalImage:
-        """Load it.
+        """Return the loaded image.
 
         Args:
             source: A file (NIfTI, NRRD, DICOM, PNG, JPEG, TIFF, BMP) or a folder with one DICOM series; or an array
                 ``(H, W)``, ``(H, W, 3)`` uint8 or ``(K, H, W)``.
-            sha256: Of the file's content, if that is known; see :meth:`ImageCache.get_or_read`.
+            sha256: SHA-256 of the file's content, if known; see :meth:`ImageCache.get_or_read`.
 
         Raises:
             ImageError: If it cannot be read; the message says why and names no path.
@@ -76,10 +76,10 @@ class LoadMedicalImaged(MapTransform):
     """Dictionary version of :class:`LoadMedicalImage`.
 
     Args:
-        keys: Of the images.
-        limits: As there.
-        images: As there.
-        sha256: Of the content of the one image's file, if that is known.
+        keys: Keys of the images.
+        limits: Likewise.
+        images: Likewise.
+        sha256: SHA-256 of the image file's content, if known; only with a single key.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LoadMedicalImaged(MapTransform):
         self.load = LoadMedicalImage(limits, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each key's value by the loaded image; ``reserved`` is the memory for work on it."""
+        """Replace each key's value by the loaded image, and reserve memory for work on it as ``reserved``."""
         result = dict(data)
         with current_clock().stage("read"):
             for key in self.key_iterator(result):

@@ -1,4 +1,4 @@
-"""From the model's candidates to a label map, and back into the volume they belong to."""
+"""Make a label map of the model's candidate masks, and put it into its slice of the volume."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from lib.transforms.request import REQUEST, SegmentRequest
 
 
 def candidate_masks(predictions: Sequence[Prediction], candidate: int = 0) -> list[PackedMask]:
-    """One candidate mask of each object, whole: masks of different objects can overlap.
+    """Return one candidate mask of each object; masks of different objects can overlap.
 
     Args:
         predictions: In the order in which the objects are numbered from 1.
-        candidate: Rank of the candidate by score, from 0; an object with fewer gives its best one.
+        candidate: Rank of the candidate by score, from 0; for an object with fewer candidates its best is returned.
 
     Returns:
-        One for each object.
+        One mask per object.
     """
     return [prediction.packed[candidate if candidate < len(prediction.packed) else 0] for prediction in predictions]
 
 
 def merge_masks(masks: Sequence[PackedMask], size: tuple[int, int]) -> np.ndarray:
-    """Masks in one label map, in which each pixel belongs to one object.
+    """Merge masks into one label map, in which each pixel belongs to at most one object.
 
-    Where masks overlap the smaller one wins, of equally large ones the later, so that an object inside another stays
-    visible.
+    Where masks overlap the smaller one wins (of equal ones the later), so that an object inside another stays visible.
 
     Args:
-        masks: Of that size, at most 255, in the order in which the objects are numbered from 1.
+        masks: At most 255 masks of the given size, in the order in which the objects are numbered from 1.
         size: ``(H, W)``.
 
     Returns:
@@ -50,22 +49,22 @@ def merge_masks(masks: Sequence[PackedMask], size: tuple[int, int]) -> np.ndarra
 
 
 class BestMasksd(Transform):
-    """Take ``predictions``, give ``masks``: the best one of each object, see :func:`candidate_masks`."""
+    """Add ``masks``, the best one of each object, from ``predictions``; see :func:`candidate_masks`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Choose."""
+        """Choose the masks."""
         return {**data, "masks": candidate_masks(data["predictions"])}
 
 
 class CleanMasksd(Transform):
-    """Take ``masks`` and the ``request``, give them without what the user does not want.
+    """Clean ``masks`` by the options of the ``request``.
 
-    The option ``largest_component`` keeps the largest connected piece, ``fill_holes`` fills what the object encloses;
-    pixels are connected over edges.
+    ``largest_component`` keeps only the largest connected piece, ``fill_holes`` fills enclosed background; pixels are
+    connected over edges.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Clean."""
+        """Clean the masks."""
         steps: list[Transform] = []
         request: SegmentRequest = data[REQUEST]
         if request.options.largest_component:
@@ -84,18 +83,18 @@ def _cleaned(mask: PackedMask, steps: Sequence[Transform]) -> PackedMask:
 
 
 class MergeMasksd(Transform):
-    """Take ``masks`` and ``frame``, give ``labels``; see :func:`merge_masks`."""
+    """Add ``labels`` from ``masks`` and ``frame``; see :func:`merge_masks`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Merge."""
+        """Merge the masks."""
         return {**data, "labels": merge_masks(data["masks"], data["frame"].shape[:2])}
 
 
 class FrameToVolumed(Transform):
-    """Take ``labels``, ``image`` and ``slice``, give ``pred``: the label map in its slice of an empty volume."""
+    """Add ``pred``, ``labels`` in slice ``slice`` of an otherwise empty volume of the size of ``image``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put the label map into its place."""
+        """Put the label map into its slice."""
         result = dict(data)
         image: MedicalImage = result["image"]
         result["pred"] = SliceLabels((image.frame_count, *image.frame_size), {result["slice"]: result["labels"]})

@@ -1,4 +1,4 @@
-"""Prompts for images that nobody has clicked on: of the labels that they have, or none, for automatic segmentation."""
+"""Prompts without clicks: made from the image's label, or none at all, for automatic segmentation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lib.transforms.viewer_options import shown
 from lib.transforms.viewer_prompts_3d import volume_prompts
 
 PROMPT_SOURCES = (Source.LABELS, Source.AUTOMATIC)
-"""What a client can choose instead of prompts of its own."""
+"""Sources that a client can choose instead of sending prompts."""
 
 _MAX_VALUE = 255
 
 
 def as_prompt_source(value: Any, name: str) -> Source | None:
-    """One of :data:`PROMPT_SOURCES`; None for None.
+    """Convert a value to one of :data:`PROMPT_SOURCES`; None for None.
 
     Raises:
-        PromptError: If it is none.
+        PromptError: If it is not one of them.
     """
     if value is None:
         return None
@@ -39,13 +39,13 @@ def as_prompt_source(value: Any, name: str) -> Source | None:
 
 
 def inner_points(mask: np.ndarray) -> list[tuple[float, float]]:
-    """One point in each connected piece of a mask: that which is farthest from its border.
+    """Return one point in each connected piece of a mask: the one farthest from its border.
 
     Args:
         mask: ``(rows, columns)`` bool; pixels are connected over edges and corners.
 
     Returns:
-        XY pixels, that of the largest piece first.
+        XY pixels, the largest piece's point first.
     """
     pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = ndimage.sum_labels(mask, pieces, range(1, count + 1))
@@ -58,16 +58,16 @@ def inner_points(mask: np.ndarray) -> list[tuple[float, float]]:
 
 
 def label_prompts(labels: np.ndarray) -> tuple[int, dict[int, Prompts]]:
-    """Prompts on the slice where most is labelled: of each label the inner points of its pieces.
+    """Return prompts on the slice with the most labelled pixels: for each label the inner points of its pieces.
 
     Args:
         labels: ``(K, rows, columns)`` numbers, 0 for background.
 
     Returns:
-        ``k``, and the prompts by label; the middle slice and none if nothing is labelled.
+        ``k``, and the prompts by label; the middle slice and no prompts if nothing is labelled.
 
     Raises:
-        PromptError: For a label that is no whole number from 1 to 255.
+        PromptError: If a label is not a whole number from 1 to 255.
     """
     areas = np.count_nonzero(labels, axis=(1, 2))
     if not areas.any():
@@ -80,10 +80,10 @@ def label_prompts(labels: np.ndarray) -> tuple[int, dict[int, Prompts]]:
 
 
 def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> np.ndarray:
-    """The voxels of the request's prompting label on those of ``image``.
+    """Return the voxels of the request's prompting label on the grid of ``image``.
 
     Returns:
-        ``(K, rows, columns)`` numbers.
+        ``(K, rows, columns)`` label numbers.
 
     Raises:
         PromptError: If the image has no label.
@@ -98,10 +98,10 @@ def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> 
 
 
 class PromptSourced(Transform):
-    """Take ``image`` and the ``request``; give ``slice``, ``slice_source``, ``objects`` and ``earlier``, none.
+    """Add ``slice``, ``slice_source``, ``objects``, an empty ``earlier`` and ``label_values`` from the image's label.
 
-    From labels also ``label_values``: the numbers that the objects had there. Automatic segmentation is of the middle
-    slice.
+    ``label_values`` are the objects' numbers in the label. For automatic segmentation both lists are empty, and the
+    slice is the middle one.
 
     Args:
         load: Reads the label.
@@ -111,7 +111,7 @@ class PromptSourced(Transform):
         self._load = load
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Find them.
+        """Find the prompts.
 
         Raises:
             PromptError: If the image has no label.
@@ -128,7 +128,7 @@ class PromptSourced(Transform):
 
 
 class LabelVolumePromptsd(Transform):
-    """For a task of one object in a volume: take ``image`` and the ``request``, give ``volume_prompts``.
+    """Add ``volume_prompts`` for one object in a volume, from ``image`` and its label.
 
     Args:
         load: Reads the label.
@@ -160,10 +160,10 @@ class LabelVolumePromptsd(Transform):
 
 
 class RestoreValuesd(Transform):
-    """Take ``pred`` and, from labels that prompted, ``label_values``; give the objects the numbers they had there."""
+    """Renumber the objects of ``pred`` as in the label from which the prompts were made, by ``label_values``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Renumber."""
+        """Renumber the objects."""
         result = dict(data)
         values = result.get("label_values")
         if values:

@@ -1,7 +1,7 @@
-"""A segmentation request, from whichever route it came: made there once, and only read by tasks and transforms.
+"""A segmentation request: created once by the route, and only read by tasks and transforms.
 
-It lies under the key :data:`REQUEST` of MONAI's data dictionary; the other keys are what the transforms make, see
-:mod:`lib.transforms`, and the few that MONAI Label itself reads, see :meth:`SegmentRequest.as_monai`.
+It is stored under the key :data:`REQUEST` of MONAI's data dictionary; the other keys are set by the transforms, see
+:mod:`lib.transforms`, or read by MONAI Label itself, see :meth:`SegmentRequest.as_monai`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lib.transforms.sam_input import SAMPrompts
 REQUEST = "request"
 
 AUTO = "auto"
-"""The option of a viewer for what suits the image."""
+"""Value of a viewer's option: choose what suits the image."""
 
 
 class Source(StrEnum):
@@ -32,21 +32,21 @@ class Source(StrEnum):
     """OHIF, 3D Slicer or MONAILabelClient: :class:`ViewerPrompts`."""
 
     LABELS = "labels"
-    """A label that the image has."""
+    """The image's label."""
 
     AUTOMATIC = "automatic"
-    """Nowhere: every object is found."""
+    """No prompts: every object is found."""
 
 
 @dataclass(frozen=True)
 class ViewerPrompts:
-    """A viewer's prompts in voxel indices, of the right types but not yet compared with the image.
+    """A viewer's prompts in voxel indices, with checked types but not yet checked against the image.
 
     Args:
         foreground: Points on the object, ``(i, j, k)``, or ``(i, j)`` for an image of one frame.
-        background: Points beside it, likewise.
+        background: Points on the background, likewise.
         region: ``(i0, i1, j0, j1, k0, k1)``, each pair in any order; without k for an image of one frame.
-        slice: k. A millimetre offset if there are no points, as 3D Slicer sends it then.
+        slice: k; without points it is a millimetre offset, as 3D Slicer sends it.
     """
 
     foreground: Sequence[Sequence[float]] = ()
@@ -60,12 +60,12 @@ class SegmentOptions:
     """How to segment.
 
     Args:
-        window: To show the image in, or a preset's name.
-        multimask: Best of three candidates or the single mask; None is as suits the model and the prompts.
+        window: Window to show the image with, or a preset's name.
+        multimask: Best of three candidates or the single mask; None: depends on the model and the prompts.
         box_from_points: Whether the first two foreground points of a slice are opposite corners of a box.
         largest_component: Whether to keep the largest connected piece only.
-        fill_holes: Whether to fill what the object encloses.
-        max_slices: How far to follow the object beyond the slices with prompts; 0 is as far as it reaches.
+        fill_holes: Whether to fill background that the object encloses.
+        max_slices: How many slices to follow the object beyond those with prompts; 0: no limit.
     """
 
     window: Window | str = AUTO
@@ -81,9 +81,9 @@ class LabelFormat:
     """How to write the labels.
 
     Args:
-        extension: One of :data:`~lib.imaging.labels.label_writers.LABEL_SUFFIXES`; None is as suits the image.
+        extension: One of :data:`~lib.imaging.labels.label_writers.LABEL_SUFFIXES`; None: what suits the image.
         dtype: One of :data:`~lib.imaging.labels.label_writers.LABEL_DTYPES`.
-        by_index: Whether the labels' voxels are all that matters, not their place in the patient.
+        by_index: Whether only the labels' voxel indices matter, not their position in the patient.
     """
 
     extension: str | None = None
@@ -96,8 +96,8 @@ class EarlierResult:
     """The result of an earlier request on the same frame by the same model.
 
     Args:
-        prompts: What was asked.
-        scores: ``(C,)`` float32 for each object, the candidate to go on from first.
+        prompts: Its prompts.
+        scores: ``(C,)`` float32 for each object, the candidate to refine first.
         low_res_logits: ``(C, 256, 256)`` float32 for each object, likewise.
     """
 
@@ -113,18 +113,18 @@ class SegmentRequest:
     Args:
         source: Where the prompts come from.
         model: The task's name.
-        image: An id of the datastore, a path, or an image that was read.
-        prompts: As they were sent; None for sources that have none.
+        image: An id of the datastore, a path, an array, or an image that was already read.
+        prompts: The prompts as sent; None for sources without prompts.
         options: How to segment.
         label_format: How to write the labels; None to write no file.
-        automatic: Whether every object is looked for where there is no prompt.
-        image_sha256: Of the image file's content, if it is known and the image is worth finding by it.
-        client: Tells one client's clicks from another's; None if it cannot be told from others.
-        object_name: What the client calls the object.
-        earlier: The result to go on from.
+        automatic: Whether to find every object if there is no prompt.
+        image_sha256: SHA-256 of the image file's content, if known and useful as a key of the image cache.
+        client: Key that separates clients' clicks; None if the client cannot be distinguished from others.
+        object_name: The client's name for the object.
+        earlier: The result to refine.
         prompting_label: The file of the label that prompts, for :attr:`Source.LABELS`; None if the image has none.
-        sent_label: The file of a label that was sent along.
-        save_as: The tag under which the datastore keeps the result; None not to keep it.
+        sent_label: The file of a label sent with the image.
+        save_as: The tag under which the datastore stores the result; None: it is not stored.
     """
 
     source: Source
@@ -143,14 +143,14 @@ class SegmentRequest:
     save_as: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SegmentRequest:
-        """Itself: MONAI Label copies its dictionaries, and nothing of a request changes."""
+        """Return itself: MONAI Label copies its dictionaries, and a request never changes."""
         return self
 
     def as_monai(self) -> dict[str, Any]:
-        """The dictionary that MONAI Label's app and tasks take: the request, and what they themselves read.
+        """Return the dictionary that MONAI Label's app and tasks take: the request, and the keys that they read.
 
         ``model`` chooses the task, ``image`` is looked up in the datastore and replaced by its path, ``skip_writer``
-        says whether the task's writer is left out.
+        says whether the task's writer is skipped.
         """
         return {
             "model": self.model,
@@ -163,5 +163,5 @@ class SegmentRequest:
 Infer = Callable[[SegmentRequest], dict[str, Any]]
 """Runs a request's task and returns what MONAI Label's ``infer`` does: ``file``, ``label``, ``tag`` and ``params``.
 
-``params`` is what is known of the result or, for a request without a label format, the finished data dictionary.
+``params`` are the facts about the result or, for a request without a label format, the final data dictionary.
 """

@@ -1,4 +1,4 @@
-"""What a REST client asks of one image, as it is sent and stored: rectangles and points in pixels of the image."""
+"""Prompts of a REST client for one image, as they are sent and stored: rectangles and points in pixels of the image."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lib.base.plain_text import is_plain
 from lib.imaging.image import Window
 
 MAX_OBJECTS = 255
-"""Objects are numbered in 8 bits."""
+"""Objects are numbered with 8 bits."""
 
 MAX_RECTANGLES = MAX_OBJECTS - 1
-"""Each is an object, and the points outside all of them are one more."""
+"""Each rectangle is an object, and the points outside all of them are one more."""
 
 
 def _label(text: str) -> str:
-    """A name that DICOM can hold as a Segment Label (LO, PS3.5 6.2).
+    """Return a name that DICOM can store as a Segment Label (LO, PS3.5 6.2), stripped.
 
     Raises:
-        ValueError: If it is blank, or has a backslash, a control character or one that turns the direction of writing.
+        ValueError: If it is blank, or contains a backslash, a control character or one that changes the text direction.
     """
     if "\\" in text or not is_plain(text):
         raise ValueError("a label is one line of text without backslashes and characters that control how it is shown")
@@ -53,7 +53,7 @@ class WindowInput(BaseModel):
     width: Annotated[FiniteFloat, Field(gt=0)]
 
     def as_window(self) -> Window:
-        """The same as a :class:`Window`; LINEAR is not defined for widths below 1."""
+        """Return it as a :class:`Window`; with LINEAR_EXACT for widths below 1, where LINEAR is not defined."""
         return Window(self.center, self.width, "LINEAR" if self.width >= 1 else "LINEAR_EXACT")
 
 
@@ -87,6 +87,6 @@ class SAMPrompts(BaseModel):
     )
 
     def counts(self) -> dict[str, int]:
-        """How many ``rectangles``, ``positive_points`` and ``negative_points`` there are."""
+        """Return the numbers of ``rectangles``, ``positive_points`` and ``negative_points``."""
         kinds = ("rectangles", "positive_points", "negative_points")
         return {kind: len(getattr(self, kind) or ()) for kind in kinds}

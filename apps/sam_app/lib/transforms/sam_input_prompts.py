@@ -1,4 +1,4 @@
-"""The REST vocabulary, rectangles and points in pixels of one image, to prompts for each object."""
+"""Convert a REST client's rectangles and points, in pixels of one image, to prompts for each object."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lib.transforms.sam_input import MAX_RECTANGLES, RectInput, SAMPrompts
 
 
 def sam_input_objects(sam_input: SAMPrompts) -> list[Prompts]:
-    """The objects that a REST client asks for, in the order in which they are numbered.
+    """Return the prompts of each object that a REST client asks for, in the order in which objects are numbered.
 
-    One rectangle and the points are one object. Of several rectangles each is an object, with the positive points
-    that lie inside it (inside several: the smallest); positive points outside all of them are one more object.
-    Negative points apply to every object. No prompt at all gives no object, which asks for automatic segmentation.
+    At most one rectangle and all points are one object. Each of several rectangles is an object, with the positive
+    points inside it (inside several: the smallest); positive points outside all of them are one more object. Negative
+    points apply to every object. Without any prompt there is no object: a request for automatic segmentation.
 
     Raises:
         PromptError: For negative points alone, a rectangle without area, or more than 255 objects.
@@ -47,7 +47,7 @@ def sam_input_objects(sam_input: SAMPrompts) -> list[Prompts]:
 
 
 def _box(rectangle: RectInput) -> list[float]:
-    """XYXY of a rectangle that may have been dragged up or left."""
+    """Return the XYXY box of a rectangle, which may have been dragged up or left."""
     x0, y0 = rectangle.startX, rectangle.startY
     x1, y1 = x0 + rectangle.width, y0 + rectangle.height
     return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
@@ -62,7 +62,7 @@ def _smallest_box_around(point: tuple[float, float], boxes: Sequence[Sequence[fl
 
 
 class SamInputPromptsd(Transform):
-    """Take ``image`` and a REST ``request``, give ``slice``, ``slice_source``, ``objects`` and ``earlier``.
+    """Add ``slice``, ``slice_source``, ``objects`` and ``earlier`` from ``image`` and a REST ``request``.
 
     Without a frame it is the middle one. ``earlier`` is a list of :class:`~lib.sam.refinement.EarlierObject`.
 
@@ -74,7 +74,7 @@ class SamInputPromptsd(Transform):
         self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map them.
+        """Map the prompts.
 
         Raises:
             PromptError: As :func:`sam_input_objects`, for too many prompts, or for one outside the image.
@@ -101,7 +101,7 @@ def _on_image(sam_input: SAMPrompts, image: MedicalImage) -> list[Prompts]:
 
 def _earlier_objects(earlier: EarlierResult, image: MedicalImage) -> list[EarlierObject]:
     objects = _on_image(earlier.prompts, image)
-    if not objects:  # found automatically: no prompts to go on from
+    if not objects:  # found automatically: there are no prompts to refine
         return []
     return [
         EarlierObject(prompts, scores, logits)

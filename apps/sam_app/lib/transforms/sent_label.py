@@ -1,4 +1,4 @@
-"""A label that a client sends along with an image to be segmented."""
+"""Check of a label that a client sends with an image to be segmented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib.transforms.request import REQUEST, SegmentRequest
 
 
 class SentLabeld(Transform):
-    """Take ``image`` and the ``request``: see that the label that was sent along, if any, belongs to the image.
+    """Check that the label sent with the ``request``, if any, fits ``image``; adds nothing.
 
     Args:
         read: Reads the label.
@@ -24,10 +24,10 @@ class SentLabeld(Transform):
         self._read = read
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check it.
+        """Check the label.
 
         Raises:
-            ImageError: If it cannot be read, or its size or place is another.
+            ImageError: If it cannot be read, or its size or position differs from the image's.
         """
         request: SegmentRequest = data[REQUEST]
         if request.sent_label:

@@ -1,8 +1,8 @@
-"""What a user chose in a viewer's option panel, in the types of :class:`~lib.transforms.request.SegmentOptions`.
+"""Convert options of a viewer's panel to the types of :class:`~lib.transforms.request.SegmentOptions`.
 
-Viewers show the ``config`` of a model: a list is a choice, its first entry the default; false is a box to tick. They
-send the choice back as text, number or boolean, a list also as a whole. An option of another type is refused: it would
-have no effect without a word.
+Viewers show a model's ``config``: a list as a choice, with its first entry as the default; false as a checkbox. They
+send the choice as text, number or boolean, or the whole list if nothing was chosen. An option of another type is
+refused, as it would have no effect without the user knowing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _MULTIMASK = {AUTO: None, SINGLE: False, BEST_OF_THREE: True}
 
 
 def as_flag(value: Any, name: str) -> bool:
-    """A box that is ticked or not, as viewers send it.
+    """Convert the state of a checkbox, as viewers send it, to a bool.
 
     Raises:
-        PromptError: If it is neither.
+        PromptError: If it is neither true nor false.
     """
     if isinstance(value, bool):
         return value
@@ -42,10 +42,10 @@ def as_flag(value: Any, name: str) -> bool:
 
 
 def _choice(value: Any, name: str, choices: list[str]) -> str:
-    """One of several; the first if none was made.
+    """Return the chosen one of several values; the first if none was chosen.
 
     Raises:
-        PromptError: If there is no such choice.
+        PromptError: If the value is not one of the choices.
     """
     if value in (None, "") or value == choices:
         return choices[0]
@@ -55,19 +55,19 @@ def _choice(value: Any, name: str, choices: list[str]) -> str:
 
 
 def as_multimask(value: Any, name: str) -> bool | None:
-    """Whether to choose the best of three candidates; None is as suits the model and the prompts.
+    """Return whether to choose the best of three candidates; None: depends on the model and the prompts.
 
     Raises:
-        PromptError: If there is no such choice.
+        PromptError: If the value is not one of :data:`CANDIDATES`.
     """
     return _MULTIMASK[_choice(value, name, CANDIDATES)]
 
 
 def as_slice_count(value: Any, name: str) -> int:
-    """A number of slices, also as text; 0 for as many as there are.
+    """Convert a number of slices, also given as text; 0: no limit.
 
     Raises:
-        PromptError: If it is none.
+        PromptError: If it is not a whole number of at least 0.
     """
     try:
         count = 0 if value in (None, "") else int(str(value))
@@ -79,7 +79,7 @@ def as_slice_count(value: Any, name: str) -> int:
 
 
 def as_window(value: Any, name: str) -> Window | str:
-    """A window, as the REST API has it, or a preset's name.
+    """Convert a window in the REST API's format, or return a preset's name.
 
     Raises:
         PromptError: If it is neither.
@@ -103,6 +103,6 @@ def _is_number(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as it can stand in a message."""
+    """Return a value as text for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,9 +1,9 @@
-"""OHIF's and 3D Slicer's vocabulary: voxel indices of the volume, to prompts on one slice.
+"""Convert OHIF's and 3D Slicer's prompts, voxel indices of the volume, to prompts on one slice.
 
-What the clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either can be
-absent; ``slice``, k, from Slicer with points, but a millimetre offset when there is only a region; ``roi``,
-``[i0, i1, j0, j1, k0, k1]``, whose pairs can be the wrong way round. The ``as_`` functions read these values; the
-others compare them with the image.
+The clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either may be absent;
+``slice``, from Slicer: k if there are points, but a millimetre offset if there is only a region; ``roi``,
+``[i0, i1, j0, j1, k0, k1]``, whose pairs may be in reverse order. The ``as_`` functions parse these values; the others
+check them against the image.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _NO_REGION = "roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]"
 
 
 def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
-    """Points ``(i, j, k)`` or ``(i, j)``, all alike; none for None.
+    """Parse points, all ``(i, j, k)`` or all ``(i, j)``; an empty tuple for None.
 
     Raises:
-        PromptError: If it is no list of points.
+        PromptError: If it is not a list of points.
     """
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return ()
@@ -40,10 +40,10 @@ def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
 
 
 def as_region(value: Any, name: str) -> tuple[float, ...] | None:
-    """``(i0, i1, j0, j1, k0, k1)`` or ``(i0, i1, j0, j1)``; None for None or an empty list.
+    """Parse a region, ``(i0, i1, j0, j1, k0, k1)`` or ``(i0, i1, j0, j1)``; None for None or an empty list.
 
     Raises:
-        PromptError: If it is no region.
+        PromptError: If it is not a region.
     """
     if value is None or (isinstance(value, (list, tuple)) and not value):
         return None
@@ -54,7 +54,7 @@ def as_region(value: Any, name: str) -> tuple[float, ...] | None:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    """The array of a list of numbers, which can be text; an empty one of anything else."""
+    """Convert a list of numbers, which may be text, to an array; an empty one for anything else."""
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -66,10 +66,10 @@ def _no_points(name: str) -> str:
 
 
 def as_slice(value: Any, name: str) -> float | None:
-    """A number, which need not be that of a slice: see :class:`~lib.transforms.request.ViewerPrompts`.
+    """Return a number, not always a slice's: see :class:`~lib.transforms.request.ViewerPrompts`.
 
     Raises:
-        PromptError: If it is none.
+        PromptError: If it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, NoneType)) or value != value:
         raise PromptError(f"{name} must be a whole number")
@@ -77,22 +77,22 @@ def as_slice(value: Any, name: str) -> float | None:
 
 
 def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> tuple[int, Prompts]:
-    """The slice that is meant and the prompts on it.
+    """Return the slice that the prompts refer to, and the prompts on it.
 
-    The slice is ``slice`` if there are points, else that of the last foreground point (or background point), else
-    the middle of the region. Points of other slices are left out, as is a region that does not reach the slice.
+    With points it is ``slice`` or, if absent, the slice of the last foreground (else background) point; without points
+    it is the middle of the region. Points on other slices are ignored, as is a region that does not reach the slice.
 
     Args:
-        image: Gives the bounds; its ``ijk`` are the clients'.
-        sent: What the viewer sent.
-        box_from_points: Take the first two foreground points of the slice as opposite corners of a box, for viewers
-            that have points only; a lone one stays a point until the second comes.
+        image: The image, whose ``ijk`` indices the clients use.
+        sent: The viewer's prompts.
+        box_from_points: Use the first two foreground points of the slice as opposite corners of a box, for viewers
+            that have points only; a single one stays a point until there is a second.
 
     Returns:
         k and the prompts, in XY pixels of that slice (x is i, y is j).
 
     Raises:
-        PromptError: If these are no points or region of this image, or nothing on the slice marks an object.
+        PromptError: If the points or the region are not inside this image, or nothing on the slice marks an object.
     """
     foreground = voxel_points(sent.foreground, "foreground", image)
     background = voxel_points(sent.background, "background", image)
@@ -108,16 +108,16 @@ def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     box = None
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
-    on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
+    on_object, outside = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
     if box is None and box_from_points and len(on_object) >= 2:
         box, on_object = box_between(*on_object[:2]), on_object[2:]
     if box is None and not on_object:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
-    return k, Prompts.from_clicks(on_object, beside_it, box=box)
+    return k, Prompts.from_clicks(on_object, outside, box=box)
 
 
 def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
-    """XYXY of the box with these two corners.
+    """Return the box, XYXY, with these two opposite corners.
 
     Raises:
         PromptError: If it has no area.
@@ -129,7 +129,7 @@ def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
 
 
 def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
-    """``(i, j, k)`` points, checked against the image; ``(i, j)`` is enough for an image of one frame."""
+    """Return points as ``(i, j, k)``, checked against the image; for a single frame they may be ``(i, j)``."""
     if not points:
         return []
     array = np.asarray(points, dtype=np.float64)
@@ -150,7 +150,7 @@ def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalIma
 def voxel_region(
     region: Sequence[float] | None, image: MedicalImage
 ) -> tuple[float, float, float, float, int, int] | None:
-    """``(i0, i1, j0, j1, k0, k1)`` with each pair in order and k within the volume, or None if there is none."""
+    """Return a region as ``(i0, i1, j0, j1, k0, k1)``, each pair in order and k within the volume; None for None."""
     if region is None:
         return None
     array = np.asarray(region, dtype=np.float64)
@@ -174,7 +174,7 @@ def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
 
 
 class ViewerPromptsd(Transform):
-    """Take ``image`` and a viewer's ``request``, give ``slice``, ``slice_source``, ``objects`` and ``earlier``, none.
+    """Add ``slice``, ``slice_source``, ``objects`` and an empty ``earlier`` from ``image`` and a viewer's ``request``.
 
     See :func:`viewer_prompts`.
 
@@ -186,7 +186,7 @@ class ViewerPromptsd(Transform):
         self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map them.
+        """Map the prompts.
 
         Raises:
             PromptError: As :func:`viewer_prompts`, or for too many points.
@@ -200,10 +200,10 @@ class ViewerPromptsd(Transform):
 
 
 def viewer_prompts_of(request: SegmentRequest, limits: Limits) -> ViewerPrompts:
-    """What a viewer sent.
+    """Return the prompts of a viewer's request.
 
     Raises:
-        PromptError: For more points than that.
+        PromptError: For more points than the limits allow.
     """
     sent = request.prompts
     if not isinstance(sent, ViewerPrompts):

@@ -1,6 +1,6 @@
-"""OHIF's and 3D Slicer's vocabulary for a whole volume: voxel indices to prompts on the slices that have some.
+"""Convert OHIF's and 3D Slicer's prompts, voxel indices, to prompts on all slices of a volume that have some.
 
-The clients send the same as for one slice, see :mod:`lib.transforms.viewer_prompts`, with the points of all slices.
+The clients send the same fields as for one slice, see :mod:`lib.transforms.viewer_prompts`, with all slices' points.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from lib.transforms.viewer_prompts import box_between, viewer_prompts_of, voxel_
 
 
 def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> VolumePrompts:
-    """The prompts on every slice that has some, and the slices that the object can be on.
+    """Return the prompts on every slice that has some, and the slices that the object can be on.
 
-    A region is a box on its middle slice. If it has more than one slice, the object is on none beyond it but those
-    with points.
+    A region is a box on its middle slice. If it spans several slices, the object is searched only there and up to the
+    slices with points.
 
     Args:
-        image: Gives the bounds; its ``ijk`` are the clients'.
-        sent: What the viewer sent; its ``slice`` is not needed.
-        box_from_points: Take the first two foreground points of each slice as opposite corners of a box.
+        image: The image, whose ``ijk`` indices the clients use.
+        sent: The viewer's prompts; ``slice`` is not needed.
+        box_from_points: Use the first two foreground points of each slice as opposite corners of a box.
 
     Returns:
-        In XY pixels of the slices (x is i, y is j).
+        The prompts in XY pixels of the slices (x is i, y is j).
 
     Raises:
-        PromptError: If these are no points or region of this image, or nothing marks the object on any slice.
+        PromptError: If the points or the region are not inside this image, or nothing marks the object on any slice.
     """
     foreground = voxel_points(sent.foreground, "foreground", image)
     background = voxel_points(sent.background, "background", image)
@@ -53,14 +53,14 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     marked: dict[int, Prompts] = {}
     corrections: dict[int, np.ndarray] = {}
     for k in sorted(slices):
-        on_object, beside_it = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
+        on_object, outside = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
         box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
         if box is None and box_from_points and len(on_object) >= 2:
             box, on_object = box_between(*on_object[:2]), on_object[2:]
         if box is None and not on_object:
-            corrections[k] = np.array(beside_it)
+            corrections[k] = np.array(outside)
         else:
-            prompts = Prompts.from_clicks(on_object, beside_it, box=box)
+            prompts = Prompts.from_clicks(on_object, outside, box=box)
             marked[k] = prompts.within(*image.ijk_shape[:2])
     if not marked:
         raise PromptError(
@@ -70,7 +70,7 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
 
 
 class VolumePromptsd(Transform):
-    """Take ``image`` and a viewer's ``request``, give ``volume_prompts``.
+    """Add ``volume_prompts`` from ``image`` and a viewer's ``request``.
 
     Args:
         limits: A request with more points and rectangles is refused.
@@ -80,7 +80,7 @@ class VolumePromptsd(Transform):
         self.limits = limits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map them.
+        """Map the prompts.
 
         Raises:
             PromptError: As :func:`volume_prompts`, or for too many points.

@@ -1,4 +1,4 @@
-"""From the masks of a volume's slices to the volume of labels that is written."""
+"""Make the volume of labels to be written from the masks of its slices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lib.sam.volume.result import VolumeResult
 
 
 class ResultToVolumed(Transform):
-    """Take ``volume_result`` and ``image``, give ``pred``: 1 on the object, on the slices where it was found."""
+    """Add ``pred``, 1 on the object on the slices where it was found, from ``volume_result`` and ``image``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put the masks into their places."""
+        """Put the masks into their slices."""
         result = dict(data)
         image: MedicalImage = result["image"]
         found: VolumeResult = result["volume_result"]

@@ -1,13 +1,13 @@
-"""From modality values to the 8-bit picture that a SAM model sees, and which window made it.
+"""Choose the window of a frame, and convert modality values by it to the 8-bit picture that a SAM model sees.
 
-The rule, first that applies: the window of the request; a preset that the request names, if the values can be
-Hounsfield units; the VOI transform that the source states for this frame, or its next one; 8-bit data as they are; for
-Hounsfield units, stated or recognised by their values, the soft-tissue preset; else the 0.5th and 99.5th percentile of
-the whole image, padding left out, so that all slices of a volume look alike; at last those of this frame.
+The first rule that applies is used: the window of the request; a preset that the request names, if the values can be
+Hounsfield units; the VOI transforms that the source states for this frame, in their order; 8-bit data unchanged; for
+Hounsfield units, stated or recognised by their values, the soft-tissue preset; the 0.5th and 99.5th percentile of the
+whole image without padding, so that all slices of a volume look alike; finally those percentiles of this frame.
 
-What nobody asked for holds only if something is seen in it: a window that shows a frame all black, white or grey,
-though there is something in it (:mod:`lib.transforms.visibility`), gives way to the next, and the source that is
-answered says so. Files state windows that fit nothing, and few of the values that 8 or 16 bits allow may be in use.
+A window that the request does not give in numbers is skipped if it shows the frame all black, white or grey although
+the frame has content (:mod:`lib.transforms.visibility`); the ``source`` returned to the client says so. This happens
+because files state unsuitable windows, and because an image may use few of the values that 8 or 16 bits allow.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lib.sam.prompts import PromptError
 from lib.transforms.request import AUTO, REQUEST, SegmentRequest
 from lib.transforms.visibility import hides_content, is_uninformative, subsample
 
-_LEAST_HOUNSFIELD = -3100
-"""Below what scanners fill the corners with."""
+_MIN_HOUNSFIELD = -3100
+"""A little below the values with which scanners fill the corners outside the field of view."""
 
 PRESETS: dict[str, Window] = {
     "abdomen": Window(40, 400),
@@ -40,27 +40,27 @@ PRESETS: dict[str, Window] = {
     "brain": Window(40, 80),
     "liver": Window(60, 160),
 }
-"""CT windows in Hounsfield units, as they are in common radiological use."""
+"""CT windows in Hounsfield units, as commonly used in radiology."""
 
 _CT_DEFAULT = "abdomen"
 _PERCENTILES = (0.5, 99.5)
 _PERCENTILE_SAMPLES = 1_000_000
-_LAST = "frame percentiles"
-_FAR = 4
-"""How many times their spread a value must be away from all others to be none of them."""
+_LAST_SOURCE = "frame percentiles"
+_OUTLIER_SPREADS = 4
+"""A value is an outlier if its distance from all others is more than this many times their spread."""
 _SMALL_INTEGERS = (np.int8, np.uint8, np.int16, np.uint16)
-"""What float32 holds exactly, differences included."""
+"""Types whose values, and their differences, float32 represents exactly."""
 
 
 @dataclass(frozen=True)
 class AppliedWindow:
-    """The window that was used and where it came from.
+    """The window that was used and its source.
 
     Args:
-        center, width: In modality units; None for data shown as they are or by a table.
+        center, width: In modality units; None for data shown unchanged or by a table.
         source: ``request``, ``preset <name>``, ``image``, ``image LUT``, ``8-bit``, ``CT preset <name>``,
-            ``percentiles`` or ``frame percentiles``; in brackets after it what would have come first, and why it did
-            not: ``percentiles (image: shows nothing)``.
+            ``percentiles`` or ``frame percentiles``; then in brackets the windows that were skipped before it, and
+            why: ``percentiles (image: shows nothing)``.
     """
 
     center: float | None
@@ -68,43 +68,43 @@ class AppliedWindow:
     source: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it as a dictionary for JSON."""
         return asdict(self)
 
 
 def choose_window(
     image: MedicalImage, k: int, requested: Window | None = None, preset: str = AUTO
 ) -> tuple[VoiTransform | None, AppliedWindow]:
-    """How to show frame ``k`` by this module's rule; None means 8-bit values as they are.
+    """Choose the window or table for frame ``k`` by this module's rules; None: show 8-bit values unchanged.
 
     Raises:
-        PromptError: If there is no such preset or frame; the message lists those there are.
+        PromptError: If the preset or the frame does not exist; the message lists the valid ones.
     """
     if preset != AUTO and preset not in PRESETS:
         raise PromptError(f"there is no window {preset!r}; it can be {AUTO}, {', '.join(PRESETS)}")
     frame = select_frame(image, k)
     if requested is not None and not image.is_colour:
-        return _meant(requested, image), AppliedWindow(requested.center, requested.width, "request")
-    passed_over: list[str] = []
+        return _as_requested(requested, image), AppliedWindow(requested.center, requested.width, "request")
+    skipped: list[str] = []
     if preset != AUTO and not image.is_colour and not _can_be_hounsfield(image):
-        passed_over.append(f"preset {preset}: no Hounsfield units")
+        skipped.append(f"preset {preset}: no Hounsfield units")
         preset = AUTO
     if image.display(k).is_invalid:
-        passed_over.append("image: not valid")
+        skipped.append("image: not valid")
     transform: VoiTransform | None = None
     source = ""
     for transform, source in _candidates(image, k, preset):
-        if source == _LAST or not _hides(image, k, frame, transform):
+        if source == _LAST_SOURCE or not _hides_frame(image, k, frame, transform):
             break
-        passed_over.append(f"{source}: shows nothing")
-    reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
+        skipped.append(f"{source}: shows nothing")
+    reasons = f" ({'; '.join(skipped)})" if skipped else ""
     if isinstance(transform, Window):
         return transform, AppliedWindow(transform.center, transform.width, source + reasons)
     return transform, AppliedWindow(None, None, source + reasons)
 
 
 def _candidates(image: MedicalImage, k: int, preset: str) -> Iterator[tuple[VoiTransform | None, str]]:
-    """What nobody gave numbers for, with its source, in the order of the rule."""
+    """Yield the windows other than one given in numbers, each with its source, in the order of the rules."""
     if not image.is_colour:
         if preset != AUTO:
             yield PRESETS[preset], f"preset {preset}"
@@ -116,27 +116,27 @@ def _candidates(image: MedicalImage, k: int, preset: str) -> Iterator[tuple[VoiT
         yield PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
     yield _percentile_window(image), "percentiles"
     frame = image.frames[k]
-    yield _window_between(_without_outlier(frame[~_padded(frame, image.display(k))])), _LAST
+    yield _window_between(_without_outlier(frame[~_padding_mask(frame, image.display(k))])), _LAST_SOURCE
 
 
-def _meant(requested: Window, image: MedicalImage) -> Window:
-    """The window as asked for; LINEAR is for whole numbers, so that other values get the exact function."""
+def _as_requested(requested: Window, image: MedicalImage) -> Window:
+    """Return the requested window, with LINEAR_EXACT for float values, as LINEAR is defined for integers."""
     if requested.function == "LINEAR" and image.frames.dtype.kind == "f":
         return replace(requested, function="LINEAR_EXACT")
     return requested
 
 
-def _hides(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransform | None) -> bool:
-    """Whether nothing is seen of a frame that has something to show.
+def _hides_frame(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransform | None) -> bool:
+    """Return whether a window hides the content of a frame that has some.
 
-    A slice of air in a CT is black in a window that suits the others; calibrated values need no other for it.
+    A CT slice of air may be black in a window that suits the other slices: calibrated values need no other window.
     """
 
     def shown(values: np.ndarray) -> np.ndarray:
         return values if transform is None else apply_window(values, transform)
 
     def of_interest(values: np.ndarray) -> np.ndarray:
-        return ~_padded(values, image.display(k))
+        return ~_padding_mask(values, image.display(k))
 
     some = subsample(frame)
     if not is_uninformative(shown(some)[of_interest(some)]):
@@ -146,8 +146,8 @@ def _hides(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransfo
     return not (_is_hounsfield(image) and not is_uninformative(shown(_samples(image))))
 
 
-def _padded(values: np.ndarray, display: Display) -> np.ndarray:
-    """Which values are padding, as bool of their shape; none of them if all would be, as then the range is wrong."""
+def _padding_mask(values: np.ndarray, display: Display) -> np.ndarray:
+    """Return which values are padding, bool of the same shape; none if all would be, as then the range is wrong."""
     if display.padding is None:
         return np.zeros(values.shape, dtype=bool)
     low, high = display.padding
@@ -156,10 +156,10 @@ def _padded(values: np.ndarray, display: Display) -> np.ndarray:
 
 
 def _without_outlier(values: np.ndarray) -> np.ndarray:
-    """Values whose least or greatest one is far from all others, brought to a quarter of their spread from them.
+    """Move a lowest or highest value that is far from all others to a quarter of their spread beyond them.
 
-    It is padding that the source does not state: -32768 around a CT, 65535 where a detector is dead. Black or white it
-    shall be, but not take the scale for itself.
+    Such a value is padding that the source does not state: -32768 around a CT, 65535 in dead detector pixels. It is
+    shown black or white, but must not use up the grey scale.
     """
     for end in (values.min(), values.max()):
         others = values[values != end]
@@ -167,54 +167,54 @@ def _without_outlier(values: np.ndarray) -> np.ndarray:
             break
         low, high = float(others.min()), float(others.max())
         spread = high - low
-        if spread > 0 and max(low - float(end), float(end) - high) > _FAR * spread:
+        if spread > 0 and max(low - float(end), float(end) - high) > _OUTLIER_SPREADS * spread:
             values = np.clip(values.astype(np.float64), low - spread / 4, high + spread / 4)
     return values
 
 
 def _samples(image: MedicalImage) -> np.ndarray:
-    """At most about a million of the image's values, evenly taken, without padding and outlier."""
+    """Return an even sample of about a million of the image's values at most, without padding and outliers."""
     return _without_outlier(_unpadded(image))
 
 
 def _unpadded(image: MedicalImage) -> np.ndarray:
-    """The same, with an outlier."""
-    step = max(1, image.frames.size // _PERCENTILE_SAMPLES) | 1  # odd, so that it meets all columns
+    """Return an even sample of about a million of the image's values at most, without padding."""
+    step = max(1, image.frames.size // _PERCENTILE_SAMPLES) | 1  # odd, so that it reaches all columns
     parts = []
     for k, frame in enumerate(image.frames):
         values = frame.reshape(-1)[::step]
-        parts.append(values[~_padded(values, image.display(k))])
+        parts.append(values[~_padding_mask(values, image.display(k))])
     return np.concatenate(parts)
 
 
 @cached_per_image
-def _ends(image: MedicalImage) -> tuple[float, float]:
-    """Between these nearly all of the image's values are; an outlier counts where it can be air, all of one value."""
+def _value_range(image: MedicalImage) -> tuple[float, float]:
+    """Return the range of nearly all of the image's values; an outlier counts if it can be air of a single value."""
     values = _unpadded(image)
     low, high = np.percentile(values, (1, 99.9))
-    if low < _LEAST_HOUNSFIELD:
+    if low < _MIN_HOUNSFIELD:
         low, high = np.percentile(_without_outlier(values), (1, 99.9))
     return float(low), float(high)
 
 
 def _is_hounsfield(image: MedicalImage) -> bool:
-    """Whether the values are Hounsfield units: the source says so or leaves it open, and there is air or fat in them.
+    """Return whether values are Hounsfield units: the source does not deny it, and they include air or fat.
 
-    Of a CT that leaves it open no value may be beyond what such a scale holds; in a volume that tells no modality
-    there must be air near -1000 and tissue above 0.
+    If a CT does not state it, no value may exceed the Hounsfield scale; a volume without a stated modality must have
+    air near -1000 and tissue above 0.
     """
     if image.modality is None and image.is_hounsfield is None:
-        low, high = _ends(image)
-        return image.is_geometric and _LEAST_HOUNSFIELD <= low <= -800 and 50 <= high <= 4000
-    return _can_be_hounsfield(image) and _ends(image)[0] < 0
+        low, high = _value_range(image)
+        return image.is_geometric and _MIN_HOUNSFIELD <= low <= -800 and 50 <= high <= 4000
+    return _can_be_hounsfield(image) and _value_range(image)[0] < 0
 
 
 def _can_be_hounsfield(image: MedicalImage) -> bool:
-    """Whether a preset in Hounsfield units can be meant: unless the source or the values of a CT say otherwise."""
+    """Return whether a Hounsfield preset is possible: neither the source nor the values of a CT rule it out."""
     if image.is_hounsfield is not None:
         return image.is_hounsfield
-    low, high = _ends(image)
-    return image.modality is None or (image.modality == "CT" and low >= _LEAST_HOUNSFIELD and high <= 4100)
+    low, high = _value_range(image)
+    return image.modality is None or (image.modality == "CT" and low >= _MIN_HOUNSFIELD and high <= 4100)
 
 
 @cached_per_image
@@ -223,7 +223,7 @@ def _percentile_window(image: MedicalImage) -> Window:
 
 
 def _window_between(values: np.ndarray) -> Window:
-    """The window from the lower to the upper percentile of these values; from end to end if these are the same."""
+    """Return the window from the lower to the upper percentile; from minimum to maximum if these are equal."""
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
     if high <= low:
         low, high = float(values.min()), float(values.max())
@@ -232,7 +232,7 @@ def _window_between(values: np.ndarray) -> Window:
 
 
 def apply_window(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
-    """Modality values to 0..255 by DICOM PS3.3 C.11.2.1.1 (tables), C.11.2.1.2 and C.11.2.1.3 (windows).
+    """Convert modality values to 0..255 by DICOM PS3.3 C.11.2.1.1 (tables), C.11.2.1.2 and C.11.2.1.3 (windows).
 
     Args:
         values: Any shape, integer or float.
@@ -252,7 +252,7 @@ def _apply(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
     real: Any = np.float32 if values.dtype in _SMALL_INTEGERS and transform.width >= 1 else np.float64
     x: Any = values.astype(real)
     center, width, half = (real(number) for number in (transform.center, transform.width, 0.5))
-    with np.errstate(over="ignore"):  # far outside a narrow window; it is clipped
+    with np.errstate(over="ignore"):  # values far outside a narrow window; clipped below
         if transform.function == "LINEAR_EXACT":
             y = (x - center) / width + half
         elif transform.function == "SIGMOID":
@@ -265,7 +265,7 @@ def _apply(values: np.ndarray, transform: VoiTransform) -> np.ndarray:
 
 
 def select_frame(image: MedicalImage, k: int) -> np.ndarray:
-    """``(rows, columns)`` modality values or ``(rows, columns, 3)`` uint8 of frame ``k``.
+    """Return frame ``k``: ``(rows, columns)`` modality values or ``(rows, columns, 3)`` uint8.
 
     Raises:
         PromptError: If k is not a frame of the image.
@@ -277,13 +277,13 @@ def select_frame(image: MedicalImage, k: int) -> np.ndarray:
 
 
 def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) -> np.ndarray:
-    """``(rows, columns, 3)`` uint8 of frame ``k``, as a SAM model sees it.
+    """Return frame ``k`` as a SAM model sees it, ``(rows, columns, 3)`` uint8.
 
     Padding is black, also where the window or MONOCHROME1 would show it bright.
 
     Args:
-        image: Has the frame.
-        k: Its number.
+        image: The image.
+        k: The frame's number.
         transform: See :func:`choose_window`.
 
     Raises:
@@ -297,17 +297,17 @@ def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) 
     if image.inverted:
         frame = 255 - frame
     if image.display(k).padding is not None:
-        frame = np.where(_padded(values, image.display(k)), np.uint8(0), frame)
+        frame = np.where(_padding_mask(values, image.display(k)), np.uint8(0), frame)
     return grey_to_rgb(frame)
 
 
 def requested_window(
     image: MedicalImage, k: int, asked: Window | str = AUTO
 ) -> tuple[VoiTransform | None, AppliedWindow]:
-    """How to show frame ``k`` for what a client asked for.
+    """Choose the window or table for frame ``k`` from a client's option ``window``.
 
     Args:
-        image: To be windowed.
+        image: The image.
         k: The frame's number.
         asked: A :class:`Window` or a preset's name.
 
@@ -322,16 +322,16 @@ def requested_window(
 def volume_pictures(
     image: MedicalImage, anchor: int, asked: Window | str = AUTO
 ) -> tuple[Callable[[int], np.ndarray], AppliedWindow]:
-    """The frames of a volume as they are to be compared with each other: alike, as far as they can be.
+    """Window the frames of a volume alike, as far as possible, so that they can be compared with each other.
 
     Args:
         image: The volume.
-        anchor: The frame that a user marked. Its window holds for all; a frame of which it shows nothing, as those of
-            another scale, gets its own.
+        anchor: The frame that a user marked. Its window is used for all frames, except for one whose content it hides
+            (of another scale, say): that gets its own.
         asked: As for :func:`requested_window`.
 
     Returns:
-        A function that gives frame ``k`` as :func:`windowed_frame` does, and the anchor's window.
+        A function that returns frame ``k`` as :func:`windowed_frame` does, and the anchor's window.
 
     Raises:
         PromptError: As :func:`choose_window`.
@@ -339,20 +339,20 @@ def volume_pictures(
     transform, applied = requested_window(image, anchor, asked)
 
     def picture(k: int) -> np.ndarray:
-        keep = isinstance(asked, Window) or not _hides(image, k, select_frame(image, k), transform)
-        return windowed_frame(image, k, transform if keep else requested_window(image, k, asked)[0])
+        suits = isinstance(asked, Window) or not _hides_frame(image, k, select_frame(image, k), transform)
+        return windowed_frame(image, k, transform if suits else requested_window(image, k, asked)[0])
 
     return picture, applied
 
 
 class WindowFramed(Transform):
-    """Take ``image``, ``slice`` and ``request``, give ``frame`` as ``(H, W, 3)`` uint8 and ``window`` as applied."""
+    """Add ``frame``, ``(H, W, 3)`` uint8, and the applied ``window``, from ``image``, ``slice`` and ``request``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Select and window.
+        """Select and window the frame.
 
         Raises:
-            PromptError: For a frame or a preset that there is not.
+            PromptError: If the frame or the preset does not exist.
         """
         request: SegmentRequest = data[REQUEST]
         image, k = data["image"], data["slice"]
