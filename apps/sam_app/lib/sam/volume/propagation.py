@@ -219,7 +219,7 @@ class _Propagation:
         return found, Stop(anchor.k, slices.stop, "end of slices")
 
     def _blended(self, forward: SliceMask, backward: SliceMask, weight: float) -> SliceMask:
-        """Average both sides' logits, weighted by the distance to their anchors; keep what either side found."""
+        """Average both sides' logits, the nearer anchor's weighing more; keep only what either side found."""
         grid = self._predictor.logits_grid(forward.size)
         logits = weight * forward.logits + (1 - weight) * backward.logits
         mask = touching(grid.mask(logits), grid.mask(forward.logits) | grid.mask(backward.logits))
