@@ -129,7 +129,7 @@ class Sam2D(SamTask):
         earlier_objects: Sequence[EarlierObject],
         asked: bool | None,
     ) -> list[Prediction]:
-        """Return one prediction per object; those that extend an earlier object refine its mask, unchanged ones keep it."""
+        """Return one prediction per object; one that extends an earlier object refines its mask, or reuses it."""
         predictions: dict[int, Prediction] = {}
         to_decode: list[tuple[bool, int, Prompts]] = []
         for index, prompts in enumerate(objects):

@@ -113,7 +113,7 @@ class Sam3D(SamTask):
         return [ResultToVolumed(), RestoreValuesd()]
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the facts shown the result, see :func:`volume_facts`."""
+        """Return the facts about the result, see :func:`volume_facts`."""
         return volume_facts(data, self._model)
 
 
