@@ -57,19 +57,19 @@ class ByteBoundedCache(Generic[K, V]):
                 computing request timed out or was preempted, one of the waiting requests computes the value instead.
         """
         with self._lock:
-            kept = self._entries.get(key)
-            if kept is not None:
+            stored = self._entries.get(key)
+            if stored is not None:
                 self._entries.move_to_end(key)
                 self._hits += 1
-                return kept
+                return stored
             running = self._running.get(key)
             if running is None:
-                mine = self._claim(key)
+                own = self._claim(key)
             else:
                 running.waiting += 1
                 self._hits += 1
         if running is None:
-            return self._compute(key, compute, mine)
+            return self._compute(key, compute, own)
         try:
             with current_clock().stage("wait"):
                 if not current_clock().wait_until(lambda seconds: bool(wait([running.future], seconds).done)):
@@ -91,8 +91,8 @@ class ByteBoundedCache(Generic[K, V]):
         with self._lock:
             if key in self._entries or key in self._running:
                 return
-            mine = self._claim(key)
-        self._compute(key, compute, mine)
+            own = self._claim(key)
+        self._compute(key, compute, own)
 
     def is_awaited(self, key: K) -> bool:
         """Return whether another thread waits for a value that is being computed."""
@@ -102,38 +102,38 @@ class ByteBoundedCache(Generic[K, V]):
 
     def _claim(self, key: K) -> _Running[V]:
         """Register the computation of a key's value, for which later requests wait; call with the lock held."""
-        mine: _Running[V] = _Running()
-        self._running[key] = mine
+        own: _Running[V] = _Running()
+        self._running[key] = own
         self._misses += 1
-        return mine
+        return own
 
-    def _compute(self, key: K, compute: Callable[[], V], mine: _Running[V]) -> V:
+    def _compute(self, key: K, compute: Callable[[], V], own: _Running[V]) -> V:
         try:
             value = self._make(key, compute)
         except BaseException as error:
             with self._lock:
                 del self._running[key]
-            mine.future.set_exception(error)
+            own.future.set_exception(error)
             raise
         with self._lock:
             del self._running[key]
-            self._keep(key, value)
-        mine.future.set_result(value)
+            self._store(key, value)
+        own.future.set_result(value)
         return value
 
     def _make(self, key: K, compute: Callable[[], V]) -> V:
         """Return a value that is not in memory; subclasses may look for it elsewhere before they compute it."""
         return compute()
 
-    def _keep(self, key: K, value: V) -> None:
-        """With the lock held."""
+    def _store(self, key: K, value: V) -> None:
+        """Store a value and evict others beyond the bound; call with the lock held."""
         self._entries[key] = value
         self._bytes += self._size_of(value)
         while self._bytes > self._max_bytes:
-            self._forget_oldest()
+            self._evict()
 
-    def _forget_oldest(self) -> None:
-        """With the lock held."""
+    def _evict(self) -> None:
+        """Evict the least recently used value; call with the lock held."""
         _, oldest = self._entries.popitem(last=False)
         self._bytes -= self._size_of(oldest)
 
@@ -142,11 +142,11 @@ class ByteBoundedCache(Generic[K, V]):
         with self._lock:
             if not self._entries:
                 return False
-            self._forget_oldest()
+            self._evict()
         return True
 
     def drop(self, is_useless: Callable[[V], bool]) -> None:
-        """No longer keep the values of which that is true; it is asked without the lock, and may take its time."""
+        """Evict the values for which ``is_useless`` returns True; it is called without the lock, and may be slow."""
         with self._lock:
             entries = list(self._entries.items())
         for key, value in entries:

@@ -26,7 +26,7 @@ class ClientDisconnectedError(TimeLimitError):
 
 
 class PreemptedError(RuntimeError):
-    """The work gave way to other work; nothing of it is kept."""
+    """The work was interrupted for other work; no part of its result is stored."""
 
 
 class Clock:

@@ -39,15 +39,15 @@ def atomic_write(path: Path, *, private: bool = False, durable: bool = True) -> 
     Raises:
         OSError: If it cannot be written; see :func:`is_full`.
     """
-    aside = _aside(path)
+    temporary = _temporary_path(path)
     mode = 0o600 if private else 0o666
     try:
-        with open(aside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
-        move(aside, path, durable=durable)
+        move(temporary, path, durable=durable)
     except BaseException:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -94,30 +94,30 @@ def restored_on_error(paths: Iterable[Path]) -> Iterator[None]:
     Raises:
         OSError: If there is no space for backups of the files.
     """
-    kept: dict[Path, Path | None] = {}
+    backups: dict[Path, Path | None] = {}
     try:
         for path in paths:
-            kept[path] = _second_name(path)
+            backups[path] = _back_up(path)
         yield
     except BaseException:
-        for path, before in kept.items():
+        for path, backup in backups.items():
             with suppress(OSError):
-                if before is None:
+                if backup is None:
                     path.unlink(missing_ok=True)
                 else:
-                    os.replace(before, path)
+                    os.replace(backup, path)
                 sync(path.parent)
         raise
     finally:
-        for before in kept.values():
-            if before is not None:
+        for backup in backups.values():
+            if backup is not None:
                 with suppress(OSError):
-                    before.unlink(missing_ok=True)
+                    backup.unlink(missing_ok=True)
 
 
-def _second_name(path: Path) -> Path | None:
+def _back_up(path: Path) -> Path | None:
     """Link or copy a file to a temporary name as a backup, and return its path; None if there is no such file."""
-    other = _aside(path)
+    other = _temporary_path(path)
     try:
         link_or_copy(path, other)
     except FileNotFoundError:
@@ -173,6 +173,6 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
-def _aside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     """Return an unused temporary path in the same folder."""
     return path.with_name(f".{secrets.token_hex(16)}.part")

@@ -1,4 +1,4 @@
-"""Locks between processes, which the kernel releases when their holder ends (``flock``). Standard library alone."""
+"""Locks between processes (``flock``), which the kernel releases when their holder ends. Only the standard library."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class FolderInUseError(RuntimeError):
 
 
 def lock(descriptor: int, *, wait: bool) -> bool:
-    """Hold an open file or folder until it is closed, against everybody else who opened and locks it.
+    """Lock an open file or folder until it is closed; others that open and lock it wait or fail.
 
     Args:
-        descriptor: Of the file or folder.
-        wait: Whether to wait until nobody else holds it.
+        descriptor: Descriptor of the file or folder.
+        wait: Whether to wait while another holder has the lock.
 
     Returns:
-        Whether it is held; never False with ``wait``.
+        Whether it is locked; never False with ``wait``.
 
     Raises:
-        OSError: If the file system knows no locks.
+        OSError: If the file system does not support locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,7 +35,7 @@ def lock(descriptor: int, *, wait: bool) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes, and threads, that do the same; waits until it is free.
+    """Lock a folder within the ``with`` block, against other processes and threads; waits until it is free.
 
     Raises:
         OSError: If the folder cannot be opened or locked.
@@ -49,16 +49,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class FolderLock:
-    """Holds a folder by the file ``.lock`` in it until this process ends, however it ends.
+    """Lock of a folder, by the file ``.lock`` in it, until this process ends for whatever reason.
 
-    The lock's file also keeps a short note for the next holder.
+    The lock's file also stores a short note for the next holder.
 
     Args:
-        folder: To be held; it must be there and writable.
+        folder: The folder; it must exist and be writable.
 
     Raises:
-        FolderInUseError: If another process holds it.
-        OSError: If the lock's file cannot be made or locked.
+        FolderInUseError: If another process holds the lock.
+        OSError: If the lock's file cannot be created or locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,15 +72,15 @@ class FolderLock:
             raise
 
     def read(self) -> str:
-        """The note of this process or of the one before; empty at first."""
+        """Return the note of this process or of the previous holder; empty at first."""
         return os.pread(self._file.fileno(), 100, 0).decode("ascii", "replace").strip()
 
     def write(self, note: str) -> None:
-        """Leave a note of at most 100 ASCII characters, in place of the last one."""
+        """Replace the note by one of at most 100 ASCII characters."""
         content = note.encode("ascii", "replace") + b"\n"
         os.pwrite(self._file.fileno(), content, 0)
         os.ftruncate(self._file.fileno(), len(content))
 
     def release(self) -> None:
-        """Let the folder go; a second time does nothing."""
+        """Release the lock; a second call does nothing."""
         self._file.close()

@@ -53,16 +53,16 @@ def use_scratch_folder() -> Path:
 
 @contextmanager
 def held_folder(root: Path, prefix: str) -> Iterator[Path]:
-    """A new, private folder, which is removed at the end of the ``with`` block.
+    """Create a new, private, locked folder, which is removed at the end of the ``with`` block.
 
-    That of a process which is killed meanwhile is removed by the next :func:`remove_unheld`.
+    If the process is killed, the next :func:`remove_unheld` removes it.
 
     Args:
-        root: The folder that it is made in.
-        prefix: Of its name; the rest is random.
+        root: The folder in which it is created.
+        prefix: Start of its name; the rest is random.
 
     Raises:
-        OSError: If it cannot be made or locked.
+        OSError: If it cannot be created or locked.
     """
     folder, held = _make(root, prefix)
     try:
@@ -73,7 +73,7 @@ def held_folder(root: Path, prefix: str) -> Iterator[Path]:
 
 
 def remove_unheld(root: Path, prefix: str) -> None:
-    """Remove this user's folders of such names that no process holds any more."""
+    """Remove this user's folders with this prefix that no process has locked any more."""
     for leftover in _own_folders(root, prefix):
         _remove_unless_held(leftover)
 

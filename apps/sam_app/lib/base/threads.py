@@ -32,7 +32,7 @@ def start_watched(name: str, work: Callable[[], None]) -> threading.Thread:
     Returns:
         The started thread.
     """
-    thread = threading.Thread(target=_keep_doing, args=(name, work), name=name, daemon=True)
+    thread = threading.Thread(target=_run_with_restarts, args=(name, work), name=name, daemon=True)
     with _lock:
         _restarts.setdefault(name, 0)
     thread.start()
@@ -48,12 +48,12 @@ def start_periodic(name: str, work: Callable[[], None], every_s: float) -> threa
         every_s: Seconds from the end of one run to the start of the next.
     """
 
-    def for_ever() -> None:
+    def repeat() -> None:
         while True:
             work()
             time.sleep(every_s)
 
-    return start_watched(name, for_ever)
+    return start_watched(name, repeat)
 
 
 def failed(name: str, error: BaseException) -> None:
@@ -77,15 +77,15 @@ def recently_failed() -> list[str]:
         return sorted(name for name, at in _failed_at.items() if now - at < RECENTLY_S)
 
 
-def _keep_doing(name: str, work: Callable[[], None]) -> None:
+def _run_with_restarts(name: str, work: Callable[[], None]) -> None:
     pause = _PAUSE_S
     while True:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             return work()
         except BaseException as error:  # panics of Rust libraries are not Exceptions
             failed(name, error)
-        if time.monotonic() - begun > _LONGEST_PAUSE_S:
+        if time.monotonic() - started > _LONGEST_PAUSE_S:
             pause = _PAUSE_S
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
