@@ -1,1 +1,1 @@
-"""The models: how each is built, where its checkpoint is, how that gets there."""
+"""The models: their architectures, and the location, download and verification of their checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints: where they are, whether they are the right ones, how they get there and into a module."""
+"""Location, verification, download and loading of the models' checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ State = Literal["missing", "unverified", "verified", "mismatch"]
 Shapes = dict[str, tuple[int, ...]]
 
 _FOLDER_NAME = "apps/sam_app/model"
-_NAMED_AT_MOST = 4
+_MAX_NAMES = 4
 
 
 class CheckpointError(ValueError):
@@ -34,10 +34,10 @@ class CheckpointError(ValueError):
 
 
 class CheckpointStore:
-    """A folder of checkpoints, and ``checksums.json`` with what is known of them.
+    """Folder of checkpoints, with their checksums in ``checksums.json``.
 
-    A file is right if it has the publisher's MD5 sum, where there is one, and the SHA-256 with which it was first
-    verified. A bundled checkpoint comes and changes with the app itself: its SHA-256 is recorded, not held against it.
+    A file is right if it has the publisher's MD5 sum, if there is one, and the SHA-256 with which it was first
+    verified. A bundled checkpoint changes with the app itself: its SHA-256 is recorded, but a new one is accepted.
 
     Args:
         folder: The model folder.
@@ -48,14 +48,14 @@ class CheckpointStore:
         self._checksums = ChecksumFile(folder / "checksums.json")
 
     def path(self, spec: ModelSpec) -> Path:
-        """Where the model's checkpoint is, or would be."""
+        """Return the path of a model's checkpoint, also if it is missing."""
         return self.folder / spec.checkpoint
 
     def require(self, spec: ModelSpec) -> Path:
-        """Where the model's checkpoint is.
+        """Return the path of a model's checkpoint.
 
         Raises:
-            CheckpointError: If it is not there; the message says how to get it.
+            CheckpointError: If it is missing; the message says how to get it.
         """
         path = self.path(spec)
         if path.is_file():
@@ -69,9 +69,9 @@ class CheckpointStore:
         raise CheckpointError(f"{spec.name} has no checkpoint: {cure}")
 
     def state(self, spec: ModelSpec) -> State:
-        """What is known of the model's file without reading it.
+        """Return the state of a model's file without reading it.
 
-        ``mismatch`` is a file that was found wrong, or whose size is not that of the file that was verified.
+        ``mismatch``: it was found wrong, or its size differs from that of the verified file.
         """
         path = self.path(spec)
         if not path.is_file():
@@ -85,11 +85,11 @@ class CheckpointStore:
         return "mismatch" if resized and not spec.bundled else "unverified"
 
     def known(self, spec: ModelSpec) -> Digests | None:
-        """The checksums with which the model's file was last found right, or None if it never was."""
+        """Return the checksums with which a model's file was last verified, or None if it never was."""
         return self._checksums.get(spec.checkpoint).digests
 
     def verify(self, spec: ModelSpec) -> Digests:
-        """Reads the whole file and checks it; records its SHA-256 if it is the first time.
+        """Read a model's whole file and check it; its SHA-256 is recorded the first time.
 
         Raises:
             CheckpointError: If it is missing, damaged or not the model's.
@@ -106,7 +106,7 @@ class CheckpointStore:
         return digests
 
     def verified(self, spec: ModelSpec) -> Digests:
-        """The checksums of the model's file, which is read only if it has changed since it was last verified.
+        """Return the checksums of a model's file, which is read only if it has changed since it was last verified.
 
         Raises:
             CheckpointError: If it is missing, damaged or not the model's.
@@ -118,7 +118,7 @@ class CheckpointStore:
         return self.verify(spec)
 
     def load_state_dict(self, spec: ModelSpec) -> dict[str, Tensor]:
-        """The model's tensors by name, on the CPU, from a verified file; nothing in it is executed.
+        """Return a model's tensors by name, on the CPU, from its verified file; no code in it is executed.
 
         Raises:
             CheckpointError: If the file is missing, damaged or not the model's.
@@ -127,7 +127,7 @@ class CheckpointStore:
         return _read_tensors(self.path(spec))
 
     def load_into(self, module: nn.Module, spec: ModelSpec) -> str:
-        """Gives the module the model's weights, all of them and no others.
+        """Load a model's weights into its module; their names and shapes must be the same.
 
         Returns:
             The checkpoint's SHA-256.
@@ -144,15 +144,15 @@ class CheckpointStore:
         return sha256
 
     def add(self, file: Path, spec: ModelSpec | None = None, *, replace: bool = False) -> ModelSpec:
-        """Copies a checkpoint into the folder, under the name of the model that it belongs to.
+        """Copy a checkpoint into the folder, under the file name of its model.
 
         Args:
             file: The checkpoint, anywhere.
             spec: The model; None to find it by the file's checksum, or by its name and tensors.
-            replace: Whether it may take the place of another file that was verified.
+            replace: Whether it may replace another verified file.
 
         Returns:
-            The model it was added for.
+            Its model.
 
         Raises:
             CheckpointError: If the file fits no model, or not this one; the message says why.
@@ -169,22 +169,22 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".add-") as folder:
-                aside = Path(folder) / spec.checkpoint
-                shutil.copyfile(file, aside)
-                self._place(aside, spec, replace=replace)
+                temporary = Path(folder) / spec.checkpoint
+                shutil.copyfile(file, temporary)
+                self._place(temporary, spec, replace=replace)
         except OSError as error:
             raise CheckpointError(f"{file.name} cannot be copied into the model folder: {error.strerror}") from error
         return spec
 
     def download(self, spec: ModelSpec, *, progress: bool = True) -> Digests:
-        """Fetches the model's checkpoint from its publisher, going on from where an earlier call was cut off.
+        """Download a model's checkpoint from its publisher, continuing from where an earlier call was interrupted.
 
         Args:
             spec: The model.
             progress: Whether to show a bar on stderr.
 
         Raises:
-            CheckpointError: If it cannot be downloaded, or is not what the publisher says; nothing is in place then.
+            CheckpointError: If it cannot be downloaded, or is not the publisher's file; then nothing is installed.
         """
         if self.state(spec) in ("verified", "unverified"):
             return self.verified(spec)
@@ -205,7 +205,7 @@ class CheckpointStore:
             download.discard(part)
 
     def _check(self, path: Path, spec: ModelSpec, *, replace: bool = False) -> Digests:
-        """The file's checksums, if they are right and its tensors fit."""
+        """Return a file's checksums; raise unless they are right and its tensors fit."""
         digests, known = Digests.of(path), self.known(spec)
         if spec.md5 and digests.md5 != spec.md5:
             raise CheckpointError(
@@ -223,16 +223,16 @@ class CheckpointStore:
                 raise CheckpointError(f"{spec.checkpoint} does not fit {spec.name}: {misfit}")
         return digests
 
-    def _place(self, aside: Path, spec: ModelSpec, *, replace: bool = False) -> Digests:
-        """Checks a file of the folder and renames it to the model's."""
-        digests = self._check(aside, spec, replace=replace)
-        move(aside, self.path(spec))
+    def _place(self, temporary: Path, spec: ModelSpec, *, replace: bool = False) -> Digests:
+        """Check a temporary file in the folder and rename it to the model's checkpoint."""
+        digests = self._check(temporary, spec, replace=replace)
+        move(temporary, self.path(spec))
         self._checksums.put(spec.checkpoint, ChecksumRecord(digests, verified=FileStamp.of(self.path(spec))))
         return digests
 
 
 def _spec_of(file: Path) -> ModelSpec:
-    """The model that a file belongs to: by the publisher's checksum, else by its name; its tensors must fit."""
+    """Return the model of a file: by the publisher's checksum, else by the file's name; the tensors must fit."""
     shapes = _shapes(_read_tensors(file))
     misfits = {spec.name: _misfit(shapes, _expected_shapes(spec)) for spec in MODELS.values()}
     fitting = [MODELS[name] for name, misfit in misfits.items() if not misfit]
@@ -263,7 +263,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def _misfit(found: Shapes, expected: Shapes) -> str:
-    """What keeps one from being the other, in a few words; empty if nothing does."""
+    """Describe how the shapes found differ from the expected ones, in a few words; empty if they are the same."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     reshaped = [
@@ -280,18 +280,18 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def _first(names: list[str]) -> str:
-    more = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-_SPEAKING = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError)
-"""The errors of reading a checkpoint whose messages say what is wrong."""
+_CLEAR_ERRORS = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError)
+"""Errors of reading a checkpoint whose messages are useful to users."""
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pth or .pt file that holds nothing but a dictionary of tensors.
+    """Return the tensors of a .safetensors file, or of a .pth or .pt file that contains only a dictionary of tensors.
 
-    SAM 2's files have that dictionary under the key ``model``.
+    SAM 2's files have this dictionary under the key ``model``.
     """
     name = path.name.removesuffix(".part")
     try:
@@ -302,8 +302,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError:
         raise
     except Exception as error:
-        # On bytes that are no pickle torch's unpickler fails in any way: KeyError, IndexError, ...
-        reason = str(error).strip().splitlines()[0] if isinstance(error, _SPEAKING) and str(error).strip() else ""
+        # For bytes that are not a pickle, torch's unpickler can raise anything: KeyError, IndexError, ...
+        reason = str(error).strip().splitlines()[0] if isinstance(error, _CLEAR_ERRORS) and str(error).strip() else ""
         raise CheckpointError(f"{name} is not a readable checkpoint: {reason or 'its content is another'}") from error
     if isinstance(content, dict) and list(content) == ["model"] and isinstance(content["model"], dict):
         content = content["model"]

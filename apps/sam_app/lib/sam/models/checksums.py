@@ -1,4 +1,4 @@
-"""What is known of the files in a model folder: their checksums, kept in a small JSON file beside them."""
+"""Checksums of the files in a model folder, stored there in a small JSON file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lib.base.locks import locked
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells cheaply whether a file has changed."""
+    """Size and time of a file, a cheap test of whether it has changed."""
 
     size: int
     mtime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """The stamp of a file that exists."""
+        """Return the stamp of an existing file."""
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns)
 
@@ -36,7 +36,7 @@ class Digests:
 
     @classmethod
     def of(cls, path: Path) -> Digests:
-        """Of a file's content."""
+        """Compute the checksums of a file's content."""
         with path.open("rb") as file:
             sha256 = sha256_of(file)
             return cls(sha256, hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest())
@@ -44,12 +44,12 @@ class Digests:
 
 @dataclass(frozen=True)
 class ChecksumRecord:
-    """What is known of one file name.
+    """Record of one file name.
 
     Args:
-        digests: Checksums of the content that was found right, or None if none ever was.
-        verified: The stamp of the file when it was last found to have them.
-        rejected: The stamp of the file when it was last found wrong.
+        digests: Checksums of the verified content, or None if the file was never verified.
+        verified: The file's stamp when it was last verified.
+        rejected: The file's stamp when it was last found wrong.
     """
 
     digests: Digests | None = None
@@ -58,9 +58,9 @@ class ChecksumRecord:
 
 
 class ChecksumFile:
-    """The records of a folder's files, by file name.
+    """Records of a folder's files, by file name.
 
-    Safe for threads and processes. In a folder that cannot be written the records last as long as this object.
+    Safe for threads and processes. If the folder cannot be written, records are stored only in this object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,12 +69,12 @@ class ChecksumFile:
         self._unwritten: dict[str, ChecksumRecord] = {}
 
     def get(self, name: str) -> ChecksumRecord:
-        """What is known of that file; an empty record if nothing is."""
+        """Return a file's record; an empty one if there is none."""
         with self._lock:
             return self._unwritten.get(name) or self._read().get(name) or ChecksumRecord()
 
     def put(self, name: str, record: ChecksumRecord) -> None:
-        """Replaces what is known of that file."""
+        """Replace a file's record."""
         with self._lock:
             try:
                 with locked(self._path.parent):

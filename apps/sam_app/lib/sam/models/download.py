@@ -1,7 +1,7 @@
-"""Downloading one large file: resumable, and under its own name only once it has been found right.
+"""Resumable download of one large file, to a temporary name until the caller has verified it.
 
 This is the only module of the engine that opens a connection, and only ``scripts/weights download`` calls it. Own code:
-no package that is here anyway resumes by If-Range and holds redirects to the same rule as the first address.
+no installed package resumes by If-Range and checks redirects by the same rule as the first address.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TIMEOUT_S = 60.0
 
 
 class DownloadError(RuntimeError):
-    """The file could not be fetched; the message is one line."""
+    """The file could not be downloaded; the message is one line."""
 
 
 def check_url(url: str) -> None:
-    """Lets https through, and http to this machine itself.
+    """Refuse a URL that is neither https nor http to this machine itself.
 
     Raises:
-        DownloadError: For any other URL.
+        DownloadError: If the URL is refused.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
@@ -42,17 +42,17 @@ def check_url(url: str) -> None:
 
 
 def fetch(url: str, part: Path, *, progress: bool = True) -> None:
-    """Makes ``part`` the whole content of ``url``, going on from where an earlier call was cut off.
+    """Download ``url`` to ``part``, continuing from where an earlier call was interrupted.
 
-    Beside ``part`` a small file with the suffix ``.etag`` keeps which version of the content it is the beginning of.
+    A small file next to ``part``, with the suffix ``.etag``, stores the version of the content.
 
     Args:
-        url: Where from.
-        part: Where to: a name beside the final one, for the caller to check and rename.
+        url: The file's address.
+        part: The temporary file, in the final file's folder; the caller checks and renames it.
         progress: Whether to show a bar on stderr.
 
     Raises:
-        DownloadError: If the content could not be fetched. What has arrived stays, for the next call.
+        DownloadError: If the content could not be downloaded. The received part stays for the next call.
     """
     check_url(url)
     try:
@@ -69,30 +69,30 @@ def fetch(url: str, part: Path, *, progress: bool = True) -> None:
 
 
 def discard(part: Path) -> None:
-    """Removes what :func:`fetch` left."""
+    """Remove the files that :func:`fetch` left."""
     part.unlink(missing_ok=True)
     part.with_name(part.name + ".etag").unlink(missing_ok=True)
 
 
 def _fetch(url: str, file: IO[bytes], etag: Path, progress: bool) -> None:
-    have = file.seek(0, 2)
+    received = file.seek(0, 2)
     version = etag.read_text(encoding="latin-1") if etag.exists() else ""
     headers = {"User-Agent": "sam-app", "Accept-Encoding": "identity"}
-    if have and version:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    if received and version:
+        headers |= {"Range": f"bytes={received}-", "If-Range": version}
     try:
         response = _OPENER.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310 - check_url lets https alone pass, and http on this machine
     except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # all of it had arrived
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{received}":
+            return  # it was already complete
         if error.code == 416:
             file.truncate(0)
             etag.unlink()
             return _fetch(url, file, etag, progress)
         raise
     with response:
-        start, total = _extent(response, have)
-        if start != have:
+        start, total = _extent(response, received)
+        if start != received:
             file.truncate(start)
             file.seek(start)
         etag.write_text(_version(response), encoding="latin-1")
@@ -113,19 +113,19 @@ def _copy(response: Any, file: IO[bytes], start: int, total: int | None, progres
         raise DownloadError(f"the connection was cut at {size} of {total} bytes; the same command goes on from there")
 
 
-def _extent(response: Any, have: int) -> tuple[int, int | None]:
-    """Where the content of this answer starts, and how long the whole is if the server says."""
+def _extent(response: Any, received: int) -> tuple[int, int | None]:
+    """Return the offset of a response's content, and the length of the whole file if the server states it."""
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != have:
+        if match is None or int(match[1]) != received:
             raise DownloadError("the server answered another range than was asked for")
-        return have, int(match[2])
+        return received, int(match[2])
     length = response.headers.get("Content-Length")
     return 0, int(length) if length else None
 
 
 def _version(response: Any) -> str:
-    """A validator for If-Range (RFC 9110, 13.1.5): a strong ETag, else the date, else nothing."""
+    """Return a validator for If-Range (RFC 9110, 13.1.5): a strong ETag, else the date, else an empty string."""
     etag: str = response.headers.get("ETag") or ""
     return etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
 
@@ -150,7 +150,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Holds redirects to the same rule as the first URL."""
+    """Handler of redirects that checks each by the same rule as the first URL."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str

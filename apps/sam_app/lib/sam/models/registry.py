@@ -1,4 +1,4 @@
-"""The models that the engine knows: how each is built, where its checkpoint is, how its input is prepared."""
+"""The models that the engine supports: architecture, checkpoint and preprocessing of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _META_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 
 class UnknownModelError(ValueError):
-    """No model of that name; the message lists those there are."""
+    """There is no model with this name; the message lists the known ones."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class ModelSpec:
     """One model.
 
     Args:
-        name: What users write and see, e.g. ``sam_vit_b``.
+        name: The name for users, e.g. ``sam_vit_b``.
         description: One line for lists and clients.
         architecture: The module's family: ``tiny``, segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, or the name of
-            one of the configurations of SAM 2.1 that the ``sam2`` package holds, see :mod:`lib.sam.models.sam2_model`.
+            a configuration of SAM 2.1 in the ``sam2`` package, see :mod:`lib.sam.models.sam2_model`.
         checkpoint: File name of the weights inside the model folder.
         preprocessing: ``sam`` (longest side to the input size, normalised by the module's mean and standard deviation,
             zero padding; Kirillov et al. 2023, arXiv:2304.02643), ``medsam`` (stretched to the input size, minimum
             and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z) or ``sam2`` (stretched to the
             input size, normalised as for ImageNet; Ravi et al. 2024, arXiv:2408.00714).
-        url: Where the publisher offers the file, or None if it cannot be downloaded by us.
+        url: The publisher's address of the file, or None if it cannot be downloaded by this app.
         md5: The publisher's MD5 sum in hexadecimal, or None.
         bundled: Whether the checkpoint is shipped with the app.
-        point_candidates: Whether a lone point, being ambiguous, is answered by the best-scored of three candidates, as
-            SAM's authors advise (section 3 of the paper), or by the model's single mask.
-        min_score: In automatic segmentation, the predicted IoU from which a mask is kept; by default that of SAM's
-            own automatic mask generator.
-        min_stability: Likewise, the IoU of the mask cut at logit +1 and at -1.
+        point_candidates: Whether a single point, being ambiguous, returns the best-scored of three candidates, as SAM's
+            authors advise (section 3 of the paper), or the model's single mask.
+        min_score: In automatic segmentation, the smallest predicted IoU of a mask; the default is that of SAM's own
+            automatic mask generator.
+        min_stability: Likewise, the smallest IoU between the masks thresholded at logit +1 and at -1.
     """
 
     name: str
@@ -60,11 +60,11 @@ class ModelSpec:
 
     @property
     def is_sam2(self) -> bool:
-        """Whether it is a SAM 2: a model with a memory, which follows objects through volumes by itself."""
+        """Whether it is a SAM 2: a model with a memory, by which it follows objects through volumes."""
         return self.architecture.startswith("sam2")
 
     def build(self) -> nn.Module:
-        """The module without its weights.
+        """Build the module without its weights.
 
         It has ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` as in SAM, or is SAM 2's ``SAM2Base``.
         """
@@ -83,9 +83,9 @@ class ModelSpec:
 
 
 def _sam2(size: str, config: Architecture, megabytes: str) -> ModelSpec:
-    """A SAM 2.1 as Meta publishes it: names, files and addresses of facebookresearch/sam2's README.
+    """Return the spec of a SAM 2.1, with names, files and addresses from facebookresearch/sam2's README.
 
-    No checksums are published there. ``min_score`` is that of its ``SAM2AutomaticMaskGenerator``.
+    It publishes no checksums. ``min_score`` is that of its ``SAM2AutomaticMaskGenerator``.
     """
     file = f"sam2.1_hiera_{size}.pt"
     return ModelSpec(
@@ -106,8 +106,8 @@ _SPECS = (
         architecture="tiny",
         checkpoint="sam_tiny.safetensors",
         bundled=True,
-        point_candidates=False,  # its single mask was measured to be the better answer
-        min_score=0.2,  # it rates answers to a lone point low; how sharp a mask's border is tells more
+        point_candidates=False,  # its single mask was better in measurements
+        min_score=0.2,  # it rates masks of a single point low; their stability says more
         min_stability=0.85,
     ),
     ModelSpec(
@@ -152,10 +152,10 @@ DEFAULT_MODEL = "sam_tiny"
 
 
 def get_spec(name: str) -> ModelSpec:
-    """The spec of that name.
+    """Return the spec of a model by its name.
 
     Raises:
-        UnknownModelError: If there is none; the message lists the known names.
+        UnknownModelError: If there is no such model; the message lists the known names.
     """
     try:
         return MODELS[name]

@@ -1,8 +1,8 @@
 """SAM 2's module, built from the configuration in the ``sam2`` package, offline and without Hydra's global state.
 
 Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/build_sam.py`` and
-``sam2/configs/sam2.1/*.yaml``. Upstream composes them through a Hydra that is initialised for the whole process when
-``sam2`` is imported; here the file is read by OmegaConf alone, and Hydra is left as it was found.
+``sam2/configs/sam2.1/*.yaml``. Upstream composes them by Hydra, which importing ``sam2`` initialises for the whole
+process; here only OmegaConf reads the file, and Hydra's state is restored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _AS_UPSTREAM = {
     },
     "binarize_mask_from_pts_for_mem_enc": True,
 }
-"""What ``build_sam2_video_predictor`` sets beside the file: a single mask that is unstable gives way to the best of
-three, and the memory of a marked slice is that of the mask which the user saw. Upstream fills small holes, too, where
-its CUDA extension has been compiled; here that is left to the clean-up that a user can ask for."""
+"""Settings that ``build_sam2_video_predictor`` adds to the file: an unstable single mask is replaced by the best of
+three, and the memory of a marked slice is made from the mask that the user saw. Upstream also fills small holes if its
+CUDA extension was compiled; here users can choose the option ``fill_holes``."""
 
 _MAX_MARKED_SLICES = 8
-"""Of more marked slices the nearest are attended to, so that what a step takes is bounded; upstream has no bound."""
+"""A step attends only to this many marked slices, the nearest, so that its cost is bounded; upstream has no bound."""
 
 
 def build_sam2(architecture: str) -> nn.Module:
-    """The module without its weights.
+    """Build the module without its weights.
 
     Args:
         architecture: Name of a configuration of SAM 2.1 in the ``sam2`` package, e.g. ``sam2.1_hiera_t``.
@@ -47,14 +47,14 @@ def build_sam2(architecture: str) -> nn.Module:
     extra = {**_AS_UPSTREAM, "max_cond_frames_in_attn": _MAX_MARKED_SLICES}
     model = OmegaConf.merge(config.model, extra)
     for position_encoding in (model.image_encoder.neck.position_encoding, model.memory_encoder.position_encoding):
-        position_encoding.warmup_cache = False  # it would fill a GPU with tables of other sizes than are used
+        position_encoding.warmup_cache = False  # it would fill a GPU with tables of unused sizes
     with _BuildableWithoutData():
         module: nn.Module = instantiate(model, _recursive_=True)
     return module
 
 
 def _sam2_package() -> Any:
-    """The package; importing it initialises Hydra for the process, which is undone."""
+    """Return the ``sam2`` package; importing it initialises Hydra for the process, which is reverted."""
     was_initialised = GlobalHydra.instance().is_initialized()
     import sam2
 
@@ -64,11 +64,11 @@ def _sam2_package() -> Any:
 
 
 class _BuildableWithoutData(TorchFunctionMode):
-    """Lets constructors that read a number from a tensor, or move one to a GPU, run under ``torch.device("meta")``."""
+    """Mode in which constructors that read a tensor's values or move it to a GPU work on ``torch.device("meta")``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.linspace:  # Hiera reads its stochastic depths from one
+        if func is torch.linspace:  # Hiera reads its stochastic depths from this tensor
             kwargs = {**kwargs, "device": "cpu"}
         elif func is torch.Tensor.to and args[0].is_meta:  # RoPEAttention moves its table to the GPU if there is one
             return args[0]

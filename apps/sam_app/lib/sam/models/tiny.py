@@ -2,8 +2,8 @@
 
 The model keeps the pattern and the interfaces of the Segment Anything Model (Kirillov et al., 2023,
 arXiv:2304.02643): an image encoder that runs once per image, a prompt encoder, and a mask decoder that is cheap
-enough to answer each click. Its layers are its own: the encoder is convolutional, and prompts reach the decoder
-twice, as tokens (as in SAM) and drawn into the dense embedding, which lets so small a network learn to obey them.
+enough to run for each click. Its layers differ: the encoder is convolutional, and prompts reach the decoder twice, as
+tokens (as in SAM) and drawn into the dense embedding, from which so small a network learns to follow them.
 
 Coordinate frame: images are (B, 3, S, S) tensors with S = ``img_size``, the longest side of the original scaled to
 S, row 0 at the top, padded with zeros at the bottom and the right *after* normalisation. Prompts are XY pixels of
@@ -11,7 +11,7 @@ that scaled image. Embeddings are (B, C, 64, 64) and low-resolution masks (B, n,
 whole padded square.
 
 All modules are deterministic and keep no state in ``forward``: one model in evaluation mode may be used by several
-threads at once. These files need PyTorch alone; safetensors is imported where a checkpoint is read.
+threads at once. These files need only PyTorch; safetensors is imported when a checkpoint is read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SamTiny(nn.Module):
 
 
 def config_metadata(config: TinyConfig) -> dict[str, str]:
-    """Return the metadata that a checkpoint of this configuration carries."""
+    """Return the metadata of a checkpoint of this configuration."""
     return {"format": "pt", "architecture": "sam_tiny", "config": json.dumps(asdict(config), sort_keys=True)}
 
 
@@ -88,7 +88,7 @@ def build_sam_tiny(checkpoint: str | Path | None = None) -> SamTiny:
 
 
 def load_checkpoint(model: SamTiny, path: Path) -> None:
-    """Load a safetensors file strictly: every tensor must be there, with its shape, and no other."""
+    """Load a safetensors file strictly: exactly the model's tensors, with their shapes, must be in it."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

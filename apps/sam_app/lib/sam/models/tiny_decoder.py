@@ -1,4 +1,4 @@
-"""The mask decoder of ``sam_tiny``: masks and their scores, in milliseconds a click."""
+"""The mask decoder of ``sam_tiny``: masks and their scores, in milliseconds per click."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lib.sam.models.tiny_layers import (
 class Attention(nn.Module):
     """Multi-head attention with a residual connection and layer normalisation of the queries (B, n, D).
 
-    `used` is a bool mask, broadcast to (B, heads, queries, keys), of the keys that may be looked at.
+    `used` is a bool mask, broadcast to (B, heads, queries, keys), of the keys that may be attended to.
     """
 
     def __init__(self, dim: int, heads: int = 4) -> None:
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, used: Tensor | None = None) -> Tensor:
-        """Return tokens (B, n, D) after a look at keys and values (B, m, D)."""
+        """Return tokens (B, n, D) after attention to keys and values (B, m, D)."""
         query = self._heads(self.query(self.norm(tokens)))
         key, value = self._heads(self.key(keys)), self._heads(self.value(values))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=used)
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """Tokens look at each other, then at the image's coarsest features, then pass a small MLP."""
+    """Attention of tokens to each other, then to the image's coarsest features, followed by a small MLP."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TokenBlock(nn.Module):
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, used: Tensor) -> Tensor:
-        """Return the tokens (B, n, D); keys and values are (B, m, D), `used` tells tokens from padding."""
+        """Return the tokens (B, n, D); keys and values are (B, m, D), `used` is False for padding."""
         tokens = self.among(tokens, tokens, tokens, used)
         tokens = self.image(tokens, keys, values)
         updated: Tensor = tokens + self.mlp(tokens)
@@ -66,19 +66,19 @@ class TokenBlock(nn.Module):
 
 
 class QualityHead(nn.Module):
-    """Rates masks from what lies in them: estimates the IoU of each mask with the object that was meant.
+    """Estimator of each mask's IoU with the object that the prompt refers to.
 
-    SAM's head sees a token alone, which knows the prompt better than the answer. This one looks at the mask too: at
-    the features inside it and along its border, at how sure its pixels are, at how far the masks agree, and at its
-    size. No gradient flows from it into the rest of the network, so that it judges the masks and does not bend them.
+    SAM's head uses only a token, which has more information about the prompt than about the mask. This one also uses
+    the features inside the mask and along its border, the certainty of its pixels, the agreement of the masks, and the
+    mask's size. No gradient flows from it into the rest of the network, so that it does not influence the masks.
     """
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        seen = 2 * channels + 2 * dim
-        self.norm = nn.LayerNorm(seen)
+        inputs = 2 * channels + 2 * dim
+        self.norm = nn.LayerNorm(inputs)
         self.net = nn.Sequential(
-            nn.Linear(seen + NUM_MASKS + 3, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1)
+            nn.Linear(inputs + NUM_MASKS + 3, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 1)
         )
 
     def forward(self, masks: Tensor, features: Tensor, tokens: Tensor) -> Tensor:
@@ -87,17 +87,17 @@ class QualityHead(nn.Module):
         Args:
             masks: Logits (B, n, 256, 256).
             features: (B, D, 64, 64), the decoder's.
-            tokens: (B, 1 + n, T): one of the whole answer, and those that made the masks.
+            tokens: (B, 1 + n, T): one for the whole output, and those that made the masks.
 
         Returns:
             (B, n), 0 to 1.
         """
         probability = masks.detach().float().sigmoid()
         chosen = (masks.detach() > 0).to(probability.dtype)
-        unsure = probability * (1 - probability)
+        uncertainty = probability * (1 - probability)
         cell = MASK_SIZE // EMBEDDING_SIZE
         inside = F.avg_pool2d(probability, cell).flatten(2)
-        border = F.avg_pool2d(unsure, cell).flatten(2)
+        border = F.avg_pool2d(uncertainty, cell).flatten(2)
         area, length = inside.sum(-1, keepdim=True), border.sum(-1, keepdim=True)
         overlap = (probability * chosen).mean((2, 3))[..., None] * EMBEDDING_SIZE**2
         chosen_area = chosen.mean((2, 3))[..., None] * EMBEDDING_SIZE**2
@@ -107,24 +107,24 @@ class QualityHead(nn.Module):
         agreement = shared / (own + own.transpose(1, 2) - shared + 1e-3)
         flat = features.detach().float().flatten(2).transpose(1, 2)
         tokens = tokens.detach().float()
-        seen = [
+        inputs = [
             torch.matmul(inside, flat) / (area + 1e-3),
             torch.matmul(border, flat) / (length + 1e-3),
             tokens[:, :1].expand(-1, masks.shape[1], -1),
             tokens[:, 1:],
         ]
-        stated = [
+        measures = [
             4 * agreement - 2,
             4 * expected - 2,
             (area + 0.1).log() / 2 - 1,
             length / (area + 0.1).sqrt(),
         ]
-        quality: Tensor = self.net(torch.cat([self.norm(torch.cat(seen, -1)), *stated], -1))[..., 0].sigmoid()
+        quality: Tensor = self.net(torch.cat([self.norm(torch.cat(inputs, -1)), *measures], -1))[..., 0].sigmoid()
         return quality
 
 
 class MaskDecoder(nn.Module):
-    """A small U-Net over image and dense prompt embedding whose last layer is written by tokens."""
+    """A small U-Net over image and dense prompt embedding; tokens make the weights of its last layer."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -218,10 +218,10 @@ class MaskDecoder(nn.Module):
         )
         x128 = self.mix128(F.pixel_shuffle(self.up128(x64), 2) + repeat(self.fine_proj(fine), repeats))
 
-        # Each mask token writes a 1x1 convolution to four subpixels, which makes 256 x 256 out of 128 x 128.
+        # Each mask token makes a 1x1 convolution to four subpixels, from 128 x 128 to 256 x 256.
         weights = torch.stack([net(tokens[:, 1 + i]) for i, net in enumerate(self.hyper)], 1)
         weights = weights.reshape(batch, NUM_MASKS * 4, -1)
-        # Pixels come first, as they lie in memory: that spares training a change of layout.
+        # Pixels come first, as in memory, so that training needs no change of layout.
         pixels = x128.permute(0, 2, 3, 1).flatten(1, 2)
         flat = (torch.bmm(pixels, weights[..., 1:].transpose(1, 2))).transpose(1, 2) + weights[..., :1]
         masks = F.pixel_shuffle(flat.reshape(batch, NUM_MASKS * 4, *x128.shape[-2:]), 2)

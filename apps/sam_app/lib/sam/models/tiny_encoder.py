@@ -1,4 +1,4 @@
-"""The image encoder of ``sam_tiny``: a convolutional pyramid, run once an image."""
+"""The image encoder of ``sam_tiny``: a convolutional pyramid, run once per image."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Context(nn.Module):
 def local_contrast(x: Tensor) -> Tensor:
     """Return the image with locally normalised copies of its brightness: (B, 3, S, S) to (B, 6, S, S).
 
-    Medical images come with any window. Two local standard scores (neighbourhoods of about 1/11 and 1/3 of the
-    side) and one over the whole image make faint borders visible to the network whatever the window was.
+    Medical images have any window. Two local standard scores (neighbourhoods of about 1/11 and 1/3 of the side) and
+    one over the whole image make faint borders visible to the network independently of the window.
     """
     grey = x.mean(1, keepdim=True)
     step = x.shape[-1] // 32

@@ -1,4 +1,4 @@
-"""What the parts of ``sam_tiny`` share: its sizes and the layers that more than one of them has."""
+"""Sizes and layers that several parts of ``sam_tiny`` share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEM_SIZE = 128
 """Cells per side of the encoder's finest features."""
 
 NUM_MASKS = 4
-"""Masks made internally, as in SAM: mask 0 for clear prompts, 1 to 3 as candidates for ambiguous ones."""
+"""Number of masks made internally, as in SAM: mask 0 for clear prompts, 1 to 3 as candidates for ambiguous ones."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TinyConfig:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation and, unless told otherwise, SiLU."""
+    """Convolution, batch normalisation and, with ``act``, SiLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *, act: bool = True) -> None:
         layers: list[nn.Module] = [
@@ -56,7 +56,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions with a shortcut; shape (B, C, H, W) is kept."""
+    """Two 3x3 convolutions with a shortcut; the shape (B, C, H, W) stays the same."""
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -74,5 +74,5 @@ def double(x: Tensor) -> Tensor:
 
 
 def repeat(x: Tensor, times: int) -> Tensor:
-    """Return x with each entry of the batch repeated; a batch of one is left to broadcasting."""
+    """Return x with each entry of the batch repeated; a batch of one is returned unchanged, for broadcasting."""
     return x if x.shape[0] == 1 else x.repeat_interleave(times, 0)

@@ -1,4 +1,4 @@
-"""The prompt encoder of ``sam_tiny``: points, boxes and earlier masks as tokens and drawn into the embedding."""
+"""The prompt encoder of ``sam_tiny``: points, boxes and earlier masks, as tokens and drawn into the embedding."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PromptEncoder(nn.Module):
                 0 background, -1 padding. A whole number is the centre of a pixel.
             boxes: (B, 4), XYXY of the box's edges in pixels of the scaled image: the tight box of pixels 3 to 5 runs
                 from 3 to 6. A row of NaN means that this object has no box.
-            masks: (B, 1, 256, 256), logits of an earlier answer. A map of zeros says nothing.
+            masks: (B, 1, 256, 256), logits of an earlier mask. A map of zeros has no effect.
 
         Returns:
             Tokens (B, n, C), n = N for the points + 2 for the box (as in SAM, 0 without either), where padding
