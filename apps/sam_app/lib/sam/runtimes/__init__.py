@@ -1,1 +1,1 @@
-"""What runs a model's networks: PyTorch or OpenVINO, with the same output."""
+"""Runtimes of a model's networks: PyTorch or OpenVINO, with the same output."""

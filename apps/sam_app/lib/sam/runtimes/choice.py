@@ -1,4 +1,4 @@
-"""Which runtime runs a model here."""
+"""Choice of the runtime for a model."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def default_precision(device: torch.device) -> Precision:
-    """What is used unless the operator chooses: float32 on a CPU; on a GPU what is fastest there."""
+    """Return the precision used unless the operator chooses: float32 on a CPU, the fastest one on a GPU."""
     return best_gpu_precision() if device.type == "cuda" else "float32"
 
 
 def on_cpu(
     spec: ModelSpec, module: Any, checkpoint_sha256: str, model_folder: Path, precision: Precision
 ) -> Runtime | None:
-    """OpenVINO for a model on a CPU; None where PyTorch has to do, which is logged with the reason.
+    """Return the OpenVINO runtime for a model on a CPU; None if PyTorch must be used (a failure is logged).
 
     Args:
-        spec: The model; of a SAM 2 there is no OpenVINO form here.
-        module: On the CPU, in evaluation mode, with its weights.
-        checkpoint_sha256: Of the file that they came from.
-        model_folder: Where the checkpoints are, and the converted networks beside them.
+        spec: The model; SAM 2 is not converted for OpenVINO.
+        module: The module on the CPU, in evaluation mode, with its weights.
+        checkpoint_sha256: SHA-256 of the weights' file.
+        model_folder: The folder of the checkpoints and of the converted networks.
         precision: ``float32``; or ``int8``, once ``scripts/quantize`` has made the networks.
 
     Raises:
-        RuntimeUnavailableError: For int8 without its networks, as float32 in its place would not be what was asked for.
+        RuntimeUnavailableError: For int8 without its networks, as float32 would not be the requested precision.
     """
     if precision == "int8":
         folder = None if spec.is_sam2 else find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))

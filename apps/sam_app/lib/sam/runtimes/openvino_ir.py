@@ -1,14 +1,14 @@
-"""OpenVINO's form of a model's networks: made once from the checkpoint, kept beside it, found again by what made it.
+"""OpenVINO's form of a model's networks: converted once from the checkpoint and stored in the model folder.
 
-In the model folder is::
+Layout of the model folder::
 
     openvino/<model>-<precision>-<key>/      encoder.xml, encoder.bin, decoder.xml, decoder.bin, manifest.json
-    openvino/.<model>-….<random>.part/       being made
+    openvino/.<model>-….<random>.part/       unfinished
 
-The key is that of the checkpoint's SHA-256, the versions of OpenVINO and PyTorch, and :data:`_FORMAT`. A folder is
-filled aside, the networks in it are compared with PyTorch's, and only then it gets its name; so that two servers that
-start at once, or one that is killed, never meet half of one. One converts while the other waits. Each file's SHA-256 is
-in the manifest, and a folder that does not have what its manifest says is made anew.
+The key is a hash of the checkpoint's SHA-256, the versions of OpenVINO and PyTorch, and :data:`_FORMAT`. A folder is
+filled under a temporary name, its networks are compared with PyTorch's, and only then it is renamed, so that no server
+finds a partial one when two start in parallel or one is killed. One converts while the other waits. The manifest has
+each file's SHA-256; a folder that does not match its manifest is made again.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ MAX_DIFFERENCE = 1e-4
 """Relative L2 distance from PyTorch's output above which a converted network is not used."""
 
 _FORMAT = 1
-"""Changes when this module makes another network of the same checkpoint."""
+"""Version of the conversion: increase it when this module converts the same checkpoint differently."""
 
 
 def openvino() -> Any:
-    """The package, without the part of it that reports its use to its makers.
+    """Return the ``openvino`` package, loaded without its telemetry.
 
-    ``openvino_telemetry`` is a dependency that ``openvino`` works without: here it cannot be imported.
+    ``openvino`` also works without its dependency ``openvino_telemetry``, whose import is blocked here.
 
     Raises:
         RuntimeUnavailableError: If OpenVINO is not installed or cannot be loaded.
@@ -64,11 +64,11 @@ def openvino() -> Any:
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """Which networks are meant.
+    """Key that identifies a model's converted networks.
 
     Args:
         model: The model's name.
-        checkpoint_sha256: Of its weights, in hexadecimal.
+        checkpoint_sha256: SHA-256 of its weights' file, in hexadecimal.
         precision: ``float32`` or ``int8``.
     """
 
@@ -78,23 +78,23 @@ class NetworkKey:
 
     @property
     def folder_name(self) -> str:
-        """Of the folder that holds them."""
+        """Name of the networks' folder."""
         versions = f"{openvino().__version__}|torch {torch.__version__}|{_FORMAT}"
         digest = hashlib.sha256(f"{self.checkpoint_sha256}|{versions}".encode()).hexdigest()
         return f"{self.model}-{self.precision}-{digest[:16]}"
 
 
 def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
-    """The folder with these networks, whole and unchanged; None if there is none."""
+    """Return the folder of these networks; None if it is absent or damaged."""
     folder = model_folder / FOLDER / key.folder_name
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        whole = all(_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
+        is_intact = all(_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        whole = False
-    if not whole:
+        is_intact = False
+    if not is_intact:
         logger.warning("The OpenVINO networks of %s are damaged and are made anew", key.model)
         return None
     return folder
@@ -106,12 +106,12 @@ def _sha256(path: Path) -> str:
 
 
 def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], dict[str, Any]]) -> Path:
-    """The folder with these networks, made if it is not there; those of the model's other checkpoints or versions go.
+    """Return the folder of these networks; if it is absent, make it and remove those of other checkpoints or versions.
 
     Args:
-        model_folder: Where the checkpoints are.
-        key: Names the networks.
-        make: Fills a folder; answers what to write into the manifest beside the files' sums.
+        model_folder: The folder of the checkpoints.
+        key: Key of the networks.
+        make: Fills a folder; returns facts for the manifest, in addition to the files' checksums.
 
     Raises:
         RuntimeUnavailableError: If the folder cannot be written, or what ``make`` raises.
@@ -126,31 +126,31 @@ def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], di
             prefix = f"{key.model}-{key.precision}-"
             for other in [*parent.glob(f"{prefix}*"), *parent.glob(f".{prefix}*.part")]:
                 shutil.rmtree(other, ignore_errors=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{prefix}", suffix=".part", dir=parent))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{prefix}", suffix=".part", dir=parent))
             try:
-                facts = make(aside)
-                files = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
-                (aside / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
-                aside.chmod(0o755)
-                return aside.rename(parent / key.folder_name)
+                facts = make(temporary)
+                files = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+                (temporary / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
+                temporary.chmod(0o755)
+                return temporary.rename(parent / key.folder_name)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise RuntimeUnavailableError(f"OpenVINO's networks cannot be kept: {error.strerror}") from error
 
 
 def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn.Module, side: int) -> Path:
-    """The folder with a model's float32 networks, converted from PyTorch's if it is not there.
+    """Return the folder of a model's float32 networks, converted from PyTorch's if it is absent.
 
     Args:
-        model_folder: Where the checkpoints are.
-        key: Names them.
+        model_folder: The folder of the checkpoints.
+        key: Key of the networks.
         encoder: ``(1, 3, side, side)`` to ``(1, C, h, w)``; on the CPU, in evaluation mode.
         decoder: With SAM's ``predict_masks``.
-        side: Of the encoder's input in pixels.
+        side: Side of the encoder's input in pixels.
 
     Raises:
-        RuntimeUnavailableError: If it cannot be converted, differs from PyTorch's, or cannot be kept.
+        RuntimeUnavailableError: If a network cannot be converted or stored, or its output differs from PyTorch's.
     """
 
     def make(folder: Path) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
             differences = _convert_into(folder, encoder, decoder, side)
         except OSError:
             raise
-        except Exception as error:  # whatever the converter stumbles over
+        except Exception as error:  # the converter can raise anything
             raise RuntimeUnavailableError(f"OpenVINO cannot convert {key.model}: {_first_line(error)}") from error
         if max(differences.values()) > MAX_DIFFERENCE or not np.isfinite(list(differences.values())).all():
             raise RuntimeUnavailableError(f"OpenVINO's {key.model} differs from PyTorch's: {differences}")
@@ -173,7 +173,7 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
 
 
 class _AllMasks(nn.Module):
-    """:func:`all_masks` as a module, to be converted."""
+    """:func:`all_masks` as a module, for the converter."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class _AllMasks(nn.Module):
 
 
 def _convert_into(folder: Path, encoder: nn.Module, decoder: nn.Module, side: int) -> dict[str, float]:
-    """Write both networks; answers how far each is from PyTorch's, for one image and for two objects on it."""
+    """Write both networks; return each output's difference from PyTorch's, for one image and two objects on it."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
@@ -212,20 +212,20 @@ def _convert_into(folder: Path, encoder: nn.Module, decoder: nn.Module, side: in
 
 def _save(path: Path, module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # warnings about the exporter's own code
         program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
         network = openvino().convert_model(program)
     openvino().save_model(network, path, compress_to_fp16=False)
 
 
 def compiled(core: Any, path: Path) -> Any:
-    """A network ready to run on the CPU: one piece of work at a time with all cores, and in float32 on any CPU."""
+    """Compile a network for the CPU: one inference at a time with all cores, and in float32 on any CPU."""
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     return core.compile_model(core.read_model(path), "CPU", options)
 
 
 def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """L2 norm of the difference, as a share of ``theirs``."""
+    """Return the L2 norm of the difference, as a share of that of ``theirs``."""
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 

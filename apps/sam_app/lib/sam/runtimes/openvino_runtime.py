@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: the same networks in half of PyTorch's time or less."""
+"""OpenVINO runtime for a CPU: the same networks in half of PyTorch's time or less."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lib.sam.runtimes.openvino_ir import DECODER, ENCODER, compiled, openvino
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
 
 _POLL_MS = 20
-"""How often an encode looks whether it has to give way."""
+"""Interval at which an encode checks whether it must stop."""
 
 
 class OpenVinoRuntime:
-    """The converted networks of one model.
+    """Runtime of one model's converted networks.
 
-    Concurrency: encoding is for one thread at a time. Decodes of several threads take turns, as each uses all cores.
+    Concurrency: only one thread may encode at a time. Decodes of several threads take turns, as each uses all cores.
 
     Args:
-        folder: With the networks, see :mod:`lib.sam.runtimes.openvino_ir`.
-        precision: The encoder's: ``float32`` or ``int8``.
+        folder: The networks' folder, see :mod:`lib.sam.runtimes.openvino_ir`.
+        precision: The encoder's precision: ``float32`` or ``int8``.
 
     Raises:
-        RuntimeUnavailableError: If OpenVINO does not take them.
+        RuntimeUnavailableError: If OpenVINO cannot load them.
     """
 
     decode_batch = 4
@@ -52,7 +52,7 @@ class OpenVinoRuntime:
         while not request.wait_for(_POLL_MS):
             if should_stop():
                 request.cancel()
-                with suppress(RuntimeError):  # OpenVINO's word for having been cancelled
+                with suppress(RuntimeError):  # raised because it was cancelled
                     request.wait()
                 raise PreemptedError("a click is waiting")
         request.wait()

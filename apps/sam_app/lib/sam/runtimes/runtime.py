@@ -1,4 +1,4 @@
-"""What a predictor needs of whatever runs its networks."""
+"""Interface between a predictor and the runtime of its networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
-"""Of the image encoder's arithmetic; decoding and everything that is handed on is float32."""
+"""Precision of the image encoder; its output and decoding are always float32."""
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -16,14 +16,14 @@ class RuntimeUnavailableError(RuntimeError):
 
 
 def never() -> bool:
-    """Never stop."""
+    """Return False: never stop."""
     return False
 
 
 def all_masks(
     decoder: Any, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All masks of a PyTorch decoder with SAM's ``predict_masks``; otherwise as :meth:`Runtime.decode`."""
+    """Run :meth:`Runtime.decode` by a PyTorch decoder with SAM's ``predict_masks``."""
     masks, scores = decoder.predict_masks(
         image_embeddings=features,
         image_pe=image_pe,
@@ -34,13 +34,13 @@ def all_masks(
 
 
 class Runtime(Protocol):
-    """Runs a model's image encoder and mask decoder on one device.
+    """Runtime of a model's image encoder and mask decoder on one device.
 
     Attributes:
-        name: For people, e.g. ``OpenVINO 2026.4.1, CPU, float32``.
-        key: Changes whenever the encoder's numbers could; part of each embedding's key.
-        decode_batch: Objects decoded at once: on a CPU few, as they take no less time together than one after another,
-            and somebody else may be waiting; on a GPU many.
+        name: Display name, e.g. ``OpenVINO 2026.4.1, CPU, float32``.
+        key: Identifies all that affects the encoder's values; part of each embedding's key.
+        decode_batch: Number of objects decoded at once: many on a GPU; few on a CPU, where a batch saves no time and
+            another request may be waiting.
     """
 
     name: str
@@ -48,26 +48,26 @@ class Runtime(Protocol):
     decode_batch: int
 
     def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
-        """The image encoder. Called by one thread at a time.
+        """Run the image encoder. Called by one thread at a time.
 
         Args:
             inputs: ``(1, 3, S, S)`` float32 on the CPU, preprocessed.
-            should_stop: Asked every few milliseconds, or before each of the encoder's blocks.
+            should_stop: Called every few milliseconds, or before each of the encoder's blocks.
 
         Returns:
-            ``(1, C, h, w)`` float32 on the device, and the finer levels of those models that have some.
+            ``(1, C, h, w)`` float32 on the device, followed by the finer levels if the model has some.
 
         Raises:
-            PreemptedError: If ``should_stop`` said so before it was through.
+            PreemptedError: If ``should_stop`` returned True before the end.
         """
 
     def decode(
         self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All masks of SAM's mask decoder for B objects on one image. Called by any number of threads.
+        """Run SAM's mask decoder for B objects on one image. Called by any number of threads.
 
         Args:
-            features: ``(1, C, h, w)`` float32: the image.
+            features: ``(1, C, h, w)`` float32: the image's embedding.
             image_pe: ``(1, C, h, w)`` float32: its positional encoding.
             sparse: ``(B, N, C)`` float32: the prompt encoder's tokens, B >= 1, N >= 0.
             dense: ``(B, C, h, w)`` float32: its dense embedding.

@@ -1,4 +1,4 @@
-"""PyTorch: on a GPU, with fused attention and reduced precision; on a CPU where OpenVINO cannot be used."""
+"""PyTorch runtime: on a GPU, with fused attention and reduced precision; on a CPU if OpenVINO cannot be used."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TorchRuntime:
-    """A SAM's modules as they are, or SAM 2's through the functions that are given.
+    """Runtime of a model's PyTorch modules.
 
-    On a GPU the attention of SAM's ViT is fused (see :mod:`~lib.sam.runtimes.fused_attention`), so that nothing of the
-    size of the scores is written to its memory. On a CPU it is left as ``segment_anything`` has it, so that masks are
-    ``SamPredictor``'s pixel for pixel.
+    On a GPU the attention of SAM's ViT is fused (see :mod:`~lib.sam.runtimes.fused_attention`), so that the matrix of
+    scores is not written to its memory. On a CPU the attention of ``segment_anything`` is unchanged, so that masks are
+    equal to ``SamPredictor``'s in every pixel.
 
     Args:
         encoder: ``(1, 3, S, S)`` to features, or to a sequence of them, the coarsest first.
-        decoder: With ``predict_masks`` as SAM's ``MaskDecoder``; None where the predictor decodes by itself.
-        device: Where both are.
+        decoder: With ``predict_masks`` as SAM's ``MaskDecoder``; None if the predictor decodes without the runtime.
+        device: The device of both.
         precision: ``float32``; or ``bfloat16`` and ``float16`` by autocast.
-        compiled: Whether to let ``torch.compile`` work on the encoder: minutes once, then faster on a GPU.
+        compiled: Whether to compile the encoder by ``torch.compile``: takes minutes once, then is faster on a GPU.
 
     Raises:
-        RuntimeUnavailableError: For a precision that PyTorch does not have.
+        RuntimeUnavailableError: For a precision that this runtime does not support.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class TorchRuntime:
             fuse_attention(encoder)
         self._stop = threading.local()
         for block in _blocks(encoder):
-            block.register_forward_pre_hook(self._give_way)
+            block.register_forward_pre_hook(self._raise_if_preempted)
         self._encoder: Callable[[torch.Tensor], Any] = torch.compile(encoder) if compiled else encoder
         self._decoder = decoder
 
-    def _give_way(self, module: nn.Module, inputs: object) -> None:
+    def _raise_if_preempted(self, module: nn.Module, inputs: object) -> None:
         if getattr(self._stop, "should_stop", never)():
             raise PreemptedError("a click is waiting")
 
@@ -86,7 +86,7 @@ class TorchRuntime:
 
 
 def best_gpu_precision() -> Precision:
-    """What a GPU is used with unless the operator chooses: bfloat16 where its hardware has it, else float16."""
+    """Return the fastest precision of the GPU: bfloat16 if its hardware supports it, else float16."""
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
@@ -95,5 +95,5 @@ def _device_name(device: torch.device) -> str:
 
 
 def _blocks(encoder: nn.Module) -> list[nn.Module]:
-    """The members of every list of modules in an encoder: between them it can be stopped."""
+    """Return the members of every list of modules in an encoder, before each of which it can be stopped."""
     return [block for module in encoder.modules() if isinstance(module, nn.ModuleList) for block in module]
