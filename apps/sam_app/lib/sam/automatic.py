@@ -1,8 +1,8 @@
-"""Segmentation without prompts: a grid of points, the good masks kept, overlaps resolved.
+"""Segmentation without prompts: decode a grid of points, keep the good masks, resolve overlaps.
 
-The way is that of SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643, appendix B), with its
-helpers from ``segment_anything.utils.amg``; candidates are judged at low resolution, so that only the kept ones
-are brought to the image's size.
+The method is that of SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643, appendix B), with its
+helpers from ``segment_anything.utils.amg``; candidates are rated at low resolution, so that only those that are kept
+are resized to the image's size.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lib.sam.prompts import Prompts
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Which points are tried and which masks are kept, beside the model's own bounds (see ``ModelSpec``).
+    """Options for the points and for which masks are kept, in addition to the model's bounds (see ``ModelSpec``).
 
     Args:
         points_per_side: Points along each side of the image. SAM's generator has 32; 16 take a quarter of the time.
-        max_overlap: Box IoU above which the lower-scored of two masks goes.
-        min_area: Smallest area of a mask, and of what is left to be seen of it under smaller ones, as a fraction of
-            the image's.
-        max_area: Largest area of a mask.
+        max_overlap: Box IoU above which the lower-scored of two masks is dropped.
+        min_area: Smallest area of a mask, and of its part that smaller ones leave visible, as a fraction of the
+            image's.
+        max_area: Largest area of a mask, likewise.
         max_objects: At most this many masks are kept, by score.
     """
 
@@ -43,15 +43,15 @@ class GridOptions:
 def segment_automatically(
     predictor: Predictor, embedding: Embedding, options: GridOptions | None = None
 ) -> list[Prediction]:
-    """Every object that a grid of points finds, largest first so that later ones can be painted on top.
+    """Return every object that a grid of points finds, largest first so that later ones can be painted on top.
 
     Args:
         predictor: The model.
         embedding: The image, from ``predictor.encode``.
-        options: What to keep.
+        options: Points and bounds.
 
     Returns:
-        One prediction an object, each with one candidate; empty if nothing passed.
+        One prediction per object, each with one candidate; empty if no mask is within the bounds.
 
     Raises:
         TimeLimitError: If the current clock's time is up.
@@ -92,7 +92,7 @@ def segment_automatically(
 
 
 def _without_hidden(predictions: list[Prediction], min_pixels: float) -> list[Prediction]:
-    """Those of which something is seen when they are painted in their order, each on top of the ones before."""
+    """Drop predictions that are hidden when all are painted in order, each on top of the previous ones."""
     seen: list[Prediction] = []
     covered = np.zeros(predictions[0].packed[0].shape if predictions else (0, 0), dtype=bool)
     for prediction in reversed(predictions):

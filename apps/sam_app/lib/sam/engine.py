@@ -1,7 +1,7 @@
-"""The models of one process: each loaded once, at first use or ahead of it, sharing one embedding cache.
+"""The models of one process: each is loaded once, at first use or before; they share one embedding cache.
 
-Concurrency: one lock guards loading, so that two first requests load a model once. It is held for seconds while
-a large checkpoint is read; requests for models that are loaded already do not take it.
+Concurrency: one lock guards loading, so that parallel first requests load a model once. It is held for seconds while
+a large checkpoint is read; requests for loaded models do not take it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Engine:
     Args:
         specs: The models to offer, the default one first.
         model_folder: Where their checkpoints are.
-        device: Where to run; CUDA if there is a GPU, else the CPU, when None.
-        cache_bytes: Bound on the embeddings kept in memory.
-        precision: Of the image encoders' arithmetic; what suits the device when None.
+        device: Where to run; None: CUDA if there is a GPU, else the CPU.
+        cache_bytes: Bound on the bytes of the embeddings in memory.
+        precision: Precision of the image encoders; None: what suits the device.
         compiled: Whether PyTorch may compile the encoders, on a GPU.
-        embedding_files: Keeps embeddings on disk as well; None: they are kept in memory alone.
+        embedding_files: Stores embeddings on disk as well; None: they are stored only in memory.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Engine:
 
     @property
     def default_model(self) -> str:
-        """The name of the model that serves requests which name none."""
+        """Name of the model for requests that name none."""
         return next(iter(self.specs))
 
     def predictor(self, name: str) -> Predictor:
-        """The predictor of that model, loaded if it was not yet.
+        """Return a model's predictor; loads the model if necessary.
 
         Raises:
-            KeyError: If the engine does not offer that model.
+            KeyError: If the engine does not offer this model.
             CheckpointError: If its checkpoint is missing, changed or does not fit.
         """
         predictor = self._predictors.get(name)
@@ -110,18 +110,18 @@ class Engine:
             runtime=runtime,
         )
         if not isinstance(runtime, TorchRuntime):
-            module.image_encoder.to("meta")  # the weights are the runtime's now: one copy in memory
+            module.image_encoder.to("meta")  # the runtime has the weights: drop this second copy
             module.mask_decoder.to("meta")
         logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, runtime.name)
         return predictor
 
     def runtime_of(self, name: str) -> str | None:
-        """What runs that model, for people; None while it is not loaded."""
+        """Return the display name of a model's runtime; None while the model is not loaded."""
         predictor = self._predictors.get(name)
         return None if predictor is None else predictor.runtime.name
 
     def state(self, name: str) -> ModelState:
-        """Whether that model is in memory, could be loaded, or lacks its checkpoint."""
+        """Return whether a model is in memory, can be loaded, or lacks its checkpoint."""
         if name in self._predictors:
             return "ready"
         return "not loaded" if self._store.path(self.specs[name]).is_file() else "no checkpoint"

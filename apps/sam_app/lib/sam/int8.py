@@ -1,9 +1,9 @@
-"""The int8 form of an image encoder: made from the user's own images, kept only if its masks are right on others.
+"""Make the int8 form of an image encoder from the user's images; it is stored only if its masks are right on others.
 
 Weights and activations of the linear layers and convolutions become 8-bit integers (NNCF's post-training quantization,
 https://github.com/openvinotoolkit/nncf); the products of attention stay float32, as OpenVINO fuses them into one kernel
-only then. What that costs depends on the images, and what it saves on the CPU: with VNNI or AMX much, without nothing.
-So both are measured before it is kept.
+only then. The loss of accuracy depends on the images, and the time saved on the CPU: much with VNNI or AMX, nothing
+without. Therefore both are measured before it is stored.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from lib.sam.runtimes.runtime import RuntimeUnavailableError
 
 _POINTS_PER_SIDE = 6
 _BOX_SHARE = 0.25
-"""Side of a checking box as a share of the image's."""
+"""Side of a box used for the comparison, as a share of the image's."""
 
 
 @dataclass(frozen=True)
 class Int8Check:
-    """How an int8 encoder compares with the float32 one on images that it was not calibrated on.
+    """Comparison of an int8 encoder with the float32 one, on images that it was not calibrated on.
 
     Args:
-        masks: How many masks were compared: of points on a grid and of boxes around them.
-        mean_iou: Of an int8 mask with the float32 one.
-        worst_iou: The 5th percentile.
+        masks: Number of masks compared, from points on a grid and from boxes around them.
+        mean_iou: Mean IoU of an int8 mask with the float32 one.
+        worst_iou: 5th percentile of the IoU.
         embedding_difference: Mean relative L2 distance of the embeddings.
-        seconds, float32_seconds: Median time of an encode, each image by both in turn.
+        seconds, float32_seconds: Median time of an encode, each image encoded by both in turn.
     """
 
     masks: int
@@ -54,7 +54,7 @@ class Int8Check:
 
 
 class Int8RefusedError(RuntimeUnavailableError):
-    """The int8 encoder's masks differ too much; nothing was kept. ``check`` says by how much."""
+    """The int8 encoder's masks differ too much, see ``check``; nothing was stored."""
 
     def __init__(self, check: Int8Check, min_iou: float) -> None:
         super().__init__(
@@ -73,23 +73,23 @@ def make_int8(
     *,
     min_iou: float,
 ) -> Int8Check:
-    """Make a model's int8 networks, compare them with its float32 ones, and keep them if they are good enough.
+    """Make a model's int8 networks, compare them with its float32 ones, and store them if they are good enough.
 
     Args:
         predictor: The model on OpenVINO in float32.
-        float32: The folder of its networks.
-        model_folder: Where the checkpoints are.
-        key: Names the int8 networks.
+        float32: The folder of its float32 networks.
+        model_folder: The folder of the checkpoints.
+        key: Key of the int8 networks.
         calibration: ``(H, W, 3)`` uint8 images after windowing, of the kind that will be segmented.
-        checking: Other ones.
-        min_iou: Of the masks, on average, from which they are kept.
+        checking: Other images, for the comparison.
+        min_iou: Smallest mean IoU of the masks with which the networks are stored.
 
     Returns:
         The comparison.
 
     Raises:
         Int8RefusedError: If the masks differ too much.
-        RuntimeUnavailableError: If the networks cannot be made or kept.
+        RuntimeUnavailableError: If the networks cannot be made or stored.
     """
     checks: list[Int8Check] = []
 
@@ -111,7 +111,7 @@ def make_int8(
 
 
 def _quantize(predictor: Predictor, source: Path, target: Path, images: Sequence[np.ndarray]) -> None:
-    openvino()  # before NNCF, which would load the telemetry
+    openvino()  # before NNCF, which would otherwise load the telemetry
     import nncf
 
     nncf.set_log_level(logging.ERROR)
@@ -132,7 +132,7 @@ def _quantize(predictor: Predictor, source: Path, target: Path, images: Sequence
 
 
 def compare(predictor: Predictor, int8: OpenVinoRuntime, images: Sequence[np.ndarray]) -> Int8Check:
-    """Encode each image by the predictor's own runtime and by another, and decode the same prompts on both."""
+    """Compare an int8 runtime with the predictor's: encode each image by both and decode the same prompts."""
     overlaps: list[float] = []
     differences: list[float] = []
     times: list[tuple[float, float]] = []
@@ -143,11 +143,11 @@ def compare(predictor: Predictor, int8: OpenVinoRuntime, images: Sequence[np.nda
         times.append((seconds, float32_seconds))
         differences.append(float((ours - theirs).norm() / theirs.norm()))
         prompts = _prompts(width, height)
-        answers = [
+        predictions = [
             predictor.decode(Embedding(features, image_size=(height, width), key=""), prompts)
             for features in (ours, theirs)
         ]
-        for one, other in zip(*answers, strict=True):
+        for one, other in zip(*predictions, strict=True):
             union = np.count_nonzero(one.masks[0] | other.masks[0])
             if union:
                 overlaps.append(np.count_nonzero(one.masks[0] & other.masks[0]) / union)
@@ -168,7 +168,7 @@ def _timed(runtime: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, float]:
 
 
 def _prompts(width: int, height: int) -> list[Prompts]:
-    """A grid of points, and a box around each."""
+    """Return prompts for a grid of points, and for a box around each."""
     points = build_point_grid(_POINTS_PER_SIDE) * [width, height]
     half = np.array([width, height]) * _BOX_SHARE / 2
     boxes = [np.concatenate([np.maximum(xy - half, 0), np.minimum(xy + half, [width, height])]) for xy in points]

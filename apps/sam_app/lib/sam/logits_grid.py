@@ -1,6 +1,6 @@
-"""The 256 x 256 grid of a mask's logits: how it lies on an image, and geometry of masks on it.
+"""The 256 x 256 grid of a mask's logits: its position on an image, and geometry of masks on it.
 
-Masks are compared, cleaned and grown on this grid, so that what this costs does not depend on the image's size.
+Masks are compared, cleaned and grown on this grid, so that the cost does not depend on the image's size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lib.sam.prompts import MASK_LOGITS_SIZE
 
 @dataclass(frozen=True)
 class LogitsGrid:
-    """Where the images of one size lie on the grid: from its top left corner on; what is left over is padding.
+    """Position of images of one size on the grid: they start at its top left corner; the rest is padding.
 
     Args:
         image_size: ``(height, width)`` in pixels.
@@ -34,37 +34,37 @@ class LogitsGrid:
         return max(1, min(rows, MASK_LOGITS_SIZE[0])), max(1, min(columns, MASK_LOGITS_SIZE[1]))
 
     def grey(self, image: np.ndarray) -> np.ndarray:
-        """``(H, W, 3)`` uint8 to the image's ``(rows, columns)`` on the grid, float32 from 0 to 255."""
+        """Resize an image, ``(H, W, 3)`` uint8, to grey ``(rows, columns)`` on the grid, float32 from 0 to 255."""
         rows, columns = self.shape
         small = Image.fromarray(image).convert("L").resize((columns, rows), Image.Resampling.BILINEAR)
         return np.asarray(small, dtype=np.float32)
 
     def mask(self, logits: np.ndarray) -> np.ndarray:
-        """``(256, 256)`` logits to the ``(rows, columns)`` bool mask, padding left out."""
+        """Convert ``(256, 256)`` logits to the ``(rows, columns)`` bool mask, without padding."""
         rows, columns = self.shape
         mask: np.ndarray = logits[:rows, :columns] > 0
         return mask
 
     def only(self, logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The logits with all cells negative that are not in a ``(rows, columns)`` mask."""
+        """Return the logits with all cells outside a ``(rows, columns)`` mask made negative."""
         inside = np.zeros(logits.shape, dtype=bool)
         inside[: mask.shape[0], : mask.shape[1]] = mask
         return np.where(inside, logits, -np.abs(logits))
 
     def point(self, cell: tuple[float, float]) -> tuple[float, float]:
-        """The pixel (x, y) at a cell's (row, column) centre."""
+        """Return the pixel (x, y) at the centre of a cell (row, column)."""
         height, width = self.image_size
         x, y = ((index + 0.5) / step - 0.5 for index, step in zip(cell[::-1], self.scale, strict=True))
         return min(max(x, 0), width - 1), min(max(y, 0), height - 1)
 
     def cell(self, point: tuple[float, float]) -> tuple[int, int]:
-        """The cell's (row, column) at a pixel (x, y)."""
+        """Return the cell (row, column) at a pixel (x, y)."""
         x, y = (int((value + 0.5) * step) for value, step in zip(point, self.scale, strict=True))
         rows, columns = self.shape
         return min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)
 
     def box(self, mask: np.ndarray, margin: float) -> np.ndarray:
-        """The XYXY box in pixels around a mask that is not empty, widened by a share of its sides at each."""
+        """Return the XYXY box in pixels around a non-empty mask, widened on each side by a share of its length."""
         top, bottom = _extent(np.any(mask, axis=1))
         left, right = _extent(np.any(mask, axis=0))
         dx, dy = margin * (right - left), margin * (bottom - top)
@@ -74,24 +74,24 @@ class LogitsGrid:
 
 
 def _extent(occupied: np.ndarray) -> tuple[int, int]:
-    places = np.flatnonzero(occupied)
-    return int(places[0]), int(places[-1]) + 1
+    indices = np.flatnonzero(occupied)
+    return int(indices[0]), int(indices[-1]) + 1
 
 
 def depth(mask: np.ndarray) -> np.ndarray:
-    """How far, in cells, each cell of a mask is from what is outside, the grid's border among it; 0 outside."""
+    """Return each mask cell's distance, in cells, to the outside (including beyond the grid's border); 0 outside."""
     distances: np.ndarray = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     return distances
 
 
 def innermost(mask: np.ndarray) -> tuple[int, int]:
-    """The (row, column) of the deepest cell of a mask that is not empty."""
+    """Return the (row, column) of the deepest cell of a non-empty mask."""
     row, column = np.unravel_index(int(np.argmax(depth(mask))), mask.shape)
     return int(row), int(column)
 
 
 def grown(mask: np.ndarray, cells: float) -> np.ndarray:
-    """The mask and all that is at most so many cells away from it."""
+    """Return the mask and all cells at most this many cells away from it."""
     if not mask.any():
         return mask
     distance: np.ndarray = ndimage.distance_transform_edt(~mask)
@@ -99,14 +99,14 @@ def grown(mask: np.ndarray, cells: float) -> np.ndarray:
 
 
 def parts(mask: np.ndarray, most: int) -> list[np.ndarray]:
-    """The connected components, the largest first, and no more than so many."""
+    """Return at most this many connected components of a mask, the largest first."""
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.reshape(-1))[1:]
     return [labels == index + 1 for index in np.argsort(-sizes, kind="stable")[:most]]
 
 
 def touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The connected components of a mask that overlap another one."""
+    """Return the connected components of a mask that overlap another mask."""
     labels, count = ndimage.label(mask)
     kept = np.zeros(count + 1, dtype=bool)
     kept[labels[other]] = True
@@ -116,6 +116,6 @@ def touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Overlap of two masks, or of a mask and probabilities, from 0 to 1; 0 if both are empty."""
+    """Return the Dice overlap of two masks, or of a mask and probabilities, from 0 to 1; 0 if both are empty."""
     total = float(a.sum() + b.sum())
     return 2 * float((a * b).sum()) / total if total else 0.0

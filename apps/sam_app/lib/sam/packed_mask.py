@@ -1,4 +1,4 @@
-"""A mask of an image's size that takes a bit a pixel, and none where it is empty all around."""
+"""Mask of an image's size that takes one bit per pixel of its bounding box, and nothing outside of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """A mask by the bits of the rectangle that it lies in. ``np.asarray`` makes the whole mask of it.
+    """A mask stored as the bits of its bounding box. ``np.asarray`` unpacks the whole mask.
 
     Args:
         shape: ``(H, W)`` of the image.
-        rows: Of the rectangle.
-        columns: Likewise.
-        bits: ``(rows, bytes)`` uint8, each row by itself (:func:`numpy.packbits`).
-        area: Pixels of the mask.
+        rows: Rows of the bounding box.
+        columns: Its columns.
+        bits: ``(rows, bytes)`` uint8, each row packed separately (:func:`numpy.packbits`).
+        area: Number of pixels in the mask.
     """
 
     shape: tuple[int, int]
@@ -28,7 +28,7 @@ class PackedMask:
 
     @classmethod
     def of(cls, mask: np.ndarray) -> PackedMask:
-        """Of a whole mask, ``(H, W)`` bool."""
+        """Pack a whole mask, ``(H, W)`` bool."""
         rows, columns = _extent(np.any(mask, axis=1)), _extent(np.any(mask, axis=0))
         part = mask[rows, columns]
         return cls(
@@ -37,7 +37,7 @@ class PackedMask:
 
     @property
     def part(self) -> np.ndarray:
-        """What lies in the rectangle, bool; a new array."""
+        """The mask within its bounding box, bool; a new array."""
         unpacked = np.unpackbits(self.bits, axis=1, count=self.columns.stop - self.columns.start)
         return unpacked.view(bool)
 
@@ -48,7 +48,7 @@ class PackedMask:
 
 
 def _extent(occupied: np.ndarray) -> slice:
-    """From the first to the last place that is occupied."""
+    """Return the range from the first to the last True."""
     if not occupied.any():
         return slice(0, 0)
     return slice(int(occupied.argmax()), len(occupied) - int(occupied[::-1].argmax()))

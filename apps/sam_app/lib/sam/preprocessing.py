@@ -1,4 +1,4 @@
-"""From an image to a model's input and from its low-resolution logits back to masks of the image's size."""
+"""Convert an image to a model's input, and low-resolution logits to masks of the image's size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ImageSize = tuple[int, int]
 
 
 class Preprocessor(Protocol):
-    """How one model sees images. Sizes are ``(height, width)``; coordinates are XY.
+    """Preprocessing of one model. Sizes are ``(height, width)``; coordinates are XY.
 
     Attributes:
         input_size: S, the side of the model's square input in pixels.
@@ -25,20 +25,20 @@ class Preprocessor(Protocol):
     input_size: int
 
     def image(self, image: np.ndarray) -> torch.Tensor:
-        """``(H, W, 3)`` uint8 RGB to ``(1, 3, S, S)`` float32."""
+        """Convert an image, ``(H, W, 3)`` uint8 RGB, to the model's input, ``(1, 3, S, S)`` float32."""
 
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
-        """``(..., 2)`` pixels of an image of that size to pixels of the model's input."""
+        """Convert ``(..., 2)`` pixels of an image of this size to pixels of the model's input."""
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
-        """``(B, C, h, w)`` logits to ``(B, C, H, W)`` bool masks of an image of that size."""
+        """Convert ``(B, C, h, w)`` logits to ``(B, C, H, W)`` bool masks of an image of this size."""
 
 
 class SamPreprocessor:
-    """SAM's own: longest side to the input size, normalised, padded with zeros at the right and the bottom.
+    """SAM's preprocessing: longest side scaled to the input size, normalised, zero padding at the right and bottom.
 
     The steps and their order are those of ``segment_anything.SamPredictor`` and ``Sam.preprocess`` /
-    ``Sam.postprocess_masks``, so that the numbers are the same.
+    ``Sam.postprocess_masks``, so that the results are equal.
 
     Args:
         input_size: S, the side of the model's square input in pixels.
@@ -75,7 +75,7 @@ class SamPreprocessor:
 
 
 class MedSamPreprocessor:
-    """MedSAM's: the image stretched to the square input, its minimum and maximum brought to 0 and 1.
+    """MedSAM's preprocessing: image stretched to the square input, its minimum and maximum scaled to 0 and 1.
 
     Source: MedSAM (Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``MedSAM_Inference.py``.
 
@@ -109,10 +109,10 @@ class MedSamPreprocessor:
 
 
 class Sam2Preprocessor:
-    """SAM 2's: the image stretched to the square input, normalised as for ImageNet.
+    """SAM 2's preprocessing: image stretched to the square input, normalised as for ImageNet.
 
     The steps are those of ``sam2.utils.transforms.SAM2Transforms`` (Ravi et al. 2024, arXiv:2408.00714), so that the
-    numbers are the same; its optional filling of holes, off by default, is left out.
+    results are equal; its optional filling of holes, off by default, is not implemented.
 
     Args:
         input_size: S, the side of the model's square input in pixels.
@@ -144,7 +144,7 @@ class Sam2Preprocessor:
 
 
 def make_preprocessor(kind: Preprocessing, module: Any) -> Preprocessor:
-    """The preprocessor of that kind for a SAM or SAM 2 module (its input size, mean and standard deviation)."""
+    """Create a preprocessor of a kind for a SAM or SAM 2 module (with its input size, mean and standard deviation)."""
     if kind == "sam2":
         return Sam2Preprocessor(int(module.image_size))
     input_size = int(module.image_encoder.img_size)

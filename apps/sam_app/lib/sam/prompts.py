@@ -1,4 +1,4 @@
-"""What a user points at: the prompts for one object on one image."""
+"""Prompts for one object on one image: points, a box, an earlier mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MASK_LOGITS_SIZE = (256, 256)
 
 
 class PromptError(ValueError):
-    """The prompts cannot be used; the message says which value is wrong and what would be right."""
+    """The prompts cannot be used; the message says which value is invalid and what is valid."""
 
 
 def _numbers(values: ArrayLike, what: str) -> np.ndarray:
@@ -30,23 +30,23 @@ def _numbers(values: ArrayLike, what: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Prompts for one object, valid once constructed. Arrays are read-only.
+    """Prompts for one object, checked by the constructor. Arrays are read-only.
 
     All coordinates are XY pixels of the original image: x to the right, y down, (0, 0) the centre of the top-left
     pixel, as in ``segment_anything.SamPredictor``.
 
     Args:
         points: ``(N, 2)`` clicks, XY.
-        labels: ``(N,)``, 1 for a click on the object, 0 for one beside it.
+        labels: ``(N,)``, 1 for a click on the object, 0 for one on the background.
         box: ``(4,)`` XYXY: left, top, right, bottom; or None.
-        mask_logits: ``(256, 256)`` float32 logits of an earlier answer, padded as the model's input is; or None.
+        mask_logits: ``(256, 256)`` float32 logits of an earlier prediction, padded like the model's input; or None.
 
     Raises:
         PromptError: For a wrong shape, a value that is not finite, a label that is neither 0 nor 1, a box without
             area, or if nothing marks the object (background points alone do not).
     """
 
-    points: np.ndarray = ()  # type: ignore[assignment]  # anything array-like goes in, an array is kept
+    points: np.ndarray = ()  # type: ignore[assignment]  # takes anything array-like, stores an array
     labels: np.ndarray = ()  # type: ignore[assignment]
     box: np.ndarray | None = None
     mask_logits: np.ndarray | None = None
@@ -62,8 +62,8 @@ class Prompts:
             raise PromptError(f"there are {len(points)} points but labels of shape {labels.shape}")
         if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
             raise PromptError("point labels must be 1 (foreground) or 0 (background)")
-        self._keep("points", points)
-        self._keep("labels", labels.astype(np.int64))
+        self._store("points", points)
+        self._store("labels", labels.astype(np.int64))
 
         if self.box is not None:
             box = _numbers(self.box, "box")
@@ -71,17 +71,17 @@ class Prompts:
                 raise PromptError(f"a box is four numbers (left, top, right, bottom), not shape {box.shape}")
             if box[0] >= box[2] or box[1] >= box[3]:
                 raise PromptError(f"the box {box.tolist()} has no area: left < right and top < bottom must hold")
-            self._keep("box", box)
+            self._store("box", box)
         if self.mask_logits is not None:
             logits = _numbers(self.mask_logits, "mask logits")
             if logits.shape != MASK_LOGITS_SIZE:
                 raise PromptError(f"mask logits must have the shape {MASK_LOGITS_SIZE}, not {logits.shape}")
-            self._keep("mask_logits", logits.astype(np.float32))
+            self._store("mask_logits", logits.astype(np.float32))
 
         if self.box is None and self.mask_logits is None and FOREGROUND not in self.labels:
             raise PromptError("nothing marks the object: give a foreground point or a box")
 
-    def _keep(self, name: str, array: np.ndarray) -> None:
+    def _store(self, name: str, array: np.ndarray) -> None:
         array = array.copy()
         array.flags.writeable = False
         object.__setattr__(self, name, array)
@@ -93,7 +93,7 @@ class Prompts:
         background: Sequence[Sequence[float]] = (),
         box: Sequence[float] | None = None,
     ) -> Prompts:
-        """Prompts from two lists of ``[x, y]`` and an optional XYXY box; foreground points come first.
+        """Create prompts from two lists of ``[x, y]`` and an optional XYXY box; foreground points come first.
 
         Raises:
             PromptError: As the constructor.
@@ -104,13 +104,13 @@ class Prompts:
 
     @property
     def is_lone_point(self) -> bool:
-        """Whether a single point is all there is, which can mean a part or the whole."""
+        """Whether there is only a single point, which is ambiguous: it can refer to a part or the whole."""
         return len(self.points) == 1 and self.box is None and self.mask_logits is None
 
     def within(self, width: int, height: int) -> Prompts:
-        """These prompts for an image of that size: points are checked, the box is clipped to the image.
+        """Return these prompts for an image of this size: points are checked, the box is clipped to the image.
 
-        A box that was dragged past the border means the part inside.
+        A box that was dragged past the border refers to its part inside.
 
         Raises:
             PromptError: If a point lies outside the image, or the whole box does.

@@ -1,4 +1,4 @@
-"""Going on from an earlier answer: objects whose prompts were extended start from the mask they had."""
+"""Refinement of an earlier result: objects whose prompts were extended start from their earlier mask."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lib.sam.prompts import Prompts
 
 @dataclass(frozen=True, eq=False)
 class EarlierObject:
-    """What an object was asked with before, and what came of it.
+    """An object's earlier prompts and their result.
 
     Args:
-        prompts: As they were, for the same image and in its pixels.
-        scores: ``(C,)`` float32 predicted IoU of the candidates; the one to go on from comes first.
+        prompts: The earlier prompts, for the same image and in its pixels.
+        scores: ``(C,)`` float32 predicted IoU of the candidates; the one to refine comes first.
         low_res_logits: ``(C, 256, 256)`` float32, in the same order.
     """
 
@@ -26,21 +26,21 @@ class EarlierObject:
 
 
 def find_earlier(prompts: Prompts, earlier: Sequence[EarlierObject]) -> EarlierObject | None:
-    """The earlier object that these prompts extend: the same box or none, and all of its points.
+    """Return the earlier object that these prompts extend: they have the same box (or none) and all of its points.
 
-    Of several the one with the most points. A point or a box that was changed or taken away makes it another object.
+    Of several, the one with the most points. If a point or a box was changed or removed, it is another object.
     """
     extended = [candidate for candidate in earlier if _extends(prompts, candidate.prompts)]
     return max(extended, key=lambda candidate: len(candidate.prompts.points), default=None)
 
 
 def is_unchanged(prompts: Prompts, earlier: EarlierObject) -> bool:
-    """Whether prompts that extend the earlier ones add nothing."""
+    """Return whether prompts that extend the earlier ones are equal to them."""
     return _points(prompts) == _points(earlier.prompts)
 
 
 def continue_from(prompts: Prompts, earlier: EarlierObject) -> Prompts:
-    """The prompts with the earlier mask's logits as the mask prompt."""
+    """Return the prompts with the earlier mask's logits as the mask prompt."""
     return replace(prompts, mask_logits=earlier.low_res_logits[0])
 
 

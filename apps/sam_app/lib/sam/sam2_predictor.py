@@ -1,7 +1,7 @@
-"""Encode once, decode many, with SAM 2 on one image.
+"""One SAM 2 model ready to use on single images: an image is encoded once and decoded for any number of prompts.
 
-Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/sam2_image_predictor.py``, whose masks,
-scores and logits these are for the same weights.
+Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/sam2_image_predictor.py``. Masks, scores and
+logits are equal to that predictor's for the same weights.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lib.sam.prompts import Prompts
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 _BOX_CORNERS = (2, 3)
-"""Labels of a box's top left and bottom right corner among points."""
+"""Point labels of a box's top left and bottom right corner."""
 
 LOGITS_BOUND = 32.0
-"""Mask prompts are clipped to it, as upstream clips the logits that it gives out."""
+"""Mask prompts are clipped to this, as upstream clips the logits that it returns."""
 
 
 class Sam2Predictor(Predictor):
     """One SAM 2 with its weights on one device; see :class:`~lib.sam.predictor.Predictor`.
 
-    An embedding's ``features`` are ``(1, 256, 64, 64)`` and have no memory in them, nor the vector that stands for
-    having none, so that one embedding serves a lone image as well as a slice of a volume; ``finer`` are
+    An embedding's ``features``, ``(1, 256, 64, 64)``, include neither memory nor the vector for "no memory", so that
+    the same embedding can be used for a single image and for a slice of a volume; ``finer`` are
     ``(1, 32, 256, 256)`` and ``(1, 64, 128, 128)``. Together they take 16 MiB.
     """
 
@@ -37,7 +37,7 @@ class Sam2Predictor(Predictor):
         return self._module
 
     def point_inputs(self, prompts: Prompts, image_size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
-        """Points and box of one object as ``SAM2Base.track_step`` takes them; None if there are none.
+        """Return points and box of one object as ``SAM2Base.track_step`` takes them; None if there are none.
 
         Args:
             prompts: In pixels of the image.
@@ -62,7 +62,7 @@ class Sam2Predictor(Predictor):
 
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
-        """See :class:`~lib.sam.predictor.Predictor`; SAM 2 is decoded here, with its finer features."""
+        """See :class:`~lib.sam.predictor.Predictor`; without a decoder, as this class decodes with finer features."""
         return TorchRuntime(_Encoder(module), None, device, **options)
 
     def _run_decoder(
@@ -91,7 +91,7 @@ class Sam2Predictor(Predictor):
 
 
 class _Encoder(nn.Module):
-    """SAM 2's image encoder: ``(1, 3, S, S)`` to the features that prompts are decoded on, then the finer ones."""
+    """SAM 2's image encoder: from ``(1, 3, S, S)`` to the features for decoding prompts, followed by the finer ones."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _Encoder(nn.Module):
 def _as_points(
     points: tuple[torch.Tensor, torch.Tensor] | None, boxes: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Points and boxes as SAM 2 was trained on them: a box is two points of their own kind, before the others.
+    """Return points and boxes as SAM 2 was trained on them: a box as two points with special labels, first.
 
     Args:
         points: ``(B, N, 2)`` XY and ``(B, N)`` int labels; or None.

@@ -1,1 +1,1 @@
-"""Embeddings of images, in memory and on disk."""
+"""Cache of image embeddings, in memory and on disk."""

@@ -1,4 +1,4 @@
-"""Image embeddings and the cache that keeps them, in memory and on disk, so that an image is encoded once."""
+"""Image embeddings and their cache in memory and on disk, so that an image is encoded once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """What the image encoder made of one image.
+    """The image encoder's output for one image.
 
     Args:
         features: ``(1, C, h, w)`` float32 on the model's device; never written to.
         image_size: ``(height, width)`` of the original image in pixels.
         key: The content's key, see :func:`embedding_key`.
-        finer: Features of higher resolution, the finest first, where the model's decoder takes some (SAM 2's).
+        finer: Features of higher resolution, the finest first, if the model's decoder takes them (SAM 2's).
     """
 
     features: torch.Tensor
@@ -39,11 +39,11 @@ class Embedding:
 
 
 def embedding_key(image: np.ndarray, model_key: str) -> str:
-    """SHA-256 of the image's pixels and shape and of what identifies the model, in hexadecimal.
+    """Return the SHA-256 of an image's pixels and shape and of the model's key, in hexadecimal.
 
     Args:
         image: ``(H, W, 3)`` uint8, after windowing: the pixels that the encoder gets.
-        model_key: Changes whenever the encoder's numbers could: model, checkpoint, runtime, precision.
+        model_key: Identifies all that affects the encoder's values: model, checkpoint, runtime, precision.
     """
     digest = hashlib.sha256(f"{model_key}|{image.shape}|{image.dtype}|".encode())
     digest.update(np.ascontiguousarray(image).data)
@@ -53,14 +53,14 @@ def embedding_key(image: np.ndarray, model_key: str) -> str:
 class EmbeddingCache(ByteBoundedCache[str, Embedding]):
     """Embeddings by :func:`embedding_key`: in memory and, with ``files``, on disk as well.
 
-    One that is not in memory is read from disk, else computed and written there; one request does so, the others for
-    the same key wait. From disk come values rounded to float16, each by at most 2^-11 of it, see
-    :func:`lib.sam.embeddings.disk.pack`: a mask of theirs can differ from the first one in a pixel on its border.
+    An embedding that is not in memory is read from disk, else computed and written there; one request does so, the
+    others for the same key wait. Values from disk are rounded to float16, with a relative error of at most 2^-11, see
+    :func:`lib.sam.embeddings.disk.pack`: a mask decoded from them can differ by some pixels on its border.
 
     Args:
-        max_bytes: Bound on the bytes of the embeddings kept in memory; 0 keeps none.
-        files: Keeps them on disk.
-        device: Where those from disk are put: the models' device.
+        max_bytes: Bound on the bytes of the embeddings in memory; with 0 none are stored there.
+        files: Stores them on disk.
+        device: Device for embeddings from disk: the models' device.
     """
 
     def __init__(self, max_bytes: int, files: EmbeddingFiles | None = None, device: torch.device | str = "cpu") -> None:
@@ -69,20 +69,20 @@ class EmbeddingCache(ByteBoundedCache[str, Embedding]):
         self._device = device
 
     def _make(self, key: str, compute: Callable[[], Embedding]) -> Embedding:
-        """From disk if it is there; else computed, and written there."""
+        """Read an embedding from disk; if it is not there, compute it and write it to disk."""
         files = self._files
-        kept = files.get(key, self._device) if files else None
-        if kept is not None:
-            return kept
+        stored = files.get(key, self._device) if files else None
+        if stored is not None:
+            return stored
         computed = compute()
         if files:
             files.put(computed)
         return computed
 
     def stats(self) -> dict[str, int]:
-        """Of the memory, see :meth:`ByteBoundedCache.stats`; of the disk, if it is used, after ``disk_``.
+        """Return the counts for memory, see :meth:`ByteBoundedCache.stats`, and for the disk with prefix ``disk_``.
 
-        A request is a hit in memory, a hit on disk, or computed: ``misses`` in memory are the latter two.
+        A request is a hit in memory, a hit on disk, or computed; ``misses`` counts the latter two.
         """
         on_disk = self._files.stats() if self._files else {}
         return {**super().stats(), **{f"disk_{name}": count for name, count in on_disk.items()}}

@@ -1,4 +1,4 @@
-"""Embeddings on disk, one file each, so that an image stays encoded when the memory is needed or the process ends.
+"""Embeddings on disk, one file each, so that they survive eviction from memory and a restart of the server.
 
 ``<key>.embedding`` holds, little-endian::
 
@@ -6,18 +6,18 @@
     2 bytes     version of this format
     4 bytes     length of the header
     header      JSON: key, image_size, dtype of all values, shapes of the features and of the finer levels
-    values      of one level after the other, in C order
-    32 bytes    SHA-256 of all before
+    values      level after level, in C order
+    32 bytes    SHA-256 of all bytes before
 
-Values are float16, or float32 where one of them is beyond float16's range. A file is used whole or, if anything about
-it is not as above, removed. It is written under a name that ends in ``.part`` and renamed. What has another name in the
-folder is left alone.
+Values are float16, or float32 if any of them exceeds float16's range. A file that differs from this format in any way
+is removed. Files are written under a name that ends in ``.part`` and renamed. Files with other names in the folder are
+not touched.
 
-Own format: safetensors has no checksum of the values, and a changed bit would be a wrong mask without a word.
+Own format: safetensors has no checksum of the values, so that a changed bit would silently produce a wrong mask.
 
-Concurrency: one lock guards the table of files and is never held while one is touched. A thread of its own writes and
-removes; requests only read, and never list the folder. Several processes may share a folder: each keeps to the bound
-by what it knows of it, and looks at what the others did every minute.
+Concurrency: one lock guards the table of files and is never held during file access. A separate thread writes and
+removes; requests only read (and remove a damaged file), and never list the folder. Several processes may share a
+folder: each observes the bound for the files it knows of, and scans the folder for the others' every minute.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ _FLOAT16_MAX = torch.finfo(torch.float16).max
 _NAME = re.compile(r"([0-9a-f]{64})\.embedding")
 
 QUEUE_LENGTH = 16
-"""Embeddings that may wait to be written; one more is not kept on disk."""
+"""At most this many embeddings wait to be written; further ones are not stored on disk."""
 _RESCAN_AFTER_S = 60.0
 _LEFTOVER_S = 3600.0
 
 
 class DamagedFileError(ValueError):
-    """A file is not the embedding that its name says."""
+    """A file is damaged, or does not contain the embedding that its name says."""
 
 
 def pack(embedding: Embedding) -> bytes:
-    """An embedding as the content of its file, see this module.
+    """Convert an embedding to the content of its file, see this module.
 
-    Rounding to float16 changes a value by at most 2^-11 of it or, below 2^-14, by at most 2^-25.
+    Rounding to float16 has a relative error of at most 2^-11 or, below 2^-14, an absolute one of at most 2^-25.
     """
     levels = [embedding.features, *embedding.finer]
     dtype = "float16" if all(float(level.abs().max()) <= _FLOAT16_MAX for level in levels) else "float32"
@@ -87,13 +87,13 @@ def pack(embedding: Embedding) -> bytes:
 
 
 def unpack(content: bytearray, key: str, device: torch.device | str) -> Embedding:
-    """The embedding with that key, from the content of its file.
+    """Convert the content of a file to the embedding with this key.
 
     Returns:
-        Its levels float32 on the device.
+        The embedding, with float32 levels on the device.
 
     Raises:
-        DamagedFileError: If it is truncated, changed, of another key, of another version, or something else.
+        DamagedFileError: If the content is truncated, changed, has another key or version, or is something else.
     """
     body = memoryview(content)[:-_DIGEST_BYTES]
     if hashlib.sha256(body).digest() != content[-_DIGEST_BYTES:]:
@@ -127,12 +127,12 @@ def _levels(
 
 
 class EmbeddingFiles:
-    """A folder of embeddings, up to a number of bytes: the least recently used go first. For threads and processes.
+    """Folder of embeddings, bounded by bytes: the least recently used are removed first. For threads and processes.
 
-    What cannot be read is as if it were not there, what cannot be written is not kept; each is logged the first time.
+    A file that cannot be read counts as absent, one that cannot be written is not stored; the first of each is logged.
 
     Args:
-        folder: Made at the first writing, for its owner alone. Embeddings tell much of the images they are of.
+        folder: Created at the first write, private to its owner: embeddings reveal much of their images.
         max_bytes: Bound on the bytes of all files.
     """
 
@@ -142,15 +142,15 @@ class EmbeddingFiles:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] = OrderedDict()  # the least recently used first
         self._counts = {"hits": 0, "evicted": 0, "lost": 0}
-        self._writer = ThreadPoolExecutor(1, "embedding-files")  # the interpreter waits for it at its end
-        self._room = threading.Semaphore(QUEUE_LENGTH)
-        self._told: set[str] = set()
-        self._look()
+        self._writer = ThreadPoolExecutor(1, "embedding-files")  # the interpreter waits for it before it ends
+        self._queue_slots = threading.Semaphore(QUEUE_LENGTH)
+        self._logged: set[str] = set()
+        self._scan()
 
     def get(self, key: str, device: torch.device | str) -> Embedding | None:
-        """The embedding of that key as float32 on that device, as :func:`pack` rounded it; None if it is not there.
+        """Return a key's embedding as float32 on a device, rounded by :func:`pack`; None if it is not there.
 
-        The current clock has the time as ``embedding``.
+        The current clock counts the time as stage ``embedding``.
 
         Raises:
             TimeLimitError: If the current clock's time is up.
@@ -160,7 +160,7 @@ class EmbeddingFiles:
                 content = bytearray(os.fstat(file.fileno()).st_size)
                 del content[file.readinto(content) :]
                 embedding = unpack(content, key, device)
-                with suppress(OSError):  # of a folder that is read only
+                with suppress(OSError):  # the folder is read-only
                     os.utime(file.fileno())
         except FileNotFoundError:
             return None
@@ -178,30 +178,30 @@ class EmbeddingFiles:
         return embedding
 
     def put(self, embedding: Embedding) -> None:
-        """Have an embedding written soon, by another thread; it is lost if too many wait for that already."""
+        """Queue an embedding to be written by another thread; it is dropped if the queue is full."""
         self._path(embedding.key)
-        if not self._room.acquire(blocking=False):
+        if not self._queue_slots.acquire(blocking=False):
             self._count("lost")
             return
         try:
             self._writer.submit(self._write, embedding)
         except RuntimeError:  # the interpreter is ending
-            self._room.release()
+            self._queue_slots.release()
             self._count("lost")
 
     def flush(self) -> None:
-        """Wait until all that was put is on disk or lost."""
+        """Wait until all queued embeddings are on disk or lost."""
         self._writer.submit(int).result()
 
     def size(self, key: str) -> int | None:
-        """Bytes of the file of that key, as far as this process knows; None if it is not there."""
+        """Return the size in bytes of a key's file, as far as this process knows; None if it is not there."""
         with self._lock:
             return self._sizes.get(key)
 
     def stats(self) -> dict[str, int]:
-        """Counts since the start: ``hits``, ``evicted`` (removed for the bound), ``lost`` (not written).
+        """Return counts since the start: ``hits``, ``evicted`` (removed for the bound), ``lost`` (not written).
 
-        And, as far as this process knows, now: ``entries``, ``bytes``.
+        And the present ``entries`` and ``bytes``, as far as this process knows.
         """
         with self._lock:
             return {**self._counts, "entries": len(self._sizes), "bytes": sum(self._sizes.values())}
@@ -217,18 +217,18 @@ class EmbeddingFiles:
             self._counts[what] += 1
 
     def _log_once(self, what: str, error: Exception) -> None:
-        """Logs it, unless it was before; of an :class:`OSError` without the path."""
+        """Log a kind of problem the first time it occurs; for an :class:`OSError` without the path."""
         with self._lock:
-            is_new = what not in self._told
-            self._told.add(what)
+            is_new = what not in self._logged
+            self._logged.add(what)
         if is_new:
             logger.warning("%s: %s", what, getattr(error, "strerror", None) or error)
 
     def _write(self, embedding: Embedding) -> None:
-        """In the writer's thread."""
+        """Write an embedding's file; runs in the writer's thread."""
         try:
-            if time.monotonic() - self._looked > _RESCAN_AFTER_S:
-                self._look()
+            if time.monotonic() - self._scanned_at > _RESCAN_AFTER_S:
+                self._scan()
             content = pack(embedding)
             if len(content) > self._max_bytes:
                 raise ValueError("one is larger than all may be together")
@@ -236,7 +236,7 @@ class EmbeddingFiles:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with atomic_write(self._path(embedding.key), private=True, durable=False) as file:
                 file.write(content)
-        except Exception as error:  # a click that nobody waits for any more cannot be told
+        except Exception as error:  # the request that queued it has ended: only log
             self._count("lost")
             self._log_once("Embeddings are not kept on disk", error)
         else:
@@ -244,10 +244,10 @@ class EmbeddingFiles:
                 self._sizes[embedding.key] = len(content)
                 self._sizes.move_to_end(embedding.key)
         finally:
-            self._room.release()
+            self._queue_slots.release()
 
     def _make_room(self, key: str, size: int) -> None:
-        """Removes the least recently used files until a new one of that size fits in."""
+        """Remove the least recently used files until a new one of this size fits."""
         with self._lock:
             others = sum(self._sizes.values()) - self._sizes.get(key, 0)
             oldest = []
@@ -267,8 +267,8 @@ class EmbeddingFiles:
         with self._lock:
             self._sizes.pop(key, None)
 
-    def _look(self) -> None:
-        """Learns what is in the folder; removes what a crash left half written."""
+    def _scan(self) -> None:
+        """Scan the folder for embeddings, and remove partial files left by a crash."""
         found: list[tuple[int, str, int]] = []
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
@@ -276,13 +276,13 @@ class EmbeddingFiles:
                 if not name and not is_leftover(entry.name):
                     continue
                 with suppress(OSError):
-                    about = entry.stat(follow_symlinks=False)
-                    if not stat.S_ISREG(about.st_mode):
+                    status = entry.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(status.st_mode):
                         continue
                     if name:
-                        found.append((about.st_mtime_ns, name[1], about.st_size))
-                    elif time.time() - about.st_mtime > _LEFTOVER_S:
+                        found.append((status.st_mtime_ns, name[1], status.st_size))
+                    elif time.time() - status.st_mtime > _LEFTOVER_S:
                         os.unlink(entry.path)
         with self._lock:
             self._sizes = OrderedDict((key, size) for _, key, size in sorted(found))
-        self._looked = time.monotonic()
+        self._scanned_at = time.monotonic()
