@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import nibabel
@@ -45,6 +46,9 @@ def server(tmp_path_factory) -> Iterator[Server]:
     (studies / BAD[4]).write_bytes(bytes(100))
     os.mkfifo(studies / "5 pipe.nii")
     with running_server(folder) as running:
+        deadline = time.monotonic() + 60  # files are read in the background, with a low priority
+        while BAD[0] not in running.get("/datastore/?output=all").json()["left_out"] and time.monotonic() < deadline:
+            time.sleep(0.2)
         yield running
 
 

@@ -512,6 +512,16 @@ def test_what_is_stored_is_on_the_disk_before_the_answer(opened, studies, upload
     assert {"mine", "studies"} <= set(synced)
 
 
+def test_a_file_that_is_gone_when_it_is_read_is_not_excluded_for_good(opened, studies):
+    """As when a share goes away while its files are read: it comes back with nothing changed."""
+    (studies / "a.nii.gz").write_bytes(nifti())
+    store = opened()
+    (studies / "a.nii.gz").rename(studies.parent / "a.nii.gz")
+    assert not store.opens("a")
+    (studies.parent / "a.nii.gz").rename(studies / "a.nii.gz")
+    assert store.opens("a") and "a.nii.gz" not in store._left_out
+
+
 def test_studies_that_go_away_are_503_and_come_back(opened, studies):
     (studies / "a.nii.gz").write_bytes(nifti())
     store = opened()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,7 @@ def test_what_a_fault_relies_on_must_be_there_whatever_the_version(changed, said
 def test_an_unknown_version_is_refused_in_one_sentence_unless_the_operator_takes_it(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(check, "version", lambda name: "1.0.0rc2")
     said = r"Cannot start: this app mends MONAI Label 0\.8\.5, and 1\.0\.0rc2 is installed"
+    monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)  # which refusing sets, and is put back
     with pytest.raises(SystemExit, match=said), made_app(tmp_path / "refused"):
         pass
     with made_app(tmp_path / "taken", upstream="unchecked") as app:

@@ -178,9 +178,13 @@ class FolderDatastore(LocalStore):
         return {id: image for id, image in self._datastore.objects.items() if id + image.image.ext not in left_out}
 
     def _leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Exclude files until they change, and log them together."""
+        """Exclude files until they change, and log them together.
+
+        Files that have vanished are not excluded: they may return unchanged, as all do of a share that was away.
+        """
         with self._table:
-            self._left_out = {**self._left_out, **reasons}
+            present = {name: reason for name, reason in reasons.items() if self._files.is_present(name)}
+            self._left_out = {**self._left_out, **present}
             self._log_left_out()
 
     def holds(self, image: str) -> bool:

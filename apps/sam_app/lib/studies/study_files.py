@@ -170,6 +170,10 @@ class StudyFiles:
             self._found.pop(name, None)
         return reason
 
+    def is_present(self, name: str) -> bool:
+        """Return whether there is a file with this name now."""
+        return self._identity(name) is not None
+
     def _identity(self, name: str) -> Identity | None:
         try:
             return _identity_of(os.stat(self.folder / name))
