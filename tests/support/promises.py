@@ -131,6 +131,7 @@ class Clients:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._numbers = itertools.count(1)
+        self._results = itertools.count()
 
     @contextmanager
     def at_work(self, server: Server, seconds: float = 60) -> Iterator[None]:
@@ -198,7 +199,7 @@ class Clients:
             del self._ledger.under_way[place]
 
     def _result(self, server: Server, number: int) -> None:
-        headers = {"Prefer": "respond-async"} if number % 2 else {}
+        headers = {"Prefer": "respond-async"} if next(self._results) % 2 else {}
         answer = self._ledger.ask(lambda: server.segment(picture(number), POINT, headers=headers))
         if answer is not None:
             promised = self._ledger.accepted if answer.status_code == 202 else self._ledger.results
