@@ -24,6 +24,7 @@ import requests
 from PIL import Image
 
 from support.server_process import Server, command, free_port, running_server
+from support.small_disk import mounted_disk
 
 pytestmark = pytest.mark.server
 
@@ -159,15 +160,8 @@ def test_killed_at_any_moment(tmp_path, kills):
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 4 MiB of its own."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted_disk(tmp_path / "small disk", 4) as disk:
+        yield disk
 
 
 def test_a_full_disk(tmp_path, small_disk):

@@ -15,6 +15,7 @@ import requests
 
 from support.phantoms import BALL_AFFINE, ball_volume
 from support.server_process import Server, command, free_port, running_server
+from support.small_disk import mounted_disk
 
 pytestmark = pytest.mark.server
 
@@ -125,14 +126,8 @@ def test_a_second_server_on_the_same_studies_is_refused_in_one_line(server, tmp_
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 2 MiB of its own."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted_disk(tmp_path / "small disk", 2) as disk:
+        yield disk
 
 
 def test_a_full_disk_leaves_the_label_before_and_what_is_noted_of_it(tmp_path, small_disk):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import requests
 from support.attacks import IMAGE
 from support.phantoms import BALL_AFFINE, BALL_CENTRE, ball_volume
 from support.server_process import Server, running_server
+from support.small_disk import mounted_disk
 
 pytestmark = pytest.mark.server
 
@@ -146,15 +146,8 @@ def _send_until_killed(server: Server) -> None:
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
-    if made.returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted_disk(tmp_path / "small", 1) as disk:
+        yield disk
 
 
 def test_a_full_scratch_folder_is_507_and_nothing_stays(small_disk, tmp_path):

@@ -20,6 +20,7 @@ import pytest
 
 from support.promises import Clients, Ledger, check_outcome, studies_of
 from support.server_process import Server, running_server
+from support.small_disk import mounted_disk
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -62,27 +63,21 @@ class Disk:
 @pytest.fixture
 def full_disk(tmp_path) -> Iterator[Disk]:
     """A file system of its own that can be filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(folder)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
+    with mounted_disk(tmp_path / "disk", 128) as folder:
 
-    @contextmanager
-    def filled(moments: random.Random) -> Iterator[None]:
-        filling = folder / ".filling"
-        with filling.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(65536))
-            except OSError:
-                file.truncate(max(0, file.tell() - moments.choice((0, 4096, 20_000, 100_000))))
-        yield
-        filling.unlink()
+        @contextmanager
+        def filled(moments: random.Random) -> Iterator[None]:
+            filling = folder / ".filling"
+            with filling.open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(65536))
+                except OSError:
+                    file.truncate(max(0, file.tell() - moments.choice((0, 4096, 20_000, 100_000))))
+            yield
+            filling.unlink()
 
-    yield Disk(folder, filled, (429, 507))
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        yield Disk(folder, filled, (429, 507))
 
 
 @pytest.fixture
