@@ -139,7 +139,7 @@ def _send_until_killed(server: Server) -> None:
     while True:
         try:
             server.post("/infer/sam_tiny?output=image", **form)
-        except requests.ConnectionError:
+        except requests.RequestException:  # refused, or cut off in the middle of the answer
             return
 
 
