@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import monailabel.app
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.routing import iter_route_contexts
 
 from lib.server.app import create_app
 from lib.server.auth.api_keys import make_key
@@ -131,3 +135,28 @@ def test_monai_label_s_app_hands_requests_on(served, monkeypatch):
     serve(served[0])
     through = ask(monailabel.app.app, "GET", "/health_check/", headers=served[1])
     assert through.json()["default_model"] == "sam_tiny" and through.headers["x-request-id"]
+
+
+def test_no_click_or_upload_waits_for_a_thread_that_runs_a_dependency(served):
+    app = served[0]
+    segmenting = ("/infer/{model}", "/segment_input_image/", "/health_check/")
+    routes = [route for route in iter_route_contexts(app.routes) if route.path in segmenting]
+    assert {route.path for route in routes} == set(segmenting)
+    called = [call for route in routes for call in _dependencies(app, route.dependant)]
+    in_threads = {str(call) for call in called if _in_thread(call)}
+    assert not in_threads
+
+
+def _dependencies(app: FastAPI, dependant: Dependant) -> Iterator[Callable]:
+    """What FastAPI calls for a route before the route itself."""
+    for needed in dependant.dependencies:
+        replaced = app.dependency_overrides.get(needed.call, needed.call)
+        yield replaced
+        again = needed if replaced is needed.call else get_dependant(path="/", call=replaced)
+        yield from _dependencies(app, again)
+
+
+def _in_thread(call: Callable) -> bool:
+    if isinstance(call, type):
+        return True
+    return not inspect.iscoroutinefunction(call) and not inspect.iscoroutinefunction(type(call).__call__)

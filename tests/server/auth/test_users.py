@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import DEFAULT_USER, User
@@ -21,11 +23,13 @@ from lib.server.auth.roles import segmenting_user
 )
 def test_with_a_login(monkeypatch, user, owner, expected):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
-    assert segmenting_user(user).may_see(owner) is expected
-    assert segmenting_user(user).share == user.username
+    known = asyncio.run(segmenting_user(user))
+    assert known.may_see(owner) is expected
+    assert known.share == user.username
 
 
 def test_without_a_login_everybody_sees_everything_and_shares_the_places(monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", False)
     for user in (DEFAULT_USER, User(username="x")):
-        assert segmenting_user(user).may_see("key:a") and segmenting_user(user).share == ""
+        known = asyncio.run(segmenting_user(user))
+        assert known.may_see("key:a") and known.share == ""

@@ -116,7 +116,7 @@ def _roles(dependant: Dependant) -> Iterator[RBAC]:
         yield from _roles(inner)
 
 
-def user_of_request(request: Request) -> User:
+async def user_of_request(request: Request) -> User:
     """Return the user found by :class:`Gate`; replaces MONAI Label's ``get_current_user`` while a login is needed."""
     user: User = request.state.user
     return user

@@ -22,7 +22,7 @@ SegmentingUser = Annotated[MonaiUser, Depends(SEGMENTING)]
 """The parameter type of a route that also asks for further roles of the user."""
 
 
-def segmenting_user(user: SegmentingUser) -> User:
+async def segmenting_user(user: SegmentingUser) -> User:
     """Return the user of the request, who has the role that segmentation requires."""
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         return User(user.username)

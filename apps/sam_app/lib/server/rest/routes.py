@@ -26,12 +26,12 @@ from lib.server.rest.timestamps import parse_timestamp, print_timestamp
 from lib.server.rest.uploads import not_empty
 
 
-def _service(request: Request) -> SegmentationService:
+async def _service(request: Request) -> SegmentationService:
     service: SegmentationService = request.app.state.segmentation_service
     return service
 
 
-def _health(request: Request) -> HealthReport:
+async def _health(request: Request) -> HealthReport:
     report: HealthReport = request.app.state.health_report
     return report
 
