@@ -32,7 +32,7 @@ class PackedMask:
         """Pack a whole mask, ``(H, W)`` bool."""
         rows, columns = _extent(np.any(mask, axis=1)), _extent(np.any(mask, axis=0))
         part = mask[rows, columns]
-        bits = zlib.compress(np.packbits(part, axis=1), level=1)
+        bits = zlib.compress(np.packbits(part, axis=1).tobytes(), level=1)
         return cls((mask.shape[0], mask.shape[1]), rows, columns, bits, int(np.count_nonzero(part)))
 
     @property
