@@ -187,6 +187,13 @@ def test_the_cluster_refuses_pods_that_are_not_restricted(objects: list[Manifest
         assert one is namespace or one["metadata"]["namespace"] == "sam-app"
 
 
+def test_what_is_written_stays_the_servers_alone(objects: list[Manifest]) -> None:
+    """Where volumes are given to the group at each start, keys and results would be the group's to read, too."""
+    for pod in pods(objects).values():
+        context = pod["spec"]["securityContext"]
+        assert context["fsGroup"] == context["runAsGroup"] and context["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
 def test_a_second_server_never_runs_beside_the_first(objects: list[Manifest]) -> None:
     spec = by_name(objects)["Deployment", "sam-app"]["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})

@@ -8,17 +8,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
 from support.server_process import REPOSITORY
-from support.systemd_checks import WRITABLE
+from support.systemd_checks import ANOTHER_MACHINE, WRITABLE
 from support.systemd_machine import boot
 
 UNIT = REPOSITORY / "deploy" / "systemd" / "sam-app.service"
 MOST_EXPOSED = 1.3
+CHECKS = f"{sys.executable} {REPOSITORY}/tests/support/systemd_checks.py"
 
 
 @pytest.fixture
@@ -32,6 +34,13 @@ def analyze() -> str:
 def here() -> str:
     """The unit for this checkout in the place of /opt/sam-app."""
     return UNIT.read_text().replace("/opt/sam-app", str(REPOSITORY))
+
+
+def drop_ins() -> list[str]:
+    """Those that the README shows: a site's, and a GPU's."""
+    found = re.findall(r"```ini\n(.*?)```", (UNIT.parent / "README.md").read_text(), re.DOTALL)
+    assert len(found) == 2
+    return found
 
 
 def exposure(analyze: str, unit: Path) -> float:
@@ -58,31 +67,33 @@ def test_systemd_finds_nothing_wrong_with_it(analyze: str, tmp_path: Path) -> No
     assert "ProtectSytem" in subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True).stderr
 
 
+def test_systemd_takes_the_readmes_drop_ins(analyze: str, tmp_path: Path) -> None:
+    (tmp_path / UNIT.name).write_text(here())
+    folder = tmp_path / f"{UNIT.name}.d"
+    folder.mkdir()
+    command = [analyze, "verify", str(tmp_path / UNIT.name)]
+    for number, drop_in in enumerate(drop_ins()):
+        (folder / f"{number}.conf").write_text(drop_in)
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stderr == ""
+    (folder / "2.conf").write_text("[Service]\nIPAddressAllow=10.20.30.40 # the PACS\n")
+    assert "2.conf" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.timeout(420)
 def test_systemd_starts_it_and_it_can_do_what_it_needs_and_no_more(tmp_path: Path) -> None:
     key = _key(tmp_path / "keys.json")
-    checks = f"{sys.executable} {REPOSITORY}/tests/support/systemd_checks.py"
-    log = boot(
-        tmp_path / "machine",
-        {
-            "/etc/systemd/system/sam-app.service": here(),
-            "/etc/systemd/system/sam-app.service.d/test.conf": _drop_in(checks),
-            "/etc/systemd/system/test.target": "[Unit]\nRequires=outside.service\n",
-            "/etc/systemd/system/outside.service": (
-                "[Unit]\nWants=sam-app.service\nAfter=sam-app.service\nSuccessAction=exit\nFailureAction=exit\n"
-                "[Service]\nType=oneshot\nStandardOutput=file:/run/out/outside.log\nStandardError=inherit\n"
-                f"ExecStart={checks} outside /run/out/outside.json {key}\n"
-            ),
-            "/etc/sam-app/api_keys.json": (tmp_path / "keys.json").read_text(),
-        },
-        seconds=240,
-    )
-    out = tmp_path / "machine" / "out"
-    said = log + "".join(path.read_text(errors="replace")[-6000:] for path in sorted(out.glob("*.log")))
-    assert (out / "outside.json").exists(), said
-    [line] = re.findall(r"^INSIDE (.*)$", (out / "server.log").read_text(), re.MULTILINE)
-    inside, outside = json.loads(line), json.loads((out / "outside.json").read_text())
+    command = f"{CHECKS} outside /run/out/outside.json {key}"
+    converted = REPOSITORY / "apps" / "sam_app" / "model" / "openvino"
+    if converted.exists():  # by another test: then it need not be done again
+        private = tmp_path / "machine" / "files" / "var" / "cache" / "private"
+        private.mkdir(parents=True)
+        private.chmod(0o700)
+        shutil.copytree(converted, private / "sam-app" / "openvino")
+    inside, said = _boot(tmp_path, here(), "", command)
+    assert (tmp_path / "machine" / "out" / "outside.json").exists(), said
+    outside = json.loads((tmp_path / "machine" / "out" / "outside.json").read_text())
     assert inside == {
         "is_root": False,
         "capabilities": 0,
@@ -94,6 +105,7 @@ def test_systemd_starts_it_and_it_can_do_what_it_needs_and_no_more(tmp_path: Pat
         "write_code": "EROFS",
         "write_model": "EROFS",
         "write_settings": "EROFS",
+        "write_studies": "EROFS",
         "executable_memory": "done",  # what OpenVINO and PyTorch need
         "keys": "0o600",
         "read_the_operators_keys": "EACCES",
@@ -112,6 +124,45 @@ def test_systemd_starts_it_and_it_can_do_what_it_needs_and_no_more(tmp_path: Pat
     assert outside["reach_another"] == "ECONNREFUSED", "whatever the unit says, nothing is reached on this machine"
     assert outside["stopped_after_s"] < 10
     assert "Result=success" in outside["state"]
+    assert outside["started_again"] == 0, said
+
+
+def test_a_drop_in_opens_what_it_names(tmp_path: Path) -> None:
+    """The README's, started by systemd without the server."""
+    _key(tmp_path / "keys.json")
+    site = drop_ins()[0].replace("10.20.30.40", ANOTHER_MACHINE[0])
+    site += "ExecStartPre=+chgrp users /srv/studies\nExecStartPre=+chmod 2770 /srv/studies\n"
+    unit = re.sub(r"^ExecStart=.*(?:\n    .*)*$", "ExecStart=sleep 60", here(), flags=re.MULTILINE)
+    inside, said = _boot(tmp_path, unit, site, "true")
+    assert (inside["write_studies"], inside["reach_another"]) == ("done", "ECONNREFUSED"), said
+    assert (inside["write_settings"], inside["is_root"]) == ("EROFS", False)
+
+
+def _boot(tmp_path: Path, unit: str, site: str, command: str) -> tuple[dict[str, Any], str]:
+    """Have systemd start the unit and then run a command beside it.
+
+    Returns:
+        What the service could do, and all that was logged.
+    """
+    beside = (
+        "[Unit]\nWants=sam-app.service\nAfter=sam-app.service\nSuccessAction=exit\nFailureAction=exit\n"
+        f"[Service]\nType=oneshot\nStandardOutput=file:/run/out/beside.log\nStandardError=inherit\nExecStart={command}\n"
+    )
+    machine = tmp_path / "machine"
+    files = {
+        "/etc/systemd/system/sam-app.service": unit,
+        "/etc/systemd/system/sam-app.service.d/site.conf": site,
+        "/etc/systemd/system/sam-app.service.d/test.conf": _drop_in(),
+        "/etc/systemd/system/test.target": "[Unit]\nRequires=beside.service\n",
+        "/etc/systemd/system/beside.service": beside,
+        "/etc/sam-app/api_keys.json": (tmp_path / "keys.json").read_text(),
+        "/srv/studies/image.txt": "",
+    }
+    log = boot(machine, files, seconds=400)
+    said = log + "".join(path.read_text(errors="replace")[-6000:] for path in sorted((machine / "out").glob("*.log")))
+    found = re.search(r"^INSIDE (.*)$", (machine / "out" / "server.log").read_text(), re.MULTILINE)
+    assert found, said
+    return json.loads(found[1]), said
 
 
 def _key(path: Path) -> str:
@@ -120,7 +171,7 @@ def _key(path: Path) -> str:
     return key
 
 
-def _drop_in(checks: str) -> str:
+def _drop_in() -> str:
     """What this checkout and this Python need beside what the unit allows, and what is tried within the service."""
     places = {REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     hidden = [str(place) for place in places if place.is_relative_to("/tmp") or place.is_relative_to("/root")]
@@ -136,6 +187,6 @@ def _drop_in(checks: str) -> str:
             f"ExecPaths={sys.base_prefix}",
             *(["ProtectHome=tmpfs"] if any(place.startswith("/root") for place in hidden) else []),
             *(f"BindReadOnlyPaths={place}" for place in hidden),
-            f"ExecStartPost={checks} inside",
+            f"ExecStartPost={CHECKS} inside",
         ]
     )

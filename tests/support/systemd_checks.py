@@ -21,6 +21,7 @@ from pathlib import Path
 ANOTHER_MACHINE = ("192.0.2.1", 9)
 SERVER = "http://127.0.0.1:8000"
 STATE = Path("/var/lib/sam-app")
+STUDIES = Path("/srv/studies")
 APP = Path(__file__).resolve().parents[2] / "apps" / "sam_app"
 WRITABLE = [
     *(Path(place) for place in ("/tmp", "/var/tmp", "/run/sam-app", "/var/cache/sam-app", "/var/log/sam-app")),
@@ -81,6 +82,7 @@ def inside() -> dict[str, object]:
         "write_code": outcome(lambda: _write(APP / "x")),
         "write_model": outcome(lambda: _write(APP / "model" / "x")),
         "write_settings": outcome(lambda: _write(Path("/etc/x"))),
+        "write_studies": outcome(lambda: _write(STUDIES / "x")),
         "run_what_it_wrote": {str(place): outcome(partial(_run_from, place)) for place in WRITABLE},
         "executable_memory": outcome(_map_what_it_wrote),
         "keys": oct(Path("/run/sam-app/api_keys.json").stat().st_mode & 0o777),
@@ -106,7 +108,7 @@ def _health() -> dict[str, object]:
     """Wait until the server is ready, or says that it will not be."""
     import requests
 
-    end = time.monotonic() + 150
+    end = time.monotonic() + 300
     while True:
         try:
             health: dict[str, object] = requests.get(f"{SERVER}/health_check/", timeout=5).json()
@@ -115,6 +117,10 @@ def _health() -> dict[str, object]:
         if health["status"] != "loading" or time.monotonic() > end:
             return health
         time.sleep(0.2)
+
+
+def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
 
 
 def outside(key: str) -> dict[str, object]:
@@ -137,7 +143,7 @@ def outside(key: str) -> dict[str, object]:
     mask = requests.get(f"{SERVER}/get_segmented_image/{answer.json()['timestamp']}", headers=login, timeout=60)
     results = [str(path) for path in (STATE / "results").iterdir() if path.is_dir()]
     begun = time.monotonic()
-    subprocess.run(["systemctl", "stop", "sam-app.service"], check=True)
+    _systemctl("stop", "sam-app.service")
     return {
         "ready_after_s": round(seconds, 1),
         "health": health,
@@ -148,11 +154,9 @@ def outside(key: str) -> dict[str, object]:
         "audited": Path("/var/log/sam-app/audit.jsonl").read_text().count("\n"),
         "reach_another": outcome(lambda: connect(ANOTHER_MACHINE)),
         "stopped_after_s": round(time.monotonic() - begun, 1),
-        "state": subprocess.run(
-            ["systemctl", "show", "--property=Result,ExecMainStatus,MemoryPeak", "sam-app.service"],
-            capture_output=True, text=True, check=True,
-        ).stdout,
-    }  # fmt: skip
+        "state": _systemctl("show", "--property=Result,ExecMainStatus", "sam-app.service").stdout,
+        "started_again": _systemctl("start", "sam-app.service").returncode,
+    }
 
 
 if __name__ == "__main__":
