@@ -27,7 +27,7 @@ from support.server_process import REPOSITORY, free_port
 
 MANIFESTS = REPOSITORY / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.parent.name for path in (MANIFESTS / "overlays").glob("*/kustomization.yaml"))
-VERSIONS = ("1.30", "1.37")
+VERSIONS = ("1.27", "1.37")
 Change = Callable[[dict[tuple[str, str], Manifest]], object]
 
 
