@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def boot(folder: Path, files: Mapping[str, str], *, seconds: float) -> str:
         )  # fmt: skip
     finally:
         (own / "cgroup.kill").write_text("1")
+        while "populated 1" in (own / "cgroup.events").read_text():
+            time.sleep(0.05)
         for below in sorted(own.rglob("*/"), reverse=True):
             below.rmdir()
         own.rmdir()
