@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from support.wheels import write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -366,21 +367,6 @@ def test_python_imports_the_list_of_what_is_left_out_when_it_starts(clone: Clone
     clone.run()
     made = clone.venv / "lib" / "python3.11" / "site-packages" / "sam_app.pth"
     assert made.read_text() == f"{clone.root}/apps/sam_app/site\nimport left_out\n"
-
-
-def write_wheel(folder: Path, name: str, version: str, **scripts: str) -> None:
-    """Writes a wheel that holds nothing but scripts for ``bin``."""
-    info = f"{name}-{version}.dist-info"
-    files = {f"{name}-{version}.data/scripts/{script}": text for script, text in scripts.items()}
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD"))
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for file, text in files.items():
-            entry = zipfile.ZipInfo(file)
-            entry.external_attr = 0o100755 << 16
-            wheel.writestr(entry, text)
 
 
 @pytest.mark.slow
