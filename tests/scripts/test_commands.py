@@ -30,7 +30,9 @@ def call(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("name", ["audit", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"])
+@pytest.mark.parametrize(
+    "name", ["audit", "bundle", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"]
+)
 def test_help_installs_nothing(clone, name):
     done = call(clone, name, "--help")
     assert done.returncode == 0, done.stderr

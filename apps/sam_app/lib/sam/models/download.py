@@ -1,7 +1,8 @@
 """Resumable download of one large file, to a temporary name until the caller has verified it.
 
-This is the only module of the engine that opens a connection, and only ``scripts/weights download`` calls it. Own code:
-no installed package resumes by If-Range and checks redirects by the same rule as the first address.
+This is the only module of the engine that opens a connection, and only ``scripts/weights download`` and
+``scripts/bundle make`` call it. Own code: no installed package resumes by If-Range and checks redirects by the same
+rule as the first address.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +24,9 @@ from lib.base.locks import lock
 
 _BLOCK = 1 << 18
 _TIMEOUT_S = 60.0
+
+Progress = bool | Callable[[int], object]
+"""Whether to show a bar on stderr, or what to call with the number of bytes whenever some are there."""
 
 
 class DownloadError(RuntimeError):
@@ -41,7 +45,7 @@ def check_url(url: str) -> None:
     raise DownloadError(f"only https is downloaded from, not {parts.scheme}://{parts.hostname}")
 
 
-def fetch(url: str, part: Path, *, progress: bool = True) -> None:
+def fetch(url: str, part: Path, *, progress: Progress = True) -> None:
     """Download ``url`` to ``part``, continuing from where an earlier call was interrupted.
 
     A small file next to ``part``, with the suffix ``.etag``, stores the version of the content.
@@ -49,7 +53,7 @@ def fetch(url: str, part: Path, *, progress: bool = True) -> None:
     Args:
         url: The file's address.
         part: The temporary file, in the final file's folder; the caller checks and renames it.
-        progress: Whether to show a bar on stderr.
+        progress: Whether to show a bar on stderr, or what is told of bytes that are there, also from earlier calls.
 
     Raises:
         DownloadError: If the content could not be downloaded. The received part stays for the next call.
@@ -74,7 +78,7 @@ def discard(part: Path) -> None:
     part.with_name(part.name + ".etag").unlink(missing_ok=True)
 
 
-def _fetch(url: str, file: IO[bytes], etag: Path, progress: bool) -> None:
+def _fetch(url: str, file: IO[bytes], etag: Path, progress: Progress) -> None:
     received = file.seek(0, 2)
     version = etag.read_text(encoding="latin-1") if etag.exists() else ""
     headers = {"User-Agent": "sam-app", "Accept-Encoding": "identity"}
@@ -84,7 +88,7 @@ def _fetch(url: str, file: IO[bytes], etag: Path, progress: bool) -> None:
         response = _OPENER.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)  # noqa: S310 - check_url lets https alone pass, and http on this machine
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{received}":
-            return  # it was already complete
+            return _tell(progress, received)  # it was already complete
         if error.code == 416:
             file.truncate(0)
             etag.unlink()
@@ -99,18 +103,31 @@ def _fetch(url: str, file: IO[bytes], etag: Path, progress: bool) -> None:
         _copy(response, file, start, total, progress)
 
 
-def _copy(response: Any, file: IO[bytes], start: int, total: int | None, progress: bool) -> None:
+def _copy(response: Any, file: IO[bytes], start: int, total: int | None, progress: Progress) -> None:
     bar = tqdm(
-        total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress, miniters=1
+        total=total,
+        initial=start,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        disable=progress is not True,
+        miniters=1,
     )
+    _tell(progress, start)
     with bar:
         while block := response.read(_BLOCK):
             file.write(block)
             bar.update(len(block))
+            _tell(progress, len(block))
     file.flush()
     size = file.tell()
     if total is not None and size != total:
         raise DownloadError(f"the connection was cut at {size} of {total} bytes; the same command goes on from there")
+
+
+def _tell(progress: Progress, count: int) -> None:
+    if callable(progress):
+        progress(count)
 
 
 def _extent(response: Any, received: int) -> tuple[int, int | None]:
