@@ -19,6 +19,7 @@ from lib.server.app import create_app
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
 from lib.server.upstream.seam import serve
+from lib.version import VERSION
 from support.asgi import ask
 from support.in_process import made_app
 
@@ -112,7 +113,7 @@ def test_pages_and_files_that_come_with_the_software_are_served(send, path):
 def test_the_documentation_has_every_route_once_and_the_login_where_one_is_needed(served, send):
     document = send("GET", "/openapi.json").json()
     assert document["info"]["title"] == monailabel.app.app.title
-    assert "(sam/)" in document["info"]["description"]
+    assert "(sam/)" in document["info"]["description"] and document["info"]["version"] == VERSION
     paths = document["paths"]
     expected = {"/segment_input_image/", "/get_dicom_image/{timestamp}", "/metrics", "/info/", "/infer/{model}"}
     assert expected <= paths.keys() and "/logs/" not in paths

@@ -1,3 +1,3 @@
-"""The app's version, as in CHANGELOG.md."""
+"""The app's version: the one place where it stands. CHANGELOG.md and CITATION.cff name the same one."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -41,6 +41,7 @@ from lib.server.rest.segmentation_service import SegmentationService
 from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
 from lib.server.upstream.route_table import upstream_routers
+from lib.version import VERSION
 
 if TYPE_CHECKING:
     from main import SamApp
@@ -65,6 +66,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
     authenticator = make_authenticator(options.api_keys)
     app = FastAPI(
         title=settings.MONAI_LABEL_PROJECT_NAME,
+        version=VERSION,
         description="[Segment an image in the browser](sam/), without any other client.",
         docs_url=None,
         redoc_url=None,
