@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import wheels
 from support.no_network import without_network
 from support.package_index import PackageIndex, running_index
 from support.wheels import write_wheel
@@ -113,7 +114,7 @@ class Clone:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "all")
 
-    def make(self, *options: str, output: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def make(self, *options: str, output: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         """Make a bundle with the environment of these tests."""
         command = [sys.executable, str(self.root / "scripts" / "bundle.py"), "make"]
         return subprocess.run(
@@ -123,6 +124,7 @@ class Clone:
                 "PYTHONPATH": str(self.root / "apps" / "sam_app"),
                 "UV_DEFAULT_INDEX": self.index.url,
                 "UV_CACHE_DIR": str(self.folder / "uv"),
+                **environment,
             },
             capture_output=True,
             text=True,
@@ -379,3 +381,23 @@ def test_what_cannot_be_made(whole: Clone, tmp_path: Path) -> None:
         whole.root = root
     assert no_clone.returncode == 1 and "a bundle is made of a clone of the repository" in no_clone.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_half_bundle(whole: Clone, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "zstd").write_text("#!/bin/sh\nhead -c 100000 >/dev/null\necho 'no space left' >&2\nexit 1\n")
+    (tmp_path / "bin" / "zstd").chmod(0o755)
+    made = whole.make("--torch", "lock", output=tmp_path / "x", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert made.returncode == 1
+    assert "no space left" in made.stderr and "scripts/bundle: zstd failed: see above" in made.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_progress_is_told_of_every_byte(index: PackageIndex, tmp_path: Path) -> None:
+    file = next(index.files.glob("triton*"))
+    size, digest = file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()
+    source = wheels.Source("triton", "3.9.0", file.name, f"{index.url}../files/{file.name}", digest, size)
+    for _ in ("fetched", "there already"):
+        heard: list[int] = []
+        assert wheels.bring(source, tmp_path, heard.append).read_bytes() == file.read_bytes()
+        assert sum(heard) == size
