@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.package_index import running_index
 from support.wheels import write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -341,13 +342,33 @@ def test_where_pytorch_comes_from_is_remembered(clone: Clone, tmp_path: Path) ->
     assert "nvidia-cublas" in clone.packages
     clone.installs()
     assert clone.run(TORCH_INDEX="http://mirror.example/simple").returncode == 0
-    assert "--index-url http://mirror.example/simple --reinstall torch==2.15.0" in clone.log.read_text()
+    assert "--default-index http://mirror.example/simple --reinstall torch==2.15.0" in clone.log.read_text()
 
 
 def test_a_folder_for_pytorch_that_is_not_there_is_named(clone: Clone) -> None:
     done = clone.run(TORCH_INDEX="/no/such folder")
     assert done.returncode == 1
     assert done.stderr == "scripts/setup: TORCH_INDEX=/no/such folder is neither cpu, lock, a URL nor a folder\n"
+
+
+@pytest.mark.slow
+def test_pytorch_s_place_goes_before_the_mirror_of_all_others(clone: Clone, tmp_path: Path) -> None:
+    version = re.search(r"UV_VERSION=(\S+)", (ROOT / "scripts" / "setup").read_text()).group(1)
+    with running_index(tmp_path / "mirror") as mirror, running_index(tmp_path / "cpu") as cpu:
+        uv = f'#!/bin/sh\nexec "{Path(sys.executable).with_name("uv")}" "$@"\n'
+        write_wheel(mirror.files, "uv", version, uv=uv)
+        write_wheel(mirror.files, "monailabel", "0.8.5", monailabel="#!python\n")
+        write_wheel(mirror.files, "setuptools", "84.2.1")
+        for name, build in (("torch", "2.15.0"), ("torchvision", "0.29.2")):
+            write_wheel(mirror.files, name, build)
+            write_wheel(cpu.files, name, f"{build}+cpu")
+        mirror.write()
+        cpu.write()
+        mirrors = {"PIP_INDEX_URL": mirror.url, "UV_DEFAULT_INDEX": mirror.url, "UV_CACHE_DIR": str(tmp_path / "uv")}
+        done = clone.run(PYTHON=sys.executable, TORCH_INDEX=cpu.url, **mirrors)
+    assert done.returncode == 0, done.stderr
+    builds = {folder.stem for folder in clone.venv.glob("lib/python3*/site-packages/torch*.dist-info")}
+    assert builds == {"torch-2.15.0+cpu", "torchvision-0.29.2+cpu"}
 
 
 @pytest.mark.slow
