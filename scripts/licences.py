@@ -52,15 +52,14 @@ def rows(page: str) -> dict[str, str]:
     Raises:
         ValueError: If a licence is not known; the message says of which packages.
     """
-    wanted = locked(LOCK)
+    wanted = {name: ", ".join(versions) for name, versions in locked(LOCK).items()}
     table = _TABLE.search(page)
     kept = {match[1]: match for match in _ROW.finditer(table[0] if table else "")}
     made = {name: kept[name][0] for name, version in wanted.items() if name in kept and kept[name][2] == version}
     unknown = []
     for package in packages([installed()]):
         if package.name in wanted:
-            version = package.version.split("+", 1)[0]
-            made[package.name] = f"| `{package.name}` | {version} | {package.licence} |"
+            made[package.name] = f"| `{package.name}` | {wanted[package.name]} | {package.licence} |"
             if package.licence == UNKNOWN:
                 unknown.append(package.name)
     unknown += wanted.keys() - made.keys()

@@ -90,10 +90,13 @@ def packages(folders: Iterable[Path]) -> list[Package]:
     return [found[key] for key in sorted(found)]
 
 
-def locked(lock: Path) -> dict[str, str]:
-    """Normalised names and versions of what a lock has for Linux."""
-    lines = re.findall(r"^([A-Za-z0-9][\w.-]*)==(\S+)(.*)", lock.read_text(), re.MULTILINE)
-    return {normalised(name): version for name, version, marker in lines if "== 'win32'" not in marker}
+def locked(lock: Path) -> dict[str, list[str]]:
+    """Normalised names of what a lock has for Linux, and their versions: several if Pythons differ in them."""
+    versions: dict[str, list[str]] = {}
+    for name, version, marker in re.findall(r"^([A-Za-z0-9][\w.-]*)==(\S+)(.*)", lock.read_text(), re.MULTILINE):
+        if "== 'win32'" not in marker:
+            versions.setdefault(normalised(name), []).append(version)
+    return versions
 
 
 def licence_of_model(name: str) -> str:

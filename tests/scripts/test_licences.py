@@ -74,3 +74,11 @@ def test_how_metadata_state_a_licence(tmp_path: Path, metadata: str, licence: st
 def test_a_folder_without_packages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds neither wheels nor installed packages"):
         package_licences.packages([tmp_path])
+
+
+def test_a_package_whose_version_depends_on_the_python_has_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(licences, "LOCK", tmp_path / "requirements.txt")
+    licences.LOCK.write_text("pydicom==3.0 ; python_version < '3.12'\npydicom==3.1 ; python_version >= '3.12'\n")
+    assert licences.rows("") == {"pydicom": "| `pydicom` | 3.0, 3.1 | MIT |"}
