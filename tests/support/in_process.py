@@ -41,4 +41,5 @@ def made_app(folder: Path, **conf: str) -> Iterator[main.SamApp]:
         whole = {"models": "sam_tiny", "hosts": "server", **paths, **conf}
         app = main.SamApp(str(MODEL_FOLDER.parent), str(folder / "studies"), whole)
         yield app
+        app.engine.predictor(app.engine.default_model)  # a process that ends while OpenVINO loads a model is aborted
         app.datastore().close()
