@@ -24,7 +24,10 @@ PASSWORD = "a password & more"
 
 
 class OidcProvider:
-    """One realm. ``broken`` makes it answer 500; ``fetches`` counts how often its keys were asked for."""
+    """One realm. ``broken`` makes it answer 500; ``fetches`` counts how often its keys were asked for.
+
+    It is found at ``address``. What it calls itself, ``issuer``, can be another address, by which browsers find it.
+    """
 
     def __init__(self) -> None:
         self.fetches = 0
@@ -52,7 +55,7 @@ class OidcProvider:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.issuer = f"http://127.0.0.1:{self.http.server_port}{REALM}"
+        self.address = self.issuer = f"http://127.0.0.1:{self.http.server_port}{REALM}"
 
     def rotate(self) -> None:
         """From now on there is another key, and it alone."""
@@ -74,7 +77,7 @@ class OidcProvider:
             )
             return 200, {"realm": "hospital", "public_key": base64.b64encode(key).decode()}
         if path == f"{REALM}/.well-known/openid-configuration":
-            connect = f"{self.issuer}/protocol/openid-connect"
+            connect = f"{self.address}/protocol/openid-connect"
             return 200, {
                 "issuer": self.issuer,
                 "jwks_uri": f"{connect}/certs",
