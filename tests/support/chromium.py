@@ -39,7 +39,7 @@ def running_chromium(*flags: str) -> Iterator[Browser]:
     """
     program = require_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

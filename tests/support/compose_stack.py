@@ -142,13 +142,13 @@ class ComposeStack:
         process.terminate()
         process.wait(30)
 
-    def wait_until_healthy(self, service: str, seconds: float = 120) -> None:
+    def wait_until_healthy(self, service: str, seconds: float = 240) -> None:
         """Wait as the services that depend on this one do; fail with its log if it never is."""
         deadline = time.monotonic() + seconds
         while self.processes[service].poll() is None and time.monotonic() < deadline:
             if self.is_healthy(service):
                 return
-            time.sleep(0.2)
+            time.sleep(0.5)
         pytest.fail(f"{service} did not become healthy:\n" + self.log(service).read_text(errors="replace")[-6000:])
 
     def _of(self, service: str) -> dict[str, Any]:

@@ -41,10 +41,12 @@ class OhifPage:
     Args:
         browser: Gets a new context, as private as a new profile.
         url: Of the server that OHIF is loaded from.
+        login: Name and key that the person gives when the browser asks.
     """
 
-    def __init__(self, browser: Browser, url: str) -> None:
-        self._context = browser.new_context(viewport={"width": 1500, "height": 900})
+    def __init__(self, browser: Browser, url: str, login: tuple[str, str] | None = None) -> None:
+        credentials: Any = {"username": login[0], "password": login[1]} if login else None
+        self._context = browser.new_context(viewport={"width": 1500, "height": 900}, http_credentials=credentials)
         self.page = self._context.new_page()
         self.page.set_default_timeout(60_000)
         self._url = url
@@ -151,6 +153,10 @@ class OhifPage:
     @property
     def _panel(self) -> Any:
         return self.page.locator(".tab", has=self.page.get_by_text("Point Prompts", exact=True))
+
+    def cookies(self) -> list[Any]:
+        """What the browser keeps of the server."""
+        return list(self._context.cookies())
 
     def server(self) -> str:
         """The address in the panel."""
