@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -39,15 +39,15 @@ def use_scratch_folder() -> Path:
     """
     root = Path(tempfile.gettempdir())
     remove_unheld(root, PREFIX)
-    folder, held = _make(root, PREFIX)
-    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    until_exit = ExitStack()
+    atexit.register(until_exit.close)
+    folder = until_exit.enter_context(held_folder(root, PREFIX))
 
-    def remove() -> None:
-        tempfile.tempdir = os.environ["TMPDIR"] = str(root)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+    def use(place: Path) -> None:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(place)
 
-    atexit.register(remove)
+    use(folder)
+    until_exit.callback(use, root)
     return folder
 
 
@@ -64,7 +64,10 @@ def held_folder(root: Path, prefix: str) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be created or locked.
     """
-    folder, held = _make(root, prefix)
+    held = None
+    while held is None:  # another server can remove the folder before it is locked
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        held = _hold(folder)
     try:
         yield folder
     finally:
@@ -74,8 +77,15 @@ def held_folder(root: Path, prefix: str) -> Iterator[Path]:
 
 def remove_unheld(root: Path, prefix: str) -> None:
     """Remove this user's folders with this prefix that no process has locked any more."""
-    for leftover in _own_folders(root, prefix):
-        _remove_unless_held(leftover)
+    for entry in os.scandir(root):
+        if not entry.name.startswith(prefix):
+            continue
+        found = entry.stat(follow_symlinks=False)
+        is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if is_own and (held := _hold(Path(entry.path))) is not None:
+            shutil.rmtree(entry.path, ignore_errors=True)
+            os.close(held)
+            logger.info("Removed the temporary files of a server that has ended")
 
 
 @contextmanager
@@ -112,15 +122,6 @@ def scratch_file(suffix: str = "") -> str:
     return path
 
 
-def _make(root: Path, prefix: str) -> tuple[Path, int]:
-    """Create a folder and return it with its lock's descriptor; retry if another server removes it before the lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-        held = _hold(folder)
-        if held is not None:
-            return folder, held
-
-
 def _hold(folder: Path) -> int | None:
     """Lock a folder and return the lock's descriptor; None if another process holds it, or the folder is gone."""
     try:
@@ -132,23 +133,6 @@ def _hold(folder: Path) -> int | None:
             return held
     os.close(held)
     return None
-
-
-def _own_folders(root: Path, prefix: str) -> Iterator[Path]:
-    """Yield the folders with this prefix created by processes of this user, not those of other users."""
-    for entry in os.scandir(root):
-        if entry.name.startswith(prefix):
-            found = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-                yield Path(entry.path)
-
-
-def _remove_unless_held(folder: Path) -> None:
-    held = _hold(folder)
-    if held is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
-        logger.info("Removed the temporary files of a server that has ended")
 
 
 def _remove(path: str) -> None:

@@ -1,1 +1,0 @@
-"""MONAI Label task configurations: which inference tasks a model offers."""
