@@ -11,22 +11,8 @@ from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    JPEG2000MC,
-    UID,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEG2000MCLossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-)
+from pydicom import uid
+from pydicom.uid import UID
 
 from lib.imaging.decoding.codestream import Codestream, check_scans
 
@@ -133,22 +119,11 @@ _JPEG_LS = FrameDecoder(_decode_jpeg_ls)
 _JPEG_XL = FrameDecoder(_decode_jpeg_xl, converts_to_rgb=True)
 
 FRAME_DECODERS: dict[UID, FrameDecoder] = {
-    JPEGBaseline8Bit: _JPEG,
-    JPEGExtended12Bit: _JPEG,
-    JPEGLossless: _JPEG,
-    JPEGLosslessSV1: _JPEG,
-    JPEGLSLossless: _JPEG_LS,
-    JPEGLSNearLossless: _JPEG_LS,
-    JPEG2000Lossless: _JPEG_2000,
-    JPEG2000: _JPEG_2000,
-    JPEG2000MCLossless: _JPEG_2000,
-    JPEG2000MC: _JPEG_2000,
-    HTJ2KLossless: _HTJ2K,
-    HTJ2KLosslessRPCL: _HTJ2K,
-    HTJ2K: _HTJ2K,
-    JPEGXLLossless: _JPEG_XL,
-    JPEGXLJPEGRecompression: _JPEG_XL,
-    JPEGXL: _JPEG_XL,
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), _JPEG),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), _JPEG_LS),
+    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000, uid.JPEG2000MCLossless, uid.JPEG2000MC), _JPEG_2000),
+    **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), _HTJ2K),
+    **dict.fromkeys((JPEGXLLossless, JPEGXLJPEGRecompression, JPEGXL), _JPEG_XL),
 }
 
 

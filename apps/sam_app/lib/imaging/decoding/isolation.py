@@ -35,7 +35,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from lib.base.allocator import return_unused_memory
 from lib.base.clock import POLL_S, current_clock
@@ -106,8 +106,7 @@ def isolated(function: Callable[..., Result], *args: Any, memory: int, seconds: 
         account.close()
     if not succeeded:
         raise value
-    result: Result = value
-    return result
+    return cast(Result, value)
 
 
 def claim(memory: int, pixels: int = 0) -> None:
@@ -224,8 +223,7 @@ class _Worker:
             message = b""
         if message != _DONE:
             raise WorkerEndedError(f"was ended by {self._end()}")
-        result: tuple[bool, Any] = read_result(self._results)
-        return result
+        return cast(tuple[bool, Any], read_result(self._results))
 
     def _receive(self, count: int, deadline: float) -> bytes:
         """Receive this many bytes from the worker.

@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
-from pydicom import Dataset, filereader
+from pydicom import Dataset, filereader, uid
 from pydicom.config import IGNORE, settings
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from lib.base.files import atomic_write
 from lib.imaging.decoding.isolation import claim
@@ -67,8 +61,8 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
         if not dataset.file_meta.get("TransferSyntaxUID"):
             _check_native(dataset)
             implicit, little = dataset.original_encoding
-            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+            explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
         _drop_undecodable(dataset)
     if not dataset:
         raise CorruptImageError(_DAMAGED)
@@ -123,7 +117,7 @@ def _read_meta(stream: BinaryIO) -> Dataset | None:
     meta = filereader.read_dataset(
         stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2
     )
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+    if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
         inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK)):
             total += len(inflater.decompress(chunk, _CHUNK))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -157,6 +158,14 @@ def instance_reference(source: Dataset) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = str(source.SOPClassUID)
     item.ReferencedSOPInstanceUID = str(source.SOPInstanceUID)
+    return item
+
+
+def series_reference(sources: Sequence[Dataset]) -> Dataset:
+    """Return an item of Referenced Series Sequence (0008,1115) for instances of one series."""
+    item = Dataset()
+    item.SeriesInstanceUID = str(sources[0].SeriesInstanceUID)
+    item.ReferencedInstanceSequence = [instance_reference(source) for source in sources]
     return item
 
 

@@ -11,18 +11,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    RLELossless,
-)
+from pydicom.uid import UID
 
 from lib.imaging.decoding.codestream import Codestream, read_codestream
 from lib.imaging.decoding.frame_decoders import FRAME_DECODERS, JPEGXL, FrameDecoder, decode_frame
@@ -36,11 +29,11 @@ from lib.imaging.image import CorruptImageError, UnsupportedImageError
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 _BY_PYDICOM = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    RLELossless,
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.RLELossless,
 )
 _BYTES_PER_SAMPLE, _JPEG_XL_BYTES_PER_SAMPLE = 32, 48
 """For one frame while it is decoded: OpenJPEG needs about 12, libjxl 40, the conversion of YCbCr 8."""
@@ -113,7 +106,7 @@ def decoding_bytes(dataset: Dataset, shape: tuple[int, int, int]) -> int:
 
 def _decode_by_pydicom(dataset: Dataset, syntax: UID) -> np.ndarray:
     """Decode all frames with pydicom, without converting the colour space or clearing unused bits."""
-    plugin = "pydicom" if syntax == RLELossless else ""  # even if other plugins are installed
+    plugin = "pydicom" if syntax == uid.RLELossless else ""  # even if other plugins are installed
     options: Any = {"raw": True, "correct_unused_bits": False, "decoding_plugin": plugin}
     return get_decoder(syntax).as_array(dataset, **options)[0]
 

@@ -18,8 +18,8 @@ from lib.imaging.dicom.derived import (
     MODEL_NAME,
     copy_lossy_compression,
     copy_patient_and_study,
-    instance_reference,
     is_referable,
+    series_reference,
     set_instance_time,
     source_reference,
 )
@@ -136,7 +136,4 @@ def _describe_source(result: Dataset, source: Dataset, frame: int) -> None:
         result.PixelSpacing = [f"{value:.10g}" for value in spacing]
     if is_referable(source):
         result.SourceImageSequence = [source_reference(source, frame)]
-        series = Dataset()
-        series.SeriesInstanceUID = str(source.SeriesInstanceUID)
-        series.ReferencedInstanceSequence = [instance_reference(source)]
-        result.ReferencedSeriesSequence = [series]
+        result.ReferencedSeriesSequence = [series_reference([source])]

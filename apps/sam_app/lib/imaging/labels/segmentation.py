@@ -17,6 +17,7 @@ from lib.imaging.dicom.derived import (
     copy_lossy_compression,
     copy_patient_and_study,
     is_referable,
+    series_reference,
     set_instance_time,
     source_reference,
 )
@@ -24,6 +25,10 @@ from lib.imaging.dicom.geometry import Plane, frame_planes
 from lib.imaging.dicom.header_values import functional_group, numbers, value_of
 from lib.imaging.dicom.pixel_spacing import pixel_spacing
 from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
+
+_SERIES_NUMBER = 9002
+_DEVICE_SERIAL_NUMBER = "1"
+"""Required by the IOD (0018,1000)."""
 
 
 class SourceFrame(NamedTuple):
@@ -50,9 +55,7 @@ def segmentation(
     algorithm_version: str,
     instance_time: datetime,
     series_description: str = "Segmentation",
-    series_number: int = 9002,
     is_automatic: bool = False,
-    device_serial_number: str = "1",
 ) -> Dataset:
     """Make a binary DICOM Segmentation of one frame, with one segment per object.
 
@@ -74,9 +77,7 @@ def segmentation(
         algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
-        series_number: Series Number (0020,0011).
         is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
-        device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:
         A complete data set (Explicit VR Little Endian, UTF-8) for :func:`lib.imaging.dicom.data_sets.write`.
@@ -90,13 +91,11 @@ def segmentation(
     return compose_segmentation(
         labels[np.newaxis],
         frames=[SourceFrame(source, frame, planes[frame] if planes else None)],
-        source_references=[source_reference(source, frame)],
+        sources=[(source, frame)],
         segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
         software_version=algorithm_version,
         instance_time=instance_time,
         series_description=series_description,
-        series_number=series_number,
-        device_serial_number=device_serial_number,
         omit_empty_frames=False,
     )
 
@@ -105,13 +104,11 @@ def compose_segmentation(
     labels: np.ndarray,
     *,
     frames: Sequence[SourceFrame],
-    source_references: Sequence[Dataset],
+    sources: Sequence[tuple[Dataset, int | None]],
     segments: Sequence[SegmentDescription],
     software_version: str,
     instance_time: datetime,
     series_description: str,
-    series_number: int,
-    device_serial_number: str,
     omit_empty_frames: bool,
 ) -> Dataset:
     """Make a binary Segmentation of frames of one series; the callers check that the arguments match.
@@ -121,13 +118,11 @@ def compose_segmentation(
             bool.
         frames: The N frames that ``labels`` belong to. If there are several, each needs a position and a frame of
             reference.
-        source_references: Source Image Sequence (0008,2112) of the whole object: one item per instance.
+        sources: The header of each instance, with its segmented frame; None for all of them.
         segments: The Segment Sequence.
         software_version: Software Versions (0018,1020).
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
-        series_number: Series Number (0020,0011).
-        device_serial_number: Device Serial Number (0018,1000).
         omit_empty_frames: Omit frames without pixels of a segment. At least one frame must have pixels.
 
     Returns:
@@ -141,13 +136,13 @@ def compose_segmentation(
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
         series_instance_uid=generate_uid(prefix=None),
-        series_number=series_number,
+        series_number=_SERIES_NUMBER,
         sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL_NAME,
         software_versions=software_version,
-        device_serial_number=device_serial_number,
+        device_serial_number=_DEVICE_SERIAL_NUMBER,
         content_label="SEGMENTATION",
         content_description=series_description[:64],
         content_creator_name=None,
@@ -158,7 +153,12 @@ def compose_segmentation(
     set_instance_time(result, instance_time)
     copy_lossy_compression(source, result)
     by_stand_in = {header.SOPInstanceUID: frame for header, frame in zip(stand_ins, frames, strict=True)}
-    _reference(result, by_stand_in, source_references)
+    result.SourceImageSequence = [source_reference(header, frame) for header, frame in sources]
+    result.ReferencedSeriesSequence = [series_reference([header for header, _ in sources])]
+    for groups in result.PerFrameFunctionalGroupsSequence:  # here highdicom has referenced the stand-ins
+        for derivation in groups.DerivationImageSequence:
+            header, frame, _ = by_stand_in[derivation.SourceImageSequence[0].ReferencedSOPInstanceUID]
+            derivation.SourceImageSequence = [source_reference(header, frame)]
     if "FrameOfReferenceUID" not in result:
         result.PatientOrientation = ""
     return result
@@ -170,9 +170,7 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
     are_masks = labels.dtype == np.bool_ and labels.shape == (*size, len(segment_labels))
     if not are_masks and (labels.dtype != np.uint8 or labels.shape != size):
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
-    check_segment_labels(segment_labels)
-    if labels.max() > len(segment_labels):
-        raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
+    check_segment_labels(segment_labels, labels)
     if not 0 <= frame < _frame_count(source):
         raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
     if not is_referable(source):
@@ -212,24 +210,3 @@ def _stand_in(source: SourceFrame) -> Dataset:
         header.ImagePositionPatient = [float(value) for value in plane.position]
         header.ImageOrientationPatient = [float(value) for value in (*plane.row_direction, *plane.column_direction)]
     return header
-
-
-def _reference(result: Dataset, by_stand_in: dict[str, SourceFrame], source_references: Sequence[Dataset]) -> None:
-    """Replace the references to the stand-ins by references to the sources: classes and, if multi-frame, frames."""
-    result.SourceImageSequence = list(source_references)
-    series = Dataset()
-    series.SeriesInstanceUID = str(next(iter(by_stand_in.values())).header.SeriesInstanceUID)
-    series.ReferencedInstanceSequence = [_without_purpose(item) for item in source_references]
-    result.ReferencedSeriesSequence = [series]
-    for groups in result.PerFrameFunctionalGroupsSequence:
-        for derivation in groups.DerivationImageSequence:
-            source = by_stand_in[derivation.SourceImageSequence[0].ReferencedSOPInstanceUID]
-            derivation.SourceImageSequence = [source_reference(source.header, source.frame)]
-
-
-def _without_purpose(reference: Dataset) -> Dataset:
-    """Return only the SOP class and instance of an item of Source Image Sequence."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = reference.ReferencedSOPClassUID
-    item.ReferencedSOPInstanceUID = reference.ReferencedSOPInstanceUID
-    return item

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import highdicom
+import numpy as np
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
@@ -19,16 +20,18 @@ _MAX_LABEL_LENGTH = 64
 _ALGORITHM_FAMILY = ("123110", "DCM", "Artificial Intelligence")
 
 
-def check_segment_labels(segment_labels: Sequence[str]) -> None:
-    """Check that a Segmentation can have segments with these names.
+def check_segment_labels(segment_labels: Sequence[str], labels: np.ndarray) -> None:
+    """Check that a Segmentation can have segments with these names, and that each of its labels has one.
 
     Raises:
-        ValueError: No names, too many of them, or one that is no valid Segment Label (0062,0005).
+        ValueError: No names, too few or too many of them, or one that is no valid Segment Label (0062,0005).
     """
     if not 1 <= len(segment_labels) <= MAX_SEGMENTS:
         raise ValueError(f"a Segmentation needs names of 1 to {MAX_SEGMENTS} segments, not {len(segment_labels)}")
     if any(label != segment_label(label) or not label for label in segment_labels):
         raise ValueError("a segment's label has 1 to 64 characters, no backslash and no control character")
+    if labels.max() > len(segment_labels):
+        raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
 
 
 def segment_label(name: str) -> str:
@@ -37,7 +40,7 @@ def segment_label(name: str) -> str:
 
 
 def segment_descriptions(
-    segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool
+    segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool = False
 ) -> list[SegmentDescription]:
     """Return one Segment Sequence item per object, with the colour used in the views and the codes for its label.
 

@@ -9,7 +9,7 @@ import highdicom
 import numpy as np
 from pydicom import Dataset
 
-from lib.imaging.dicom.derived import is_referable, source_reference
+from lib.imaging.dicom.derived import is_referable
 from lib.imaging.dicom.geometry import frame_planes
 from lib.imaging.dicom.header_values import value_of
 from lib.imaging.image import UnsupportedImageError
@@ -29,9 +29,6 @@ def series_segmentation(
     algorithm_version: str,
     instance_time: datetime,
     series_description: str = "Segmentation",
-    series_number: int = 9002,
-    is_automatic: bool = False,
-    device_serial_number: str = "1",
 ) -> Dataset:
     """Make a binary DICOM Segmentation of a series, with one segment per object.
 
@@ -47,9 +44,6 @@ def series_segmentation(
         algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).
-        series_number: Series Number (0020,0011).
-        is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
-        device_serial_number: Device Serial Number (0018,1000), required by the IOD.
 
     Returns:
         A complete data set for :func:`lib.imaging.dicom.data_sets.write`. It references every instance of the series.
@@ -64,22 +58,18 @@ def series_segmentation(
     size = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
     if labels.dtype != np.uint8 or labels.shape != size:
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
-    check_segment_labels(segment_labels)
-    if labels.max() > len(segment_labels):
-        raise ValueError(f"there are objects up to {labels.max()}, but {len(segment_labels)} names")
+    check_segment_labels(segment_labels, labels)
     used = np.flatnonzero(labels.any(axis=(1, 2))).tolist() or [len(frames) // 2]
     segmented = [frames[k] for k in used]
     _check_places(segmented)
     return compose_segmentation(
         labels[used],
         frames=segmented,
-        source_references=[source_reference(source, None) for source in sources],
-        segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version, is_automatic),
+        sources=[(source, None) for source in sources],
+        segments=segment_descriptions(segment_labels, algorithm_name, algorithm_version),
         software_version=algorithm_version,
         instance_time=instance_time,
         series_description=series_description,
-        series_number=series_number,
-        device_serial_number=device_serial_number,
         omit_empty_frames=bool(labels.any()),
     )
 
