@@ -196,7 +196,7 @@ class Precomputation:
         image = self._load(find())
         bar.total = (bar.total or 0) + image.frame_count * len(self._predictors)
         for k in from_the_middle(image.frame_count):
-            frame = windowed_frame(image, k, choose_window(image, k, preset=self._window)[0])
+            frame = windowed_frame(image, k, choose_window(image, k, self._window)[0])
             for predictor in self._predictors:
                 self._keep(predictor, frame)
                 bar.update()

@@ -73,11 +73,11 @@ def run(arguments: argparse.Namespace) -> None:
     from lib.sam.engine import Engine
     from lib.sam.int8 import Int8RefusedError, make_int8
     from lib.sam.models.checkpoints import CheckpointStore
-    from lib.sam.models.registry import get_spec
+    from lib.sam.models.registry import Sam2Spec, get_spec
     from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
 
     spec = get_spec(arguments.model)
-    if spec.is_sam2:
+    if isinstance(spec, Sam2Spec):
         raise ValueError(f"{spec.name} has no OpenVINO form here, so it cannot be int8")
     images = frames(arguments.images, arguments.count)
     if len(images) < 4:

@@ -22,13 +22,14 @@ from lib.base.allocator import limit_arenas
 from lib.base.locks import FolderInUseError
 from lib.base.scratch import use_scratch_folder
 from lib.base.threads import start_periodic
-from lib.configs.sam import SamConfig
 from lib.dicomweb.datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
 from lib.dicomweb.reach import warn_if_unreachable
 from lib.imaging.decoding.isolation import start_workers
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
 from lib.infers.prefetch import Prefetcher
+from lib.infers.sam_2d import Sam2D
+from lib.infers.sam_3d import SUFFIX, Sam3D
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
@@ -109,19 +110,16 @@ class SamApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """Return the tasks of every chosen model."""
         tasks: dict[str, InferTask] = {}
-        shared = {"limits": self.options.limits, "images": self.images, "ahead": self.ahead}
         for name in self.engine.specs:
-            config = SamConfig()
-            config.init(name, str(self._model_dir), self.conf, None, engine=self.engine, **shared)
-            tasks.update(config.infer())
+            shared = (name, self.engine, self.options.limits, self.images)
+            tasks |= {name: Sam2D(*shared, ahead=self.ahead), name + SUFFIX: Sam3D(*shared)}
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
 
     def init_datastore(self) -> Datastore:
         """Return our datastore for a folder, or one for a server."""
         if self.studies.startswith(("http://", "https://")):
-            remote: Datastore = super().init_datastore()
-            return remote
+            return super().init_datastore()
         try:
             return open_folder(Path(self.studies), self.options.datastore, self._read, self._read_uncached)
         except StudiesError as error:
@@ -132,8 +130,7 @@ class SamApp(MONAILabelApp):
     def init_remote_datastore(self) -> Datastore:
         """Return our datastore for a DICOMweb server, or MONAI Label's own for its other kinds of servers."""
         if settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa"):
-            remote: Datastore = super().init_remote_datastore()
-            return remote
+            return super().init_remote_datastore()
         try:
             store = open_dicomweb(self.studies, exclusive=True)
         except AddressError as error:
@@ -153,8 +150,7 @@ class SamApp(MONAILabelApp):
         store = self.datastore()
         if isinstance(store, DicomWebStore):
             store.folders.expire_all()
-        found: dict[str, Any] = super().info()
-        return found
+        return super().info()
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the next image to label, one that can be opened, and prepare it for the first click."""

@@ -14,7 +14,7 @@ from pydicom.uid import SegmentationStorage
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.readers import read_image
-from lib.transforms.window import requested_window, windowed_frame
+from lib.transforms.window import choose_window, windowed_frame
 
 MIN_PIXELS = 16
 """Smaller objects are left out: a tight box around them is hardly more than a point."""
@@ -133,7 +133,7 @@ def _case(name: str, label: str, path: Path, image: MedicalImage, k: int, truth:
         label=label,
         file=path,
         frame_index=k,
-        frame=windowed_frame(image, k, requested_window(image, k)[0]),
+        frame=windowed_frame(image, k, choose_window(image, k)[0]),
         truth=truth,
         spacing=None if spacing is None else (float(spacing[1]), float(spacing[0])),
     )

@@ -13,7 +13,7 @@ TYPES = {torch.float16: "F16", torch.int64: "I64"}
 
 
 def export(model: sam_tiny.SamTiny, path: Path) -> None:
-    """Write a model so that `build_sam_tiny` can read it; the file appears whole or not at all.
+    """Write a model so that `CheckpointStore` can load it; the file appears whole or not at all.
 
     The layout is that of https://github.com/huggingface/safetensors#format: the header's length as 8 bytes
     little-endian, the header as JSON, padded with spaces to a multiple of 8, and the tensors' bytes.

@@ -12,7 +12,7 @@ from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
 from lib.transforms.request import AUTO
-from lib.transforms.window import requested_window, windowed_frame
+from lib.transforms.window import choose_window, windowed_frame
 
 WINDOW = Window(50, 100)
 
@@ -42,7 +42,7 @@ def encoded(engine: Engine, image: MedicalImage, window: Window | str) -> set[in
     there = set()
     for k in range(image.frame_count):
         with use_clock(Clock()) as clock:
-            predictor.encode(windowed_frame(image, k, requested_window(image, k, window)[0]))
+            predictor.encode(windowed_frame(image, k, choose_window(image, k, window)[0]))
         if "encode" not in clock.stages:
             there.add(k)
     return there

@@ -12,7 +12,6 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from lib.base.clock import Clock, use_clock
-from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
 from lib.imaging.limits import Limits
 from lib.infers.prefetch import Prefetcher
@@ -27,10 +26,7 @@ from support.segment_requests import viewer_request
 
 @pytest.fixture(scope="module")
 def task() -> Sam2D:
-    config = SamConfig()
-    engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu")
-    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
-    return config.infer()["sam_tiny"]
+    return Sam2D("sam_tiny", Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu"), Limits())
 
 
 def labels_of(path: str) -> np.ndarray:

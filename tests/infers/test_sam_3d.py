@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lib.base.clock import Clock, use_clock
-from lib.configs.sam import SamConfig
 from lib.imaging.image import Display, MedicalImage, Window
 from lib.imaging.limits import Limits
 from lib.infers.sam_3d import Sam3D
@@ -32,11 +31,7 @@ def engine() -> Engine:
 @pytest.fixture
 def task(engine: Engine) -> Sam3D:
     """Without what an earlier test's clients did."""
-    config = SamConfig()
-    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
-    made = config.infer()["sam_tiny_3d"]
-    assert isinstance(made, Sam3D)
-    return made
+    return Sam3D("sam_tiny", engine, Limits())
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_arrays_and_images_pass():
     assert load(np.zeros((3, 5, 3), np.uint8)).is_colour
     assert load(np.zeros((4, 3, 5), np.float32)).frame_count == 4
     image = MedicalImage(frames=np.zeros((1, 2, 2)))
-    loaded = LoadMedicalImaged(keys="image")({"image": image, "other": 1})
+    loaded = LoadMedicalImaged()({"image": image, "other": 1})
     assert loaded.pop("reserved").size == working_bytes((2, 2))
     assert loaded == {"image": image, "other": 1}
 

@@ -4,8 +4,8 @@ import pytest
 
 from lib.imaging.image import CorruptImageError
 from lib.imaging.readers import read_image
+from lib.transforms.load import SentLabeld
 from lib.transforms.request import SegmentRequest, Source
-from lib.transforms.sent_label import SentLabeld
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_the_functions_are_pydicoms(function, center, width):
 
 def test_the_request_comes_first_then_the_preset_then_the_image():
     image = ct(modality="CT", displays=(Display((Window(40, 300), Window(300, 1500))),))
-    assert choose_window(image, 0, Window(1, 2), "lung")[1].source == "request"
-    window, applied = choose_window(image, 0, None, "lung")
+    assert choose_window(image, 0, Window(1, 2))[1].source == "request"
+    window, applied = choose_window(image, 0, "lung")
     assert (window, applied.source) == (PRESETS["lung"], "preset lung")
     window, applied = choose_window(image, 0)
     assert (window, applied.source) == (Window(40, 300), "image")
@@ -157,7 +157,7 @@ SHARE = np.clip(np.where(DISC, 0.85, np.where(BODY, 0.3, 0.05)) + NOISE, 0, 1)
 
 def shown(image: MedicalImage, k: int = 0, asked: str = "auto") -> tuple[np.ndarray, str]:
     """A frame as it is shown, grey, and the source of its window; air, body and disc can be told apart."""
-    window, applied = choose_window(image, k, preset=asked)
+    window, applied = choose_window(image, k, asked)
     grey = windowed_frame(image, k, window)[..., 0].astype(int)
     air, body, disc = (np.median(grey[where]) for where in (~DISC & ~BODY, BODY & ~DISC, DISC))
     assert disc > body + 40 and body > air, (air, body, disc, applied)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.sam.engine import Engine
-from lib.sam.models.registry import MODELS
+from lib.sam.models.registry import MODELS, Sam2Spec
 from lib.sam.runtimes import choice
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
@@ -54,7 +54,7 @@ def test_int8_without_its_networks_is_refused_with_the_command_that_makes_them(m
 
 def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
     assert isinstance(sam2.runtime, TorchRuntime)
-    assert SPEC.is_sam2
+    assert isinstance(SPEC, Sam2Spec)
 
 
 @pytest.mark.slow

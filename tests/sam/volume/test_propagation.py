@@ -19,7 +19,7 @@ from lib.sam.predictor import Predictor
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
 from lib.sam.volume.result import VolumeResult
-from lib.transforms.volume_labels import ResultToVolumed
+from lib.transforms.masks import ResultToVolumed
 
 CLICK = Prompts.from_clicks([[5, 5]])
 POINTS = np.array([[2.0, 3.0]])

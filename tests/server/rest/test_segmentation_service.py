@@ -14,8 +14,8 @@ import pytest
 
 from lib.base.clock import Clock
 from lib.base.request_record import RequestRecord
-from lib.configs.sam import SamConfig
 from lib.imaging.limits import Limits
+from lib.infers.sam_2d import Sam2D
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS, UnknownModelError
@@ -52,12 +52,10 @@ def engine() -> Engine:
 @pytest.fixture(scope="module")
 def infer(engine: Engine) -> Infer:
     """As MONAI Label's app does it for a file."""
-    config = SamConfig()
-    config.init("sam_tiny", str(MODEL_FOLDER), {}, None, engine=engine, limits=Limits())
-    tasks = config.infer()
+    task = Sam2D("sam_tiny", engine, Limits())
 
     def run(request: SegmentRequest) -> dict[str, Any]:
-        file, params = tasks[request.model](request.as_monai())
+        file, params = task(request.as_monai())
         return {"file": file, "params": params}
 
     return run

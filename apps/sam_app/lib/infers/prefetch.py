@@ -21,7 +21,7 @@ from lib.imaging.image import MedicalImage, Window
 from lib.sam.device_queue import MAX_OWNERS, lower_priority
 from lib.sam.engine import Engine
 from lib.transforms.request import AUTO
-from lib.transforms.window import requested_window, windowed_frame
+from lib.transforms.window import choose_window, windowed_frame
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Prefetcher:
         self._is_reading = threading.Semaphore()
 
     def clicked(self, model: str, user: str, image: MedicalImage, k: int, asked: Window | str) -> None:
-        """Prefetch around slice k after a click; ``asked`` as of :func:`~lib.transforms.window.requested_window`."""
+        """Prefetch around slice k after a click; ``asked`` as of :func:`~lib.transforms.window.choose_window`."""
         if not self._slices or image.frame_count == 1:
             return
         with self._lock:
@@ -118,7 +118,7 @@ class Prefetcher:
         def frame(k: int) -> Callable[[], np.ndarray | None]:
             def windowed() -> np.ndarray | None:
                 image = reference()
-                return None if image is None else windowed_frame(image, k, requested_window(image, k, asked)[0])
+                return None if image is None else windowed_frame(image, k, choose_window(image, k, asked)[0])
 
             return windowed
 

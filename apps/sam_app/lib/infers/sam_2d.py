@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
-from lib.imaging.image_cache import ImageCache
-from lib.imaging.limits import Limits
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import result_facts
 from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
 from lib.sam.embeddings.cache import Embedding
-from lib.sam.engine import Engine
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.refinement import EarlierObject, continue_from, find_earlier, is_unchanged
-from lib.transforms.load import LoadMedicalImaged
+from lib.transforms.load import LoadMedicalImaged, SentLabeld
 from lib.transforms.masks import BestMasksd, CleanMasksd, FrameToVolumed, MergeMasksd
 from lib.transforms.prompt_sources import PromptSourced, RestoreValuesd
 from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.sam_input_prompts import SamInputPromptsd
-from lib.transforms.sent_label import SentLabeld
 from lib.transforms.viewer_options import CANDIDATES, WINDOWS
 from lib.transforms.viewer_prompts import ViewerPromptsd
 from lib.transforms.window import WindowFramed
@@ -42,36 +38,21 @@ class Sam2D(SamTask):
     ``fill_holes``.
 
     Args:
-        model: The model's name in the engine.
-        engine: Shared by all tasks.
-        limits: Bounds on images and prompts.
-        images: Cache of the images that were read; shared by all tasks.
         ahead: Prefetches for the next click after each click of a viewer; shared by all tasks.
+        others: As of :class:`SamTask`.
     """
 
-    def __init__(
-        self,
-        model: str,
-        engine: Engine,
-        limits: Limits,
-        images: ImageCache | None = None,
-        ahead: Prefetcher | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            engine,
-            limits,
-            images,
-            dimension=2,
-            description=engine.specs[model].description,
-            config={
-                "window": WINDOWS,
-                "candidates": CANDIDATES,
-                "box_from_points": False,
-                "largest_component": False,
-                "fill_holes": False,
-            },
-        )
+    DIMENSION = 2
+    OPTIONS: ClassVar[dict[str, Any]] = {
+        "window": WINDOWS,
+        "candidates": CANDIDATES,
+        "box_from_points": False,
+        "largest_component": False,
+        "fill_holes": False,
+    }
+
+    def __init__(self, *others: Any, ahead: Prefetcher | None = None) -> None:
+        super().__init__(*others)
         self._memory: ClickMemory[EarlierObject] = ClickMemory()
         self._prefetcher = ahead
 
@@ -79,7 +60,7 @@ class Sam2D(SamTask):
         """Return the transforms that load the image, map the prompts, choose the slice and window it."""
         limits = self._limits
         request: SegmentRequest = data[REQUEST]
-        load = LoadMedicalImaged("image", limits, self._images, request.image_sha256)
+        load = LoadMedicalImaged(limits, self._images, request.image_sha256)
         prompts: Callable
         if request.source is Source.REST:
             prompts = SamInputPromptsd(limits)
@@ -92,13 +73,13 @@ class Sam2D(SamTask):
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode its objects, in batches if possible."""
         request: SegmentRequest = data[REQUEST]
-        predictor = self._engine.predictor(self._model)
+        predictor = self._engine.predictor(self.engine_model)
         embedding = predictor.encode(data["frame"])
         if data["objects"] and request.source is Source.VIEWER:
             data["predictions"] = self._segment_click(predictor, embedding, request, data["objects"][0])
             if self._prefetcher:
                 user, window = request.client or "", request.options.window
-                self._prefetcher.clicked(self._model, user, data["image"], data["slice"], window)
+                self._prefetcher.clicked(self.engine_model, user, data["image"], data["slice"], window)
         elif data["objects"]:
             asked = request.options.multimask
             data["predictions"] = self._segment(predictor, embedding, data["objects"], data["earlier"], asked)
@@ -154,7 +135,7 @@ class Sam2D(SamTask):
     def _multimask(self, prompts: Prompts, asked: bool | None) -> bool:
         if asked is not None:
             return asked
-        return prompts.is_lone_point and self._engine.specs[self._model].point_candidates
+        return prompts.is_lone_point and self._engine.specs[self.engine_model].point_candidates
 
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Return the transforms to the objects' masks and to one label map of them in its slice of the volume."""
@@ -162,4 +143,4 @@ class Sam2D(SamTask):
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the facts about the result, see :func:`result_facts`."""
-        return result_facts(data, self._model)
+        return result_facts(data, self.engine_model)

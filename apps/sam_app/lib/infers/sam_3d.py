@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+import lib.sam.volume.sam2_video  # noqa: F401 - registers how SAM 2 does it
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
-from lib.imaging.image_cache import ImageCache, cached_per_image
-from lib.imaging.limits import Limits
+from lib.imaging.image_cache import cached_per_image
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import volume_facts
 from lib.infers.sam_task import SamTask
-from lib.sam.engine import Engine
 from lib.sam.volume.propagation import PropagationOptions, propagate
 from lib.sam.volume.result import VolumeResult
-from lib.sam.volume.sam2_video import propagate_by_memory
-from lib.transforms.load import LoadMedicalImaged
+from lib.transforms.load import LoadMedicalImaged, SentLabeld
+from lib.transforms.masks import ResultToVolumed
 from lib.transforms.prompt_sources import LabelVolumePromptsd, RestoreValuesd
 from lib.transforms.request import REQUEST, SegmentRequest, Source
-from lib.transforms.sent_label import SentLabeld
 from lib.transforms.viewer_options import WINDOWS
 from lib.transforms.viewer_prompts_3d import VolumePromptsd
-from lib.transforms.volume_labels import ResultToVolumed
 from lib.transforms.window import AppliedWindow, volume_pictures
 
 SUFFIX = "_3d"
@@ -46,28 +43,21 @@ class Sam3D(SamTask):
     ``box_from_points``.
 
     Args:
-        model: The model's name in the engine.
-        engine: Shared by all tasks.
-        limits: Bounds on images and prompts.
-        images: Cache of the images that were read; shared by all tasks.
+        others: As of :class:`SamTask`.
     """
 
-    def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
-        super().__init__(
-            model,
-            engine,
-            limits,
-            images,
-            dimension=3,
-            description=f"{engine.specs[model].description}; through the whole volume",
-            config={"window": WINDOWS, "max_slices": 0, "box_from_points": False},
-        )
+    DIMENSION = 3
+    OPTIONS: ClassVar[dict[str, Any]] = {"window": WINDOWS, "max_slices": 0, "box_from_points": False}
+
+    def __init__(self, *others: Any) -> None:
+        super().__init__(*others)
+        self.description += "; through the whole volume"
         self._memory: ClickMemory[VolumeResult] = ClickMemory(**_MEMORY_BOUNDS)
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms that load the image and map the prompts."""
         limits, request = self._limits, data[REQUEST]
-        load = LoadMedicalImaged("image", limits, self._images)
+        load = LoadMedicalImaged(limits, self._images)
         prompts: Callable = VolumePromptsd(limits)
         if request.source is not Source.VIEWER:
             prompts = LabelVolumePromptsd(load.load, limits)
@@ -83,7 +73,7 @@ class Sam3D(SamTask):
         request: SegmentRequest = data[REQUEST]
         if image.volume_fault:
             raise NotOneVolumeError(image.volume_fault)
-        predictor = self._engine.predictor(self._model)
+        predictor = self._engine.predictor(self.engine_model)
         clock = current_clock()
         with clock.stage("window"):
             windowed, applied = volume_pictures(image, min(data["volume_prompts"].marked), request.options.window)
@@ -95,8 +85,7 @@ class Sam3D(SamTask):
         key = None
         if request.client:
             key = (request.client, _picture_key(image, applied), request.object_name or "")
-        follow: Callable[..., VolumeResult] = propagate_by_memory if predictor.spec.is_sam2 else propagate
-        result = follow(
+        result = propagate(
             predictor,
             picture,
             data["volume_prompts"],
@@ -114,7 +103,7 @@ class Sam3D(SamTask):
 
     def facts(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the facts about the result, see :func:`volume_facts`."""
-        return volume_facts(data, self._model)
+        return volume_facts(data, self.engine_model)
 
 
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:

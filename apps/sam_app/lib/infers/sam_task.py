@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
@@ -32,45 +32,33 @@ class SamTask(BasicInferTask):
         engine: Shared by all tasks.
         limits: Bounds on images and prompts.
         images: Cache of the images that were read; shared by all tasks.
-        dimension: 2 if one call segments a slice, 3 if it segments a volume.
-        description: One line for clients.
-        config: Options that viewers show, by name, with their defaults.
     """
 
-    def __init__(
-        self,
-        model: str,
-        engine: Engine,
-        limits: Limits,
-        images: ImageCache | None,
-        *,
-        dimension: int,
-        description: str,
-        config: dict[str, Any],
-    ) -> None:
+    DIMENSION: ClassVar[int]
+    """2 if one call segments a slice, 3 if it segments a volume."""
+
+    OPTIONS: ClassVar[dict[str, Any]]
+    """Options that viewers show, by name, with their defaults."""
+
+    def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
         super().__init__(
             path=None,
             network=None,
             type=InferType.DEEPGROW,
             labels=[],
-            dimension=dimension,
-            description=description,
-            config=config,
+            dimension=self.DIMENSION,
+            description=engine.specs[model].description,
+            config=dict(self.OPTIONS),
         )
         self._config.pop("device")  # the engine chooses the device; a client's choice would have no effect
-        self._model = model
+        self.engine_model = model
         self._engine = engine
         self._limits = limits
         self._images = images or ImageCache()
 
-    @property
-    def engine_model(self) -> str:
-        """The model's name in the engine."""
-        return self._model
-
     def is_valid(self) -> bool:
         """Return whether the model can be used; clients see it only then."""
-        return self._engine.state(self._model) != "no checkpoint"
+        return self._engine.state(self.engine_model) != "no checkpoint"
 
     def read(self, path: str) -> MedicalImage:
         """Return the image at a path, from memory if it was read before.

@@ -26,7 +26,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from lib.base.clock import PreemptedError, TimeLimitError, current_clock
 from lib.base.threads import failed, start_watched
@@ -117,8 +117,7 @@ class DeviceQueue:
         job.done.wait()
         if job.error is not None:
             raise job.error
-        result: T = job.result
-        return result
+        return cast(T, job.result)
 
     def run_prefetch(self, owner: str, steps: Sequence[PrefetchWork]) -> None:
         """Submit prefetches, done in this order while no request waits; they replace the owner's earlier ones.

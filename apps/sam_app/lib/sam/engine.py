@@ -24,7 +24,7 @@ from lib.sam.predictor import Predictor
 from lib.sam.runtimes.choice import default_precision, on_cpu
 from lib.sam.runtimes.runtime import Precision, Runtime
 from lib.sam.runtimes.torch_runtime import TorchRuntime
-from lib.sam.sam2_predictor import Sam2Predictor
+from lib.sam.sam2_predictor import predictor_class
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Engine:
         module = spec.build()
         sha256 = self._store.load_into(module, spec)
         module = module.to(self.device).eval().requires_grad_(False)
-        kind = Sam2Predictor if spec.is_sam2 else Predictor
+        kind = predictor_class(spec)
         runtime: Runtime | None = None
         if self.device.type == "cpu":
             runtime = on_cpu(spec, module, sha256, self._folder, self.precision)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from lib.sam.packed_mask import extent
 from lib.sam.prompts import MASK_LOGITS_SIZE
 
 
@@ -42,8 +43,7 @@ class LogitsGrid:
     def mask(self, logits: np.ndarray) -> np.ndarray:
         """Convert ``(256, 256)`` logits to the ``(rows, columns)`` bool mask, without padding."""
         rows, columns = self.shape
-        mask: np.ndarray = logits[:rows, :columns] > 0
-        return mask
+        return logits[:rows, :columns] > 0
 
     def only(self, logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return the logits with all cells outside a ``(rows, columns)`` mask made negative."""
@@ -65,23 +65,15 @@ class LogitsGrid:
 
     def box(self, mask: np.ndarray, margin: float) -> np.ndarray:
         """Return the XYXY box in pixels around a non-empty mask, widened on each side by a share of its length."""
-        top, bottom = _extent(np.any(mask, axis=1))
-        left, right = _extent(np.any(mask, axis=0))
-        dx, dy = margin * (right - left), margin * (bottom - top)
-        scale = np.array([*self.scale, *self.scale])
-        box: np.ndarray = np.array([left - dx, top - dy, right + dx, bottom + dy]) / scale
-        return box
-
-
-def _extent(occupied: np.ndarray) -> tuple[int, int]:
-    indices = np.flatnonzero(occupied)
-    return int(indices[0]), int(indices[-1]) + 1
+        rows, columns = extent(np.any(mask, axis=1)), extent(np.any(mask, axis=0))
+        dx, dy = margin * (columns.stop - columns.start), margin * (rows.stop - rows.start)
+        box = [columns.start - dx, rows.start - dy, columns.stop + dx, rows.stop + dy]
+        return np.asarray(np.array(box) / np.array([*self.scale, *self.scale]))
 
 
 def depth(mask: np.ndarray) -> np.ndarray:
     """Return each mask cell's distance, in cells, to the outside (including beyond the grid's border); 0 outside."""
-    distances: np.ndarray = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    return distances
+    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1])
 
 
 def innermost(mask: np.ndarray) -> tuple[int, int]:
@@ -111,8 +103,7 @@ def touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
     kept = np.zeros(count + 1, dtype=bool)
     kept[labels[other]] = True
     kept[0] = False
-    result: np.ndarray = kept[labels]
-    return result
+    return np.asarray(kept[labels])
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -30,7 +30,7 @@ class PackedMask:
     @classmethod
     def of(cls, mask: np.ndarray) -> PackedMask:
         """Pack a whole mask, ``(H, W)`` bool."""
-        rows, columns = _extent(np.any(mask, axis=1)), _extent(np.any(mask, axis=0))
+        rows, columns = extent(np.any(mask, axis=1)), extent(np.any(mask, axis=0))
         part = mask[rows, columns]
         bits = zlib.compress(np.packbits(part, axis=1).tobytes(), level=1)
         return cls((mask.shape[0], mask.shape[1]), rows, columns, bits, int(np.count_nonzero(part)))
@@ -48,8 +48,8 @@ class PackedMask:
         return mask
 
 
-def _extent(occupied: np.ndarray) -> slice:
-    """Return the range from the first to the last True."""
+def extent(occupied: np.ndarray) -> slice:
+    """Return the range from the first to the last True; an empty one if there is none."""
     if not occupied.any():
         return slice(0, 0)
     return slice(int(occupied.argmax()), len(occupied) - int(occupied[::-1].argmax()))

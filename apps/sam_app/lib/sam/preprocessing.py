@@ -62,8 +62,7 @@ class SamPreprocessor:
 
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
-        scaled: np.ndarray = self._resize.apply_coords(xy, size)
-        return scaled
+        return np.asarray(self._resize.apply_coords(xy, size))
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
         """See :class:`Preprocessor`."""
@@ -74,17 +73,23 @@ class SamPreprocessor:
         return logits > 0
 
 
-class MedSamPreprocessor:
-    """MedSAM's preprocessing: image stretched to the square input, its minimum and maximum scaled to 0 and 1.
-
-    Source: MedSAM (Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``MedSAM_Inference.py``.
-
-    Args:
-        input_size: S, the side of the model's square input in pixels.
-    """
+class _StretchingPreprocessor:
+    """Preprocessing that stretches the image to the model's square input of ``input_size`` pixels a side."""
 
     def __init__(self, input_size: int) -> None:
         self.input_size = input_size
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """See :class:`Preprocessor`."""
+        height, width = size
+        return np.asarray(xy / np.array([width, height]) * self.input_size)
+
+
+class MedSamPreprocessor(_StretchingPreprocessor):
+    """MedSAM's preprocessing: image stretched to the square input, its minimum and maximum scaled to 0 and 1.
+
+    Source: MedSAM (Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``MedSAM_Inference.py``.
+    """
 
     def image(self, image: np.ndarray) -> torch.Tensor:
         """See :class:`Preprocessor`."""
@@ -96,33 +101,21 @@ class MedSamPreprocessor:
         low, high = tensor.min(), tensor.max()
         return (tensor - low) / torch.clip(high - low, min=1e-8)
 
-    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
-        """See :class:`Preprocessor`."""
-        height, width = size
-        scaled: np.ndarray = xy * np.array([self.input_size / width, self.input_size / height])
-        return scaled
-
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
         """See :class:`Preprocessor`."""
         probabilities = torch.sigmoid(low_res_logits)
         return F.interpolate(probabilities, size, mode="bilinear", align_corners=False) > 0.5
 
 
-class Sam2Preprocessor:
+class Sam2Preprocessor(_StretchingPreprocessor):
     """SAM 2's preprocessing: image stretched to the square input, normalised as for ImageNet.
 
     The steps are those of ``sam2.utils.transforms.SAM2Transforms`` (Ravi et al. 2024, arXiv:2408.00714), so that the
     results are equal; its optional filling of holes, off by default, is not implemented.
-
-    Args:
-        input_size: S, the side of the model's square input in pixels.
     """
 
     _MEAN = (0.485, 0.456, 0.406)
     _STD = (0.229, 0.224, 0.225)
-
-    def __init__(self, input_size: int) -> None:
-        self.input_size = input_size
 
     def image(self, image: np.ndarray) -> torch.Tensor:
         """See :class:`Preprocessor`."""
@@ -131,12 +124,6 @@ class Sam2Preprocessor:
         stretched = F.interpolate(tensor, side, mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self._MEAN, self._STD))
         return (stretched - mean) / std
-
-    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
-        """See :class:`Preprocessor`."""
-        height, width = size
-        scaled: np.ndarray = xy / np.array([width, height]) * self.input_size
-        return scaled
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
         """See :class:`Preprocessor`."""

@@ -6,12 +6,14 @@ logits are equal to that predictor's for the same weights.
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import nn
 
 from lib.sam.embeddings.cache import Embedding
+from lib.sam.models.registry import ModelSpec, Sam2Spec
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.torch_runtime import TorchRuntime
@@ -88,6 +90,17 @@ class Sam2Predictor(Predictor):
             high_res_features=list(embedding.finer),
         )
         return low_res, scores
+
+
+@singledispatch
+def predictor_class(spec: ModelSpec) -> type[Predictor]:
+    """Return the class of a model's predictor, by the type of its spec."""
+    return Predictor
+
+
+@predictor_class.register
+def _(spec: Sam2Spec) -> type[Predictor]:
+    return Sam2Predictor
 
 
 class _Encoder(nn.Module):

@@ -1,22 +1,23 @@
-"""Load the image of a request as a :class:`~lib.imaging.image.MedicalImage`."""
+"""Load the image of a request as a :class:`~lib.imaging.image.MedicalImage`, and check a label sent with it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 
 from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image import ImageError, ImageGoneError, MedicalImage
 from lib.imaging.image_cache import ImageCache
+from lib.imaging.labels.label_grid import check_label_file
 from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.imaging.readers import read_image
+from lib.transforms.request import REQUEST, SegmentRequest
 
 _MAX_ASPECT = 256
 """Largest ratio of the sides: a thinner image would have no pixel left at the smallest model's input size."""
@@ -72,32 +73,45 @@ class LoadMedicalImage(Transform):
         return image
 
 
-class LoadMedicalImaged(MapTransform):
-    """Dictionary version of :class:`LoadMedicalImage`.
+class LoadMedicalImaged(Transform):
+    """Replace ``image`` by the loaded image, and add ``reserved``, the memory reserved for work on it.
 
     Args:
-        keys: Keys of the images.
         limits: Likewise.
         images: Likewise.
-        sha256: SHA-256 of the image file's content, if known; only with a single key.
+        sha256: SHA-256 of the image file's content, if known.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        limits: Limits = DEFAULT_LIMITS,
-        images: ImageCache | None = None,
-        sha256: str | None = None,
+        self, limits: Limits = DEFAULT_LIMITS, images: ImageCache | None = None, sha256: str | None = None
     ) -> None:
-        super().__init__(keys)
         self.sha256 = sha256
         self.load = LoadMedicalImage(limits, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each key's value by the loaded image, and reserve memory for work on it as ``reserved``."""
-        result = dict(data)
+        """Load the image; raises as :class:`LoadMedicalImage`."""
         with current_clock().stage("read"):
-            for key in self.key_iterator(result):
-                result[key] = self.load(result[key], self.sha256)
-                result["reserved"] = budget.reserve_for_work(result[key])
-        return result
+            image = self.load(data["image"], self.sha256)
+            return {**data, "image": image, "reserved": budget.reserve_for_work(image)}
+
+
+class SentLabeld(Transform):
+    """Check that the label sent with the ``request``, if any, fits ``image``; adds nothing.
+
+    Args:
+        read: Reads the label.
+    """
+
+    def __init__(self, read: Callable[[Path], MedicalImage]) -> None:
+        self._read = read
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the label.
+
+        Raises:
+            ImageError: If it cannot be read, or its size or position differs from the image's.
+        """
+        request: SegmentRequest = data[REQUEST]
+        if request.sent_label:
+            check_label_file(Path(request.sent_label), data["image"], self._read)
+        return dict(data)

@@ -1,4 +1,4 @@
-"""Make a label map of the model's candidate masks, and put it into its slice of the volume."""
+"""Make a label map of the model's candidate masks, and put masks into their slices of the volume."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.labels.slice_labels import SliceLabels
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Prediction
+from lib.sam.volume.result import VolumeResult
 from lib.transforms.request import REQUEST, SegmentRequest
 
 
@@ -95,7 +96,18 @@ class FrameToVolumed(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Put the label map into its slice."""
-        result = dict(data)
-        image: MedicalImage = result["image"]
-        result["pred"] = SliceLabels((image.frame_count, *image.frame_size), {result["slice"]: result["labels"]})
-        return result
+        return {**data, "pred": _in_volume(data["image"], {data["slice"]: data["labels"]})}
+
+
+class ResultToVolumed(Transform):
+    """Add ``pred``, 1 on the object on the slices where it was found, from ``volume_result`` and ``image``."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Put the masks into their slices."""
+        found: VolumeResult = data["volume_result"]
+        slices = {k: on_slice.mask.view(np.uint8) for k, on_slice in found.found.items()}
+        return {**data, "pred": _in_volume(data["image"], slices)}
+
+
+def _in_volume(image: MedicalImage, slices: Mapping[int, np.ndarray]) -> SliceLabels:
+    return SliceLabels((image.frame_count, *image.frame_size), slices)

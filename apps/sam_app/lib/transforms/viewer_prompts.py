@@ -20,6 +20,9 @@ from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
 from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
 
+VoxelPoints = list[tuple[float, float, int]]
+"""Points as ``(i, j, k)``, inside the image."""
+
 _NO_REGION = "roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]"
 
 
@@ -108,12 +111,28 @@ def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     box = None
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
+    prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
+    if prompts is None:
+        raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
+    return k, prompts
+
+
+def prompts_on_slice(
+    k: int, foreground: VoxelPoints, background: VoxelPoints, box: list[float] | None, box_from_points: bool
+) -> Prompts | None:
+    """Return the prompts on slice k; None if nothing marks the object there.
+
+    Args:
+        k: The slice.
+        foreground: Points on the object, on any slices.
+        background: Points beside it, likewise.
+        box: The box on this slice, XYXY, if there is one.
+        box_from_points: As of :func:`viewer_prompts`.
+    """
     on_object, outside = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
     if box is None and box_from_points and len(on_object) >= 2:
         box, on_object = box_between(*on_object[:2]), on_object[2:]
-    if box is None and not on_object:
-        raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
-    return k, Prompts.from_clicks(on_object, outside, box=box)
+    return Prompts.from_clicks(on_object, outside, box=box) if box is not None or on_object else None
 
 
 def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
@@ -128,7 +147,7 @@ def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
     return [left, top, right, bottom]
 
 
-def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalImage) -> list[tuple[float, float, int]]:
+def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalImage) -> VoxelPoints:
     """Return points as ``(i, j, k)``, checked against the image; for a single frame they may be ``(i, j)``."""
     if not points:
         return []

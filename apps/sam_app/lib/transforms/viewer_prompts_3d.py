@@ -16,7 +16,7 @@ from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume.propagation import VolumePrompts
 from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
-from lib.transforms.viewer_prompts import box_between, viewer_prompts_of, voxel_points, voxel_region
+from lib.transforms.viewer_prompts import prompts_on_slice, viewer_prompts_of, voxel_points, voxel_region
 
 
 def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> VolumePrompts:
@@ -53,14 +53,11 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     marked: dict[int, Prompts] = {}
     corrections: dict[int, np.ndarray] = {}
     for k in sorted(slices):
-        on_object, outside = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
         box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
-        if box is None and box_from_points and len(on_object) >= 2:
-            box, on_object = box_between(*on_object[:2]), on_object[2:]
-        if box is None and not on_object:
-            corrections[k] = np.array(outside)
+        prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
+        if prompts is None:
+            corrections[k] = np.array([point[:2] for point in background if point[2] == k])
         else:
-            prompts = Prompts.from_clicks(on_object, outside, box=box)
             marked[k] = prompts.within(*image.ijk_shape[:2])
     if not marked:
         raise PromptError(

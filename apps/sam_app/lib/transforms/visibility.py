@@ -65,8 +65,7 @@ def _shares(shown: np.ndarray) -> np.ndarray:
     flat, counts = shown.reshape(-1), np.zeros(256, dtype=np.int64)
     for start in range(0, flat.size, _COUNT_CHUNK):  # bincount converts each value to 8 bytes
         counts += np.bincount(flat[start : start + _COUNT_CHUNK], minlength=256)
-    shares: np.ndarray = counts / max(shown.size, 1)
-    return shares
+    return counts / max(shown.size, 1)
 
 
 def _is_flat(shares: np.ndarray) -> bool:

@@ -72,19 +72,25 @@ class AppliedWindow:
         return asdict(self)
 
 
-def choose_window(
-    image: MedicalImage, k: int, requested: Window | None = None, preset: str = AUTO
-) -> tuple[VoiTransform | None, AppliedWindow]:
+def choose_window(image: MedicalImage, k: int, asked: Window | str = AUTO) -> tuple[VoiTransform | None, AppliedWindow]:
     """Choose the window or table for frame ``k`` by this module's rules; None: show 8-bit values unchanged.
+
+    Args:
+        image: The image.
+        k: The frame's number.
+        asked: A client's option ``window``: a window, or a preset's name.
 
     Raises:
         PromptError: If the preset or the frame does not exist; the message lists the valid ones.
     """
+    preset = AUTO if isinstance(asked, Window) else asked
     if preset != AUTO and preset not in PRESETS:
         raise PromptError(f"there is no window {preset!r}; it can be {AUTO}, {', '.join(PRESETS)}")
     frame = select_frame(image, k)
-    if requested is not None and not image.is_colour:
-        return _as_requested(requested, image), AppliedWindow(requested.center, requested.width, "request")
+    if isinstance(asked, Window) and not image.is_colour:
+        needs_exact = asked.function == "LINEAR" and image.frames.dtype.kind == "f"  # LINEAR is defined for integers
+        window = replace(asked, function="LINEAR_EXACT") if needs_exact else asked
+        return window, AppliedWindow(asked.center, asked.width, "request")
     skipped: list[str] = []
     if preset != AUTO and not image.is_colour and not _can_be_hounsfield(image):
         skipped.append(f"preset {preset}: no Hounsfield units")
@@ -117,13 +123,6 @@ def _candidates(image: MedicalImage, k: int, preset: str) -> Iterator[tuple[VoiT
     yield _percentile_window(image), "percentiles"
     frame = image.frames[k]
     yield _window_between(_without_outlier(frame[~_padding_mask(frame, image.display(k))])), _LAST_SOURCE
-
-
-def _as_requested(requested: Window, image: MedicalImage) -> Window:
-    """Return the requested window, with LINEAR_EXACT for float values, as LINEAR is defined for integers."""
-    if requested.function == "LINEAR" and image.frames.dtype.kind == "f":
-        return replace(requested, function="LINEAR_EXACT")
-    return requested
 
 
 def _hides_frame(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiTransform | None) -> bool:
@@ -272,8 +271,7 @@ def select_frame(image: MedicalImage, k: int) -> np.ndarray:
     """
     if not 0 <= k < image.frame_count:
         raise PromptError(f"there is no frame {k}; the image has frames 0 to {image.frame_count - 1}")
-    frame: np.ndarray = image.frames[k]
-    return frame
+    return image.frames[k]
 
 
 def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) -> np.ndarray:
@@ -301,24 +299,6 @@ def windowed_frame(image: MedicalImage, k: int, transform: VoiTransform | None) 
     return grey_to_rgb(frame)
 
 
-def requested_window(
-    image: MedicalImage, k: int, asked: Window | str = AUTO
-) -> tuple[VoiTransform | None, AppliedWindow]:
-    """Choose the window or table for frame ``k`` from a client's option ``window``.
-
-    Args:
-        image: The image.
-        k: The frame's number.
-        asked: A :class:`Window` or a preset's name.
-
-    Raises:
-        PromptError: As :func:`choose_window`.
-    """
-    if isinstance(asked, Window):
-        return choose_window(image, k, requested=asked)
-    return choose_window(image, k, preset=asked)
-
-
 def volume_pictures(
     image: MedicalImage, anchor: int, asked: Window | str = AUTO
 ) -> tuple[Callable[[int], np.ndarray], AppliedWindow]:
@@ -328,7 +308,7 @@ def volume_pictures(
         image: The volume.
         anchor: The frame that a user marked. Its window is used for all frames, except for one whose content it hides
             (of another scale, say): that gets its own.
-        asked: As for :func:`requested_window`.
+        asked: As for :func:`choose_window`.
 
     Returns:
         A function that returns frame ``k`` as :func:`windowed_frame` does, and the anchor's window.
@@ -336,11 +316,11 @@ def volume_pictures(
     Raises:
         PromptError: As :func:`choose_window`.
     """
-    transform, applied = requested_window(image, anchor, asked)
+    transform, applied = choose_window(image, anchor, asked)
 
     def picture(k: int) -> np.ndarray:
         suits = isinstance(asked, Window) or not _hides_frame(image, k, select_frame(image, k), transform)
-        return windowed_frame(image, k, transform if suits else requested_window(image, k, asked)[0])
+        return windowed_frame(image, k, transform if suits else choose_window(image, k, asked)[0])
 
     return picture, applied
 
@@ -357,6 +337,6 @@ class WindowFramed(Transform):
         request: SegmentRequest = data[REQUEST]
         image, k = data["image"], data["slice"]
         with current_clock().stage("window"):
-            transform, applied = requested_window(image, k, request.options.window)
+            transform, applied = choose_window(image, k, request.options.window)
             frame = windowed_frame(image, k, transform)
         return {**data, "frame": frame, "window": applied}

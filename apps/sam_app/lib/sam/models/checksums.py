@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from lib.base.files import atomic_write, sha256_of
 from lib.base.locks import locked
@@ -57,6 +57,9 @@ class ChecksumRecord:
     rejected: FileStamp | None = None
 
 
+_RECORDS = TypeAdapter(dict[str, ChecksumRecord])
+
+
 class ChecksumFile:
     """Records of a folder's files, by file name.
 
@@ -86,23 +89,12 @@ class ChecksumFile:
 
     def _read(self) -> dict[str, ChecksumRecord]:
         try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
-            return {name: _record(entry) for name, entry in entries.items()}
+            return _RECORDS.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self._path.name} in the model folder is damaged ({error}): remove it") from error
+        except ValueError as error:
+            raise ValueError(f"{self._path.name} in the model folder is damaged: remove it") from error
 
     def _write(self, records: dict[str, ChecksumRecord]) -> None:
-        text = json.dumps({name: asdict(records[name]) for name in sorted(records)}, indent=2)
         with atomic_write(self._path) as file:
-            file.write(f"{text}\n".encode())
-
-
-def _record(entry: dict[str, dict[str, Any] | None]) -> ChecksumRecord:
-    digests, verified, rejected = entry["digests"], entry["verified"], entry["rejected"]
-    return ChecksumRecord(
-        digests=Digests(**digests) if digests else None,
-        verified=FileStamp(**verified) if verified else None,
-        rejected=FileStamp(**rejected) if rejected else None,
-    )
+            file.write(_RECORDS.dump_json(dict(sorted(records.items())), indent=2) + b"\n")

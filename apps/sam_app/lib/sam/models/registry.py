@@ -14,6 +14,7 @@ Architecture = Literal[
 ]
 Preprocessing = Literal["sam", "medsam", "sam2"]
 
+_SAM: dict[str, Architecture] = {"b": "vit_b", "l": "vit_l", "h": "vit_h"}
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
 _META_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
@@ -58,45 +59,50 @@ class ModelSpec:
     min_score: float = 0.88
     min_stability: float = 0.95
 
-    @property
-    def is_sam2(self) -> bool:
-        """Whether it is a SAM 2: a model with a memory, by which it follows objects through volumes."""
-        return self.architecture.startswith("sam2")
-
     def build(self) -> nn.Module:
         """Build the module without its weights.
 
-        It has ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` as in SAM, or is SAM 2's ``SAM2Base``.
+        It has ``image_encoder``, ``prompt_encoder`` and ``mask_decoder`` as in SAM.
         """
         if self.architecture == "tiny":
             from lib.sam.models.tiny import SamTiny
 
             return SamTiny()
-        if self.is_sam2:
-            from lib.sam.models.sam2_model import build_sam2
-
-            return build_sam2(self.architecture)
         from segment_anything import sam_model_registry
 
         builder: Callable[[], nn.Module] = sam_model_registry[self.architecture]
         return builder()
 
 
-def _sam2(size: str, config: Architecture, megabytes: str) -> ModelSpec:
-    """Return the spec of a SAM 2.1, with names, files and addresses from facebookresearch/sam2's README.
+@dataclass(frozen=True)
+class Sam2Spec(ModelSpec):
+    """A SAM 2.1: it has a memory, by which it follows objects through volumes.
 
-    It publishes no checksums. ``min_score`` is that of its ``SAM2AutomaticMaskGenerator``.
+    Names, files and addresses are those of facebookresearch/sam2's README, which publishes no checksums; ``min_score``
+    is that of its ``SAM2AutomaticMaskGenerator``.
     """
+
+    preprocessing: Preprocessing = "sam2"
+    min_score: float = 0.8
+
+    def build(self) -> nn.Module:
+        """Build SAM 2's ``SAM2Base`` without its weights."""
+        from lib.sam.models.sam2_model import build_sam2
+
+        return build_sam2(self.architecture)
+
+
+def _sam(size: str, megabytes: str, md5: str) -> ModelSpec:
+    """Return the spec of one of the first SAMs; its file's name contains the start of the file's MD5 sum."""
+    name, file = f"sam_vit_{size}", f"sam_vit_{size}_{md5[:6]}.pth"
+    description = f"Segment Anything, ViT-{size.upper()} (Meta, {megabytes})"
+    return ModelSpec(name, description, _SAM[size], file, url=_META + file, md5=md5)
+
+
+def _sam2(size: str, config: Architecture, megabytes: str) -> Sam2Spec:
     file = f"sam2.1_hiera_{size}.pt"
-    return ModelSpec(
-        name=f"sam2_hiera_{size}",
-        description=f"Segment Anything 2.1, Hiera-{size.replace('_plus', '+').title()} (Meta, {megabytes})",
-        architecture=config,
-        checkpoint=file,
-        preprocessing="sam2",
-        url=_META_SAM2 + file,
-        min_score=0.8,
-    )
+    description = f"Segment Anything 2.1, Hiera-{size.replace('_plus', '+').title()} (Meta, {megabytes})"
+    return Sam2Spec(f"sam2_hiera_{size}", description, config, file, url=_META_SAM2 + file)
 
 
 _SPECS = (
@@ -110,30 +116,9 @@ _SPECS = (
         min_score=0.2,  # it rates masks of a single point low; their stability says more
         min_stability=0.85,
     ),
-    ModelSpec(
-        name="sam_vit_b",
-        description="Segment Anything, ViT-B (Meta, 375 MB)",
-        architecture="vit_b",
-        checkpoint="sam_vit_b_01ec64.pth",
-        url=_META + "sam_vit_b_01ec64.pth",
-        md5="01ec64d29a2fca3f0661936605ae66f8",
-    ),
-    ModelSpec(
-        name="sam_vit_l",
-        description="Segment Anything, ViT-L (Meta, 1.25 GB)",
-        architecture="vit_l",
-        checkpoint="sam_vit_l_0b3195.pth",
-        url=_META + "sam_vit_l_0b3195.pth",
-        md5="0b3195507c641ddb6910d2bb5adee89c",
-    ),
-    ModelSpec(
-        name="sam_vit_h",
-        description="Segment Anything, ViT-H (Meta, 2.6 GB)",
-        architecture="vit_h",
-        checkpoint="sam_vit_h_4b8939.pth",
-        url=_META + "sam_vit_h_4b8939.pth",
-        md5="4b8939a88964f0f4ff5f5b2642c598a6",
-    ),
+    _sam("b", "375 MB", "01ec64d29a2fca3f0661936605ae66f8"),
+    _sam("l", "1.25 GB", "0b3195507c641ddb6910d2bb5adee89c"),
+    _sam("h", "2.6 GB", "4b8939a88964f0f4ff5f5b2642c598a6"),
     ModelSpec(
         name="medsam_vit_b",
         description="MedSAM, ViT-B tuned on medical images, for box prompts (375 MB; copy it in by hand)",

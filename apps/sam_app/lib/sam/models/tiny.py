@@ -11,14 +11,13 @@ that scaled image. Embeddings are (B, C, 64, 64) and low-resolution masks (B, n,
 whole padded square.
 
 All modules are deterministic and keep no state in ``forward``: one model in evaluation mode may be used by several
-threads at once. These files need only PyTorch; safetensors is imported when a checkpoint is read.
+threads at once. These files need only PyTorch.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from lib.sam.models.tiny_encoder import ImageEncoder
 from lib.sam.models.tiny_layers import TinyConfig
 from lib.sam.models.tiny_prompts import PromptEncoder
 
-__all__ = ["MaskDecoder", "PromptEncoder", "SamTiny", "TinyConfig", "build_sam_tiny", "config_metadata"]
+__all__ = ["MaskDecoder", "PromptEncoder", "SamTiny", "TinyConfig", "config_metadata"]
 
 
 class SamTiny(nn.Module):
@@ -69,48 +68,3 @@ class SamTiny(nn.Module):
 def config_metadata(config: TinyConfig) -> dict[str, str]:
     """Return the metadata of a checkpoint of this configuration."""
     return {"format": "pt", "architecture": "sam_tiny", "config": json.dumps(asdict(config), sort_keys=True)}
-
-
-def build_sam_tiny(checkpoint: str | Path | None = None) -> SamTiny:
-    """Build the model in evaluation mode, with weights in float32.
-
-    Args:
-        checkpoint: safetensors file to load; None leaves random weights.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a checkpoint of this architecture and configuration.
-    """
-    model = SamTiny()
-    if checkpoint is not None:
-        load_checkpoint(model, Path(checkpoint))
-    return model.eval()
-
-
-def load_checkpoint(model: SamTiny, path: Path) -> None:
-    """Load a safetensors file strictly: exactly the model's tensors, with their shapes, must be in it."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    expected = config_metadata(model.config)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    for key in ("architecture", "config"):
-        if metadata.get(key) != expected[key]:
-            raise ValueError(f"{path} is not a sam_tiny checkpoint for this code: {key} is {metadata.get(key)!r}")
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{path} does not fit sam_tiny: {len(missing)} tensors missing {missing[:3]}, "
-            f"{len(unknown)} unknown {unknown[:3]}"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
-    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}, strict=True)

@@ -39,13 +39,11 @@ class Attention(nn.Module):
         query = self._heads(self.query(self.norm(tokens)))
         key, value = self._heads(self.key(keys)), self._heads(self.value(values))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=used)
-        updated: Tensor = tokens + self.out(found.transpose(1, 2).flatten(2))
-        return updated
+        return tokens + self.out(found.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         """Return (B, n, D) as (B, heads, n, D / heads)."""
-        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return heads
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class TokenBlock(nn.Module):
@@ -61,8 +59,7 @@ class TokenBlock(nn.Module):
         """Return the tokens (B, n, D); keys and values are (B, m, D), `used` is False for padding."""
         tokens = self.among(tokens, tokens, tokens, used)
         tokens = self.image(tokens, keys, values)
-        updated: Tensor = tokens + self.mlp(tokens)
-        return updated
+        return tokens + self.mlp(tokens)
 
 
 class QualityHead(nn.Module):
@@ -119,8 +116,7 @@ class QualityHead(nn.Module):
             (area + 0.1).log() / 2 - 1,
             length / (area + 0.1).sqrt(),
         ]
-        quality: Tensor = self.net(torch.cat([self.norm(torch.cat(inputs, -1)), *measures], -1))[..., 0].sigmoid()
-        return quality
+        return self.net(torch.cat([self.norm(torch.cat(inputs, -1)), *measures], -1))[..., 0].sigmoid()
 
 
 class MaskDecoder(nn.Module):

@@ -26,8 +26,7 @@ class Context(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features of the same shape (B, C, H, W)."""
         scale, shift = self.net(x.mean((2, 3))).chunk(2, dim=1)
-        adapted: Tensor = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
-        return adapted
+        return x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
 
 
 def local_contrast(x: Tensor) -> Tensor:

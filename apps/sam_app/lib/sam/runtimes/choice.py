@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from lib.sam.models.registry import ModelSpec
+from lib.sam.models.registry import ModelSpec, Sam2Spec
 from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError
@@ -40,14 +40,14 @@ def on_cpu(
         RuntimeUnavailableError: For int8 without its networks, as float32 would not be the requested precision.
     """
     if precision == "int8":
-        folder = None if spec.is_sam2 else find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))
+        folder = find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))
         if folder is None:
             raise RuntimeUnavailableError(
                 f"there is no int8 form of {spec.name} here: make and check it with "
                 f"`scripts/quantize {spec.name} --images FOLDER`, or start without --conf precision int8"
             )
         return OpenVinoRuntime(folder, "int8")
-    if spec.is_sam2 or precision != "float32":
+    if isinstance(spec, Sam2Spec) or precision != "float32":
         return None
     try:
         key = NetworkKey(spec.name, checkpoint_sha256)

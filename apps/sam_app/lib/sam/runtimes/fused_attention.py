@@ -10,7 +10,7 @@ SAM (except for rounding), and no 4096 x 4096 matrix is written.
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +36,7 @@ def fused_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         q, k, scale = _with_positions(q, k, self.rel_pos_h, self.rel_pos_w, (height, width), self.scale)
     attended = F.scaled_dot_product_attention(q, k, v, scale=scale)
     joined = attended.transpose(1, 2).reshape(batch, height, width, -1)
-    projected: torch.Tensor = self.proj(joined)
-    return projected
+    return cast(torch.Tensor, self.proj(joined))
 
 
 def _with_positions(

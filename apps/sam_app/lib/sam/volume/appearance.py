@@ -73,13 +73,11 @@ class Appearance:
         return self._likelihood(_denoised(grey))
 
     def _likelihood(self, denoised: np.ndarray) -> np.ndarray:
-        likely: np.ndarray = (self.inside / (self.inside + self.outside)).astype(np.float32)[_bins(denoised)]
-        return likely
+        return np.asarray((self.inside / (self.inside + self.outside)).astype(np.float32)[_bins(denoised)])
 
 
 def _denoised(grey: np.ndarray) -> np.ndarray:
-    smooth: np.ndarray = ndimage.gaussian_filter(grey, _DENOISING_SIGMA)
-    return smooth
+    return np.asarray(ndimage.gaussian_filter(grey, _DENOISING_SIGMA))
 
 
 def _bins(grey: np.ndarray) -> np.ndarray:
@@ -90,5 +88,4 @@ def _distribution(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
     counts = np.bincount(_bins(grey[where]), minlength=_BINS).astype(np.float64)
     smooth: np.ndarray = ndimage.gaussian_filter1d(counts / counts.sum(), _HISTOGRAM_SIGMA, mode="nearest")
     smooth = smooth / smooth.sum()
-    mixed: np.ndarray = (1 - _UNIFORM_WEIGHT) * smooth + _UNIFORM_WEIGHT / _BINS
-    return mixed
+    return (1 - _UNIFORM_WEIGHT) * smooth + _UNIFORM_WEIGHT / _BINS

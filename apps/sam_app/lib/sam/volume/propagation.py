@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import singledispatch
 from itertools import pairwise
 
 import numpy as np
@@ -78,6 +79,7 @@ class VolumePrompts:
             raise PromptError(f"there are prompts on the slices {outside}, which are not among those to segment")
 
 
+@singledispatch
 def propagate(
     predictor: Predictor,
     frame: Callable[[int], np.ndarray],
@@ -86,7 +88,7 @@ def propagate(
     *,
     earlier: VolumeResult | None = None,
 ) -> VolumeResult:
-    """Segment the object on every slice that it reaches.
+    """Segment the object on every slice that it reaches; :mod:`lib.sam.volume.sam2_video` does it for SAM 2.
 
     Args:
         predictor: The model.
@@ -126,7 +128,7 @@ class _Propagation:
         self._frame = frame
         self._options, self._bounds = rules
         self._earlier = earlier
-        self._progress = _Progress()
+        self._progress = Progress()
 
     def anchor(self, k: int, prompts: Prompts) -> Anchor:
         """Return the anchor for a slice's own prompts."""
@@ -234,7 +236,7 @@ class _Propagation:
         return SliceMask(logits.astype(np.float16), np.packbits(mask), size, source, score, *fit)
 
 
-class _Progress:
+class Progress:
     """Logger of progress: a line every two seconds."""
 
     def __init__(self) -> None:
@@ -242,6 +244,7 @@ class _Progress:
         self._slices = 0
 
     def show(self, k: int) -> None:
+        """Count slice k, and log it if it is time."""
         self._slices += 1
         if time.monotonic() >= self._next:
             logger.info("Followed the object on %d slices, now on slice %d", self._slices, k)

@@ -8,8 +8,6 @@ use is stored: 16 slices and those with prompts, 0.5 MiB each.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,17 +21,14 @@ from lib.sam.embeddings.cache import Embedding
 from lib.sam.logits_grid import dice
 from lib.sam.prompts import BACKGROUND, Prompts
 from lib.sam.sam2_predictor import LOGITS_BOUND, Sam2Predictor
-from lib.sam.volume.propagation import PropagationOptions, VolumePrompts
+from lib.sam.volume.propagation import Progress, PropagationOptions, VolumePrompts, propagate
 from lib.sam.volume.result import SliceMask, Stop, VolumeResult
-
-logger = logging.getLogger(__name__)
 
 _MAX_ABSENT_SLICES = 5
 """The object has ended after this many slices in a row without it; after fewer, SAM 2's memory finds it again."""
 
-_PROGRESS_SECONDS = 2.0
 
-
+@propagate.register
 def propagate_by_memory(
     predictor: Sam2Predictor,
     frame: Callable[[int], np.ndarray],
@@ -137,7 +132,7 @@ class _Tracker:
         self._followed: dict[int, dict[str, Any]] = {}
         self._position: list[torch.Tensor] | None = None  # the same for every slice
         self._reach = max(predictor.module.num_maskmem, predictor.module.max_obj_ptrs_in_encoder)
-        self._progress = time.monotonic() + _PROGRESS_SECONDS
+        self._progress = Progress()
 
     def mark(self, k: int, prompts: Prompts) -> SliceMask:
         """Return the mask of a slice's own prompts, without memory; it is remembered for all other slices."""
@@ -159,9 +154,7 @@ class _Tracker:
             del self._followed[k]
             mask = self._step(k, embedding, points, in_reverse=in_reverse)
         self._forget(k)
-        if time.monotonic() >= self._progress:
-            logger.info("Followed the object to slice %d", k)
-            self._progress = time.monotonic() + _PROGRESS_SECONDS
+        self._progress.show(k)
         return mask
 
     @torch.inference_mode()
