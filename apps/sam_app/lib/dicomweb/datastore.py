@@ -97,8 +97,7 @@ class DicomWebStore(DicomWebLabels):
     @property
     def session(self) -> requests.Session:
         """HTTP session for requests to the server; it has the login."""
-        session: requests.Session = self._client._session
-        return session
+        return self._client._session
 
     def has_image(self, series: str) -> bool:
         """Return whether a series was fetched or is on the server.
@@ -289,8 +288,7 @@ def _place(client: ArchiveClient, cache_path: str | None) -> Path:
 
 def _session(url: str) -> requests.Session:
     if "googleapis.com" in url:
-        session: requests.Session = create_session_from_gcp_credentials()
-        return session
+        return create_session_from_gcp_credentials()
     name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     return DicomWebSession((name, password) if name else None, settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT)
 

@@ -146,8 +146,7 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         return True
 
     def _stored_label(self, image: str, label_tag: str) -> str:
-        path: str = LocalDatastore.get_label_uri(self, image, label_tag)
-        return path
+        return LocalDatastore.get_label_uri(self, image, label_tag)
 
     def _store(self, segmentation: Dataset) -> None:
         """Store a segmentation on the server (STOW-RS, PS3.18 10.5)."""

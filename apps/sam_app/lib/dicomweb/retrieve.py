@@ -121,8 +121,7 @@ class SeriesRetrieval:
             if answer.status_code == 206:  # PS3.18 10.4.3.1
                 raise DicomWebError("the DICOMweb server could not send all instances of the series (206)")
             self._save_answer(answer, folder)
-            etag: str | None = answer.headers.get("ETag")
-            return etag
+            return answer.headers.get("ETag")
 
     def _save_answer(self, answer: requests.Response, folder: Path) -> None:
         parts = _Parts(folder)

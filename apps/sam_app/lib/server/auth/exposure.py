@@ -32,8 +32,7 @@ def listening_host(command: Sequence[str]) -> str:
     """Return the address on which the server listens according to its command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-i", "--host", default=_DEFAULT_HOST)
-    host: str = parser.parse_known_args(list(command))[0].host
-    return host
+    return parser.parse_known_args(list(command))[0].host
 
 
 def is_loopback(host: str) -> bool:

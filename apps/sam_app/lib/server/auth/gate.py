@@ -118,5 +118,4 @@ def _roles(dependant: Dependant) -> Iterator[RBAC]:
 
 async def user_of_request(request: Request) -> User:
     """Return the user found by :class:`Gate`; replaces MONAI Label's ``get_current_user`` while a login is needed."""
-    user: User = request.state.user
-    return user
+    return request.state.user

@@ -27,13 +27,11 @@ from lib.server.rest.uploads import not_empty
 
 
 async def _service(request: Request) -> SegmentationService:
-    service: SegmentationService = request.app.state.segmentation_service
-    return service
+    return request.app.state.segmentation_service
 
 
 async def _health(request: Request) -> HealthReport:
-    report: HealthReport = request.app.state.health_report
-    return report
+    return request.app.state.health_report
 
 
 Service = Annotated[SegmentationService, Depends(_service)]

@@ -244,8 +244,7 @@ class SegmentationService:
             image_sha256=received.input.sha256,
             earlier=self._earlier_result(pending, received),
         )
-        data: dict[str, Any] = self._infer(request)["params"]
-        return data
+        return self._infer(request)["params"]
 
     def _earlier_result(self, pending: PendingResult, received: ReceivedRequest) -> EarlierResult | None:
         """Return the masks to refine; None if the checkpoint has changed since."""

@@ -134,8 +134,7 @@ class SessionStore(Sessions):
         if is_due:
             with suppress(OSError):  # a full disk: only after a restart it expires earlier
                 _describe(self._folder / session_id, session)
-        found: OwnedSession = session
-        return found
+        return session
 
     def remove_session(self, session_id: str) -> None:
         """Remove a session atomically, if there is one."""
