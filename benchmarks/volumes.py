@@ -32,7 +32,7 @@ from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
 from lib.sam.volume.slice_following import FollowingOptions
-from lib.transforms.volume_labels import ResultToVolumed
+from lib.transforms.masks import ResultToVolumed
 from lib.transforms.window import volume_pictures
 
 Prompter = Callable[[np.ndarray], Prompts]

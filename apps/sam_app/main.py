@@ -22,8 +22,8 @@ from lib.base.allocator import limit_arenas
 from lib.base.locks import FolderInUseError
 from lib.base.scratch import use_scratch_folder
 from lib.base.threads import start_periodic
+from lib.dicomweb.connection import warn_if_unreachable
 from lib.dicomweb.datastore import AddressError, DicomWebStore, for_inference, open_dicomweb
-from lib.dicomweb.reach import warn_if_unreachable
 from lib.imaging.decoding.isolation import start_workers
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache

@@ -20,8 +20,8 @@ from evaluation.figures import compare
 from evaluation.protocols import PROTOCOLS, chances
 from evaluation.report import Result, as_text, by_label, calibration, clicks_needed, save_pictures, summary
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
-from lib.imaging.digest import image_sha256
 from lib.imaging.image import ImageError
+from lib.imaging.image_cache import image_sha256
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from lib.dicomweb.reach import warn_if_unreachable
+from lib.dicomweb.connection import warn_if_unreachable
 
 
 @pytest.fixture

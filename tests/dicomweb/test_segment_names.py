@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.dicomweb.segment_names import algorithm_name, segment_names
+from lib.dicomweb.dicom_seg import algorithm_name, segment_names
 
 
 @pytest.mark.parametrize(

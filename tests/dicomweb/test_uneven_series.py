@@ -10,10 +10,10 @@ from monailabel.config import Settings
 
 from lib.dicomweb import datastore as dicomweb_datastore
 from lib.dicomweb.datastore import open_dicomweb
-from lib.imaging.formats.nifti_writer import has_position
+from lib.imaging.dicom.reader import read_series_grid
+from lib.imaging.formats.nifti import has_position
 from lib.imaging.image import NotOneVolumeError
 from lib.imaging.labels.label_writers import write_label_volume
-from lib.imaging.labels.series_grid import read_series_grid
 from support.dicomweb_stand_in import running_stand_in
 from support.small_archive import SmallArchive
 

@@ -12,8 +12,8 @@ import SimpleITK
 
 from lib.dicomweb.dicom_seg import segmentation_of_labels
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
-from lib.imaging.formats.nifti_writer import write_nifti
-from lib.imaging.labels.series_grid import read_series_grid
+from lib.imaging.dicom.reader import read_series_grid
+from lib.imaging.formats.nifti import write_nifti
 from lib.imaging.labels.series_segmentation import labels_from_segmentation, series_segmentation
 from lib.imaging.readers import read_image
 from support.patient import centroid, points, voxel_at

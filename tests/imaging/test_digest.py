@@ -7,8 +7,8 @@ import io
 import os
 
 from lib.base.files import sha256_of
-from lib.imaging import digest
-from lib.imaging.digest import image_sha256
+from lib.imaging import image_cache
+from lib.imaging.image_cache import image_sha256
 
 
 def test_a_file_has_the_sum_of_its_bytes(tmp_path):
@@ -37,7 +37,7 @@ def test_a_series_has_one_sum_whatever_its_files_are_called(tmp_path):
 
 def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(digest, "sha256_of", lambda file: read.append(file.name) or sha256_of(file))
+    monkeypatch.setattr(image_cache, "sha256_of", lambda file: read.append(file.name) or sha256_of(file))
     image = tmp_path / "image"
     image.write_bytes(b"one")
     first = image_sha256(image)

@@ -98,7 +98,7 @@ def test_automatic_has_no_objects_and_the_middle_slice(sourced, image):
 
 
 def test_what_cannot_be_is_refused(sourced, image, tmp_path: Path):
-    with pytest.raises(PromptError, match="labels or automatic"):
+    with pytest.raises(PromptError, match="labels, automatic"):
         as_prompt_source("everything", "prompts")
     with pytest.raises(PromptError, match="has no label"):
         sourced(asked(image, Source.LABELS))

@@ -11,7 +11,7 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.limits import Limits
 from lib.sam.prompts import PromptError
 from lib.sam.volume.propagation import VolumePrompts
-from lib.transforms.viewer_prompts_3d import VolumePromptsd
+from lib.transforms.viewer_prompts import VolumePromptsd
 from support.segment_requests import viewer_request
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.dicom.data_sets import write
-from lib.imaging.labels.series_grid import read_series_grid
+from lib.imaging.dicom.reader import read_series_grid
 from lib.imaging.labels.series_segmentation import series_segmentation
 from lib.imaging.readers import read_image
 from support.series import ACQUISITIONS, write_series

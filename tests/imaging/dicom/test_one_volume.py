@@ -12,10 +12,10 @@ import SimpleITK
 from pydicom.dataset import Dataset
 
 from lib.imaging.dicom.data_sets import write
-from lib.imaging.formats.nifti_writer import has_position, write_nifti
+from lib.imaging.dicom.reader import read_series_grid
+from lib.imaging.formats.nifti import has_position, write_nifti
 from lib.imaging.image import CorruptImageError, NotOneVolumeError, UnsupportedImageError
 from lib.imaging.labels.label_writers import write_label_volume
-from lib.imaging.labels.series_grid import read_series_grid
 from lib.imaging.readers import read_image
 from support.items import NO_PLACE, item
 

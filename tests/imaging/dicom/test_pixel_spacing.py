@@ -10,7 +10,7 @@ import SimpleITK
 
 from lib.imaging.dicom.data_sets import write
 from lib.imaging.dicom.secondary_capture import secondary_capture
-from lib.imaging.formats.nifti_writer import write_nifti
+from lib.imaging.formats.nifti import write_nifti
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.labels.segmentation import segmentation
 from lib.imaging.readers import read_image

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from lib.imaging.formats.nifti_length import has_stated_length
+from lib.imaging.formats.nifti import has_stated_length
 
 VOXELS = np.random.default_rng(0).integers(0, 2**15, (16, 16, 16), np.int16)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from lib.imaging.formats.nifti_writer import write_nifti
+from lib.imaging.formats.nifti import write_nifti
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.readers import read_image
 

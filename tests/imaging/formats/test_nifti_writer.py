@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from lib.imaging.formats.nifti_writer import is_sheared, write_nifti
+from lib.imaging.formats.nifti import is_sheared, write_nifti
 from lib.imaging.image import MedicalImage
 from lib.imaging.readers import read_image
 

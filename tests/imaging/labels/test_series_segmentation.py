@@ -9,8 +9,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes, write
+from lib.imaging.dicom.reader import read_series_grid
 from lib.imaging.image import UnsupportedImageError
-from lib.imaging.labels.series_grid import read_series_grid
 from lib.imaging.labels.series_segmentation import labels_from_segmentation, series_segmentation
 from lib.imaging.readers import read_image
 

@@ -108,7 +108,7 @@ class TestVerify:
         save(store.path(spec), seed=1)
         for _ in range(2):
             with pytest.raises(CheckpointError, match=r"small_weights.pth has changed: its SHA-256"):
-                store.load_state_dict(spec)
+                store.load_into(spec.build(), spec)
 
     def test_finds_a_changed_byte_behind_unchanged_size_and_time(self, store: CheckpointStore) -> None:
         spec = small()
@@ -151,7 +151,7 @@ class TestVerify:
         with pytest.raises(CheckpointError, match=r"`scripts/weights download sam_vit_b` or copy sam_vit_b_01ec64.pth"):
             store.require(MODELS["sam_vit_b"])
         with pytest.raises(CheckpointError, match=r"get medsam_vit_b.pth from its publisher and copy it into"):
-            store.load_state_dict(MODELS["medsam_vit_b"])
+            store.load_into(nn.Sequential(), MODELS["medsam_vit_b"])
         with pytest.raises(CheckpointError, match="belongs to the app"):
             store.verify(MODELS["sam_tiny"])
 
@@ -180,7 +180,9 @@ class TestLoad:
     def test_gives_the_tensors_of_a_pth_file(self, store: CheckpointStore, zipped: bool) -> None:
         spec = small()
         torch.save(weights(), store.path(spec), _use_new_zipfile_serialization=zipped)
-        loaded = store.load_state_dict(spec)
+        module = spec.build()
+        store.load_into(module, spec)
+        loaded = module.state_dict()
         assert loaded.keys() == weights().keys()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in weights().items())
 
@@ -202,10 +204,10 @@ class TestLoad:
 
         torch.save({"0.weight": Trap()}, store.path(spec))
         with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-            store.load_state_dict(spec)
+            store.load_into(spec.build(), spec)
         store.path(spec).write_bytes(pickle.dumps(Trap(), protocol=2))
         with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-            store.load_state_dict(spec)
+            store.load_into(spec.build(), spec)
         assert not trap.exists()
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"<html>404</html>"])
@@ -214,13 +216,13 @@ class TestLoad:
         spec = small(suffix=suffix)
         store.path(spec).write_bytes(content)
         with pytest.raises(CheckpointError, match=f"small_weights{suffix} is not a readable checkpoint"):
-            store.load_state_dict(spec)
+            store.load_into(spec.build(), spec)
 
     def test_refuses_a_training_state(self, store: CheckpointStore) -> None:
         spec = small()
         torch.save({"model": weights(), "epoch": 3}, store.path(spec))
         with pytest.raises(CheckpointError, match="does not hold weights alone"):
-            store.load_state_dict(spec)
+            store.load_into(spec.build(), spec)
 
     def test_names_what_does_not_fit_the_module(self, store: CheckpointStore) -> None:
         spec = small()
@@ -238,7 +240,7 @@ class TestLoad:
             raise PermissionError("read-only")
 
         monkeypatch.setattr(checksums, "atomic_write", refuse)
-        store.load_state_dict(spec)
+        store.load_into(spec.build(), spec)
         assert store.state(spec) == "verified"
         assert not (store.folder / "checksums.json").exists()
 

@@ -29,7 +29,7 @@ def model_folder(tmp_path: Path) -> Path:
 def test_openvino_is_what_runs_on_a_cpu_with_one_copy_of_the_weights(model_folder: Path):
     predictor = Engine([MODELS["sam_tiny"]], model_folder, device="cpu").predictor("sam_tiny")
     assert isinstance(predictor.runtime, OpenVinoRuntime)
-    assert all(values.is_meta for values in predictor._module.image_encoder.parameters())
+    assert all(values.is_meta for values in predictor.module.image_encoder.parameters())
 
 
 def test_without_openvino_pytorch_runs_and_the_log_says_why(

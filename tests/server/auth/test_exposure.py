@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.server.auth.exposure import warn_if_exposed
+from lib.server.auth.pages import warn_if_exposed
 
 START = ["start_server", "--app", "apps/sam_app", "--studies", "studies", "--conf", "results", "x"]
 

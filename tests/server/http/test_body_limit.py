@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, File, Request, UploadFile
 from starlette.requests import ClientDisconnect
 
-from lib.server.http.body_limit import BodyLimit
+from lib.server.http.body_check import BodyLimit
 from support.asgi import ask
 
 LIMIT = 2**20

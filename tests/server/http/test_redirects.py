@@ -4,7 +4,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from lib.server.http.redirects import RelativeRedirects
+from lib.server.http.response_headers import RelativeRedirects
 from support.asgi import ask
 
 

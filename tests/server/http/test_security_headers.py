@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-from lib.server.http.security_headers import SecurityHeaders
+from lib.server.http.response_headers import SecurityHeaders
 from support.asgi import ask
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from lib.base.request_record import RequestRecord
-from lib.server.observe.audit import AuditLog, entry_if_killed
-from lib.server.observe.in_flight import InFlight
+from lib.server.observe.audit import AuditLog, InFlight, entry_if_killed
 
 
 @pytest.fixture

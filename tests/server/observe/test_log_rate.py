@@ -6,9 +6,8 @@ import logging
 
 import pytest
 
-from lib.server.observe import log_rate
-from lib.server.observe.log_hygiene import CleanFormatter
-from lib.server.observe.log_rate import LINES, PERIOD_S, RateLimit
+from lib.server.observe import log_hygiene
+from lib.server.observe.log_hygiene import LINES, PERIOD_S, CleanFormatter, RateLimit
 
 
 class Lines(logging.Handler):
@@ -25,7 +24,7 @@ class Lines(logging.Handler):
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(log_rate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_hygiene.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from lib.base.clock import Clock, current_clock
 from lib.base.request_record import RequestRecord, current_record, note
-from lib.server.http.security_headers import SecurityHeaders
+from lib.server.http.response_headers import SecurityHeaders
 from lib.server.observe.audit import AuditLog
 from lib.server.observe.metrics import Metrics
 from lib.server.observe.middleware import Observer, ObservingMiddleware

@@ -61,7 +61,11 @@ def test_a_result_is_there_when_it_is_complete(store):
         with pytest.raises(UnknownResultError):
             store.find(pending.timestamp)
     found = store.find(pending.timestamp)
-    assert found.state == "done" and found.owner == "someone" and found.facts.as_dict() == MANIFEST.result.as_dict()
+    assert (
+        found.state == "done"
+        and found.manifest.user == "someone"
+        and found.facts.as_dict() == MANIFEST.result.as_dict()
+    )
     assert found.path("mask.png").read_bytes() == b"content"
     for name in ("other.png", "../mask.png", "manifest.json"):
         with pytest.raises(UnknownResultError, match="has no"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.server.rest.stored_arrays import read_array, read_arrays
+from lib.server.rest.outputs import read_array, read_arrays
 
 
 def test_arrays_come_back_as_they_were_from_many_threads_at_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from monailabel.endpoints.user.auth import RBAC
 
 from lib.server.auth.roles import SEGMENTING
 from lib.server.auth.users import current_user
-from lib.server.upstream.route_table import upstream_routers
+from lib.server.upstream.faults import upstream_routers
 
 UPSTREAM = [
     (method, context)

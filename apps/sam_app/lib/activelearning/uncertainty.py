@@ -51,17 +51,12 @@ def image_score(datastore: Datastore, image: str, label_tag: str | None = None) 
     Returns:
         The score; None if no label has scores, or the newest label with scores contains no object.
     """
-    newest: tuple[float, float | None] = (-math.inf, None)
-    for tag, label in datastore.get_labels_by_image_id(image).items():
-        if label_tag and tag != label_tag:
-            continue
-        info = datastore.get_label_info(label, tag)
-        scores = _scores(info.get("params"))
-        if scores is not None:
-            newest = max(
-                newest, (float(info.get("ts") or 0), min(map(float, scores), default=None)), key=lambda n: n[0]
-            )
-    return newest[1]
+    labels = datastore.get_labels_by_image_id(image).items()
+    infos = [datastore.get_label_info(label, tag) for tag, label in labels if label_tag in (None, "", tag)]
+    rated = [(float(info.get("ts") or 0), _scores(info.get("params"))) for info in infos]
+    with_scores = [(at, scores) for at, scores in rated if scores is not None]
+    _, newest = max(with_scores, key=lambda one: one[0], default=(0.0, []))
+    return min(newest, default=None)
 
 
 def _scores(params: Any) -> list[float] | None:

@@ -137,8 +137,6 @@ def _hold(folder: Path) -> int | None:
 
 def _remove(path: str) -> None:
     try:
-        os.unlink(path)
-    except FileNotFoundError:  # the usual case: the code that created it has removed it
-        pass
+        Path(path).unlink(missing_ok=True)  # usually the code that created it has removed it
     except OSError as error:
         logger.error("A temporary file could not be removed: %s", error.strerror)

@@ -10,19 +10,27 @@ errors can be shown to clients: they contain neither the server's address nor it
 
 from __future__ import annotations
 
+import logging
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from requests.utils import get_environ_proxies
 
 from lib.base.clock import current_clock
+from lib.base.threads import start_watched
+
+logger = logging.getLogger(__name__)
 
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 """``Accept`` for instances in the transfer syntax in which the server stores them: PS3.18 8.7.3.5.2."""
 
 _CONNECT_S = 5.0
+_PORTS = {"http": 80, "https": 443}
 _PIECE_BYTES = 1 << 20
 _JSON = "application/dicom+json, application/json"
 """``Accept`` that dicomweb-client sends for JSON."""
@@ -166,3 +174,26 @@ def unreachable_error(error: Exception) -> DicomWebError:
     if isinstance(error, requests.Timeout):
         return DicomWebUnreachableError("the DICOMweb server did not respond in time")
     return DicomWebUnreachableError("the DICOMweb server cannot be reached")
+
+
+def warn_if_unreachable(url: str) -> threading.Thread:
+    """Start a thread that logs a warning if nothing listens at the address; with a proxy it checks nothing.
+
+    This server starts anyway: the archive can be started later, and REST does not need it.
+
+    Args:
+        url: URL of the DICOMweb root; must be valid.
+    """
+    return start_watched("dicomweb-reach", lambda: _try_to_connect(url))
+
+
+def _try_to_connect(url: str) -> None:
+    address = urlsplit(url)
+    if get_environ_proxies(url):
+        return
+    try:
+        place = (str(address.hostname), address.port or _PORTS[address.scheme])
+        socket.create_connection(place, timeout=_CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or "no response"
+        logger.warning("The DICOMweb server cannot be reached now (%s): its images are missing until it can", reason)

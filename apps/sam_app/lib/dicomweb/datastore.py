@@ -38,7 +38,7 @@ from lib.dicomweb.retrieve import is_uid
 from lib.dicomweb.search import ArchiveClient
 from lib.dicomweb.series import DEFAULT_MAX_AGE_S, SeriesCopy, SeriesFolders
 from lib.imaging.dicom.header_values import value_of
-from lib.imaging.formats.nifti_writer import has_position, write_nifti
+from lib.imaging.formats.nifti import has_position, write_nifti
 from lib.imaging.image import ImageChangedError, NotOneVolumeError
 from lib.imaging.readers import read_image
 from lib.studies.displayed_images import Viewer, displayed_images
@@ -81,8 +81,6 @@ class DicomWebStore(DicomWebLabels):
         exclusive: bool = False,
     ) -> None:
         self._client = client
-        self._search_filter = dict(search_filter)
-        self._fetch_by_frame = fetch_by_frame
         self._convert_to_nifti = convert_to_nifti
         self._extensions = ["*.nii.gz", "*.nii"]
         place = _place(client, cache_path)
@@ -130,10 +128,6 @@ class DicomWebStore(DicomWebLabels):
 
     def copy_displayed_by(self, series: str, viewer: Viewer) -> SeriesCopy:
         """Return the series as it is displayed by a client.
-
-        Args:
-            series: Its Series Instance UID.
-            viewer: The client.
 
         Raises:
             ImageChangedError: If the series has changed since the client read it.
@@ -203,25 +197,18 @@ class InferenceImages:
 
     def __init__(self, store: DicomWebStore) -> None:
         self.store = store
-        self._copies: dict[str, SeriesCopy] = {}
-
-    def has_copy(self, series: str) -> bool:
-        """Return whether this inference already uses a certain copy of the series."""
-        return series in self._copies
-
-    def use_copy(self, series: str, copy: SeriesCopy) -> None:
-        """Use this copy of the series from now on."""
-        self._copies[series] = copy
+        self.copies: dict[str, SeriesCopy] = {}
+        """The copies of series that this inference uses."""
 
     def get_image_uri(self, image_id: str) -> str:
         """Return the folder of a series."""
-        if image_id not in self._copies:
-            self._copies[image_id] = self.store.folders.get(image_id)
-        return str(self._copies[image_id].folder)
+        if image_id not in self.copies:
+            self.copies[image_id] = self.store.folders.get(image_id)
+        return str(self.copies[image_id].folder)
 
     def save_label(self, image_id: str, *args: Any, **kwargs: Any) -> str:
         """Store a label, or raise if the series has changed since the label was made."""
-        if self._copies.get(image_id, now := self.store.folders.get(image_id)).version != now.version:
+        if self.copies.get(image_id, now := self.store.folders.get(image_id)).version != now.version:
             raise ImageChangedError("the series has changed while it was segmented: no label was stored, segment again")
         return self.store.save_label(image_id, *args, **kwargs)
 

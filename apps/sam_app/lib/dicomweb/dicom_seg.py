@@ -7,6 +7,7 @@ is never removed. See :mod:`lib.imaging.labels.series_segmentation`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from fastapi.responses import FileResponse
 from pydicom import Dataset
 
 from lib.base.scratch import scratch_file
-from lib.dicomweb.segment_names import algorithm_name, segment_names
 from lib.imaging.dicom.data_sets import write
+from lib.imaging.dicom.reader import SeriesGrid, read_series_grid
 from lib.imaging.image import ImageError, UnsupportedImageError
 from lib.imaging.labels.label_grid import labels_on_grid
-from lib.imaging.labels.segments import MAX_SEGMENTS
-from lib.imaging.labels.series_grid import SeriesGrid, read_series_grid
+from lib.imaging.labels.segments import MAX_SEGMENTS, segment_label
 from lib.imaging.labels.series_segmentation import series_segmentation
 from lib.imaging.readers import read_image
 from lib.version import VERSION
@@ -36,7 +36,7 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
     Args:
         grid: The voxel grid of the series.
         label: File with the labels, in any readable format, on this voxel grid.
-        label_info: The client's names of the labels, see :func:`lib.dicomweb.segment_names.segment_names`.
+        label_info: The client's names of the labels, see :func:`lib.dicomweb.dicom_seg.segment_names`.
         model: The model that made the labels, if ``label_info`` does not name it.
 
     Returns:
@@ -68,12 +68,6 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
 def dicom_seg_response(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
     """Return the response with labels of a series as DICOM Segmentation, in a scratch file of the request.
 
-    Args:
-        series: The series' folder, or one DICOM file.
-        label: As for :func:`segmentation_of_labels`.
-        label_info: Likewise.
-        model: Likewise.
-
     Raises:
         ImageError: As :func:`segmentation_of_labels`.
         HTTPException: 422 if the image is not DICOM.
@@ -86,3 +80,33 @@ def dicom_seg_response(series: Path, label: Path, label_info: Any, *, model: str
     path = scratch_file(".dcm")
     write(made, path)
     return FileResponse(path, media_type="application/dicom", filename="segmentation.dcm")
+
+
+def segment_names(label_info: Any, values: Sequence[int]) -> list[str]:
+    """Return the names of a mask's labels.
+
+    An item of ``label_info`` is ``{"name": …, "idx": …}``. Slicer sends ``idx``, the label's number in the mask; if no
+    item has it, the items are the labels in ascending order, as in MONAI Label.
+
+    Args:
+        label_info: As the client sent it; invalid items are ignored.
+        values: The labels' numbers, ascending. Empty for an empty mask.
+
+    Returns:
+        A name for each of ``values``, ``Segment <number>`` for one without a name; for an empty mask only the name of
+        the first named item, the label that was requested.
+    """
+    items = [item for item in label_info if isinstance(item, Mapping)] if isinstance(label_info, list) else []
+    names = [segment_label(str(item.get("name") or "")) for item in items]
+    if not values:
+        return [next(filter(None, names), "Segment 1")]
+    stated = {item["idx"]: name for item, name in zip(items, names, strict=True) if isinstance(item.get("idx"), int)}
+    found = stated or dict(zip(values, names, strict=False))
+    return [found.get(value) or f"Segment {value}" for value in values]
+
+
+def algorithm_name(label_info: Any, default: str) -> str:
+    """Return the name of the model that made the mask: the first item's ``model_name``, else ``default``."""
+    first = label_info[0] if isinstance(label_info, list) and label_info else None
+    model = first.get("model_name") if isinstance(first, Mapping) else None
+    return segment_label(str(model or "")) or default

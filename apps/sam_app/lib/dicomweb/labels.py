@@ -26,10 +26,10 @@ from pydicom import Dataset
 from lib.dicomweb.connection import DicomWebError
 from lib.dicomweb.dicom_seg import segmentation_of_labels
 from lib.imaging.dicom.header_values import value_of
+from lib.imaging.dicom.reader import SeriesGrid, read_series_grid
 from lib.imaging.image import CorruptImageError, ImageChangedError, ImageError
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.label_writers import write_label_volume
-from lib.imaging.labels.series_grid import SeriesGrid, read_series_grid
 from lib.imaging.labels.series_segmentation import labels_from_segmentation
 from lib.imaging.readers import read_image
 from lib.studies.local_store import LocalStore
@@ -117,20 +117,15 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         """
         image = image_id or label_id
         stored = self._stored_label(image, label_tag)
-        fits = bool(stored) and self._lies_on_series(image, label_tag, stored)
-        if label_tag != DefaultLabelTag.FINAL:
-            if stored and not fits:
-                raise ImageChangedError("the series has changed since this label was saved: the label no longer fits")
+        if stored and self._lies_on_series(image, label_tag, stored):
             return stored
         with self._fetching_label:
-            if not fits:
-                series = label_id if image_id else self._newest_segmentation(image)
-                if series:
-                    self._fetch_label(series, image)
-                elif stored:
-                    raise ImageChangedError(
-                        "the series has changed since this label was saved: the label no longer fits"
-                    )
+            is_final = label_tag == DefaultLabelTag.FINAL
+            series = (label_id if image_id else self._newest_segmentation(image)) if is_final else None
+            if series:
+                self._fetch_label(series, image)
+            elif stored:
+                raise ImageChangedError("the series has changed since this label was saved: the label no longer fits")
         return self._stored_label(image, label_tag)
 
     def _lies_on_series(self, image: str, label_tag: str, label: str) -> bool:

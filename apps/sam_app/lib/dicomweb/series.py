@@ -30,7 +30,7 @@ from lib.dicomweb.connection import (
 )
 from lib.dicomweb.retrieve import SeriesRetrieval
 from lib.dicomweb.search import ArchiveClient
-from lib.imaging.digest import image_sha256
+from lib.imaging.image_cache import image_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,7 @@ _RETRY_AFTER_S = 60.0
 
 
 def token_of_instances(uids: Iterable[str]) -> str:
-    """Return a token that identifies the set of a series' instances.
-
-    Args:
-        uids: Their SOP Instance UIDs, in any order.
-    """
+    """Return a token that identifies the set of a series' instances, by their SOP Instance UIDs in any order."""
     return "instances:" + hashlib.sha256("\n".join(sorted(uids)).encode()).hexdigest()
 
 

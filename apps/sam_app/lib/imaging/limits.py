@@ -44,11 +44,7 @@ class Limits:
         claim_for_caller(working_bytes((rows, columns)))
 
     def check_prompts(self, count: int) -> None:
-        """Refuse a request with more points and rectangles.
-
-        Raises:
-            PromptError: If it has.
-        """
+        """Raise :class:`PromptError` for a request with more points and rectangles."""
         if count > self.max_prompts:
             raise PromptError(f"there are {count} points and rectangles; at most {self.max_prompts} are allowed")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 Result = TypeVar("Result")
 
@@ -30,27 +31,16 @@ class ClickMemory(Generic[Result]):
 
     def __init__(self, per_client: int = DEFAULT_PER_CLIENT, clients: int = DEFAULT_CLIENTS) -> None:
         self._per_client = per_client
-        self._clients = clients
-        self._entries: OrderedDict[str, OrderedDict[Key, Result]] = OrderedDict()
+        self._clients: LRUCache[str, LRUCache[Key, Result]] = LRUCache(clients)
         self._lock = threading.Lock()
 
     def recall(self, key: Key) -> Result | None:
         """Return the last result; None if there is none, or it was evicted."""
         with self._lock:
-            mine = self._entries.get(key[0])
-            if mine is None or key not in mine:
-                return None
-            mine.move_to_end(key)
-            return mine[key]
+            mine = self._clients.get(key[0])
+            return None if mine is None else mine.get(key)
 
     def remember(self, key: Key, result: Result) -> None:
         """Store a result in place of the previous one."""
         with self._lock:
-            mine = self._entries.setdefault(key[0], OrderedDict())
-            self._entries.move_to_end(key[0])
-            mine[key] = result
-            mine.move_to_end(key)
-            if len(mine) > self._per_client:
-                mine.popitem(last=False)
-            if len(self._entries) > self._clients:
-                self._entries.popitem(last=False)
+            self._clients.setdefault(key[0], LRUCache(self._per_client))[key] = result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "slice_source": data["slice_source"],
         "frames": data["image"].frame_count,
         "image_notes": list(data["image"].notes),
-        "window": data["window"].as_dict(),
+        "window": asdict(data["window"]),
         "scores": [scores[0] for scores in candidate_scores],
         "areas": [mask.area for mask in data["masks"]],
         "candidates": max(map(len, candidate_scores), default=1),
@@ -64,10 +65,10 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "checkpoint_sha256": data["checkpoint_sha256"],
         "frames": data["image"].frame_count,
         "image_notes": list(data["image"].notes),
-        "window": data["window"].as_dict(),
+        "window": asdict(data["window"]),
         "slices": [found[0]["k"], found[-1]["k"]] if found else None,
         "voxels": sum(areas.values()),
         "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
         "found": found,
-        "stops": [{"anchor": stop.anchor, "k": stop.k, "reason": stop.reason} for stop in result.stops],
+        "stops": [asdict(stop) for stop in result.stops],
     }

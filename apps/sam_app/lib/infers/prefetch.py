@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from cachetools import FIFOCache
 
 from lib.imaging.image import MedicalImage, Window
 from lib.sam.device_queue import MAX_OWNERS, lower_priority
@@ -68,7 +69,7 @@ class Prefetcher:
     def __init__(self, engine: Engine, slices: int = DEFAULT_SLICES) -> None:
         self._engine = engine
         self._slices = slices
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._places: FIFOCache[str, _Place] = FIFOCache(MAX_OWNERS)
         self._lock = threading.Lock()
         self._reader = ThreadPoolExecutor(1, "ahead", initializer=lower_priority)
         self._is_reading = threading.Semaphore()
@@ -78,24 +79,16 @@ class Prefetcher:
         if not self._slices or image.frame_count == 1:
             return
         with self._lock:
-            before = self._places.pop(user, None)
+            before = self._places.get(user)
             direction = 0
             if before is not None and before.image() is image:
                 direction = (k > before.k) - (k < before.k) or before.direction
             self._places[user] = _Place(weakref.ref(image), k, direction)
-            while len(self._places) > MAX_OWNERS:
-                self._places.popitem(last=False)
         order = nearest_first(k, image.frame_count, self._slices, direction)
         self._encode(model, user, image, order, asked)
 
     def opened(self, model: str, user: str, read: Callable[[], MedicalImage]) -> None:
-        """Read an image that a user opens, in the background, and prefetch its slices; skipped while another is read.
-
-        Args:
-            model: The model to encode with.
-            user: The user.
-            read: Returns the image; also stores it in memory.
-        """
+        """Read an image that a user opens, in the background, and prefetch its slices; not while another is read."""
         if not self._slices or not self._is_reading.acquire(blocking=False):
             return
 
@@ -115,11 +108,8 @@ class Prefetcher:
     def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Window | str) -> None:
         reference = weakref.ref(image)
 
-        def frame(k: int) -> Callable[[], np.ndarray | None]:
-            def windowed() -> np.ndarray | None:
-                image = reference()
-                return None if image is None else windowed_frame(image, k, choose_window(image, k, asked)[0])
+        def windowed(k: int) -> np.ndarray | None:
+            image = reference()
+            return None if image is None else windowed_frame(image, k, choose_window(image, k, asked)[0])
 
-            return windowed
-
-        self._engine.predictor(model).prefetch_embedding(user, [frame(k) for k in order])
+        self._engine.predictor(model).prefetch_embedding(user, [partial(windowed, k) for k in order])

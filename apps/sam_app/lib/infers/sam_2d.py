@@ -43,6 +43,7 @@ class Sam2D(SamTask):
     """
 
     DIMENSION = 2
+    facts = staticmethod(result_facts)
     OPTIONS: ClassVar[dict[str, Any]] = {
         "window": WINDOWS,
         "candidates": CANDIDATES,
@@ -140,7 +141,3 @@ class Sam2D(SamTask):
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Return the transforms to the objects' masks and to one label map of them in its slice of the volume."""
         return [BestMasksd(), CleanMasksd(), MergeMasksd(), FrameToVolumed(), RestoreValuesd()]
-
-    def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the facts about the result, see :func:`result_facts`."""
-        return result_facts(data, self.engine_model)

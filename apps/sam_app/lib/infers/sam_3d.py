@@ -22,7 +22,7 @@ from lib.transforms.masks import ResultToVolumed
 from lib.transforms.prompt_sources import LabelVolumePromptsd, RestoreValuesd
 from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.viewer_options import WINDOWS
-from lib.transforms.viewer_prompts_3d import VolumePromptsd
+from lib.transforms.viewer_prompts import VolumePromptsd
 from lib.transforms.window import AppliedWindow, volume_pictures
 
 SUFFIX = "_3d"
@@ -37,16 +37,14 @@ class Sam3D(SamTask):
 
     SAM 2 follows the object by its own memory instead, see :mod:`lib.sam.volume.sam2_video`.
 
-    Its prompts come from viewers, :mod:`lib.transforms.viewer_prompts_3d`, or from the image's label,
+    Its prompts come from viewers, :mod:`lib.transforms.viewer_prompts`, or from the image's label,
     :mod:`lib.transforms.prompt_sources`. A client's next prompts on the same volume for the same object reuse the parts
     of the last result that they do not change. Options that viewers show: ``window``, ``max_slices``,
     ``box_from_points``.
-
-    Args:
-        others: As of :class:`SamTask`.
     """
 
     DIMENSION = 3
+    facts = staticmethod(volume_facts)
     OPTIONS: ClassVar[dict[str, Any]] = {"window": WINDOWS, "max_slices": 0, "box_from_points": False}
 
     def __init__(self, *others: Any) -> None:
@@ -100,10 +98,6 @@ class Sam3D(SamTask):
     def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         """Return the transforms to the volume of the masks."""
         return [ResultToVolumed(), RestoreValuesd()]
-
-    def facts(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the facts about the result, see :func:`volume_facts`."""
-        return volume_facts(data, self.engine_model)
 
 
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:

@@ -68,8 +68,9 @@ class SamTask(BasicInferTask):
         """
         return LoadMedicalImage(self._limits, self._images)(path)
 
+    @staticmethod
     @abstractmethod
-    def facts(self, data: dict[str, Any]) -> dict[str, Any]:
+    def facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         """Return the facts about a finished task's result, for JSON."""
 
     def writer(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -95,4 +96,4 @@ class SamTask(BasicInferTask):
         path = scratch_file(suffix)
         with current_clock().stage("write"):
             write_label_volume(data["pred"], affine, path, dtype=asked.dtype)
-        return path, self.facts(data)
+        return path, self.facts(data, self.engine_model)

@@ -24,6 +24,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -60,20 +61,16 @@ class _Job:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     asked: float = field(default_factory=time.monotonic)
     started: threading.Event = field(default_factory=threading.Event)
-    done: threading.Event = field(default_factory=threading.Event)
-    result: Any = None
-    error: BaseException | None = None
+    outcome: Future[Any] = field(default_factory=Future)
 
     def do(self) -> None:
         """Run the work in the queue's thread, in the caller's context, so that the caller's clock counts the stages."""
         self.started.set()
         try:
             self.context.run(current_clock).add("wait", time.monotonic() - self.asked)
-            self.result = self.context.run(self.work)
+            self.outcome.set_result(self.context.run(self.work))
         except BaseException as error:
-            self.error = error
-        finally:
-            self.done.set()
+            self.outcome.set_exception(error)
 
 
 class DeviceQueue:
@@ -114,10 +111,7 @@ class DeviceQueue:
                 if clock.remaining:
                     clock.check()
                 raise TimeLimitError("the device was not free within the time that this server allows")
-        job.done.wait()
-        if job.error is not None:
-            raise job.error
-        return cast(T, job.result)
+        return cast(T, job.outcome.result())
 
     def run_prefetch(self, owner: str, steps: Sequence[PrefetchWork]) -> None:
         """Submit prefetches, done in this order while no request waits; they replace the owner's earlier ones.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from lib.base.clock import PreemptedError, current_clock
-from lib.sam.device_queue import DeviceQueue, PrefetchWork, ShouldStop
+from lib.sam.device_queue import DeviceQueue, ShouldStop
 from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ModelSpec
@@ -78,11 +79,11 @@ class Predictor:
         self.spec = spec
         self.checkpoint_sha256 = checkpoint_sha256
         self.device = torch.device(device)
-        self._module = module.to(self.device).eval().requires_grad_(False)
+        self.module = module.to(self.device).eval().requires_grad_(False)
         self._preprocessor = make_preprocessor(spec.preprocessing, module)
         self._cache = cache
         self._queue = queue or DeviceQueue()
-        self.runtime = runtime or self.torch_runtime(self._module, self.device)
+        self.runtime = runtime or self.torch_runtime(self.module, self.device)
         self._model_key = f"{spec.name}|{checkpoint_sha256}|{self.runtime.key}"
         with torch.inference_mode():
             self._image_pe = self._prompt_encoder.get_dense_pe()
@@ -120,22 +121,18 @@ class Predictor:
             owner: The user; images of an earlier call for the same owner that are not yet encoded are skipped.
             frames: Each returns an image as :meth:`encode` takes it, or None if it is not needed any more.
         """
+        self._queue.run_prefetch(owner, [partial(self._prefetch, frame) for frame in frames])
 
-        def step(frame: Callable[[], np.ndarray | None]) -> PrefetchWork:
-            def encode(should_stop: ShouldStop) -> None:
-                image = frame()
-                if image is None:
-                    return
-                key = self._key(image)
+    def _prefetch(self, frame: Callable[[], np.ndarray | None], should_stop: ShouldStop) -> None:
+        image = frame()
+        if image is None:
+            return
+        key = self._key(image)
 
-                def must_stop() -> bool:
-                    return should_stop() and not self._cache.is_awaited(key)
+        def must_stop() -> bool:
+            return should_stop() and not self._cache.is_awaited(key)
 
-                self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
-
-            return encode
-
-        self._queue.run_prefetch(owner, [step(frame) for frame in frames])
+        self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
 
     def model_input(self, image: np.ndarray) -> torch.Tensor:
         """Convert ``(H, W, 3)`` uint8 to the encoder's input, ``(1, 3, S, S)`` float32."""
@@ -244,7 +241,7 @@ class Predictor:
 
     @property
     def _prompt_encoder(self) -> Any:
-        return self._module.prompt_encoder
+        return self.module.prompt_encoder
 
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
@@ -260,7 +257,7 @@ class Predictor:
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, 256, 256)``."""
-        sparse, dense = self._module.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
         masks, scores = self.runtime.decode(embedding.features, self._image_pe, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]

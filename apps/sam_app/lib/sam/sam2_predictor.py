@@ -33,11 +33,6 @@ class Sam2Predictor(Predictor):
     ``(1, 32, 256, 256)`` and ``(1, 64, 128, 128)``. Together they take 16 MiB.
     """
 
-    @property
-    def module(self) -> Any:
-        """The ``SAM2Base``, for following an object through a volume."""
-        return self._module
-
     def point_inputs(self, prompts: Prompts, image_size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
         """Return points and box of one object as ``SAM2Base.track_step`` takes them; None if there are none.
 
@@ -60,7 +55,7 @@ class Sam2Predictor(Predictor):
 
     @property
     def _prompt_encoder(self) -> Any:
-        return self._module.sam_prompt_encoder
+        return self.module.sam_prompt_encoder
 
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
@@ -80,8 +75,8 @@ class Sam2Predictor(Predictor):
             boxes=None,
             masks=None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND),
         )
-        low_res, scores, _, _ = self._module.sam_mask_decoder(
-            image_embeddings=embedding.features + self._module.no_mem_embed.view(1, -1, 1, 1),
+        low_res, scores, _, _ = self.module.sam_mask_decoder(
+            image_embeddings=embedding.features + self.module.no_mem_embed.view(1, -1, 1, 1),
             image_pe=self._image_pe,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,

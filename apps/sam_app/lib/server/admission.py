@@ -25,14 +25,10 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._limit_per_user = limit - max(1, limit // 4)
-        self._count = 0
+        self.count = 0
+        """The current number of segmentations."""
         self._of_user: Counter[str] = Counter()
         self._lock = threading.Lock()
-
-    @property
-    def count(self) -> int:
-        """The current number of segmentations."""
-        return self._count
 
     def enter(self, user: str = "", *, unconditionally: bool = False) -> None:
         """Take a place; each one needs a :meth:`leave`.
@@ -47,41 +43,30 @@ class Admission:
         with self._lock:
             mine = self._of_user[user] if user else 0
             if not unconditionally:
-                if self._count >= self.limit:
+                if self.count >= self.limit:
                     raise BusyError(
-                        f"{self._count} segmentations are being worked on or wait; try again in a few seconds"
+                        f"{self.count} segmentations are being worked on or wait; try again in a few seconds"
                     )
                 if mine and mine >= self._limit_per_user:
                     raise BusyError(
                         f"{mine} segmentations of yours are being worked on or wait, and the other places are for "
                         "other users; try again in a few seconds"
                     )
-            self._count += 1
+            self.count += 1
             if user:
                 self._of_user[user] += 1
 
     def leave(self, user: str = "") -> None:
-        """Free a place.
-
-        Args:
-            user: As for :meth:`enter`.
-        """
+        """Free a place of a user, as for :meth:`enter`."""
         with self._lock:
-            self._count -= 1
+            self.count -= 1
             if user:
                 self._of_user[user] -= 1
                 self._of_user += Counter()  # removes users with none
 
     @contextmanager
     def inside(self, user: str = "") -> Iterator[None]:
-        """Hold a place for the ``with`` block.
-
-        Args:
-            user: As for :meth:`enter`.
-
-        Raises:
-            BusyError: As :meth:`enter`.
-        """
+        """Hold a place for the ``with`` block; arguments and errors are those of :meth:`enter`."""
         self.enter(user)
         try:
             yield

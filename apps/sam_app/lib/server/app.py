@@ -15,20 +15,17 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from lib.server.admission import Admission
 from lib.server.auth import login
 from lib.server.auth.authenticator import Authenticator, make_authenticator
-from lib.server.auth.exposure import warn_if_exposed
 from lib.server.auth.gate import Gate, user_of_request
 from lib.server.auth.openapi import describe_login
-from lib.server.auth.pages import PageCheck, Pages, accepted_hosts
+from lib.server.auth.pages import PageCheck, Pages, accepted_hosts, warn_if_exposed
 from lib.server.auth.roles import segmenting_user
 from lib.server.auth.users import current_user
 from lib.server.batch import BatchInference
-from lib.server.http.body_check import BodyCheck
-from lib.server.http.body_limit import BodyLimit
+from lib.server.http.body_check import BodyCheck, BodyLimit
 from lib.server.http.errors import ERROR_HANDLERS, error_response
 from lib.server.http.forms import MAX_PARTS, spool_forms
 from lib.server.http.head import with_head
-from lib.server.http.redirects import RelativeRedirects
-from lib.server.http.security_headers import SecurityHeaders
+from lib.server.http.response_headers import RelativeRedirects, SecurityHeaders
 from lib.server.observe import metrics
 from lib.server.observe.audit import AuditLog
 from lib.server.observe.middleware import Observer, ObservingMiddleware
@@ -40,7 +37,7 @@ from lib.server.rest.results import ResultStore
 from lib.server.rest.segmentation_service import SegmentationService
 from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
-from lib.server.upstream.route_table import upstream_routers
+from lib.server.upstream.faults import upstream_routers
 from lib.version import VERSION
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,17 @@ class OptionError(ValueError):
     """An option is unknown or its value invalid; the message says which, and what is allowed."""
 
 
-def _number(text: str) -> float:
+def _number(text: str, *, is_positive: bool = False) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1
-    if not 0 <= value < float("inf"):
-        raise ValueError("must be a number of at least 0")
+    if not 0 <= value < float("inf") or (is_positive and not value):
+        raise ValueError("must be a number above 0" if is_positive else "must be a number of at least 0")
     return value
 
 
-def _positive(text: str) -> float:
-    value = _number(text)
-    if value == 0:
-        raise ValueError("must be a number above 0")
-    return value
+_positive = partial(_number, is_positive=True)
 
 
 def _count(text: str) -> int:

@@ -10,11 +10,12 @@ reads the image elsewhere is assumed to have seen the content at the time of its
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Lock
 
+from cachetools import FIFOCache
 from fastapi import Request
 
 from lib.base.client_key import browser_key
@@ -72,8 +73,8 @@ class DisplayedImages:
     """
 
     def __init__(self) -> None:
-        self._sights: OrderedDict[tuple[str, str, str], _Sight] = OrderedDict()
-        self._count = 0
+        self._sights: FIFOCache[tuple[str, str, str], _Sight] = FIFOCache(_MAX_SIGHTS)
+        self._turns = itertools.count()
         self._lock = Lock()
 
     def known(self, viewer: Viewer, image: str) -> str | None:
@@ -116,12 +117,7 @@ class DisplayedImages:
         return max(found, key=lambda sight: sight.at, default=None)
 
     def _remember(self, viewer: Viewer, image: str, token: str, *, was_handed_out: bool) -> None:
-        key = (viewer.place, viewer.name, image)
-        self._count += 1
-        self._sights[key] = _Sight(token, was_handed_out, self._count)
-        self._sights.move_to_end(key)
-        if len(self._sights) > _MAX_SIGHTS:
-            self._sights.popitem(last=False)
+        self._sights[viewer.place, viewer.name, image] = _Sight(token, was_handed_out, next(self._turns))
 
 
 displayed_images = DisplayedImages()

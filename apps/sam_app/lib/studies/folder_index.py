@@ -19,9 +19,8 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from pydantic import PrivateAttr
 
 from lib.base.files import atomic_write, link_or_copy
-from lib.studies.storable import is_text as is_valid_text
-from lib.studies.storable import valid_info
-from lib.studies.study_files import is_text, split_name
+from lib.studies.storable import is_text, valid_info
+from lib.studies.study_files import split_name
 
 
 class StudiesError(ValueError):
@@ -45,13 +44,10 @@ class FolderIndex(LocalDatastoreModel):
 
 
 def new_index(studies: Path, place: Path) -> FolderIndex:
-    """Return a new list without images.
-
-    Args:
-        studies: The folder of the images.
-        place: The folder of the list and the labels.
-    """
-    return _placed(FolderIndex(name="new-dataset", description="New Dataset", images_dir="."), studies, place)
+    """Return a new list without images; ``place`` is the folder of the list and the labels."""
+    index = FolderIndex(name="new-dataset", description="New Dataset", images_dir=".")
+    index.base_path, index._studies = str(place), str(studies)
+    return index
 
 
 def read_index(path: Path, studies: Path) -> tuple[FolderIndex, list[str]]:
@@ -77,13 +73,13 @@ def read_index(path: Path, studies: Path) -> tuple[FolderIndex, list[str]]:
     problems: list[str] = []
     replaced = found.get("replaced")
     texts = {key: found[key] for key in ("name", "description", "images_dir", "labels_dir") if key in found}
-    problems += [f"{key} is not text" for key, text in texts.items() if not is_valid_text(text)]
+    problems += [f"{key} is not text" for key, text in texts.items() if not is_text(text)]
     index = new_index(studies, path.parent).model_copy(
-        update={key: text for key, text in texts.items() if is_valid_text(text)}
+        update={key: text for key, text in texts.items() if is_text(text)}
     )
-    index._replaced = replaced if is_valid_text(replaced) else ""
+    index._replaced = replaced if is_text(replaced) else ""
     for id, entry in found.get("objects", {}).items():
-        image = _image(entry, problems) if is_valid_text(id) else None
+        image = _image(entry, problems) if is_text(id) else None
         if image is None:
             problems.append("the entry of an image")
         else:
@@ -100,14 +96,14 @@ def _image(entry: object, problems: list[str]) -> ImageLabelModel | None:
     if not isinstance(labels, dict):
         problems.append("the labels of an image")
         labels = {}
-    files = {tag: _file(label, "label info", problems) for tag, label in labels.items() if is_valid_text(tag)}
+    files = {tag: _file(label, "label info", problems) for tag, label in labels.items() if is_text(tag)}
     problems += ["the entry of a label"] * sum(file is None for file in [*files.values()])
     return ImageLabelModel(image=image, labels={tag: file for tag, file in files.items() if file is not None})
 
 
 def _file(entry: object, what: str, problems: list[str]) -> DataModel | None:
     """Read a file's entry without its invalid values; None if the entry is unusable."""
-    if not isinstance(entry, dict) or not is_valid_text(entry.get("ext", "")):
+    if not isinstance(entry, dict) or not is_text(entry.get("ext", "")):
         return None
     info, faults = valid_info(entry.get("info", {}))
     problems += [f"{what}: {fault}" for fault in faults]
@@ -138,12 +134,6 @@ def write_index(index: LocalDatastoreModel, path: Path, replaced: str = "") -> f
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, default=str).encode())
     return path.stat().st_mtime
-
-
-def _placed(index: FolderIndex, studies: Path, place: Path) -> FolderIndex:
-    index.base_path = str(place)
-    index._studies = str(studies)
-    return index
 
 
 def label_files(index: LocalDatastoreModel) -> dict[str, list[str]]:

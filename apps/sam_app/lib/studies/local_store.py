@@ -20,12 +20,12 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
@@ -105,18 +105,21 @@ class LocalStore(LocalDatastore):
         with self._table:
             if image_id not in self._datastore.objects:
                 raise ImageNotFoundException(f"Image {image_id} not found")
-            with self._changing(image_id):
-                image = self._datastore.objects[image_id].image
-                image.info = _merged(image.info, info)
+            self._add_info(image_id, lambda image: image.image, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
         """Add values to the stored information about a label."""
         with self._table:
             if self._datastore.label(label_id, label_tag) is None:
                 raise LabelNotFoundException(f"Label: {label_id} Tag: {label_tag} not found")
-            with self._changing(label_id):
-                label = self._datastore.objects[label_id].labels[label_tag]
-                label.info = _merged(label.info, info)
+            self._add_info(label_id, lambda image: image.labels[label_tag], info)
+
+    def _add_info(self, id: str, entry: Callable[[ImageLabelModel], DataModel], info: Mapping[str, Any]) -> None:
+        with self._changing(id):
+            found = entry(self._datastore.objects[id])
+            merged = {**found.info, **info}
+            check_info(merged)
+            found.info = merged
 
     def keep_label(self, image_id: str, file: Path, label_tag: str, info: Mapping[str, Any] | None) -> None:
         """Store a label; it replaces the image's label with the same tag, which stays if an error occurs.
@@ -221,13 +224,6 @@ def copy_atomically(source: Path, target: Path, *, durable: bool = True) -> None
     """Copy a file atomically; for ``durable`` see :func:`atomic_write`."""
     with atomic_write(target, durable=durable) as file, open(source, "rb") as content:
         shutil.copyfileobj(content, file)
-
-
-def _merged(known: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``known`` updated with ``more``, or raise if the result cannot be stored."""
-    merged = {**known, **more}
-    check_info(merged)
-    return merged
 
 
 def _lock(place: Path) -> FolderLock | None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from monailabel.config import settings
 
 from lib.base.files import is_leftover
-from lib.imaging.formats.nifti_length import has_stated_length
+from lib.imaging.formats.nifti import has_stated_length
 from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
 from lib.imaging.image import ImageError
+from lib.studies.storable import is_text
 
 INDEX = "datastore_v2.json"
 LABELS = "labels"
@@ -75,11 +76,6 @@ Identity = tuple[int, int, int]
 """Inode, size in bytes and modification time in nanoseconds."""
 
 
-def is_text(name: str) -> bool:
-    """Return whether a name is UTF-8 on the disk; Python decodes each other byte as a lone surrogate."""
-    return not any("\udc80" <= char <= "\udcff" for char in name)
-
-
 @dataclass(frozen=True)
 class _Found:
     """Result of a check of a file's content.
@@ -126,7 +122,7 @@ class StudyFiles:
             if reason is None:
                 images.append(name)
             else:
-                left_out[_printable(name)] = reason
+                left_out[os.fsencode(name).decode("utf-8", "backslashreplace")] = reason
         self._found = {name: found for name, found in list(self._found.items()) if name in set(names)}
         return images, left_out
 
@@ -182,7 +178,7 @@ class StudyFiles:
 
     def _reason(self, name: str) -> str | None:
         """Return why an entry is not an image; None if it may be one."""
-        if not is_text(name):
+        if not is_text(name):  # Python decodes each byte that is not UTF-8 as a lone surrogate
             return NOT_UTF8
         path = self.folder / name
         try:
@@ -227,7 +223,3 @@ def _identity_of(status: os.stat_result) -> Identity:
 
 def _open_failure(error: OSError) -> str:
     return f"cannot be opened ({error.strerror or type(error).__name__})"
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

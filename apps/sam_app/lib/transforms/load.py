@@ -76,10 +76,7 @@ class LoadMedicalImage(Transform):
 class LoadMedicalImaged(Transform):
     """Replace ``image`` by the loaded image, and add ``reserved``, the memory reserved for work on it.
 
-    Args:
-        limits: Likewise.
-        images: Likewise.
-        sha256: SHA-256 of the image file's content, if known.
+    Arguments are those of :class:`LoadMedicalImage`, and ``sha256`` of the image file's content, if known.
     """
 
     def __init__(

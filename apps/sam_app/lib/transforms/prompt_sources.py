@@ -16,8 +16,8 @@ from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import REQUEST, SegmentRequest, Source, ViewerPrompts
-from lib.transforms.viewer_options import shown
-from lib.transforms.viewer_prompts_3d import volume_prompts
+from lib.transforms.viewer_options import one_of
+from lib.transforms.viewer_prompts import volume_prompts
 
 PROMPT_SOURCES = (Source.LABELS, Source.AUTOMATIC)
 """Sources that a client can choose instead of sending prompts."""
@@ -31,11 +31,7 @@ def as_prompt_source(value: Any, name: str) -> Source | None:
     Raises:
         PromptError: If it is not one of them.
     """
-    if value is None:
-        return None
-    if value not in PROMPT_SOURCES:
-        raise PromptError(f"{name} can be {' or '.join(PROMPT_SOURCES)}, not {shown(value)}")
-    return Source(value)
+    return None if value is None else Source(one_of(value, name, PROMPT_SOURCES))
 
 
 def inner_points(mask: np.ndarray) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ refused, as it would have no effect without the user knowing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lib.imaging.image import Window
@@ -41,17 +41,21 @@ def as_flag(value: Any, name: str) -> bool:
     raise PromptError(f"{name} must be true or false")
 
 
-def _choice(value: Any, name: str, choices: list[str]) -> str:
-    """Return the chosen one of several values; the first if none was chosen.
+def one_of(value: Any, name: str, choices: Collection[str]) -> Any:
+    """Return a value that must be one of a few texts.
 
     Raises:
-        PromptError: If the value is not one of the choices.
+        PromptError: If it is another one.
     """
-    if value in (None, "") or value == choices:
-        return choices[0]
     if not isinstance(value, str) or value not in choices:
         raise PromptError(f"{name} can be {', '.join(choices)}, not {shown(value)}")
     return value
+
+
+def _choice(value: Any, name: str, choices: list[str]) -> str:
+    """Return the chosen one of several values; the first if none was chosen."""
+    is_unset = value in (None, "") or value == choices
+    return choices[0] if is_unset else one_of(value, name, choices)
 
 
 def as_multimask(value: Any, name: str) -> bool | None:

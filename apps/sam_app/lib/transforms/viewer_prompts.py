@@ -1,4 +1,4 @@
-"""Convert OHIF's and 3D Slicer's prompts, voxel indices of the volume, to prompts on one slice.
+"""Convert OHIF's and 3D Slicer's prompts, voxel indices of the volume, to prompts on one slice or through a volume.
 
 The clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either may be absent;
 ``slice``, from Slicer: k if there are points, but a millimetre offset if there is only a region; ``roi``,
@@ -18,6 +18,7 @@ from monai.transforms import Transform
 from lib.imaging.image import MedicalImage
 from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
+from lib.sam.volume.propagation import VolumePrompts
 from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
 
 VoxelPoints = list[tuple[float, float, int]]
@@ -192,40 +193,93 @@ def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
     return int(value)
 
 
-class ViewerPromptsd(Transform):
-    """Add ``slice``, ``slice_source``, ``objects`` and an empty ``earlier`` from ``image`` and a viewer's ``request``.
+def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> VolumePrompts:
+    """Return the prompts on every slice that has some, and the slices that the object can be on.
 
-    See :func:`viewer_prompts`.
+    A region is a box on its middle slice. If it spans several slices, the object is searched only there and up to the
+    slices with points.
 
     Args:
-        limits: A request with more points and rectangles is refused.
+        image: The image, whose ``ijk`` indices the clients use.
+        sent: The viewer's prompts; ``slice`` is not needed.
+        box_from_points: Use the first two foreground points of each slice as opposite corners of a box.
+
+    Returns:
+        The prompts in XY pixels of the slices (x is i, y is j).
+
+    Raises:
+        PromptError: If the points or the region are not inside this image, or nothing marks the object on any slice.
+    """
+    foreground = voxel_points(sent.foreground, "foreground", image)
+    background = voxel_points(sent.background, "background", image)
+    region = voxel_region(sent.region, image)
+    slices = {point[2] for point in [*foreground, *background]}
+
+    bounds = range(image.frame_count)
+    middle = None
+    if region is not None:
+        first, last = region[4:]
+        middle = (first + last) // 2
+        if first < last:
+            bounds = range(min([first, *slices]), max([last, *slices]) + 1)
+        slices.add(middle)
+
+    marked: dict[int, Prompts] = {}
+    corrections: dict[int, np.ndarray] = {}
+    for k in sorted(slices):
+        box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
+        prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
+        if prompts is None:
+            corrections[k] = np.array([point[:2] for point in background if point[2] == k])
+        else:
+            marked[k] = prompts.within(*image.ijk_shape[:2])
+    if not marked:
+        raise PromptError(
+            "nothing marks the object: give a foreground point [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]"
+        )
+    return VolumePrompts(marked, corrections, bounds)
+
+
+class _FromViewer(Transform):
+    """Base class of the transforms that map a viewer's prompts.
+
+    Args:
+        limits: A request with more points is refused.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map the prompts.
+    def sent(self, request: SegmentRequest) -> ViewerPrompts:
+        """Return the prompts of a viewer's request.
 
         Raises:
-            PromptError: As :func:`viewer_prompts`, or for too many points.
+            PromptError: For more points than the limits allow.
         """
+        prompts = request.prompts
+        if not isinstance(prompts, ViewerPrompts):
+            raise TypeError(f"a request of source {request.source} has no viewer's prompts")
+        self.limits.check_prompts(len(prompts.foreground) + len(prompts.background))
+        return prompts
+
+
+class ViewerPromptsd(_FromViewer):
+    """Add ``slice``, ``slice_source``, ``objects``, an empty ``earlier`` from ``image`` and a viewer's ``request``."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Map the prompts; raises as :func:`viewer_prompts`, or for too many points."""
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
-        sent = viewer_prompts_of(request, self.limits)
-        k, prompts = viewer_prompts(image, sent, request.options.box_from_points)
+        k, prompts = viewer_prompts(image, self.sent(request), request.options.box_from_points)
         objects = [prompts.within(*image.ijk_shape[:2])]
         return {**data, "slice": k, "slice_source": "request", "objects": objects, "earlier": []}
 
 
-def viewer_prompts_of(request: SegmentRequest, limits: Limits) -> ViewerPrompts:
-    """Return the prompts of a viewer's request.
+class VolumePromptsd(_FromViewer):
+    """Add ``volume_prompts`` from ``image`` and a viewer's ``request``."""
 
-    Raises:
-        PromptError: For more points than the limits allow.
-    """
-    sent = request.prompts
-    if not isinstance(sent, ViewerPrompts):
-        raise TypeError(f"a request of source {request.source} has no viewer's prompts")
-    limits.check_prompts(len(sent.foreground) + len(sent.background))
-    return sent
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Map the prompts; raises as :func:`volume_prompts`, or for too many points."""
+        request: SegmentRequest = data[REQUEST]
+        prompts = volume_prompts(data["image"], self.sent(request), request.options.box_from_points)
+        return {**data, "volume_prompts": prompts}

@@ -13,7 +13,7 @@ because files state unsuitable windows, and because an image may use few of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -66,10 +66,6 @@ class AppliedWindow:
     center: float | None
     width: float | None
     source: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as a dictionary for JSON."""
-        return asdict(self)
 
 
 def choose_window(image: MedicalImage, k: int, asked: Window | str = AUTO) -> tuple[VoiTransform | None, AppliedWindow]:

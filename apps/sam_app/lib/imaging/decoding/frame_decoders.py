@@ -7,6 +7,7 @@ other installed packages never change the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -54,24 +55,16 @@ def _decode_jpeg(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     return imagecodecs.jpeg8_decode(with_end_marker(frame), **colours)
 
 
-def _decode_jpeg_2000(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
+def _decode_jpeg_2000(
+    frame: bytes, header: Codestream, is_rgb: bool, *, decode: Callable[[bytes], np.ndarray] = imagecodecs.jpeg2k_decode
+) -> np.ndarray:
     """Decode JPEG 2000, taken out of a JP2 file's boxes, and undo its multiple component transform."""
-    return imagecodecs.jpeg2k_decode(_complete_jpeg_2000(frame[header.start :]))
-
-
-def _decode_htj2k(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """Decode High-Throughput JPEG 2000 (ITU-T T.814) in the same way."""
-    return imagecodecs.htj2k_decode(_complete_jpeg_2000(frame[header.start :]))
+    return decode(_complete_jpeg_2000(frame[header.start :]))
 
 
 def _decode_jpeg_ls(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
     """Decode JPEG-LS (ITU-T T.87) with any interleaving of components."""
     return imagecodecs.jpegls_decode(frame if _is_terminated(frame) else frame + _END)
-
-
-def _decode_jpeg_xl(frame: bytes, header: Codestream, is_rgb: bool) -> np.ndarray:
-    """Decode JPEG XL (ISO/IEC 18181) and undo its colour transform."""
-    return imagecodecs.jpegxl_decode(frame)
 
 
 def with_end_marker(jpeg: bytes) -> bytes:
@@ -114,9 +107,9 @@ def _complete_jpeg_2000(codestream: bytes) -> bytes:
 
 _JPEG = FrameDecoder(_decode_jpeg, converts_to_rgb=True)
 _JPEG_2000 = FrameDecoder(_decode_jpeg_2000, states_sign=True)
-_HTJ2K = FrameDecoder(_decode_htj2k, states_sign=True)
+_HTJ2K = FrameDecoder(partial(_decode_jpeg_2000, decode=imagecodecs.htj2k_decode), states_sign=True)
 _JPEG_LS = FrameDecoder(_decode_jpeg_ls)
-_JPEG_XL = FrameDecoder(_decode_jpeg_xl, converts_to_rgb=True)
+_JPEG_XL = FrameDecoder(lambda frame, header, is_rgb: imagecodecs.jpegxl_decode(frame), converts_to_rgb=True)
 
 FRAME_DECODERS: dict[UID, FrameDecoder] = {
     **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), _JPEG),

@@ -126,16 +126,7 @@ def claim(memory: int, pixels: int = 0) -> None:
 
 
 def claim_for_caller(memory: int) -> None:
-    """Request memory for the work that follows the call.
-
-    Until the call returns, its own claims may use this memory.
-
-    Args:
-        memory: Bytes.
-
-    Raises:
-        ImageError: As for :func:`claim`.
-    """
+    """Request bytes as :func:`claim` does, for work that follows the call, whose own claims may use them until then."""
     if _claims is not None:
         _claims.claim_for_caller(memory)
 

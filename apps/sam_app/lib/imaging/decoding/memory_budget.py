@@ -6,7 +6,6 @@ Cached images count, too, and are evicted when their memory is needed.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
+
+import psutil
 
 from lib.base.allocator import return_unused_memory
 from lib.base.clock import current_clock
@@ -102,11 +103,7 @@ class MemoryBudget:
             return_unused_memory()
 
     def add_evictor(self, evict: Callable[[], bool]) -> None:
-        """Register a cache whose values are evicted when memory is needed.
-
-        Args:
-            evict: Evicts one value; returns False if there is none.
-        """
+        """Register a cache that evicts a value when memory is needed; ``evict`` returns False if there is none."""
         self._evictors.append(evict)
 
     def keep(self, image: MedicalImage, reservation: Reservation) -> None:
@@ -128,11 +125,7 @@ class MemoryBudget:
         return self.reserve(size)
 
     def check(self, size: int) -> None:
-        """Refuse a size that exceeds the whole budget.
-
-        Raises:
-            ImageTooLargeError: If it does.
-        """
+        """Raise :class:`ImageTooLargeError` for a size that exceeds the whole budget."""
         if size > self.total:
             raise ImageTooLargeError(
                 f"the image needs {size / _MEBIBYTE:.0f} MiB of memory to be read and segmented; "
@@ -199,15 +192,7 @@ def working_bytes(size: tuple[int, int]) -> int:
 
 def available_bytes() -> int:
     """Return the memory that this process can use: what the machine has left, or its control group's limit."""
-    return min(_available_on_machine(), *_group_limits())
-
-
-def _available_on_machine() -> int:
-    with suppress(OSError), open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(int(psutil.virtual_memory().available), *_group_limits())
 
 
 def _group_limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> list[int]:
@@ -228,12 +213,7 @@ def _group_limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/pro
     return limits
 
 
-def default_total() -> int:
-    """Return half of the available memory, in bytes."""
-    return int(available_bytes() * _SHARE)
-
-
-budget = MemoryBudget(default_total())
+budget = MemoryBudget(int(available_bytes() * _SHARE))
 """The budget of this process; the server's option sets its ``total``."""
 
 

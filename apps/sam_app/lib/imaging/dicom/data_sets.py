@@ -59,7 +59,10 @@ def read_dataset(source: bytes | BinaryIO, *, stop_before_pixels: bool = False) 
         if meta is not None or not hasattr(dataset, "file_meta"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset(meta or {})
         if not dataset.file_meta.get("TransferSyntaxUID"):
-            _check_native(dataset)
+            if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:  # compressed: PS3.5 A.4
+                raise UnsupportedImageError(
+                    "the DICOM file does not state its transfer syntax (0002,0010), needed for its compressed pixels"
+                )
             implicit, little = dataset.original_encoding
             explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
@@ -125,14 +128,6 @@ def _read_meta(stream: BinaryIO) -> Dataset | None:
                 raise ImageTooLargeError("the deflated DICOM file inflates to more than 2 GiB")
         claim(_COPIES_WHEN_INFLATED * total)
     return meta
-
-
-def _check_native(dataset: Dataset) -> None:
-    """Refuse compressed pixels, which have no defined length (PS3.5 A.4), in a file without a transfer syntax."""
-    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
-        raise UnsupportedImageError(
-            "the DICOM file does not state its transfer syntax (0002,0010), needed for its compressed pixels"
-        )
 
 
 def _drop_undecodable(dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from pydicom import DataElement, Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, generate_uid
 
-from lib.imaging.dicom.header_values import numbers, value_of
+from lib.imaging.dicom.header_values import frame_count, numbers, value_of
 
 MANUFACTURER = "sam-app"
 MODEL_NAME = "sam-app"
@@ -142,7 +142,7 @@ def source_reference(source: Dataset, frame: int | None) -> Dataset:
         operation", spatial locations preserved.
     """
     item = instance_reference(source)
-    if frame is not None and int(value_of(source, "NumberOfFrames") or 1) > 1:
+    if frame is not None and frame_count(source) > 1:
         item.ReferencedFrameNumber = frame + 1
     purpose = Dataset()
     purpose.CodeValue = "121322"

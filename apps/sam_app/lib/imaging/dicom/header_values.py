@@ -56,6 +56,11 @@ def integer(dataset: Dataset, keyword: str, *, default: int | None = None, minim
     return int(values[0])
 
 
+def frame_count(dataset: Dataset) -> int:
+    """Return the number of frames of an image that was read."""
+    return int(value_of(dataset, "NumberOfFrames") or 1)
+
+
 def functional_group(dataset: Dataset, sequence: str, frame: int) -> Dataset:
     """Return the item that holds a frame's attributes: DICOM PS3.3 C.7.6.16.
 

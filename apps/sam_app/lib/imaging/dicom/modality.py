@@ -91,11 +91,7 @@ def to_modality_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
-    """Return one frame's Modality LUT; the identity if there is none.
-
-    Args:
-        dataset: The image's header.
-        frame: 0-based.
+    """Return the Modality LUT of a frame, counted from 0; the identity if there is none.
 
     Raises:
         CorruptImageError: An invalid slope or table.

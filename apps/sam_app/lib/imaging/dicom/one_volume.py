@@ -71,11 +71,7 @@ class FrameWithPlane(NamedTuple):
 
 
 def series_problem(headers: Sequence[Dataset]) -> str:
-    """Return why images do not belong to one patient and study; empty if they do.
-
-    Args:
-        headers: One per image.
-    """
+    """Return why images, of which these are the headers, do not belong to one patient and study; empty if they do."""
     for keyword in ("PatientID", "StudyInstanceUID"):
         values = [str(value_of(header, keyword)) for header in headers]
         if len(set(values)) > 1:

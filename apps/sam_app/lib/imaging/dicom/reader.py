@@ -15,13 +15,12 @@ from pydicom.uid import UID
 from lib.imaging.decoding.isolation import claim
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.dicom.data_sets import read_dataset
-from lib.imaging.dicom.geometry import UNKNOWN_SPACING, default_affine, frame_planes, stack_affine
+from lib.imaging.dicom.geometry import UNKNOWN_SPACING, default_affine, frame_planes, pixel_spacing, stack_affine
 from lib.imaging.dicom.header_values import integer, value_of
 from lib.imaging.dicom.modality import states_hounsfield, to_modality_values
 from lib.imaging.dicom.one_volume import FrameWithPlane, position_problem, volume_problem
 from lib.imaging.dicom.pixel_attributes import complete_pixel_attributes
 from lib.imaging.dicom.pixel_data import PIXEL_KEYWORDS, decode_pixels, decoding_bytes
-from lib.imaging.dicom.pixel_spacing import pixel_spacing
 from lib.imaging.dicom.series_files import find_series
 from lib.imaging.dicom.voi import frame_displays
 from lib.imaging.image import (
@@ -265,3 +264,40 @@ def _without_pixels(dataset: Dataset) -> Dataset:
         if keyword in dataset:
             delattr(dataset, keyword)
     return dataset
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesGrid:
+    """Voxel grid of a series, the same as that of :func:`lib.imaging.readers.read_image`.
+
+    Args:
+        sources: The headers, one per instance, in order of ``k``.
+        shape: ``(K, rows, columns)``.
+        affine: ``(4, 4)``, voxel ``(i, j, k, 1)`` to RAS+ mm; None if no affine fits all voxels: the series has no
+            geometry, slices are missing or unevenly spaced, or its frames do not form a volume.
+        file_affine: Affine for a file of all voxels: ``affine``, or what is known of their size.
+    """
+
+    sources: tuple[Dataset, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray | None
+    file_affine: np.ndarray
+
+
+def read_series_grid(path: str | os.PathLike[str]) -> SeriesGrid:
+    """Read the voxel grid of a series from its headers.
+
+    Args:
+        path: A folder that holds one series, or one DICOM file.
+
+    Raises:
+        UnsupportedImageError: No DICOM image, or more than one series.
+        CorruptImageError: A damaged file.
+        NotOneVolumeError: The images do not form one volume.
+    """
+    sources = read_dicom_headers(path)
+    count = sum(integer(source, "NumberOfFrames", default=1, minimum=1) for source in sources)
+    place = position_of_image(sources, count)
+    is_grid = place.is_geometric and place.positions is None and not place.volume_fault
+    shape = (count, integer(sources[0], "Rows"), integer(sources[0], "Columns"))
+    return SeriesGrid(sources, shape, place.affine if is_grid else None, place.affine)

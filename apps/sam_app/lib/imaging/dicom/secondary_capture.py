@@ -23,8 +23,8 @@ from lib.imaging.dicom.derived import (
     set_instance_time,
     source_reference,
 )
+from lib.imaging.dicom.geometry import pixel_spacing
 from lib.imaging.dicom.header_values import value_of
-from lib.imaging.dicom.pixel_spacing import pixel_spacing
 from lib.imaging.image import ImageTooLargeError
 
 

@@ -56,6 +56,7 @@ _WHOLE_SLIDES = {
     **{"is_svs": "Aperio SVS", "is_ndpi": "Hamamatsu NDPI", "is_scn": "Leica SCN", "is_bif": "Ventana BIF"},
     **{"is_philips": "Philips TIFF", "is_qpi": "PerkinElmer QPI"},
 }
+_KINDS = {"i": "signed", "u": "unsigned", "f": "floating point", "c": "complex", "b": "one bit"}
 _BYTES_PER_PIXEL, _COPIES = 32, 3
 """Peak memory for converting a page to grey or RGB, in addition to its samples; and copies of all frames: in the
 worker, in transfer and in the server."""
@@ -123,12 +124,9 @@ def _frames(pages: Sequence[TiffPage]) -> np.ndarray:
 def _affine(page: TiffPage) -> np.ndarray:
     """Return ITK's affine: 1 mm, or the page's resolution in dots per inch or centimetre."""
     length = {2: 25.4, 3: 10.0}.get(page.tags.valueof(_RESOLUTION_UNIT, 1))
-    density = [_quotient(page.tags.valueof(tag, (0, 1))) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    stated = (page.tags.valueof(tag, (0, 1)) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    density = [dots / lengths if lengths else 0.0 for dots, lengths in stated]
     return affine_of_pixels(length, density, is_turned=page.tags.valueof(_ORIENTATION, 1) > 4)
-
-
-def _quotient(rational: tuple[int, int]) -> float:
-    return rational[0] / rational[1] if rational[1] else 0.0
 
 
 def _pages(tiff: TiffFile, limits: Limits) -> list[TiffPage]:
@@ -185,7 +183,8 @@ def _check_layout(page: TiffPage) -> None:
     if not is_read or (page.samplesperpixel > 1 and page.bitspersample not in (8, 16)):
         raise UnsupportedImageError(
             f"TIFF pixels of {page.samplesperpixel} samples of {page.bitspersample} bits "
-            f"({_kind_name(kind)}) are not supported; send grey as whole numbers or floats, colour with 8 or 16 bits"
+            f"({_KINDS.get(kind, 'of no kind')}) are not supported; send grey as whole numbers or floats, colour with "
+            "8 or 16 bits"
         )
     if page.is_subsampled and compression not in _CODESTREAMS:
         raise UnsupportedImageError("subsampled YCbCr in TIFF is supported with JPEG compression only; send RGB")
@@ -271,9 +270,3 @@ def _name(kind: type, value: int) -> str:
         return str(kind(value).name)
     except ValueError:
         return f"number {value}"
-
-
-def _kind_name(kind: str) -> str:
-    return {"i": "signed", "u": "unsigned", "f": "floating point", "c": "complex", "b": "one bit"}.get(
-        kind, "of no kind"
-    )

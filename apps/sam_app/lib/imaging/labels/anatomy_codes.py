@@ -32,43 +32,36 @@ _NOT_SEGMENTS = frozenset(("Normal", "Organ"))
 """Terms in these groups that do not describe a segment."""
 
 _ALIASES = {
-    "adrenal": "adrenal gland",
-    "adrenals": "adrenal gland",
-    "bowel": "small intestine",
-    "small bowel": "small intestine",
-    "large bowel": "large intestine",
-    "brainstem": "brain stem",
-    "gall bladder": "gallbladder",
-    "hepatic": "liver",
-    "pancreatic": "pancreas",
-    "pulmonary": "lung",
-    "renal": "kidney",
-    "haemorrhage": "hemorrhage",
-    "hematoma": "hemorrhage",
-    "haematoma": "hemorrhage",
-    "bleeding": "hemorrhage",
-    "heart ventricle left": "left ventricle",
-    "heart ventricle right": "right ventricle",
-    "heart atrium left": "left atrium",
-    "heart atrium right": "right atrium",
-    "ivc": "inferior vena cava",
-    "svc": "superior vena cava",
-    "metastasis": "neoplasm, secondary",
-    "metastases": "neoplasm, secondary",
-    "oedema": "edema",
-    "oesophagus": "esophagus",
-    "parotid": "parotid gland",
-    "prostate gland": "prostate",
-    "testes": "testis",
-    "thyroid gland": "thyroid",
-    "tumor": "neoplasm",
-    "tumour": "neoplasm",
-    "cancer": "neoplasm",
-    "carcinoma": "neoplasm",
-    "urinary bladder": "bladder",
-    "vertebrae": "vertebra",
-    "vessel": "blood vessel",
+    "adrenal gland": ("adrenal", "adrenals"),
+    "small intestine": ("bowel", "small bowel"),
+    "large intestine": ("large bowel",),
+    "brain stem": ("brainstem",),
+    "gallbladder": ("gall bladder",),
+    "liver": ("hepatic",),
+    "pancreas": ("pancreatic",),
+    "lung": ("pulmonary",),
+    "kidney": ("renal",),
+    "hemorrhage": ("haemorrhage", "hematoma", "haematoma", "bleeding"),
+    "left ventricle": ("heart ventricle left",),
+    "right ventricle": ("heart ventricle right",),
+    "left atrium": ("heart atrium left",),
+    "right atrium": ("heart atrium right",),
+    "inferior vena cava": ("ivc",),
+    "superior vena cava": ("svc",),
+    "neoplasm, secondary": ("metastasis", "metastases"),
+    "edema": ("oedema",),
+    "esophagus": ("oesophagus",),
+    "parotid gland": ("parotid",),
+    "prostate": ("prostate gland",),
+    "testis": ("testes",),
+    "thyroid": ("thyroid gland",),
+    "neoplasm": ("tumor", "tumour", "cancer", "carcinoma"),
+    "bladder": ("urinary bladder",),
+    "vertebra": ("vertebrae",),
+    "blood vessel": ("vessel",),
 }
+"""Other words for a term."""
+
 _STOP_WORDS = frozenset(("of", "the", "and", "in"))
 _SIDES = {
     "left": codes.cid244.Left,
@@ -166,4 +159,4 @@ def _terms() -> Iterator[tuple[tuple[str, ...], tuple[Code, Code]]]:
 
 
 _TERMS = dict(_terms())
-_TERMS.update({_key(_words(alias)): _TERMS[_key(_words(term))] for alias, term in _ALIASES.items()})
+_TERMS |= {_key(_words(alias)): _TERMS[_key(_words(term))] for term, others in _ALIASES.items() for alias in others}

@@ -63,12 +63,7 @@ def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
 def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], MedicalImage]) -> None:
     """Check that a label file belongs to an image, like :func:`check_labels`.
 
-    For raw voxels (``.bin``, one byte each) only their number is compared.
-
-    Args:
-        path: The label file.
-        image: The image that the labels should belong to.
-        read: Function that reads an image.
+    For raw voxels (``.bin``, one byte each) only their number is compared; others are read by ``read``.
 
     Raises:
         ImageError: If they cannot be read, or do not belong to the image.

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lib.base.files import atomic_write
-from lib.imaging.formats.nifti_writer import set_position
+from lib.imaging.formats.nifti import set_position
 from lib.imaging.formats.sparse_gzip import gzip_member
 from lib.imaging.image import LPS_TO_RAS
 from lib.imaging.labels.slice_labels import SliceLabels

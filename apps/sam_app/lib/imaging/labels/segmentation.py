@@ -21,9 +21,8 @@ from lib.imaging.dicom.derived import (
     set_instance_time,
     source_reference,
 )
-from lib.imaging.dicom.geometry import Plane, frame_planes
-from lib.imaging.dicom.header_values import functional_group, numbers, value_of
-from lib.imaging.dicom.pixel_spacing import pixel_spacing
+from lib.imaging.dicom.geometry import Plane, frame_planes, pixel_spacing
+from lib.imaging.dicom.header_values import frame_count, functional_group, numbers, value_of
 from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
 
 _SERIES_NUMBER = 9002
@@ -87,7 +86,7 @@ def segmentation(
             source does not have, a source that cannot be referenced.
     """
     _check(labels, source, frame, segment_labels)
-    planes = frame_planes(source, _frame_count(source))
+    planes = frame_planes(source, frame_count(source))
     return compose_segmentation(
         labels[np.newaxis],
         frames=[SourceFrame(source, frame, planes[frame] if planes else None)],
@@ -171,15 +170,10 @@ def _check(labels: np.ndarray, source: Dataset, frame: int, segment_labels: Sequ
     if not are_masks and (labels.dtype != np.uint8 or labels.shape != size):
         raise ValueError(f"the labels must be {size} of uint8, not {labels.shape} of {labels.dtype}")
     check_segment_labels(segment_labels, labels)
-    if not 0 <= frame < _frame_count(source):
-        raise ValueError(f"the source has no frame {frame}; it has {_frame_count(source)}")
+    if not 0 <= frame < frame_count(source):
+        raise ValueError(f"the source has no frame {frame}; it has {frame_count(source)}")
     if not is_referable(source):
         raise ValueError("the source cannot be referenced: it does not state its SOP class, instance, series or study")
-
-
-def _frame_count(source: Dataset) -> int:
-    """Return the number of frames of the source."""
-    return int(value_of(source, "NumberOfFrames") or 1)
 
 
 def _stand_in(source: SourceFrame) -> Dataset:

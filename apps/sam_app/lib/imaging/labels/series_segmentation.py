@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import highdicom
 import numpy as np
 from pydicom import Dataset
 
 from lib.imaging.dicom.derived import is_referable
-from lib.imaging.dicom.geometry import frame_planes
-from lib.imaging.dicom.header_values import value_of
+from lib.imaging.dicom.geometry import Plane, frame_planes
+from lib.imaging.dicom.header_values import frame_count, value_of
 from lib.imaging.image import UnsupportedImageError
 from lib.imaging.labels.segmentation import SourceFrame, compose_segmentation
 from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
@@ -92,19 +93,13 @@ def labels_from_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) 
     _check_references(segmentation, {str(source.SOPInstanceUID) for source in sources})
     try:
         found = highdicom.seg.Segmentation.from_dataset(segmentation)
+        options: Any = {"combine_segments": True, "assert_missing_frames_are_empty": True}
+        instances = [str(source.SOPInstanceUID) for source in sources]
         if len(sources) == len(frames):
-            pixels = found.get_pixels_by_source_instance(
-                [str(source.SOPInstanceUID) for source in sources],
-                combine_segments=True,
-                assert_missing_frames_are_empty=True,
-            )
+            pixels = found.get_pixels_by_source_instance(instances, **options)
         else:
-            pixels = found.get_pixels_by_source_frame(
-                str(sources[0].SOPInstanceUID),
-                [frame.frame + 1 for frame in frames],
-                combine_segments=True,
-                assert_missing_frames_are_empty=True,
-            )
+            numbers = [frame.frame + 1 for frame in frames]
+            pixels = found.get_pixels_by_source_frame(instances[0], numbers, **options)
     except (ValueError, RuntimeError, AttributeError, KeyError) as error:
         raise UnsupportedImageError(f"the Segmentation cannot be mapped to the series: {error}") from error
     expected = (len(frames), int(sources[0].Rows), int(sources[0].Columns))
@@ -138,14 +133,12 @@ def _frames(sources: Sequence[Dataset]) -> list[SourceFrame]:
     for keyword in _COMMON_KEYWORDS:
         if len({str(value_of(source, keyword)) for source in sources}) > 1:
             raise UnsupportedImageError(f"the images of the series differ in {keyword}")
-    return [frame for source in sources for frame in _frames_of(source)]
-
-
-def _frames_of(source: Dataset) -> Iterator[SourceFrame]:
-    count = int(value_of(source, "NumberOfFrames") or 1)
-    planes = frame_planes(source, count)
-    for number in range(count):
-        yield SourceFrame(source, number, planes[number] if planes else None)
+    frames = []
+    for source in sources:
+        known = frame_planes(source, frame_count(source))
+        planes: Sequence[Plane | None] = known or [None] * frame_count(source)
+        frames += [SourceFrame(source, number, plane) for number, plane in enumerate(planes)]
+    return frames
 
 
 def _check_places(frames: Sequence[SourceFrame]) -> None:

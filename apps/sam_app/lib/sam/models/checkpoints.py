@@ -117,15 +117,6 @@ class CheckpointStore:
             return record.digests
         return self.verify(spec)
 
-    def load_state_dict(self, spec: ModelSpec) -> dict[str, Tensor]:
-        """Return a model's tensors by name, on the CPU, from its verified file; no code in it is executed.
-
-        Raises:
-            CheckpointError: If the file is missing, damaged or not the model's.
-        """
-        self.verified(spec)
-        return _read_tensors(self.path(spec))
-
     def load_into(self, module: nn.Module, spec: ModelSpec) -> str:
         """Load a model's weights into its module; their names and shapes must be the same.
 

@@ -11,8 +11,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any
@@ -34,11 +33,7 @@ class DownloadError(RuntimeError):
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that is neither https nor http to this machine itself.
-
-    Raises:
-        DownloadError: If the URL is refused.
-    """
+    """Raise :class:`DownloadError` for a URL that is neither https nor http to this machine itself."""
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         return
@@ -60,7 +55,9 @@ def fetch(url: str, part: Path, *, progress: Progress = True) -> None:
     """
     check_url(url)
     try:
-        with _exclusive(part) as file:
+        with part.open("ab") as file:
+            if not lock(file.fileno(), wait=False):
+                raise DownloadError(f"another download of {part.stem} is running")
             _fetch(url, file, part.with_name(part.name + ".etag"), progress)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{_host(url)} answered {error.code} {error.reason} for {url}") from error
@@ -145,14 +142,6 @@ def _version(response: Any) -> str:
     """Return a validator for If-Range (RFC 9110, 13.1.5): a strong ETag, else the date, else an empty string."""
     etag: str = response.headers.get("ETag") or ""
     return etag if etag.startswith('"') else response.headers.get("Last-Modified") or ""
-
-
-@contextmanager
-def _exclusive(part: Path) -> Iterator[IO[bytes]]:
-    with part.open("ab") as file:
-        if not lock(file.fileno(), wait=False):
-            raise DownloadError(f"another download of {part.stem} is running")
-        yield file
 
 
 def _host(url: str) -> str:

@@ -97,22 +97,18 @@ class PromptEncoder(nn.Module):
 
     def _batch_size(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> int:
         """Check the shapes of the prompts and return their common batch size."""
-        sizes = set()
+        expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+            ("boxes", boxes, (4,)),
+            ("masks", masks, (1, MASK_SIZE, MASK_SIZE)),
+        ]
         if points is not None:
-            coords, labels = points
-            if coords.ndim != 3 or coords.shape[2] != 2 or labels.shape != coords.shape[:2]:
-                raise ValueError(
-                    f"points must be (B, N, 2) and (B, N), got {tuple(coords.shape)} and {tuple(labels.shape)}"
-                )
-            sizes.add(coords.shape[0])
-        if boxes is not None:
-            if boxes.ndim != 2 or boxes.shape[1] != 4:
-                raise ValueError(f"boxes must be (B, 4), got {tuple(boxes.shape)}")
-            sizes.add(boxes.shape[0])
-        if masks is not None:
-            if masks.ndim != 4 or masks.shape[1:] != (1, MASK_SIZE, MASK_SIZE):
-                raise ValueError(f"masks must be (B, 1, {MASK_SIZE}, {MASK_SIZE}), got {tuple(masks.shape)}")
-            sizes.add(masks.shape[0])
+            expected += [("points", points[0], (points[1].shape[-1], 2)), ("labels", points[1], points[0].shape[1:2])]
+        sizes = set()
+        for name, prompts, shape in expected:
+            if prompts is not None:
+                if prompts.shape[1:] != shape:
+                    raise ValueError(f"{name} must be (B, {', '.join(map(str, shape))}), got {tuple(prompts.shape)}")
+                sizes.add(prompts.shape[0])
         if not sizes:
             raise ValueError("at least one of points, boxes and masks is needed")
         if len(sizes) > 1:

@@ -12,7 +12,6 @@ from lib.sam.models.registry import ModelSpec, Sam2Spec
 from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError
-from lib.sam.runtimes.torch_runtime import best_gpu_precision
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +20,9 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 def default_precision(device: torch.device) -> Precision:
     """Return the precision used unless the operator chooses: float32 on a CPU, the fastest one on a GPU."""
-    return best_gpu_precision() if device.type == "cuda" else "float32"
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def on_cpu(

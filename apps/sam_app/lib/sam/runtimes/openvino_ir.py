@@ -161,7 +161,8 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
         except OSError:
             raise
         except Exception as error:  # the converter can raise anything
-            raise RuntimeUnavailableError(f"OpenVINO cannot convert {key.model}: {_first_line(error)}") from error
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise RuntimeUnavailableError(f"OpenVINO cannot convert {key.model}: {reason}") from error
         if max(differences.values()) > MAX_DIFFERENCE or not np.isfinite(list(differences.values())).all():
             raise RuntimeUnavailableError(f"OpenVINO's {key.model} differs from PyTorch's: {differences}")
         logger.info(
@@ -227,7 +228,3 @@ def compiled(core: Any, path: Path) -> Any:
 def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Return the L2 norm of the difference, as a share of that of ``theirs``."""
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

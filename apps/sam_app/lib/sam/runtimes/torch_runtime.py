@@ -54,8 +54,9 @@ class TorchRuntime:
         if is_gpu:
             fuse_attention(encoder)
         self._stop = threading.local()
-        for block in _blocks(encoder):
-            block.register_forward_pre_hook(self._raise_if_preempted)
+        for modules in filter(lambda module: isinstance(module, nn.ModuleList), encoder.modules()):
+            for block in modules.children():  # before each of which the encoder can be stopped
+                block.register_forward_pre_hook(self._raise_if_preempted)
         self._encoder: Callable[[torch.Tensor], Any] = torch.compile(encoder) if compiled else encoder
         self._decoder = decoder
 
@@ -85,15 +86,5 @@ class TorchRuntime:
         return all_masks(self._decoder, features, image_pe, sparse, dense)
 
 
-def best_gpu_precision() -> Precision:
-    """Return the fastest precision of the GPU: bfloat16 if its hardware supports it, else float16."""
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-
-
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-
-
-def _blocks(encoder: nn.Module) -> list[nn.Module]:
-    """Return the members of every list of modules in an encoder, before each of which it can be stopped."""
-    return [block for module in encoder.modules() if isinstance(module, nn.ModuleList) for block in module]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ from lib.sam.volume.slice_following import (
 )
 
 logger = logging.getLogger(__name__)
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _PROGRESS_SECONDS = 2.0
 
@@ -112,22 +116,19 @@ def propagate(
     return VolumeResult(found, stops, work.anchors, work.spans, rules)
 
 
+@dataclass(eq=False)
 class _Propagation:
     """State of one call of :func:`propagate`: computes anchors and spans, or reuses those of an earlier result."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        frame: Callable[[int], np.ndarray],
-        rules: tuple[PropagationOptions, range],
-        earlier: VolumeResult | None,
-    ) -> None:
+    predictor: Predictor
+    frame: Callable[[int], np.ndarray]
+    rules: tuple[PropagationOptions, range]
+    earlier: VolumeResult | None
+
+    def __post_init__(self) -> None:
         self.anchors: dict[str, Anchor] = {}
         self.spans: dict[SpanKey, Span] = {}
-        self._predictor = predictor
-        self._frame = frame
-        self._options, self._bounds = rules
-        self._earlier = earlier
+        self._options, self._bounds = self.rules
         self._progress = Progress()
 
     def anchor(self, k: int, prompts: Prompts) -> Anchor:
@@ -145,19 +146,16 @@ class _Propagation:
         return self._anchor(k, key, lambda grid: correction_prompts(grid, found.logits, background))
 
     def _anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
-        known = self.anchors.get(key) or (self._earlier.anchors.get(key) if self._earlier is not None else None)
-        if known is None:
-            known = self._new_anchor(k, key, prompts_on)
-        self.anchors[key] = known
-        return known
+        known = self.earlier.anchors if self.earlier is not None else {}
+        return _reused(key, self.anchors, known, lambda: self._new_anchor(k, key, prompts_on))
 
     def _new_anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
-        here = encode_slice(self._predictor, self._frame(k))
+        here = encode_slice(self.predictor, self.frame(k))
         prompts = prompts_on(here.grid)
         logits, score = np.full(MASK_LOGITS_SIZE, -1.0, dtype=np.float32), 0.0
         if prompts is not None:
-            multimask = prompts.is_lone_point and self._predictor.spec.point_candidates
-            prediction = self._predictor.decode(here.embedding, [prompts], multimask=multimask)[0]
+            multimask = prompts.is_lone_point and self.predictor.spec.point_candidates
+            prediction = self.predictor.decode(here.embedding, [prompts], multimask=multimask)[0]
             logits = _keep_pointed_pieces(here.grid, prediction.low_res_logits[0], prompts)
             score = float(prediction.scores[0])
         found = self._slice_mask(here.embedding.image_size, logits, "prompts", score)
@@ -177,11 +175,8 @@ class _Propagation:
 
     def _span(self, left: Anchor | None, right: Anchor | None) -> Span:
         key = (left.key if left else "", right.key if right else "")
-        known = self.spans.get(key) or (self._earlier.spans.get(key) if self._earlier is not None else None)
-        if known is None:
-            known = self._new_span(left, right)
-        self.spans[key] = known
-        return known
+        known = self.earlier.spans if self.earlier is not None else {}
+        return _reused(key, self.spans, known, lambda: self._new_span(left, right))
 
     def _new_span(self, left: Anchor | None, right: Anchor | None) -> Span:
         first = left.k + 1 if left else self._bounds.start
@@ -206,9 +201,9 @@ class _Propagation:
         for k in slices:
             if is_open and len(found) == self._options.max_slices:
                 return found, Stop(anchor.k, k, "max_slices")
-            here = encode_slice(self._predictor, self._frame(k))
+            here = encode_slice(self.predictor, self.frame(k))
             try:
-                step = follow(self._predictor, here, logits, memory, self._options.following)
+                step = follow(self.predictor, here, logits, memory, self._options.following)
             except ObjectLostError as lost:
                 return found, Stop(anchor.k, k, str(lost))
             logits = step.logits
@@ -222,7 +217,7 @@ class _Propagation:
 
     def _blended(self, forward: SliceMask, backward: SliceMask, weight: float) -> SliceMask:
         """Average both sides' logits, the nearer anchor's weighing more; keep only what either side found."""
-        grid = self._predictor.logits_grid(forward.size)
+        grid = self.predictor.logits_grid(forward.size)
         logits = weight * forward.logits + (1 - weight) * backward.logits
         mask = touching(grid.mask(logits), grid.mask(forward.logits) | grid.mask(backward.logits))
         score = weight * forward.score + (1 - weight) * backward.score
@@ -231,9 +226,16 @@ class _Propagation:
     def _slice_mask(
         self, size: tuple[int, int], logits: np.ndarray, source: Source, score: float, *fit: float
     ) -> SliceMask:
-        tensor = torch.as_tensor(logits, dtype=torch.float32, device=self._predictor.device)[None, None]
-        mask = self._predictor.masks(tensor, size)[0, 0].cpu().numpy()
+        tensor = torch.as_tensor(logits, dtype=torch.float32, device=self.predictor.device)[None, None]
+        mask = self.predictor.masks(tensor, size)[0, 0].cpu().numpy()
         return SliceMask(logits.astype(np.float16), np.packbits(mask), size, source, score, *fit)
+
+
+def _reused(key: K, made: dict[K, V], earlier: Mapping[K, V], make: Callable[[], V]) -> V:
+    """Return what is made already, or was made for an earlier result, or is made now; it is in ``made`` then."""
+    if key not in made:
+        made[key] = earlier[key] if key in earlier else make()
+    return made[key]
 
 
 class Progress:

@@ -59,7 +59,7 @@ def propagate_by_memory(
         TimeLimitError: If the current clock's time is up.
     """
     options = options or PropagationOptions()
-    tracker = _Tracker(predictor, frame, slices=prompts.bounds.stop)
+    tracker = _Tracker(predictor, frame, prompts, options.max_slices)
     marked = {k: tracker.mark(k, prompts.marked[k]) for k in sorted(prompts.marked)}
     found = {k: mask for k, mask in marked.items() if _has_object(mask)}
     stops: list[Stop] = []
@@ -67,48 +67,8 @@ def propagate_by_memory(
         first, last = min(marked), max(marked)
         up, down = range(first + 1, prompts.bounds.stop), range(first - 1, prompts.bounds.start - 1, -1)
         for slices, anchor in ((up, last), (down, first)):
-            stops.append(_walk(tracker, slices, anchor, marked, prompts.background, options.max_slices, found))
+            stops.append(tracker.walk(slices, anchor, marked, found))
     return VolumeResult(dict(sorted(found.items())), tuple(stops), {}, {}, rules=("sam2", options, prompts.bounds))
-
-
-def _walk(
-    tracker: _Tracker,
-    slices: range,
-    anchor: int,
-    marked: Mapping[int, SliceMask],
-    background: Mapping[int, np.ndarray],
-    max_slices: int | None,
-    found: dict[int, SliceMask],
-) -> Stop:
-    """Follow the object slice by slice, add its masks to ``found`` and return where it ended.
-
-    Args:
-        tracker: Segments each slice.
-        slices: In visiting order; the first is next to a marked one.
-        anchor: The marked slice beyond which the object can end.
-        marked: The masks of all slices with their own prompts.
-        background: Background points of other slices.
-        max_slices: At most this many beyond the anchor.
-        found: The masks are added here.
-    """
-    before, absent = marked[slices.start - slices.step], 0
-    for k in slices:
-        if k in marked:
-            before, absent = marked[k], 0
-            continue
-        beyond = (k - anchor) * slices.step
-        if max_slices is not None and beyond > max_slices:
-            return Stop(anchor, k, "max_slices")
-        mask = tracker.follow(k, background.get(k), in_reverse=slices.step < 0)
-        if _has_object(mask):
-            found[k] = replace(mask, overlap=dice(mask.logits > 0, before.logits > 0))
-            absent = 0
-        else:
-            absent += 1
-        if beyond >= _MAX_ABSENT_SLICES and absent >= _MAX_ABSENT_SLICES:
-            return Stop(anchor, k - (absent - 1) * slices.step, "nothing found")
-        before = mask
-    return Stop(anchor, slices.stop, "end of slices")
 
 
 def _has_object(mask: SliceMask) -> bool:
@@ -121,13 +81,21 @@ class _Tracker:
     Args:
         predictor: The model.
         frame: Returns a slice.
-        slices: How many slices the volume has.
+        prompts: The user's prompts.
+        max_slices: At most this many are followed beyond the first and the last marked one; None for no limit.
     """
 
-    def __init__(self, predictor: Sam2Predictor, frame: Callable[[int], np.ndarray], slices: int) -> None:
+    def __init__(
+        self,
+        predictor: Sam2Predictor,
+        frame: Callable[[int], np.ndarray],
+        prompts: VolumePrompts,
+        max_slices: int | None,
+    ) -> None:
         self._predictor = predictor
         self._frame = frame
-        self._slices = slices
+        self._prompts = prompts
+        self._max_slices = max_slices
         self._prompted: dict[int, dict[str, Any]] = {}
         self._followed: dict[int, dict[str, Any]] = {}
         self._position: list[torch.Tensor] | None = None  # the same for every slice
@@ -139,14 +107,37 @@ class _Tracker:
         embedding = self._predictor.encode(self._frame(k))
         return self._step(k, embedding, prompts, is_first=True)
 
-    def follow(self, k: int, background: np.ndarray | None, *, in_reverse: bool) -> SliceMask:
-        """Return the mask found by the memory of other slices, corrected by background points.
+    def walk(self, slices: range, anchor: int, marked: Mapping[int, SliceMask], found: dict[int, SliceMask]) -> Stop:
+        """Follow the object slice by slice, add its masks to ``found`` and return where it ended.
 
         Args:
-            k: The slice after the last visited one.
-            background: Points ``(N, 2)``, XY, that correct the mask and are remembered as prompts are; or None.
-            in_reverse: Whether slices are visited downwards.
+            slices: In visiting order; the first is next to a marked one.
+            anchor: The marked slice beyond which the object can end.
+            marked: The masks of all slices with their own prompts.
+            found: The masks are added here.
         """
+        before, absent = marked[slices.start - slices.step], 0
+        for k in slices:
+            if k in marked:
+                before, absent = marked[k], 0
+                continue
+            beyond = (k - anchor) * slices.step
+            if self._max_slices is not None and beyond > self._max_slices:
+                return Stop(anchor, k, "max_slices")
+            mask = self._follow(k, in_reverse=slices.step < 0)
+            if _has_object(mask):
+                found[k] = replace(mask, overlap=dice(mask.logits > 0, before.logits > 0))
+                absent = 0
+            else:
+                absent += 1
+            if beyond >= _MAX_ABSENT_SLICES and absent >= _MAX_ABSENT_SLICES:
+                return Stop(anchor, k - (absent - 1) * slices.step, "nothing found")
+            before = mask
+        return Stop(anchor, slices.stop, "end of slices")
+
+    def _follow(self, k: int, *, in_reverse: bool) -> SliceMask:
+        """Return the mask found by the memory of other slices, corrected by background points, which are remembered."""
+        background = self._prompts.background.get(k)
         embedding = self._predictor.encode(self._frame(k))
         mask = self._step(k, embedding, None, in_reverse=in_reverse)
         if background is not None and _has_object(mask):
@@ -192,7 +183,7 @@ class _Tracker:
                     point_inputs=points,
                     mask_inputs=mask,
                     output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._followed},
-                    num_frames=self._slices,
+                    num_frames=self._prompts.bounds.stop,
                     track_in_reverse=in_reverse,
                     prev_sam_mask_logits=earlier,
                 )

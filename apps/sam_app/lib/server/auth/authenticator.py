@@ -33,12 +33,7 @@ class Authenticator:
 
     def __init__(self, keys: KeyRing | None, oidc: OidcVerifier | None) -> None:
         self._keys = keys
-        self._oidc = oidc
-
-    @property
-    def has_oidc(self) -> bool:
-        """Whether an OpenID Connect provider is set up."""
-        return self._oidc is not None
+        self.oidc = oidc
 
     @property
     def challenges(self) -> tuple[str, ...]:
@@ -66,8 +61,8 @@ class Authenticator:
         entry = self._keys.find(credentials) if self._keys is not None else None
         if entry is not None:
             return _user(entry)
-        if self._oidc is not None:
-            return await self._oidc.user_of(credentials)
+        if self.oidc is not None:
+            return await self.oidc.user_of(credentials)
         raise InvalidLoginError("there is no such API key")
 
     async def token_for(self, username: str, password: str) -> Token:
@@ -80,8 +75,8 @@ class Authenticator:
         if self._keys is not None and self._keys.find(password) is not None:
             _user(self._key_of(password, username))
             return Token(access_token=password, token_type="bearer")  # noqa: S106 - a kind of token
-        if self._oidc is not None:
-            return await self._oidc.token_for(username, password)
+        if self.oidc is not None:
+            return await self.oidc.token_for(username, password)
         raise InvalidLoginError("the user name or the password is wrong; they are an API key's name and the key")
 
     def _key_of(self, key: str, name: str) -> ApiKey:

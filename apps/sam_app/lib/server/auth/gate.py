@@ -21,12 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.base.request_record import note
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.login_errors import AuthError
+from lib.server.auth.login_errors import AuthError, refuse
 from lib.server.auth.pages import Pages
-from lib.server.auth.refusal import refuse
 from lib.server.auth.roles import SEGMENTING
 from lib.server.auth.users import current_user
-from lib.server.http.body_limit import BodyLimit
+from lib.server.http.body_check import BodyLimit
 
 OPEN_PATHS = frozenset(
     {

@@ -15,8 +15,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import Token, User, get_current_user
 
 from lib.server.auth.authenticator import Authenticator
-from lib.server.auth.login_errors import AuthError
-from lib.server.auth.refusal import refuse
+from lib.server.auth.login_errors import AuthError, refuse
 from lib.server.http.errors import ErrorDetail
 
 router = APIRouter(tags=["Auth"])
@@ -25,7 +24,7 @@ router = APIRouter(tags=["Auth"])
 @router.get("/auth/", summary="Whether a login is needed")
 async def auth_enabled(request: Request) -> dict[str, Any]:
     """Return whether a login is needed (``enabled``) as MONAI Label does; without OpenID Connect the rest is null."""
-    with_oidc = request.app.state.authenticator.has_oidc
+    with_oidc = request.app.state.authenticator.oidc is not None
     return {
         "enabled": settings.MONAI_LABEL_AUTH_ENABLE,
         "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID if with_oidc else None,

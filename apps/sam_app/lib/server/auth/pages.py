@@ -13,18 +13,19 @@ Two attacks are possible, with or without a login:
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lib.server.auth.exposure import listening_host
-from lib.server.auth.login_errors import AuthError, ForeignHostError, ForeignPageError
-from lib.server.auth.refusal import refuse
+from lib.server.auth.login_errors import AuthError, ForeignHostError, ForeignPageError, refuse
 
 ANY = "*"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -43,6 +44,47 @@ def accepted_hosts(hosts: Sequence[str], command: Sequence[str]) -> frozenset[st
     machine = socket.gethostname().partition(".")[0]
     names = ("localhost", machine, f"{machine}.local", socket.gethostname(), listening_host(command), *hosts)
     return frozenset(name.lower().rstrip(".") for name in names)
+
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - upstream's default, compared
+
+
+def warn_if_exposed(command: Sequence[str]) -> None:
+    """Log a warning unless the server can be reached only from this machine.
+
+    Args:
+        command: The command line of ``monailabel start_server``. Only there the listening address is known (by default
+            all addresses); the ASGI app does not get it.
+    """
+    host = listening_host(command)
+    if not is_loopback(host):
+        logger.warning(
+            "Anyone in the network can use this server: it listens on %s without a login. "
+            "Start it with --host 127.0.0.1, or with --conf api_keys FILE (scripts/keys makes one)",
+            host,
+        )
+
+
+def listening_host(command: Sequence[str]) -> str:
+    """Return the address on which the server listens according to its command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-i", "--host", default=_DEFAULT_HOST)
+    return parser.parse_known_args(list(command))[0].host
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached only from this machine."""
+    address = _as_address(host)
+    return address.is_loopback if address else host == "localhost"
+
+
+def _as_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address; None if it is a name."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(name)
+    return None
 
 
 class Pages:
@@ -65,7 +107,7 @@ class Pages:
             ForeignHostError: If its ``Host`` is an unknown name.
         """
         name = _name(headers.get("host", ""))
-        if not name or ANY in self._names or name in self._names or _is_address(name):
+        if not name or ANY in self._names or name in self._names or _as_address(name):
             return
         shown = name if _PLAIN_NAME.fullmatch(name) else "NAME"
         raise ForeignHostError(
@@ -84,13 +126,9 @@ class Pages:
             ForeignPageError: If the page may not use this server.
         """
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if site in ("same-origin", "none") or (site is None and origin is None):
-            return
-        if origin is not None and origin in self._origins:
-            return
-        if ANY in self._origins and not with_login:
-            return
-        if site is None and origin is not None and _is_origin_of_host(origin, headers.get("host", "")):
+        is_own = site in ("same-origin", "none") or (site is None and origin is None)
+        is_allowed = origin in self._origins or (ANY in self._origins and not with_login)
+        if is_own or is_allowed or (site is None and _is_origin_of_host(origin or "", headers.get("host", ""))):
             return
         raise ForeignPageError(
             "a web page of another origin sent this request, which is not allowed: start the server with --conf "
@@ -128,14 +166,6 @@ def _name(host: str) -> str:
     """Return the name or address in a ``Host`` header without its port; a malformed header unchanged."""
     parts = _HOST.fullmatch(host)
     return (parts[1] or parts[2] if parts else host).lower().removesuffix(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_origin_of_host(origin: str, host: str) -> bool:

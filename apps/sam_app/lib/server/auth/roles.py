@@ -16,7 +16,8 @@ from monailabel.endpoints.user.auth import User as MonaiUser
 from lib.server.auth.users import User
 
 SEGMENTING = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
-_ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
+LABELLING = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
+"""Raises for a user without the role to store labels, which ``PUT /datastore/label`` requires."""
 
 SegmentingUser = Annotated[MonaiUser, Depends(SEGMENTING)]
 """The parameter type of a route that also asks for further roles of the user."""
@@ -27,12 +28,3 @@ async def segmenting_user(user: SegmentingUser) -> User:
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         return User(user.username)
     return User(user.username, settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles, user.username)
-
-
-async def check_may_label(user: MonaiUser) -> None:
-    """Raise unless a user has the role to store labels, which ``PUT /datastore/label`` requires.
-
-    Raises:
-        HTTPException: 403 if the user lacks the role.
-    """
-    await _ANNOTATOR(user)

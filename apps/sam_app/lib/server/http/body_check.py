@@ -1,10 +1,16 @@
-"""Checks of a request's body: not compressed, complete if multipart, and a form where a form is read."""
+"""Checks of a request's body: its size and its time, not compressed, complete if multipart, a form where one is read.
+
+The server discards the rest of a body that is too large as it arrives, so that the client can finish sending and read
+the response. It does not wait for the rest of a slow body: the connection is closed after the response.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import Annotated, Any
 
+import anyio
 from fastapi import HTTPException, Request
 from pydantic import BeforeValidator
 from python_multipart.multipart import parse_options_header
@@ -17,6 +23,10 @@ _REPEATABLE_FIELD = "files"
 """The only name that several parts of a form may have: a session's files."""
 _MAX_TEXT_BYTES = 1 << 20
 """Limit of a text field sent as a file: the same as Starlette allows for a plain one."""
+
+
+_MAX_WHOLE_BYTES = 1 << 20
+"""Limit of a body without parts: JSON and the fields of a small form are read into memory as a whole."""
 
 
 class BodyCheck:
@@ -42,19 +52,16 @@ class BodyCheck:
 
 def _checked(headers: Headers, receive: Receive) -> Receive:
     coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        return _refusing_receive(coding)
-    kind, options = parse_options_header(headers.get("content-type"))
-    boundary = options.get(b"boundary")
-    return _WholeMultipart(receive, boundary) if kind == _MULTIPART.encode() and boundary else receive
 
-
-def _refusing_receive(coding: str) -> Receive:
     async def refuse() -> Message:
         detail = f"the body is coded as {coding[:40]}, which is not read: send it as it is, without Content-Encoding"
         raise HTTPException(415, detail, headers={"Accept-Encoding": "identity"})
 
-    return refuse
+    if coding not in ("", "identity"):
+        return refuse
+    kind, options = parse_options_header(headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    return _WholeMultipart(receive, boundary) if kind == _MULTIPART.encode() and boundary else receive
 
 
 class _WholeMultipart:
@@ -84,6 +91,64 @@ class _WholeMultipart:
             raise HTTPException(400, "the multipart body is truncated: its closing boundary is missing; send it again")
         if self._has_begun:
             self._seen = self._seen[-len(self._closing) :]
+
+
+class BodyLimit:
+    """Pure ASGI middleware that bounds bodies as routes read them; its errors become responses with a ``detail``.
+
+    Args:
+        app: Has a handler for ``HTTPException``, as FastAPI's stack has below its middleware.
+        max_bytes: A body is refused with 413 as soon as its announced or its received length is larger; so is one of
+            more than 1 MiB that is not ``multipart``.
+        max_seconds: A body that is not complete by then is refused with 408.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_seconds: float) -> None:
+        self.app = app
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body bounded; the limits apply only when the body is read."""
+        if scope["type"] == "http":
+            receive = _BoundedReceive(scope, receive, self._max_bytes, self._max_seconds)
+        await self.app(scope, receive, send)
+
+
+class _BoundedReceive:
+    """``receive`` of one request, with limits."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, max_seconds: float) -> None:
+        self._receive = receive
+        headers = Headers(scope=scope)
+        kind = headers.get("content-type", "").strip().lower()
+        self._max_bytes = max_bytes if kind.startswith("multipart/") else min(max_bytes, _MAX_WHOLE_BYTES)
+        self._max_seconds = max_seconds
+        self._deadline = time.monotonic() + max_seconds
+        self._received = 0
+        self._complete = False
+        self._announced = int(headers.get("content-length", 0))  # the server has checked that it is a number
+
+    async def __call__(self) -> Message:
+        if self._complete:  # only the disconnect can follow, at any time
+            return await self._receive()
+        if self._announced > self._max_bytes:
+            raise self._too_large()
+        try:
+            with anyio.fail_after(max(0.0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            detail = f"the request did not arrive completely within {self._max_seconds:g} seconds"
+            raise HTTPException(408, detail, headers={"Connection": "close"}) from None
+        self._received += len(message.get("body", b""))
+        if self._received > self._max_bytes:
+            raise self._too_large()
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> HTTPException:
+        limit = f"{self._max_bytes / 2**20:.3g} MiB"
+        return HTTPException(413, f"the request is larger than the {limit} that are allowed")
 
 
 async def form_only(request: Request) -> None:

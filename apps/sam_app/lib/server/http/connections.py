@@ -180,11 +180,7 @@ class Connections:
                 del self._of_address[connection.address]
 
     def close_silent(self, now: float) -> None:
-        """Close connections whose client has kept the server waiting for too long.
-
-        Args:
-            now: Monotonic seconds.
-        """
+        """Close connections whose client has kept the server waiting for too long; ``now`` is in monotonic seconds."""
         for connection in list(self._all):
             ends = connection.look(now)
             if connection.transport.is_closing() and not connection.transport.get_write_buffer_size():

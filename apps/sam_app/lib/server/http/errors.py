@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -77,10 +77,6 @@ class Failure:
 
     status: int
     detail: str
-
-    def as_dict(self) -> dict[str, object]:
-        """Return a dictionary for JSON."""
-        return asdict(self)
 
 
 STATUS: dict[type[Exception], int] = {

@@ -1,9 +1,14 @@
-"""Limits of the number of parts of a form, and of how much of them is held in memory."""
+"""Limits of the number of parts of a form, and of how much of them is held in memory; the check of uploaded files."""
 
 from __future__ import annotations
 
+import os
+
+from fastapi import UploadFile
 from starlette import requests
 from starlette.formparsers import MultiPartException, MultiPartParser
+
+from lib.imaging.image import UnsupportedImageError
 
 MAX_PARTS = 16
 """Maximum of text fields, and of files, of a form: no route has as many, except for a session's files."""
@@ -30,3 +35,12 @@ def spool_forms() -> None:
 def is_too_much(error: BaseException | None) -> bool:
     """Return whether a form was refused for the number or size of its parts, and not for its format."""
     return isinstance(error, MultiPartException) and error.message.startswith(("Too many", "Part exceeded", "Field"))
+
+
+def not_empty(file: UploadFile) -> UploadFile:
+    """Return the file; raise :class:`UnsupportedImageError` if it is empty."""
+    size = file.file.seek(0, os.SEEK_END)
+    file.file.seek(0)
+    if not size:
+        raise UnsupportedImageError("the file that was sent is empty: send the file's content")
+    return file

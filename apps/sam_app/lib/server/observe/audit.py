@@ -12,12 +12,14 @@ A line that cannot be written while the server runs is written to the server's l
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
 import threading
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -28,7 +30,6 @@ from monailabel.config import settings
 
 from lib.base.clock import TimeLimitError
 from lib.base.request_record import RequestRecord
-from lib.server.observe.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 
@@ -123,32 +124,85 @@ def audit_entry(
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "request_id": record.request_id,
         "kind": kind,
-        "user": record.user,
-        "client": record.client,
         "method": method,
-        "route": record.route,
         "status": status,
         "outcome": outcome,
-        "reason": record.reason,
         "latency_ms": round(seconds * 1000, 1),
-        "timestamp": record.timestamp,
-        "image_sha256": record.image_sha256,
-        "model": record.model,
-        "checkpoint_sha256": record.checkpoint_sha256,
-        "prompts": record.prompts,
+        **asdict(record),
     }
 
 
 def entry_if_killed(record: RequestRecord, *, method: str) -> dict[str, Any]:
     """Return the entry that the next server writes for a request if this one ends before the request is done.
 
-    Returns:
-        As :func:`audit_entry`: ``time`` is when the request arrived, ``reason`` is ``ServerEnded``.
+    ``time`` is when the request arrived, ``reason`` is ``ServerEnded``.
     """
     entry = audit_entry(record, 0, kind="request", method=method, status=None, outcome="failed")
     return {**entry, "reason": "ServerEnded", "latency_ms": None}
+
+
+_SLOT_BYTES = 1024
+_EMPTY = b" " * (_SLOT_BYTES - 1) + b"\n"
+
+
+class InFlight:
+    """File of one server's requests in progress, so that they are known after the process was killed.
+
+    A request occupies a slot of the file while it is in progress. The slot is written without ``fsync``: it only has to
+    survive the end of the process. What the file contains when a server starts was in progress when the last one ended.
+    Not thread-safe: used only on the event loop.
+
+    Args:
+        path: Path of the file; created if need be, with access only for the server's user.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.left = _entries(path.read_bytes())
+        """Entries of the requests that were in progress when an earlier server ended."""
+        os.ftruncate(self._file, 0)
+        self._free: list[int] = []
+        self._new_slots = itertools.count()
+
+    def begin(self, entry: dict[str, Any]) -> int:
+        """Write an entry for a request in progress, and return its slot for :meth:`end`."""
+        line = json.dumps(entry, separators=(",", ":")).encode()
+        slot = self._free.pop() if self._free else next(self._new_slots)
+        if len(line) < _SLOT_BYTES:
+            self._write(slot, line.ljust(_SLOT_BYTES - 1) + b"\n")
+        return slot
+
+    def end(self, slot: int) -> None:
+        """Remove the entry of a request that is done."""
+        self._write(slot, _EMPTY)
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _write(self, slot: int, content: bytes) -> None:
+        try:
+            os.pwrite(self._file, content, slot * _SLOT_BYTES)
+        except OSError as error:  # work on a patient does not stop because a disk is full
+            logger.error("The file of the requests in progress could not be written: %s", error.strerror)
+
+
+def _entries(content: bytes) -> list[dict[str, Any]]:
+    """Return the complete entries of the file."""
+    entries = []
+    for line in content.split(b"\n"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
 
 
 class _AuditHandler(RotatingFileHandler):

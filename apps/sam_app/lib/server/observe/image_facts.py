@@ -12,15 +12,11 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.base.files import sha256_of
 from lib.base.request_record import note
 from lib.dicomweb.datastore import DicomWebStore
-from lib.imaging.digest import image_sha256, series_sha256
+from lib.imaging.image_cache import image_sha256, series_sha256
 
 
 def note_image_file(path: Path) -> None:
-    """Note the SHA-256 of an image; of one that is not there or cannot be read nothing is noted.
-
-    Args:
-        path: A file, or a folder with a series.
-    """
+    """Note the SHA-256 of an image, a file or a folder; of one that is not there or cannot be read nothing is noted."""
     with suppress(OSError):
         note(image_sha256=image_sha256(path))
 
@@ -32,11 +28,7 @@ def note_uploads(files: Sequence[UploadFile]) -> None:
 
 
 def note_datastore_image(image: str) -> None:
-    """Note the SHA-256 of an image of the datastore; of a DICOMweb server's only once its series was fetched.
-
-    Args:
-        image: An id that the datastore has.
-    """
+    """Note the SHA-256 of an image of the datastore; of a DICOMweb server's only once its series was fetched."""
     datastore = app_instance().datastore()
     if isinstance(datastore, DicomWebStore):
         copy = datastore.folders.find(image)

@@ -19,16 +19,15 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import SimpleITK
 
 from lib.base.request_record import current_record
-from lib.server.observe.log_rate import RateLimit, left_out
 from lib.server.observe.template import known_method
 
 logger = logging.getLogger(__name__)
@@ -39,6 +38,43 @@ _UPSTREAM = "monailabel"
 _LEVEL_SETTING_LOGGERS = ("monailabel.tasks.infer.basic_infer", "monailabel.interfaces.utils.transform")
 """MONAI Label's loggers whose level is set again in each request."""
 _WITHHELD = "(message withheld: it could name a patient; this is the line of code that wrote it)"
+
+
+LINES = 100
+PERIOD_S = 60.0
+"""A line of code may log ``LINES`` messages in ``PERIOD_S`` seconds."""
+_MAX_SITES = 10_000
+
+
+class RateLimit(logging.Filter):
+    """Log filter that limits the rate; the first record after omitted ones has their number as ``left_out``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sites: dict[tuple[str, int], list[float]] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is logged."""
+        if record.name == _ACCESS:  # one line per request; the operator has switched it on
+            return True
+        now, site = time.monotonic(), (record.pathname, record.lineno)
+        with self._lock:
+            if len(self._sites) > _MAX_SITES:
+                self._sites.clear()
+            begun, lines = self._sites.setdefault(site, [now, 0])
+            if now - begun >= PERIOD_S:
+                if lines > LINES:
+                    record.left_out = int(lines - LINES)
+                begun, lines = now, 0
+            self._sites[site] = [begun, lines + 1]
+            return lines < LINES
+
+
+def left_out(record: logging.LogRecord) -> str:
+    """Return the text to append to a message after omitted ones; empty if none were omitted."""
+    count = getattr(record, "left_out", 0)
+    return f" ({count} more from this line of code were omitted before)" if count else ""
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
@@ -89,11 +125,7 @@ def _clean_access(record: logging.LogRecord) -> None:
 
 
 def stack_without_messages(error: BaseException) -> Iterator[str]:
-    """Yield the stack lines and types of an exception and of its causes, without their messages.
-
-    Args:
-        error: The exception.
-    """
+    """Yield the stack lines and types of an exception and of its causes, without their messages."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
         yield from stack_without_messages(cause)
@@ -102,14 +134,7 @@ def stack_without_messages(error: BaseException) -> Iterator[str]:
     yield f"{type(error).__module__}.{type(error).__qualname__}"
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
     """Log a warning without its text, which can quote values of a DICOM file; for :func:`warnings.showwarning`."""
     logger.warning("%s in line %d of %s", category.__name__, lineno, "/".join(Path(filename).parts[-2:]))
 
@@ -144,5 +169,5 @@ def clean_logs() -> None:
                 handler.addFilter(is_logged)
                 handler.addFilter(RateLimit())
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # it prints file names on standard error
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # it is called by position
     threading.excepthook = _show_thread_error

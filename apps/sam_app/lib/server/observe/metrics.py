@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from typing import get_args
 
@@ -79,6 +80,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+@dataclass(eq=False)
 class LiveState(Collector):
     """Collector of the present state of engine, queue, result store and audit log.
 
@@ -90,70 +92,61 @@ class LiveState(Collector):
         lost_audit_lines: Returns the number of lines that the audit log could not write.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        running: Callable[[], int],
-        limit: int,
-        results: Callable[[], dict[str, int]],
-        lost_audit_lines: Callable[[], int],
-    ) -> None:
-        self._engine = engine
-        self._running = running
-        self._limit = limit
-        self._results = results
-        self._lost_audit_lines = lost_audit_lines
+    engine: Engine
+    _: KW_ONLY
+    running: Callable[[], int]
+    limit: int
+    results: Callable[[], dict[str, int]]
+    lost_audit_lines: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families, for prometheus_client."""
         info = InfoMetricFamily("sam_build", "Versions.")
         info.add_metric([], {"version": VERSION, **{name: version(name) for name in ("monailabel", "torch")}})
         yield info
-        yield from self._cache()
-        yield GaugeMetricFamily("sam_queue_running", "Segmentations running or waiting.", self._running())
-        yield GaugeMetricFamily("sam_queue_limit", "Upper limit of sam_queue_running.", self._limit)
         states = StateSetMetricFamily(
             "sam_model_state", "Each model's state: 1 for the one it is in.", labels=["model"]
         )
-        for name in self._engine.specs:
-            state = self._engine.state(name)
+        for name in self.engine.specs:
+            state = self.engine.state(name)
             states.add_metric([name], {known: known == state for known in get_args(ModelState)})
         yield states
-        results = self._results()
-        yield GaugeMetricFamily("sam_results", "Finished results in the store.", results["results"])
-        yield GaugeMetricFamily("sam_results_bytes", "Bytes of the finished results.", results["bytes"])
-        yield GaugeMetricFamily("sam_results_queued", "Accepted requests without a result yet.", results["queued"])
         restarted = CounterMetricFamily(
             "sam_thread_restarts", "Restarts of background work that failed.", labels=["thread"]
         )
         for thread, count in restarts().items():
             restarted.add_metric([thread], count)
         yield restarted
-        yield CounterMetricFamily(
-            "sam_audit_lines_lost", "Audit lines that could not be written.", self._lost_audit_lines()
-        )
+        values = {
+            "running": self.running(),
+            "limit": self.limit,
+            "lost_audit_lines": self.lost_audit_lines(),
+            **{f"cache_{name}": count for name, count in self.engine.cache.stats().items()},
+            **{f"store_{name}": count for name, count in self.results().items()},
+        }
+        for family, metric, meaning, name in _VALUES:
+            if name in values:
+                yield family(metric, meaning, values[name])
 
-    def _cache(self) -> Iterator[Metric]:
-        stats = self._engine.cache.stats()
-        yield CounterMetricFamily("sam_embedding_cache_hits", "Embeddings found in memory.", stats["hits"])
-        yield CounterMetricFamily(
-            "sam_embedding_cache_misses", "Embeddings not found in memory: found on disk or computed.", stats["misses"]
-        )
-        yield GaugeMetricFamily("sam_embedding_cache_entries", "Embeddings in memory.", stats["entries"])
-        yield GaugeMetricFamily("sam_embedding_cache_bytes", "Bytes of embeddings in memory.", stats["bytes"])
-        if "disk_hits" not in stats:
-            return
-        yield CounterMetricFamily("sam_embedding_disk_hits", "Embeddings found on disk.", stats["disk_hits"])
-        yield CounterMetricFamily(
-            "sam_embedding_disk_evicted", "Embeddings deleted to respect the size limit.", stats["disk_evicted"]
-        )
-        yield CounterMetricFamily(
-            "sam_embedding_disk_lost", "Embeddings that could not be written.", stats["disk_lost"]
-        )
-        yield GaugeMetricFamily("sam_embedding_disk_entries", "Embeddings on disk.", stats["disk_entries"])
-        yield GaugeMetricFamily("sam_embedding_disk_bytes", "Bytes of embeddings on disk.", stats["disk_bytes"])
 
+_VALUES = (
+    (GaugeMetricFamily, "sam_queue_running", "Segmentations running or waiting.", "running"),
+    (GaugeMetricFamily, "sam_queue_limit", "Upper limit of sam_queue_running.", "limit"),
+    (GaugeMetricFamily, "sam_results", "Finished results in the store.", "store_results"),
+    (GaugeMetricFamily, "sam_results_bytes", "Bytes of the finished results.", "store_bytes"),
+    (GaugeMetricFamily, "sam_results_queued", "Accepted requests without a result yet.", "store_queued"),
+    (CounterMetricFamily, "sam_audit_lines_lost", "Audit lines that could not be written.", "lost_audit_lines"),
+    (CounterMetricFamily, "sam_embedding_cache_hits", "Embeddings found in memory.", "cache_hits"),
+    (CounterMetricFamily, "sam_embedding_cache_misses", "Embeddings found on disk or computed.", "cache_misses"),
+    (GaugeMetricFamily, "sam_embedding_cache_entries", "Embeddings in memory.", "cache_entries"),
+    (GaugeMetricFamily, "sam_embedding_cache_bytes", "Bytes of embeddings in memory.", "cache_bytes"),
+    (CounterMetricFamily, "sam_embedding_disk_hits", "Embeddings found on disk.", "cache_disk_hits"),
+    (CounterMetricFamily, "sam_embedding_disk_evicted", "Embeddings deleted for the size limit.", "cache_disk_evicted"),
+    (CounterMetricFamily, "sam_embedding_disk_lost", "Embeddings that could not be written.", "cache_disk_lost"),
+    (GaugeMetricFamily, "sam_embedding_disk_entries", "Embeddings on disk.", "cache_disk_entries"),
+    (GaugeMetricFamily, "sam_embedding_disk_bytes", "Bytes of embeddings on disk.", "cache_disk_bytes"),
+)
+"""Metrics of a single value: type, name, description, and the value's name in :meth:`LiveState.collect`."""
 
 router = APIRouter(tags=["Others"])
 

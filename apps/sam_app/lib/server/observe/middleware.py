@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from monailabel.config import settings
 from starlette._utils import get_route_path  # what the router matches; there is no public function
@@ -25,6 +26,7 @@ _QUEUED_ROUTE = "/segment_input_image/"
 """The only route whose work can be queued."""
 
 
+@dataclass(frozen=True)
 class Observer:
     """Reporter of ended work to the audit log and to the metrics.
 
@@ -33,9 +35,8 @@ class Observer:
         metrics: The metrics.
     """
 
-    def __init__(self, audit: AuditLog, metrics: Metrics) -> None:
-        self.audit = audit
-        self.metrics = metrics
+    audit: AuditLog
+    metrics: Metrics
 
     def job_ended(self, record: RequestRecord, clock: Clock, status: int) -> None:
         """Report a queued segmentation, from the thread that worked on it.
@@ -59,31 +60,24 @@ def server_timing(clock: Clock) -> str:
     return ", ".join(f"{name};dur={duration * 1000:.1f}" for name, duration in seconds.items())
 
 
+@dataclass(eq=False)
 class _ObservedResponse:
     """What the app has sent so far, and whether the client has disconnected. Notes the route once it is known."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        record: RequestRecord,
-        clock: Clock,
-        templates: RouteTemplates,
-        received: Callable[[], None],
-    ) -> None:
-        self._scope = scope
-        self._path = get_route_path(scope)  # a mount changes it in the scope
-        self._receive = receive
-        self._send = send
-        self._record = record
-        self._clock = clock
-        self._templates = templates
-        self._received = received
-        self.status: int | None = None
-        self.seconds: float | None = None
-        """Time until its last byte, without the app's background tasks afterwards; None before."""
-        self.disconnected = False
+    scope: Scope
+    from_client: Receive
+    to_client: Send
+    record: RequestRecord
+    clock: Clock
+    templates: RouteTemplates
+    received: Callable[[], None]
+    status: int | None = None
+    seconds: float | None = None
+    """Time until its last byte, without the app's background tasks afterwards; None before."""
+    disconnected: bool = False
+
+    def __post_init__(self) -> None:
+        self._path = get_route_path(self.scope)  # a mount changes it in the scope
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -91,31 +85,31 @@ class _ObservedResponse:
         return self.seconds is not None
 
     def note_route(self) -> None:
-        self._record.route = self._templates.of(self._scope, self._path)
+        self.record.route = self.templates.of(self.scope, self._path)
 
     def _may_see_stages(self) -> bool:
         """Return whether the user may see the stages, which reveal whether somebody has used the same image before."""
-        user = self._scope.get("state", {}).get("user")
+        user = self.scope.get("state", {}).get("user")
         is_admin = user is not None and settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
         return is_admin or not settings.MONAI_LABEL_AUTH_ENABLE  # without a login everybody is one user
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self.from_client()
         self._note_disconnect(message)
         if self._watch is None and message["type"] == "http.request" and not message.get("more_body", False):
             self._watch = asyncio.create_task(self._watch_client())
             self.note_route()
-            self._received()
+            self.received()
         return message
 
     async def _watch_client(self) -> None:
         """Wait for the disconnect, which is all that can still arrive while a complete request is processed."""
-        self._note_disconnect(await self._receive())
+        self._note_disconnect(await self.from_client())
 
     def _note_disconnect(self, message: Message) -> None:
         if message["type"] == "http.disconnect" and not self.complete:
             self.disconnected = True
-            self._clock.cancel()
+            self.clock.cancel()
 
     def end_watch(self) -> None:
         if self._watch is not None:
@@ -124,15 +118,15 @@ class _ObservedResponse:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.note_route()
-            headers = [*message.get("headers", ()), (b"x-request-id", self._record.request_id.encode("ascii"))]
-            if self._clock.stages and self._may_see_stages():
-                headers.append((b"server-timing", server_timing(self._clock).encode("ascii")))
+            headers = [*message.get("headers", ()), (b"x-request-id", self.record.request_id.encode("ascii"))]
+            if self.clock.stages and self._may_see_stages():
+                headers.append((b"server-timing", server_timing(self.clock).encode("ascii")))
             message = {**message, "headers": headers}
             self.status = message["status"]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.seconds = self._clock.elapsed
+            self.seconds = self.clock.elapsed
             self.end_watch()
-        await self._send(message)
+        await self.to_client(message)
 
 
 class ObservingMiddleware:

@@ -21,12 +21,7 @@ _PUBLIC_ERRORS = (CheckpointError, RuntimeUnavailableError)
 
 
 class HealthReport:
-    """Reporter of the state of the engine and the queue; starts loading the default model in the background.
-
-    Args:
-        engine: Its models are reported.
-        service: Its queue is reported.
-    """
+    """Reporter of the state of the engine and the queue; starts loading the default model in the background."""
 
     def __init__(self, engine: Engine, service: SegmentationService) -> None:
         self._engine = engine

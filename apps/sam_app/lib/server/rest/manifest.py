@@ -1,4 +1,4 @@
-"""The description of a stored result: ``manifest.json`` in its folder, or ``request.json`` while it is queued.
+"""The description of a stored result: ``manifest.json`` in its folder; while it is queued, the request as received.
 
 These files are read by later releases. A release reads what earlier ones wrote, preserves unknown keys when it rewrites
 a manifest, and refuses to read one with a newer :data:`SCHEMA_VERSION`.
@@ -11,12 +11,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from lib.transforms.sam_input import SAMPrompts
+
 SCHEMA_VERSION = 1
 """Version that is written: raised when a key changes its meaning or is removed, not when one is added. Absent: 1."""
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Stored(_Frozen):
+    model_config = ConfigDict(extra="allow")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known as a dictionary for JSON, without defaults."""
+        return self.model_dump(exclude_unset=True)
 
 
 class InputFile(_Stored):
@@ -61,10 +71,6 @@ class ResultFacts(_Stored):
     candidates: int
     candidate_scores: list[list[float]] = []
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what is known as a dictionary for JSON, without defaults."""
-        return self.model_dump(exclude_unset=True)
-
 
 class Manifest(_Stored):
     """Facts about a result or a queued request.
@@ -106,14 +112,6 @@ class Manifest(_Stored):
             raise ValueError(f"schema_version {version!r} is a newer release's; this one reads up to {SCHEMA_VERSION}")
         return content
 
-    def with_files(self, files: dict[str, int]) -> Manifest:
-        """Return a copy with these files."""
-        return self.model_copy(update={"files": files})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what is known as a dictionary for JSON, without defaults."""
-        return self.model_dump(exclude_unset=True)
-
 
 def read_manifest(folder: Path, name: str) -> Manifest:
     """Return the manifest of a finished result, or the request of a queued one, if all its files exist.
@@ -132,3 +130,44 @@ def read_manifest(folder: Path, name: str) -> Manifest:
         if path.parent != folder or not path.is_file() or path.stat().st_size != size:
             raise ValueError(f"{file} is missing or has another size")
     return manifest
+
+
+class Origin(_Frozen):
+    """Id and client address of the HTTP request."""
+
+    request_id: str
+    client: str | None = None
+
+
+class EarlierMasks(_Frozen):
+    """What is needed of the result to refine; its logits are in the folder, too."""
+
+    effective: SAMPrompts
+    checkpoint_sha256: str
+    candidate: int
+
+
+class ReceivedRequest(_Frozen):
+    """What was requested and by whom.
+
+    Args:
+        user: Who requested it.
+        created: When, in ISO 8601.
+        request: The request as JSON.
+        input: The image.
+        effective: What to segment: includes what is taken from the result that is refined, and the model's own name.
+        earlier: The masks to refine.
+        origin: Of a queued request.
+    """
+
+    user: str
+    created: str
+    request: dict[str, Any]
+    input: InputFile
+    effective: SAMPrompts
+    earlier: EarlierMasks | None = None
+    origin: Origin | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a dictionary for JSON."""
+        return self.model_dump(mode="json", exclude_none=True)

@@ -6,8 +6,10 @@ Everything else that the GET routes return is made from these files by :mod:`lib
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from lib.imaging.views import decode_png, encode_png
 from lib.server.rest.pending import PendingResult
 from lib.server.rest.refine import LOGITS
 from lib.server.rest.results import StoredResult
-from lib.server.rest.stored_arrays import read_arrays
 from lib.transforms.masks import candidate_masks, merge_masks
 
 FRAME = "frame.npy"
@@ -109,3 +110,29 @@ def _npz(arrays: Iterable[tuple[str, np.ndarray]], *, compressed: bool = False) 
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+_parsing = Lock()
+"""NumPy parses a file's header as Python; CPython 3.11 can fail if two threads do so at once: python/cpython#106905."""
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the array of a ``.npy`` file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is damaged.
+    """
+    with _parsing:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    return array
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return all arrays of a ``.npz`` file, by name.
+
+    Raises:
+        OSError, ValueError: As :func:`read_array`.
+    """
+    with _parsing, np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

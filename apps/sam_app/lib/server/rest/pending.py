@@ -58,7 +58,7 @@ class PendingResult:
         """Write the manifest, with the list of files: the result is done, or failed if it holds a ``failure``."""
         (self.folder / REQUEST).unlink(missing_ok=True)  # the manifest contains it
         files = {file.name: file.stat().st_size for file in sorted(self.folder.iterdir())}
-        self.write(MANIFEST, as_json({"schema_version": SCHEMA_VERSION, **manifest.with_files(files).as_dict()}))
+        self.write(MANIFEST, as_json({"schema_version": SCHEMA_VERSION, **manifest.as_dict(), "files": files}))
         self.becomes = "finished"
 
     def queue(self, request: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
     Args:
         asked: The new request.
         before: What was segmented for the earlier result.
-        same_frame: See :func:`is_same_frame`.
+        same_frame: Whether the request is for the frame of the earlier result.
 
     Raises:
         RefineError: If there are more rectangles than a result can have objects.
@@ -64,8 +64,3 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
             f"there are {count} rectangles with those of the result; at most {MAX_RECTANGLES} are possible"
         )
     return merged
-
-
-def is_same_frame(asked: SAMInput, earlier: StoredResult) -> bool:
-    """Return whether the request is for the frame of the earlier result."""
-    return asked.frame is None or asked.frame == earlier.facts.slice

@@ -38,11 +38,10 @@ from lib.imaging.dicom.secondary_capture import secondary_capture
 from lib.imaging.labels.segmentation import segmentation
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
 from lib.server.http.errors import UnknownResultError
-from lib.server.rest.outputs import FRAME, MASK, candidate_file, has_overlaps, stored_labels, stored_masks
+from lib.server.rest.outputs import FRAME, MASK, candidate_file, has_overlaps, read_array, stored_labels, stored_masks
 from lib.server.rest.pending import INPUT
 from lib.server.rest.refine import LOGITS
 from lib.server.rest.results import ResultStore, StoredResult
-from lib.server.rest.stored_arrays import read_array
 
 IMAGE = "image.png"
 SOURCE = "source.dcm"
@@ -125,15 +124,7 @@ def _bytes_for(result: StoredResult, make: Maker) -> int:
 
 
 def check_file(result: StoredResult, name: str) -> None:
-    """Check that the result has that file, or that it can be made.
-
-    Args:
-        result: A result that is done.
-        name: Name of the file.
-
-    Raises:
-        UnknownResultError: If it does not exist and cannot be made.
-    """
+    """Raise :class:`UnknownResultError` unless a result that is done has that file, or it can be made."""
     if name not in _makers(result):
         result.path(name)
 

@@ -73,11 +73,6 @@ class StoredResult:
     manifest: Manifest
 
     @property
-    def owner(self) -> str:
-        """The user who requested it."""
-        return self.manifest.user
-
-    @property
     def facts(self) -> ResultFacts:
         """What was segmented.
 
@@ -252,7 +247,7 @@ class ResultStore:
                     file.write(content)
                 with self._manifests:  # replaced only when the file exists that it lists
                     manifest = read_manifest(folder, MANIFEST)
-                    manifest = manifest.with_files({**manifest.files, name: len(content)})
+                    manifest = manifest.model_copy(update={"files": {**manifest.files, name: len(content)}})
                     with atomic_write(folder / MANIFEST) as file:
                         file.write(as_json(manifest.as_dict()))
         except BaseException as error:
@@ -342,10 +337,6 @@ def _entry_of(manifest: Manifest) -> _FinishedResult:
 
 
 def _raise_if_full(error: BaseException) -> None:
-    """Raise :class:`NoSpaceError` instead of an error that means that the disk is full.
-
-    Raises:
-        NoSpaceError: If it does.
-    """
+    """Raise :class:`NoSpaceError` instead of an error that means that the disk is full."""
     if is_full(error):
         raise NoSpaceError("there is no space left for results") from error

@@ -1,8 +1,7 @@
 """The four REST routes of segmentation."""
 
-from __future__ import annotations
-
 import json
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
@@ -15,15 +14,15 @@ from lib.base.request_record import note
 from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import PartText, form_only
 from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, failure_response
+from lib.server.http.forms import not_empty
 from lib.server.rest.health import HealthReport
 from lib.server.rest.outputs import MASK, candidate_file
 from lib.server.rest.renderings import CONTOUR, IMAGE, OVERLAY, SECONDARY_CAPTURE, SEGMENTATION, SOURCE, object_file
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import Accepted, Health, NotFinished, SAMInput
 from lib.server.rest.segmentation_service import SegmentationService
-from lib.server.rest.stored_file import failed_response, file_response, queued_response
+from lib.server.rest.stored_file import file_response, queued_response
 from lib.server.rest.timestamps import parse_timestamp, print_timestamp
-from lib.server.rest.uploads import not_empty
 
 
 async def _service(request: Request) -> SegmentationService:
@@ -133,17 +132,48 @@ _VIEWS = "`mask`: 8-bit, 0 background, then object numbers; where objects overla
 _VIEW_FILES = {View.overlay: OVERLAY, View.contour: CONTOUR, View.mask: MASK}
 _DICOM_FILES = {DicomType.sc: SECONDARY_CAPTURE, DicomType.seg: SEGMENTATION}
 
-Timestamp = Annotated[
-    str,
-    Path(
-        description="As returned by `POST /segment_input_image/`",
-        examples=["1732288000.12"],
-        json_schema_extra={"type": "number"},
-    ),
-]
-Candidate = Annotated[
-    int, Query(ge=0, le=2, description="Which of the candidate masks, best first, when there are three")
-]
+
+@dataclass(frozen=True)
+class ResultFile:
+    """What a request for a file of a result consists of, as a dependency of its route."""
+
+    request: Request
+    user: CurrentUser
+    service: Service
+    timestamp: Annotated[
+        str,
+        Path(
+            description="As returned by `POST /segment_input_image/`",
+            examples=["1732288000.12"],
+            json_schema_extra={"type": "number"},
+        ),
+    ]
+    candidate: Annotated[
+        int, Query(ge=0, le=2, description="Which of the candidate masks, best first, when there are three")
+    ] = 0
+
+    def response(self, name: str, media_type: str) -> Response:
+        """Return the response with that file of the result, or why there is none."""
+        try:
+            parsed = parse_timestamp(self.timestamp)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+        note(timestamp=f"{parsed:.6f}")
+        result = _find(self.service, parsed, self.user)
+        if result.state == "queued":
+            if self.service.lacks_space(parsed):
+                return failure_response(Failure(507, "there was no space left for the result; it is tried again later"))
+            return queued_response(result, self.service.retry_after(parsed))
+        if result.state == "failed":
+            return failure_response(Failure(**(result.manifest.failure or {})))
+        count = result.facts.candidates
+        if self.candidate >= count:
+            raise UnknownResultError(f"there is no candidate {self.candidate}; this result has {count}, from 0")
+        note(image_sha256=result.manifest.input.sha256)
+        inline = media_type.startswith("image/")
+        return file_response(self.request, self.service.renderings, result, name, media_type, inline=inline)
+
+
 _GET_ERRORS = _errors(404, 413, 415, 422, 503, 507)
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"description": "Not finished yet; ask again after `Retry-After` seconds", "model": NotFinished},
@@ -159,25 +189,21 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     responses={200: {"content": {"image/png": {}}, "description": "PNG"}, **_ACCEPTED, **_GET_ERRORS},
 )
 def get_segmented_image(
-    request: Request,
-    user: CurrentUser,
-    service: Service,
-    timestamp: Timestamp,
+    asked: Annotated[ResultFile, Depends()],
     view: Annotated[
         View, Query(description="`mask`: 8-bit, 0 background, then object numbers, the smaller object on top")
     ] = View.overlay,
-    candidate: Candidate = 0,
     object: Annotated[
         int | None, Query(ge=1, le=255, description="With `mask`: this object alone, whole, also below others")
     ] = None,
 ) -> Response:
     """Return the image with its objects overlaid, or another view of them, at the image's own size."""
-    name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], candidate)
+    name = IMAGE if view is View.image else candidate_file(_VIEW_FILES[view], asked.candidate)
     if object is not None:
         if view is not View.mask:
             raise HTTPException(422, "object is for view=mask: the other views show all objects")
-        name = object_file(object, candidate)
-    return _result_response(request, service, timestamp, user, name, candidate, "image/png")
+        name = object_file(object, asked.candidate)
+    return asked.response(name, "image/png")
 
 
 @router.head("/get_dicom_image/{timestamp}", include_in_schema=False)
@@ -188,53 +214,20 @@ def get_segmented_image(
     responses={200: {"content": {"application/dicom": {}}, "description": "DICOM"}, **_ACCEPTED, **_GET_ERRORS},
 )
 def get_dicom_image(
-    request: Request,
-    user: CurrentUser,
-    service: Service,
-    timestamp: Timestamp,
+    asked: Annotated[ResultFile, Depends()],
     type: Annotated[DicomType, Query(description=_DICOM_TYPES)] = DicomType.sc,
-    candidate: Candidate = 0,
 ) -> Response:
     """Return the overlay as Secondary Capture, in the source's study if it was DICOM; or a DICOM Segmentation."""
-    name = SOURCE if type is DicomType.source else candidate_file(_DICOM_FILES[type], candidate)
-    return _result_response(request, service, timestamp, user, name, candidate, "application/dicom")
+    name = SOURCE if type is DicomType.source else candidate_file(_DICOM_FILES[type], asked.candidate)
+    return asked.response(name, "application/dicom")
 
 
 def _find(service: SegmentationService, timestamp: Decimal, user: User) -> StoredResult:
     """Return the result if the user may see it; another user's counts as unknown."""
     result = service.store.find(timestamp)
-    if not user.may_see(result.owner):
+    if not user.may_see(result.manifest.user):
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
     return result
-
-
-def _result_response(
-    request: Request,
-    service: SegmentationService,
-    timestamp: str,
-    user: User,
-    name: str,
-    candidate: int,
-    media_type: str,
-) -> Response:
-    """Return the response with that file of the result, or why there is none."""
-    try:
-        parsed = parse_timestamp(timestamp)
-    except ValueError as error:
-        raise HTTPException(422, str(error)) from None
-    note(timestamp=f"{parsed:.6f}")
-    result = _find(service, parsed, user)
-    if result.state == "queued":
-        if service.lacks_space(parsed):
-            return failure_response(Failure(507, "there was no space left for the result; it is tried again later"))
-        return queued_response(result, service.retry_after(parsed))
-    if result.state == "failed":
-        return failed_response(result)
-    count = result.facts.candidates
-    if candidate >= count:
-        raise UnknownResultError(f"there is no candidate {candidate}; this result has {count}, from 0")
-    note(image_sha256=result.manifest.input.sha256)
-    return file_response(request, service.renderings, result, name, media_type, inline=media_type.startswith("image/"))
 
 
 @router.get(

@@ -15,7 +15,7 @@ import logging
 import platform
 import queue
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -33,15 +33,13 @@ from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.users import User
 from lib.server.http.errors import NoSpaceError, RefineError, TooManyAttemptsError, failure_of
-from lib.server.rest.manifest import InputFacts, InputFile, Manifest, ResultFacts
-from lib.server.rest.outputs import write_outputs
+from lib.server.rest.manifest import EarlierMasks, InputFacts, InputFile, Manifest, Origin, ReceivedRequest, ResultFacts
+from lib.server.rest.outputs import read_arrays, write_outputs
 from lib.server.rest.pending import INPUT, REQUEST, PendingResult
-from lib.server.rest.received import EarlierMasks, Origin, ReceivedRequest
-from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, check_refinable, is_same_frame, merge_request
+from lib.server.rest.refine import EARLIER_LOGITS, LOGITS, check_refinable, merge_request
 from lib.server.rest.renderings import Renderings
 from lib.server.rest.results import ResultStore, StoredResult
 from lib.server.rest.schemas import SAMInput
-from lib.server.rest.stored_arrays import read_arrays
 from lib.server.rest.timestamps import print_timestamp
 from lib.transforms.request import AUTO, EarlierResult, Infer, SegmentOptions, SegmentRequest, Source
 from lib.transforms.sam_input import SAMPrompts
@@ -64,6 +62,7 @@ class Segmented:
     facts: dict[str, Any]
 
 
+@dataclass(eq=False)
 class SegmentationService:
     """Service that segments uploads with the app's inference tasks and stores the results.
 
@@ -76,26 +75,19 @@ class SegmentationService:
         observe_job: Called when a queued segmentation has ended.
     """
 
-    def __init__(
-        self,
-        infer: Infer,
-        engine: Engine,
-        store: ResultStore,
-        *,
-        admission: Admission,
-        max_seconds: float,
-        observe_job: JobObserver,
-    ) -> None:
-        self._infer = infer
-        self._engine = engine
-        self._max_seconds = max_seconds
-        self._observe_job = observe_job
+    infer: Infer
+    engine: Engine
+    store: ResultStore
+    _: KW_ONLY
+    admission: Admission
+    max_seconds: float
+    observe_job: JobObserver
+
+    def __post_init__(self) -> None:
         self._jobs: queue.Queue[tuple[Decimal, str]] = queue.Queue()
         self._without_space: set[Decimal] = set()
         self._last_job_seconds = 1.0
-        self.store = store
-        self.renderings = Renderings(store)
-        self.admission = admission
+        self.renderings = Renderings(self.store)
 
     def start(self) -> None:
         """Start the queue, first with the requests that an earlier server accepted and did not finish."""
@@ -127,11 +119,7 @@ class SegmentationService:
     def accept(self, upload: BinaryIO | None, asked: SAMInput, user: User, earlier: StoredResult | None) -> Decimal:
         """Accept a request, to be processed later, by the next server if this one stops.
 
-        Args:
-            upload: As in :meth:`segment`.
-            asked: As in :meth:`segment`.
-            user: As in :meth:`segment`.
-            earlier: As in :meth:`segment`.
+        The arguments are those of :meth:`segment`.
 
         Returns:
             The timestamp under which the store has its state and, later, its result or failure.
@@ -174,7 +162,8 @@ class SegmentationService:
         effective, masks = asked.prompts(), None
         if earlier is not None:
             check_refinable(earlier)
-            before, same_frame = SAMPrompts.model_validate(earlier.manifest.effective), is_same_frame(asked, earlier)
+            before = SAMPrompts.model_validate(earlier.manifest.effective)
+            same_frame = asked.frame in (None, earlier.facts.slice)
             effective = merge_request(asked, before, same_frame=same_frame)
         effective = effective.model_copy(update={"model": self._model_name(effective.model)})
         file = _receive_file(pending, upload, earlier)
@@ -199,9 +188,9 @@ class SegmentationService:
             UnknownModelError: If there is no such model.
         """
         if (asked or "").lower() in ("", DEFAULT_MODEL_ALIAS):
-            return self._engine.default_model
-        if asked not in self._engine.specs:
-            raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self._engine.specs)}")
+            return self.engine.default_model
+        if asked not in self.engine.specs:
+            raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self.engine.specs)}")
         return str(asked)
 
     def _segment_and_finish(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:
@@ -244,14 +233,14 @@ class SegmentationService:
             image_sha256=received.input.sha256,
             earlier=self._earlier_result(pending, received),
         )
-        return self._infer(request)["params"]
+        return self.infer(request)["params"]
 
     def _earlier_result(self, pending: PendingResult, received: ReceivedRequest) -> EarlierResult | None:
         """Return the masks to refine; None if the checkpoint has changed since."""
         earlier = received.earlier
         if earlier is None:
             return None
-        if self._engine.predictor(str(received.effective.model)).checkpoint_sha256 != earlier.checkpoint_sha256:
+        if self.engine.predictor(str(received.effective.model)).checkpoint_sha256 != earlier.checkpoint_sha256:
             return None
         arrays = read_arrays(pending.folder / EARLIER_LOGITS)
         count = len(arrays) // 2
@@ -278,7 +267,7 @@ class SegmentationService:
 
     def _process_job(self, timestamp: Decimal) -> None:
         """Process one accepted request and store its result or failure."""
-        record, clock, status = RequestRecord(timestamp=f"{timestamp:.6f}"), Clock(self._max_seconds), 200
+        record, clock, status = RequestRecord(timestamp=f"{timestamp:.6f}"), Clock(self.max_seconds), 200
         with use_record(record), use_clock(clock):
             try:
                 with self.store.resume(timestamp) as pending:
@@ -287,7 +276,7 @@ class SegmentationService:
                 self._without_space.add(timestamp)
                 status = 507
         self._last_job_seconds = clock.elapsed
-        self._observe_job(record, clock, status)
+        self.observe_job(record, clock, status)
 
     def _attempt(self, pending: PendingResult) -> int:
         """Process a queued request and return its HTTP status; any failure but a full disk is stored as the result."""
@@ -312,7 +301,7 @@ class SegmentationService:
             if failure.status >= 500:
                 logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
             known = received.as_dict()
-            pending.finish(Manifest(**known, timestamp=f"{pending.timestamp:.6f}", failure=failure.as_dict()))
+            pending.finish(Manifest(**known, timestamp=f"{pending.timestamp:.6f}", failure=asdict(failure)))
             return failure.status
         return 200
 

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from lib.server.http.errors import Failure, UnknownResultError, failure_response
+from lib.server.http.errors import UnknownResultError
 from lib.server.rest.renderings import Renderings, check_file
 from lib.server.rest.results import StoredResult
 from lib.server.rest.schemas import NotFinished
@@ -82,8 +82,3 @@ def queued_response(result: StoredResult, retry_after: int) -> JSONResponse:
     """Return 202: accepted, not finished yet."""
     body = NotFinished(timestamp=float(result.timestamp))
     return JSONResponse(body.model_dump(), status_code=202, headers={"Retry-After": str(retry_after)})
-
-
-def failed_response(result: StoredResult) -> JSONResponse:
-    """Return the error response that the client would have got if it had waited."""
-    return failure_response(Failure(**(result.manifest.failure or {})))

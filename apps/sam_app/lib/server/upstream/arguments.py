@@ -17,8 +17,8 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.base.plain_text import is_plain
 from lib.dicomweb.datastore import DicomWebStore
 from lib.server.http.errors import UnknownImageError
+from lib.server.http.forms import not_empty
 from lib.server.observe.image_facts import note_datastore_image, note_uploads
-from lib.server.rest.uploads import not_empty
 from lib.studies.folder_datastore import FolderDatastore
 from lib.studies.storable import check_info, check_storable
 from lib.studies.study_files import image_suffixes, split_name
@@ -46,11 +46,7 @@ def known_image(image: str) -> str:
 
 
 def stored_image(image: str) -> str:
-    """Return the id if the datastore has it, even if the image cannot be opened.
-
-    Raises:
-        UnknownImageError: As :func:`known_image`.
-    """
+    """Return the id as :func:`known_image` does, also of an image that cannot be opened."""
     datastore = app_instance().datastore()
     if isinstance(datastore, FolderDatastore) and datastore.holds(image) and not datastore.has_image(image):
         return image
@@ -59,17 +55,18 @@ def stored_image(image: str) -> str:
 
 def plain_name(name: str) -> str:
     """Return a file name that stays within its folder: one line in any language, no separators, no leading dot."""
-    if not _is_name(name) or len(name.encode()) > _MAX_NAME_BYTES:
+    return _checked_name(name, "a name", f"{_MAX_NAME_BYTES} bytes", is_short=True)
+
+
+def _checked_name(text: str, what: str, most: str, *, is_short: bool) -> str:
+    is_name = is_plain(text) and not text.startswith(".") and not set("/\\") & set(text)
+    if not is_name or not is_short or len(text.encode()) > _MAX_NAME_BYTES:
         raise HTTPException(
             422,
-            f"a name must be one line of 1 to {_MAX_NAME_BYTES} bytes without '/', '\\' and characters that control "
-            "how it is shown, and must not begin with '.'",
+            f"{what} must be one line of 1 to {most} without '/', '\\' and characters that control how it is shown, "
+            "and must not begin with '.'",
         )
-    return name
-
-
-def _is_name(text: str) -> bool:
-    return is_plain(text) and not text.startswith(".") and not set("/\\") & set(text)
+    return text
 
 
 def new_image_id(image: str | None) -> str | None:
@@ -124,13 +121,13 @@ def label_tag(tag: str) -> str:
     """Return a label's tag, which names a folder; ``final`` if it is empty."""
     if not tag:
         return "final"
-    if not _is_name(tag) or len(tag) > _MAX_TAG_LENGTH or len(tag.encode()) > _MAX_NAME_BYTES:
-        raise HTTPException(
-            422,
-            f"tag and label_tag must be one line of 1 to {_MAX_TAG_LENGTH} characters without '/', '\\' and characters "
-            "that control how it is shown, and must not begin with '.'",
-        )
-    return tag
+    is_short = len(tag) <= _MAX_TAG_LENGTH
+    return _checked_name(tag, "tag and label_tag", f"{_MAX_TAG_LENGTH} characters", is_short=is_short)
+
+
+def without_path(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of an image or a label without its path on the server."""
+    return {key: value for key, value in info.items() if key != "path"}
 
 
 def json_object(text: str) -> str:

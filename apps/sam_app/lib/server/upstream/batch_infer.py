@@ -89,14 +89,11 @@ def stop(request: Request, user: _Admin) -> Any:
 
 def _images(which: BatchInferImageType, sent: BatchParams) -> list[str]:
     datastore = app_instance().datastore()
-    listed = sent.images
-    if listed is not None and not isinstance(listed, (list, str)):
-        raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled")
-    if isinstance(listed, list):
-        images = [known_image(str(image)) for image in listed]
+    if isinstance(sent.images, list):
+        images = [known_image(str(image)) for image in sent.images]
     else:
         try:
-            which = BatchInferImageType(listed or which)
+            which = BatchInferImageType(sent.images or which)
         except ValueError:
             raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled") from None
         choose = {

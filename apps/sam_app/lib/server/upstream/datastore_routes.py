@@ -15,7 +15,6 @@ from monailabel.endpoints.datastore import ResultType, download_label
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.server.http.held_file import held
 from lib.server.upstream.arguments import (
     image_upload,
     json_object,
@@ -25,9 +24,10 @@ from lib.server.upstream.arguments import (
     named_image,
     new_image_id,
     stored_image,
+    without_path,
 )
 from lib.server.upstream.displayed_image import check_displayed, record_sent
-from lib.server.upstream.guarded_routes import Guard
+from lib.server.upstream.guarded_routes import Guard, held
 from lib.studies.displayed_images import current_viewer
 
 
@@ -69,10 +69,6 @@ def _record_uploaded(response: dict[str, Any]) -> dict[str, Any]:
     return response
 
 
-def _without_path(info: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in info.items() if key != "path"}
-
-
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 
@@ -100,12 +96,12 @@ GUARDS = {
     "DELETE /datastore/image": _REMOVE_IMAGE,
     "HEAD /datastore/image": Guard({"image": _record_sent, "check_sum": _known_checksum}),
     "GET /datastore/image": Guard({"image": _record_sent}, clean=held),
-    "GET /datastore/image/info": Guard({"image": known_image}, clean=_without_path),
+    "GET /datastore/image/info": Guard({"image": known_image}, clean=without_path),
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
     "PUT /datastore/label": Guard({"image": _checked, "tag": label_tag, "label": label_upload, "params": json_object}),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
     "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}, clean=held),
-    "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=_without_path),
+    "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=without_path),
     "PUT /datastore/label/info": Guard({"label": known_image, "tag": label_tag, "info": json_object}),
     "PUT /datastore/updatelabelinfo": Guard({"label": known_image, "tag": label_tag, "params": json_object}),
     "GET /datastore/dataset": Guard({"limit_cases": _with_labelled_images}),

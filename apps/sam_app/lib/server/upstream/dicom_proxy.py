@@ -16,9 +16,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 import requests
 from anyio import CapacityLimiter, to_thread
@@ -29,9 +34,10 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.dicomweb.connection import DicomWebStatusError
 from lib.dicomweb.datastore import DicomWebStore
-from lib.dicomweb.metadata_seen import MetadataSeen
-from lib.server.auth.roles import SegmentingUser, check_may_label
-from lib.studies.displayed_images import current_viewer, note_viewer
+from lib.dicomweb.search import INSTANCE, SERIES, STUDY, first_value
+from lib.dicomweb.series import token_of_instances
+from lib.server.auth.roles import LABELLING, SegmentingUser
+from lib.studies.displayed_images import Viewer, current_viewer, displayed_images, note_viewer
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,6 +48,8 @@ _RETURNED_HEADERS = ("content-type", "content-length", "content-encoding", "warn
 _CLIENT_ERRORS = (400, 404, 406, 409, 410, 413, 414, 415)
 """Statuses that are about the client's request, not about the connection between the two servers."""
 _PIECE_BYTES = 64 * 1024
+_MAX_METADATA_BYTES = 256 * 1024 * 1024
+"""Longer metadata are not recorded."""
 
 _threads = CapacityLimiter(32)
 
@@ -50,7 +58,7 @@ _threads = CapacityLimiter(32)
 async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingResponse:
     """Forward a request for a resource, with or without the prefix of a service, to the DICOMweb server."""
     if request.method == "POST":
-        await check_may_label(user)  # what is stored on the server can be a label
+        await LABELLING(user)  # what is stored on the server can be a label
     datastore = app_instance().datastore()
     if not isinstance(datastore, DicomWebStore):
         raise HTTPException(404, "there is no DICOMweb server behind this one: its images are in a folder")
@@ -78,7 +86,8 @@ async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingR
     pieces = _pieces(response)
     if _METADATA.fullmatch(resource):
         await note_viewer(request)
-        pieces = _record(pieces, response.headers, MetadataSeen(datastore, current_viewer()))
+        encoding = response.headers.get("content-encoding", "")
+        pieces = _record(pieces, partial(_record_metadata, datastore, current_viewer(), encoding=encoding))
     return StreamingResponse(pieces, status_code=response.status_code, headers=headers)
 
 
@@ -96,15 +105,18 @@ def _prefix(service: str, resource: str) -> str | None:
     return _prefixes().get("wado" if resource.endswith("metadata") and service == "qido" else service)
 
 
-async def _record(pieces: AsyncIterator[bytes], headers: Mapping[str, str], seen: MetadataSeen) -> AsyncIterator[bytes]:
+async def _record(pieces: AsyncIterator[bytes], record: Callable[[bytes], None]) -> AsyncIterator[bytes]:
     """Yield the pieces unchanged; records their content before the last one is sent."""
-    last = b""
+    kept, size, last = io.BytesIO(), 0, b""
     async for piece in pieces:
-        seen.add(piece)
+        size += len(piece)
+        if size <= _MAX_METADATA_BYTES:
+            kept.write(piece)
         if last:
             yield last
         last = piece
-    await to_thread.run_sync(seen.note, headers.get("content-encoding", ""), limiter=_threads)
+    if size <= _MAX_METADATA_BYTES:
+        await to_thread.run_sync(record, kept.getvalue(), limiter=_threads)
     yield last
 
 
@@ -116,3 +128,32 @@ async def _pieces(response: requests.Response) -> AsyncIterator[bytes]:
             yield piece
     finally:
         response.close()
+
+
+def _record_metadata(store: DicomWebStore, viewer: Viewer, body: bytes, encoding: str) -> None:
+    """Record the instances that a viewer reads from metadata of the DICOMweb server (WADO-RS, PS3.18 10.4.1.1.2).
+
+    Args:
+        store: The server's datastore.
+        viewer: The client that receives the response.
+        body: The whole body as it is sent, perhaps compressed; if it cannot be read it is ignored.
+        encoding: The response's Content-Encoding.
+    """
+    instances: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for found in _metadata(body, encoding):
+        study, series, uid = (first_value(found, tag) for tag in (STUDY, SERIES, INSTANCE))
+        if study and series and uid:
+            instances[str(study), str(series)].add(str(uid))
+    for (study, series), uids in instances.items():
+        store.folders.record_study(series, study)
+        displayed_images.record_sent(viewer, series, token_of_instances(uids))
+
+
+def _metadata(body: bytes, encoding: str) -> list[Any]:
+    try:
+        if encoding in ("gzip", "deflate"):
+            body = zlib.decompressobj(wbits=47).decompress(body, _MAX_METADATA_BYTES)
+        found = json.loads(body)
+    except (ValueError, zlib.error, RecursionError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.dicomweb.datastore import DicomWebStore, InferenceImages
-from lib.imaging.digest import image_sha256
+from lib.imaging.image_cache import image_sha256
 from lib.studies.displayed_images import Viewer, displayed_images
 
 
@@ -26,8 +26,8 @@ def check_displayed(images: Any, image: str, viewer: Viewer) -> None:
         DicomWebError: If a DICOMweb server does not return it.
     """
     if isinstance(images, InferenceImages):
-        if not images.has_copy(image):
-            images.use_copy(image, images.store.copy_displayed_by(image, viewer))
+        if image not in images.copies:
+            images.copies[image] = images.store.copy_displayed_by(image, viewer)
     elif isinstance(images, DicomWebStore):
         images.copy_displayed_by(image, viewer)
     elif token := _token(images, image):
@@ -36,11 +36,6 @@ def check_displayed(images: Any, image: str, viewer: Viewer) -> None:
 
 def record_sent(datastore: Any, image: str, viewer: Viewer) -> None:
     """Record that a client is about to get the image as it is now.
-
-    Args:
-        datastore: The datastore that has it.
-        image: Its id.
-        viewer: The client.
 
     Raises:
         DicomWebError: If a DICOMweb server does not return it.

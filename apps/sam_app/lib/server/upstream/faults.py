@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter
+from monailabel.endpoints import activelearning, datastore, info, train
 
 from lib.server.upstream import (
     batch_infer,
@@ -22,7 +23,7 @@ from lib.server.upstream import (
     unserved_routes,
     viewer,
 )
-from lib.server.upstream.guarded_routes import Guard
+from lib.server.upstream.guarded_routes import Guard, guarded_router
 
 WRITTEN_FOR = "0.8.5"
 """The version of MONAI Label that has these faults."""
@@ -320,3 +321,21 @@ FAULTS = (
         "integration/test_dicomweb_labels.py::test_a_click_is_answered_with_a_segmentation_where_it_was",
     ),
 )
+
+
+_GUARDED = (info.router, activelearning.router, datastore.router, train.router)
+_UNCHECKED = ("GET /info/", "GET /train/", "DELETE /train/")
+"""Routes that are served unchanged, except that they work off the event loop."""
+
+
+def upstream_routers() -> list[APIRouter]:
+    """Return MONAI Label's routes, fixed and without its login, which :mod:`lib.server.auth` replaces.
+
+    Raises:
+        UpstreamError: If MONAI Label's routes are not those that the guards were written for.
+    """
+    guards = dict.fromkeys(_UNCHECKED, Guard())
+    for fault in FAULTS:
+        guards.update(fault.guards)
+    ours = [fault.router for fault in FAULTS if fault.router is not None]
+    return [*ours, guarded_router(_GUARDED, guards)]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from typing import Annotated, Any
 import fastapi
 from fastapi import APIRouter, Depends, HTTPException
 from fastapi.params import Form
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
@@ -70,6 +73,7 @@ def guarded_router(upstream: Iterable[APIRouter], guards: Mapping[str, Guard]) -
         if name not in routes:
             raise UpstreamError(f"MONAI Label has no route {name}")
         route = routes[name]
+        defaults = (one.default for one in inspect.signature(route.endpoint).parameters.values())
         router.add_api_route(
             route.path,
             _guarded(route.endpoint, guard, writes=not name.startswith(("GET", "HEAD"))),
@@ -78,14 +82,10 @@ def guarded_router(upstream: Iterable[APIRouter], guards: Mapping[str, Guard]) -
             tags=route.tags,
             responses=route.responses,
             deprecated=route.deprecated,
-            dependencies=[Depends(form_only)] if _reads_form(route.endpoint) else None,
+            dependencies=[Depends(form_only)] if any(isinstance(default, Form) for default in defaults) else None,
             include_in_schema=route.include_in_schema,
         )
     return router
-
-
-def _reads_form(endpoint: Callable[..., Any]) -> bool:
-    return any(isinstance(one.default, Form) for one in inspect.signature(endpoint).parameters.values())
 
 
 def _with_texts_as_parts(signature: inspect.Signature) -> inspect.Signature:
@@ -123,3 +123,18 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
     call.__doc__ = endpoint.__doc__
     call.__signature__ = _with_texts_as_parts(signature)  # type: ignore[attr-defined]
     return call
+
+
+def held(response: FileResponse) -> FileResponse:
+    """Open the file of a response now; Starlette opens it only after it has sent the headers.
+
+    Raises:
+        HTTPException: 404 if the file no longer exists.
+    """
+    try:
+        descriptor = os.open(response.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise HTTPException(404, "the file is gone") from None
+    weakref.finalize(response, os.close, descriptor)
+    response.path = f"/dev/fd/{descriptor}"
+    return response

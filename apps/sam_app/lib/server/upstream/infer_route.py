@@ -29,7 +29,7 @@ from lib.dicomweb.datastore import for_inference
 from lib.dicomweb.dicom_seg import dicom_seg_response
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
-from lib.server.auth.roles import SegmentingUser, check_may_label
+from lib.server.auth.roles import LABELLING, SegmentingUser
 from lib.server.auth.users import CurrentUser
 from lib.server.http.body_check import FormText, form_only
 from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
@@ -78,7 +78,7 @@ def infer(
     if sent.save_label:
         if not given:
             raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
-        asyncio.run(check_may_label(with_roles))
+        asyncio.run(LABELLING(with_roles))
     client, viewer = client_key(request, user.username, sent.client_id), current_viewer(sent.client_id)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
@@ -118,11 +118,7 @@ def _on_disk(upload: UploadFile) -> str:
 
 
 def _check_image(image: str) -> None:
-    """Refuse an image that the datastore does not know.
-
-    Raises:
-        UnknownImageError: For everything else, including paths.
-    """
+    """Raise for everything but ids of images that the datastore has, also for those that are paths as well."""
     known_image(image)
     if os.path.exists(image):  # upstream would open this
         raise HTTPException(409, f"{image!r} is also a file's name in the folder where the server was started")

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.server.upstream.arguments import without_path
 from lib.server.upstream.guarded_routes import Guard
 from lib.studies.storable import check_storable
 
@@ -27,12 +28,8 @@ def _without_strategy(params: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (params or {}).items() if key != "strategy"}
 
 
-def _without_path(sample: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in sample.items() if key != "path"}
-
-
 GUARDS = {
     "POST /activelearning/{strategy}": Guard(
-        {"strategy": _known_strategy, "params": _without_strategy}, clean=_without_path
+        {"strategy": _known_strategy, "params": _without_strategy}, clean=without_path
     ),
 }

@@ -18,11 +18,10 @@ from monailabel.utils.others.generic import get_mime_type
 
 from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import form_only
-from lib.server.http.forms import MAX_SESSION_FILES
-from lib.server.http.held_file import held
+from lib.server.http.forms import MAX_SESSION_FILES, not_empty
 from lib.server.observe.image_facts import note_uploads
-from lib.server.rest.uploads import not_empty
 from lib.server.upstream.arguments import plain_name
+from lib.server.upstream.guarded_routes import held
 from lib.server.upstream.session_store import DESCRIPTION, OwnedSession, SessionStore
 from lib.studies.displayed_images import note_viewer
 

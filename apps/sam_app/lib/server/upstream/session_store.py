@@ -38,11 +38,7 @@ _WRITE_INTERVAL_S = 60
 
 
 class OwnedSession(SessionInfo):
-    """MONAI Label's session with its owner.
-
-    Args:
-        description: As in the session's file.
-    """
+    """MONAI Label's session with its owner, from the description in its file."""
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__(description)
@@ -150,28 +146,22 @@ class SessionStore(Sessions):
     def remove_expired(self) -> int:
         """Remove expired, damaged and half-written sessions; returns how many."""
         count = 0
-        for name in self._names():
-            session_id = name.removeprefix(".").removesuffix(_PART)
-            if SESSION_ID.fullmatch(session_id) and self._is_expired(name, session_id):
+        for path in self._folder.glob("*"):
+            session_id = path.name.removeprefix(".").removesuffix(_PART)
+            if SESSION_ID.fullmatch(session_id) and self._is_expired(path, session_id):
                 self.remove_session(session_id)
                 count += 1
         return count
 
-    def _names(self) -> list[str]:
-        try:
-            return os.listdir(self._folder)
-        except FileNotFoundError:
-            return []
-
-    def _is_expired(self, name: str, session_id: str) -> bool:
+    def _is_expired(self, path: Path, session_id: str) -> bool:
         """Return whether an entry is expired; one that cannot be read expires as late as a session."""
-        if name == session_id:
+        if path.name == session_id:
             with self._lock:
                 session = self.get(session_id) or self._read(session_id)
             if session is not None:
                 return session.expires < time.time()
         try:
-            return (self._folder / name).stat().st_mtime + self.expiry < time.time()
+            return path.stat().st_mtime + self.expiry < time.time()
         except OSError:
             return False
 

@@ -6,7 +6,7 @@ refused, as it would silently have no effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -18,7 +18,7 @@ from lib.sam.prompts import PromptError
 from lib.server.upstream.arguments import label_tag
 from lib.transforms.prompt_sources import as_prompt_source
 from lib.transforms.request import AUTO, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
-from lib.transforms.viewer_options import as_flag, as_multimask, as_slice_count, as_window, shown
+from lib.transforms.viewer_options import as_flag, as_multimask, as_slice_count, as_window, one_of
 from lib.transforms.viewer_prompts import as_points, as_region, as_slice
 
 Params = TypeVar("Params", bound=BaseModel)
@@ -63,17 +63,11 @@ def _as_label_info(value: Any, name: str) -> list[Any]:
 
 
 def _as_extension(value: Any, name: str) -> str | None:
-    return _one_of(LABEL_SUFFIXES, _as_text(value, name) or None, name)
+    return one_of(value, name, LABEL_SUFFIXES) if value not in (None, "") else None
 
 
 def _as_dtype(value: Any, name: str) -> str:
-    return _one_of(LABEL_DTYPES, _as_text(value, name), name) or "uint8"
-
-
-def _one_of(choices: Collection[str], text: str | None, name: str) -> str | None:
-    if text is not None and text not in choices:
-        raise PromptError(f"{name} can be {', '.join(choices)}, not {shown(text)}")
-    return text
+    return "uint8" if value is None else one_of(value, name, LABEL_DTYPES)
 
 
 def _as_batch_tag(value: Any, name: str) -> str:
@@ -137,19 +131,13 @@ class ViewerParams(OptionParams):
         sent_label: str | None = None,
     ) -> SegmentRequest:
         """Return the request to run; the arguments are its fields that do not come from these params."""
+        options = {name: getattr(self, name) for name in OptionParams.model_fields}
         return SegmentRequest(
             source=self.prompts or Source.VIEWER,
             model=model,
             image=image,
             prompts=None if self.prompts else ViewerPrompts(self.foreground, self.background, self.roi, self.slice),
-            options=SegmentOptions(
-                window=self.window,
-                multimask=self.candidates,
-                box_from_points=self.box_from_points,
-                largest_component=self.largest_component,
-                fill_holes=self.fill_holes,
-                max_slices=self.max_slices,
-            ),
+            options=SegmentOptions(multimask=options.pop("candidates"), **options),
             label_format=LabelFormat(self.result_extension, self.result_dtype, by_index),
             automatic=self.prompts is Source.AUTOMATIC,
             client=client,
