@@ -149,7 +149,7 @@ def test_a_batch_with_the_labels_that_there_are(server, tmp_path):
     client.save_label("clear", str(tmp_path / "coarse.nii.gz"), tag="final")
 
     results = batch(server, "run_sync=true", prompts="labels", label_tag="refined").json()
-    assert results["faint"] == {"error": "the image has no label that could prompt"}
+    assert results["faint"] == {"error": "the image has no label that can be used as prompts"}
     assert results["clear"]["params"]["slice"] == 7 and len(results["clear"]["params"]["scores"]) == 2
     refined = label_of(server, "clear", "refined")
     assert set(np.unique(refined)) <= {0, 4, 9} and not np.delete(refined, 7, axis=2).any()
@@ -181,7 +181,7 @@ def test_a_batch_through_volumes(server):
     found = label_of(server, "clear", "volume") == 1
     assert 2 * np.count_nonzero(found & mask) / (np.count_nonzero(found) + np.count_nonzero(mask)) > 0.6
     body["prompts"] = "automatic"
-    assert "only be labels" in server.post(query, json=body).json()["clear"]["error"]
+    assert "must be labels" in server.post(query, json=body).json()["clear"]["error"]
 
 
 def test_which_images(server):
@@ -213,7 +213,7 @@ def test_which_images(server):
         ({"images": "every"}, 422, "ids"),
         ({"label_tag": "../../x"}, 422, "label_tag"),
         ({"label_tag": "final"}, 422, "final"),
-        ({"prompts": "random"}, 422, "labels or automatic"),
+        ({"prompts": "random"}, 422, "labels, automatic"),
         ({"max_batch_size": -1}, 422, "max_batch_size"),
     ],
 )

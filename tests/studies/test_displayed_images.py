@@ -70,8 +70,9 @@ def test_what_one_of_a_place_clicks_on_is_not_what_the_other_saw(seen):
         seen.check_displayed(SLICER, "image", "second")
 
 
-def test_the_oldest_sights_are_forgotten(seen, monkeypatch):
+def test_the_oldest_sights_are_forgotten(monkeypatch):
     monkeypatch.setattr(displayed_images, "_MAX_SIGHTS", 2)
+    seen = DisplayedImages()
     for image in ("a", "b", "c"):
         seen.check_displayed(SOMEBODY, image, "first")
     assert [seen.known(SOMEBODY, image) for image in ("a", "b", "c")] == [None, "first", "first"]

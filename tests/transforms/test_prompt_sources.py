@@ -121,5 +121,5 @@ def test_one_object_prompts_in_a_volume(image, tmp_path: Path):
     [(k, found)] = data["volume_prompts"].marked.items()
     [[x, y]] = found.points.tolist()
     assert labels[k, int(y), int(x)] == 3 and data["label_values"] == [3]
-    with pytest.raises(PromptError, match="only be labels"):
+    with pytest.raises(PromptError, match="must be labels"):
         prompts(asked(image, Source.AUTOMATIC))

@@ -363,7 +363,7 @@ def test_a_file_is_taken_over_from_another_result_also_where_links_are_not_possi
         assert store.find(pending.timestamp).path("input").read_bytes() == b"shared"
     store._delete(f"{first.timestamp:.6f}")
     assert store.find(pending.timestamp).path("input").read_bytes() == b"shared"
-    with pytest.raises(UnknownResultError, match="deleted meanwhile"), store.new() as pending:
+    with pytest.raises(UnknownResultError, match="deleted in the meantime"), store.new() as pending:
         pending.take_over(first.folder / "mask.png", "input")
 
 

@@ -117,7 +117,7 @@ def wait(service: SegmentationService, timestamp: Decimal) -> str:
 def test_an_upload_becomes_a_result(service, upload, disc):
     done = service.segment(upload(), sam_input(label="disc"), ANN, None)
     result = service.store.find(done.timestamp)
-    assert result.state == "done" and result.owner == ANN.username
+    assert result.state == "done" and result.manifest.user == ANN.username
     assert dice(stored_labels(result, 0) == 1, disc[1]) > 0.85
     manifest = result.manifest.as_dict()
     assert manifest["result"] == done.facts and done.facts["model"] == "sam_tiny"

@@ -54,11 +54,11 @@ def test_the_pinned_version_is_that_of_the_table():
     ("changed", "said"),
     [
         ({"relies_on": ("monailabel.endpoints.infer:send_response(datastore)",)}, "has no monailabel.endpoints.infer:"),
-        ({"relies_on": ("monailabel.endpoints.infer:reply()",)}, "by which its fault cors is mended"),
+        ({"relies_on": ("monailabel.endpoints.infer:reply()",)}, "by which its fault cors is repaired"),
         ({"relies_on": ("monailabel.nothing:reply()",)}, "has no monailabel.nothing:reply()"),
         (
             {"file": "server/upstream/nothing.py"},
-            "is not mended: nothing imports server/upstream/nothing.py",
+            "is not repaired: nothing imports server/upstream/nothing.py",
         ),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_a_fault_relies_on_must_be_there_whatever_the_version(changed, said
 
 def test_an_unknown_version_is_refused_in_one_sentence_unless_the_operator_takes_it(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(check, "version", lambda name: "1.0.0rc2")
-    said = r"Cannot start: this app mends MONAI Label 0\.8\.5, and 1\.0\.0rc2 is installed"
+    said = r"Cannot start: this app repairs MONAI Label 0\.8\.5, and 1\.0\.0rc2 is installed"
     monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)  # which refusing sets, and is put back
     with pytest.raises(SystemExit, match=said), made_app(tmp_path / "refused"):
         pass

@@ -27,10 +27,10 @@ IS_FOR_NO_ONE = re.compile(r"/(scoring|model|logs|reload|infer/wsi(_v2)?)\b")
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    mended = FastAPI()
+    repaired = FastAPI()
     for router in upstream_routers():
-        mended.include_router(router)
-    return mended
+        repaired.include_router(router)
+    return repaired
 
 
 def _found(app: FastAPI, method: str, path: str) -> Any:

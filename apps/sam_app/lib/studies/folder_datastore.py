@@ -170,7 +170,7 @@ class FolderDatastore(LocalStore):
                 self.refresh()
         except OSError as error:
             logger.error("The studies cannot be read: %s", error.strerror)
-            raise HTTPException(503, "the folder of the studies cannot be read now") from None
+            raise HTTPException(503, "the folder of the studies cannot be read; try again later") from None
 
     def _listed(self) -> dict[str, ImageLabelModel]:
         self._refresh_if_changed()

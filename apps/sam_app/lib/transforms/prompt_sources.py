@@ -71,7 +71,7 @@ def label_prompts(labels: np.ndarray) -> tuple[int, dict[int, Prompts]]:
     k = int(areas.argmax())
     values = np.unique(labels[k][labels[k] != 0])
     if (values != values.astype(np.uint8)).any():
-        raise PromptError(f"labels that prompt must be whole numbers from 1 to {_MAX_VALUE}")
+        raise PromptError(f"a label that is used as prompts must hold whole numbers from 1 to {_MAX_VALUE}")
     return k, {int(value): Prompts.from_clicks(inner_points(labels[k] == value)) for value in values}
 
 
@@ -87,7 +87,7 @@ def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> 
     """
     request: SegmentRequest = data[REQUEST]
     if not request.prompting_label:
-        raise PromptError("the image has no label that could prompt")
+        raise PromptError("the image has no label that can be used as prompts")
     image: MedicalImage = data["image"]
     affine = image.affine if image.is_geometric else None
     return labels_on_grid(load(request.prompting_label), affine, (image.frame_count, *image.frame_size))
@@ -144,10 +144,12 @@ class LabelVolumePromptsd(Transform):
         """
         request: SegmentRequest = data[REQUEST]
         if request.source is not Source.LABELS:
-            raise PromptError(f"through a volume prompts can only be {Source.LABELS}")
+            raise PromptError(f"through a volume, prompts must be {Source.LABELS}")
         k, objects = label_prompts(labels_that_prompt(data, self._load))
         if len(objects) != 1:
-            raise PromptError(f"through a volume one object is followed; the label has {len(objects)} on slice {k}")
+            raise PromptError(
+                f"through a volume, one object is followed, but the label has {len(objects)} on slice {k}"
+            )
         [(value, prompts)] = objects.items()
         self.limits.check_prompts(len(prompts.points))
         clicks = ViewerPrompts(foreground=[(x, y, k) for x, y in prompts.points.tolist()])

@@ -82,7 +82,7 @@ class Authenticator:
     def _key_of(self, key: str, name: str) -> ApiKey:
         entry = self._keys.find(key) if self._keys is not None else None
         if entry is None or entry.name != name:
-            raise InvalidLoginError("there is no such API key with this name")
+            raise InvalidLoginError("this name has no such API key")
         return entry
 
 

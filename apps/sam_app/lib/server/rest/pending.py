@@ -52,7 +52,7 @@ class PendingResult:
         try:
             link_or_copy(file, self.folder / name)
         except FileNotFoundError:
-            raise UnknownResultError("the result that this one builds on was deleted meanwhile") from None
+            raise UnknownResultError("the result to refine was deleted in the meantime") from None
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, with the list of files: the result is done, or failed if it holds a ``failure``."""

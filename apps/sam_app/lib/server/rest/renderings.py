@@ -99,7 +99,7 @@ class Renderings:
             with self._slot(), current_clock().stage("write"):
                 content = make(result, candidate)
         except FileNotFoundError:
-            raise UnknownResultError("the result was deleted meanwhile") from None
+            raise UnknownResultError("the result was deleted in the meantime") from None
         reserved.release()
         return self._store.add(result, name, content)
 

@@ -40,7 +40,7 @@ def status(request: Request, user: _User, all: bool = False, check_if_running: b
     else:
         found = batches.batches
     if not found:
-        raise HTTPException(404, "no batch is running" if check_if_running else "there was no batch yet")
+        raise HTTPException(404, "no batch is running" if check_if_running else "no batch has been started yet")
     described = [batch.as_dict() for batch in found]
     return described if all and not check_if_running else described[-1]
 
@@ -69,7 +69,7 @@ def run(
     sent = read_params(BatchParams, given)
     asked = sent.request(model=model)
     if sent.label_tag == DefaultLabelTag.FINAL:
-        raise HTTPException(422, "a batch makes no final labels: those are what people have looked at")
+        raise HTTPException(422, "a batch cannot store labels as final, unchecked by anybody: use another tag")
     chosen = _images(images, sent)
     shown: dict[str, Any] = {key: given[key] for key in ("window", "candidates") if key in given}
     shown |= {"model": model, "label_tag": sent.label_tag, "prompts": str(asked.source)}

@@ -30,17 +30,17 @@ def check_upstream(*, any_version: bool, faults: Iterable[Fault] = FAULTS) -> No
     found = version("monailabel")
     if found != WRITTEN_FOR and not any_version:
         raise UpstreamError(
-            f"this app mends MONAI Label {WRITTEN_FOR}, and {found} is installed: install {WRITTEN_FOR} (scripts/setup "
-            "does), or try it with --conf upstream unchecked, where what is mended here may be open again"
+            f"this app repairs MONAI Label {WRITTEN_FOR}, and {found} is installed: install {WRITTEN_FOR} (scripts/"
+            "setup does), or try it with --conf upstream unchecked, where what is repaired here may be open again"
         )
     if found != WRITTEN_FOR:
-        logger.warning("MONAI Label %s is unknown: its faults are mended as those of %s", found, WRITTEN_FOR)
+        logger.warning("MONAI Label %s is unknown: its faults are repaired as those of %s", found, WRITTEN_FOR)
     for fault in faults:
         if f"lib.{fault.file.removesuffix('.py').replace('/', '.')}" not in sys.modules:
-            raise UpstreamError(f"the fault {fault.id} of MONAI Label is not mended: nothing imports {fault.file}")
+            raise UpstreamError(f"the fault {fault.id} of MONAI Label is not repaired: nothing imports {fault.file}")
         for function in fault.relies_on:
             if _signature(function) != function:
-                raise UpstreamError(f"MONAI Label {found} has no {function}, by which its fault {fault.id} is mended")
+                raise UpstreamError(f"MONAI Label {found} has no {function}, by which its fault {fault.id} is repaired")
 
 
 def _signature(function: str) -> str | None:

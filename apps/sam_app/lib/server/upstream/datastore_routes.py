@@ -33,7 +33,7 @@ from lib.studies.displayed_images import current_viewer
 
 def _not_for_training(output: ResultType | None) -> ResultType | None:
     if output == ResultType.train:
-        raise HTTPException(422, "output can be stats or all: nothing is trained here")
+        raise HTTPException(422, "output must be stats or all: this server trains no models")
     return output
 
 
@@ -41,7 +41,7 @@ def _known_checksum(checksum: str | None) -> str | None:
     """Return a checksum, ``[algorithm:]digest``, if its algorithm is known."""
     algorithm, colon, _ = (checksum or "").partition(":")
     if colon and algorithm not in ("SHA256", "SHA512", "MD5"):
-        raise HTTPException(422, "check_sum can be of SHA256, SHA512 or MD5")
+        raise HTTPException(422, "check_sum names an unknown algorithm: use SHA256, SHA512 or MD5")
     return checksum
 
 

@@ -65,7 +65,7 @@ async def proxy(request: Request, path: str, user: SegmentingUser) -> StreamingR
     service, _, rest = path.partition("/")
     service, resource = (service, rest) if service in _prefixes() else ("", path)
     if not _RESOURCE.fullmatch(resource):
-        raise HTTPException(404, "this is no DICOMweb resource below studies, series or instances")
+        raise HTTPException(404, "unknown DICOMweb resource: use studies, series or instances")
     ask = partial(
         datastore.session.request,
         request.method,

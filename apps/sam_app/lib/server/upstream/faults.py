@@ -193,7 +193,7 @@ FAULTS = (
         "ohif-files",
         "OHIF's files in subfolders are answered with its start page, and its plugin looks for port 8000 without TLS",
         "server/upstream/viewer.py",
-        "integration/test_mended_routes.py::test_ohif_s_files_are_served_and_everything_else_is_its_start_page",
+        "integration/test_repaired_routes.py::test_ohif_s_files_are_served_and_everything_else_is_its_start_page",
         router=viewer.router,
     ),
     Fault(

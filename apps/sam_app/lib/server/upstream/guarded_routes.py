@@ -116,7 +116,7 @@ def _guarded(endpoint: Callable[..., Any], guard: Guard, *, writes: bool) -> Cal
             except (ImageNotFoundException, LabelNotFoundException) as error:
                 raise HTTPException(404, error.msg) from None
             except FileNotFoundError:  # deleted after it was looked up
-                raise HTTPException(404, "the file is gone") from None
+                raise HTTPException(404, "the file no longer exists") from None
         return guard.clean(result)
 
     call.__name__ = endpoint.__name__
@@ -134,7 +134,7 @@ def held(response: FileResponse) -> FileResponse:
     try:
         descriptor = os.open(response.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise HTTPException(404, "the file is gone") from None
+        raise HTTPException(404, "the file no longer exists") from None
     weakref.finalize(response, os.close, descriptor)
     response.path = f"/dev/fd/{descriptor}"
     return response

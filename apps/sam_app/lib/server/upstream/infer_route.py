@@ -77,7 +77,7 @@ def infer(
     note(prompts=sent.counts())
     if sent.save_label:
         if not given:
-            raise HTTPException(422, "save_label is for images of the datastore; the label of another is in the answer")
+            raise HTTPException(422, "save_label is for images of the datastore; of others, the response has the label")
         asyncio.run(LABELLING(with_roles))
     client, viewer = client_key(request, user.username, sent.client_id), current_viewer(sent.client_id)
     images = for_inference(app.datastore())

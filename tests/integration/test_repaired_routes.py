@@ -1,4 +1,4 @@
-"""What the mends of MONAI Label's routes leave working, and what they say when they refuse."""
+"""What the repairs of MONAI Label's routes leave working, and what they say when they refuse."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROMPT = {"foreground": [list(BALL_CENTRE)], "result_extension": ".nii.gz"}
 @pytest.fixture(scope="module")
 def target(tmp_path_factory) -> Iterator[Target]:
     """A server whose temporary files have a folder of their own."""
-    folder = tmp_path_factory.mktemp("mended")
+    folder = tmp_path_factory.mktemp("repaired")
     (folder / "studies").mkdir()
     (folder / "tmp").mkdir()
     nibabel.Nifti1Image(ball_volume()[0], BALL_AFFINE).to_filename(folder / "studies" / "ball.nii.gz")
