@@ -16,12 +16,7 @@ from typing import Any
 
 from monailabel.datastore.dicom import DICOMwebClientX
 
-from lib.dicomweb.connection import (
-    DicomWebError,
-    DicomWebStatusError,
-    DicomWebUnreachableError,
-    SeriesGoneError,
-)
+from lib.dicomweb.connection import DicomWebError, DicomWebStatusError, DicomWebUnreachableError, SeriesGoneError
 
 STUDY, SERIES, INSTANCE, _MODALITY, _COUNT = "0020000D", "0020000E", "00080018", "00080060", "00201209"
 _TAG_OF_FILTER = {"SeriesInstanceUID": SERIES, "StudyInstanceUID": STUDY, "Modality": _MODALITY}

@@ -22,12 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 from lib.base.scratch import held_folder, remove_unheld
-from lib.dicomweb.connection import (
-    DicomWebError,
-    DicomWebStatusError,
-    DicomWebUnreachableError,
-    SeriesGoneError,
-)
+from lib.dicomweb.connection import DicomWebError, DicomWebStatusError, DicomWebUnreachableError, SeriesGoneError
 from lib.dicomweb.retrieve import SeriesRetrieval
 from lib.dicomweb.search import ArchiveClient
 from lib.imaging.image_cache import image_sha256

@@ -13,60 +13,52 @@ HEAD_LENGTH = 4096
 READABLE = ("PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", "NRRD")
 """The supported formats, with the names that ``MedicalImage.file_format`` uses."""
 
-_RASTER_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-)
+_RASTER_SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "JPEG": b"\xff\xd8\xff",
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+}
 
 _JPEG_LS = b"\xff\xd8\xff\xf7"
 
-_UNREADABLE_SIGNATURES = (
-    (b"GIF8", "GIF image"),
-    (b"%PDF", "PDF document"),
-    (b"PK\x03\x04", "ZIP archive; unpack it and send its images"),
-    (b"PK\x05\x06", "empty ZIP archive"),
-    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive; unpack it and send its images"),
-    (b"Rar!\x1a\x07", "RAR archive; unpack it and send its images"),
-    (b"BZh", "bzip2 file; unpack it first"),
-    (b"\xfd7zXZ\x00", "xz file; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard file; unpack it first"),
-    (_JPEG_LS, "JPEG-LS image, which is supported in DICOM only"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000 codestream"),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL image"),
-    (b"\xff\x0a", "JPEG XL image"),
-    (b"II\xbc\x01", "JPEG XR image"),
-    (b"8BPS", "Photoshop image"),
-    (b"\x00\x00\x01\x00", "icon"),
-    (b"v/1\x01", "OpenEXR image"),
-    (b"qoif", "QOI image"),
-    (b"SIMPLE  =", "FITS image"),
-    (b"ZISRAWFILE", "Zeiss CZI image"),
-    (b"\xda\xce\xbe\x0a", "Nikon ND2 image"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE file, e.g. from Office or a microscope"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5 file, e.g. MINC 2; convert it to NIfTI"),
-    (b"CDF\x01", "NetCDF file, e.g. MINC 1; convert it to NIfTI"),
-    (b"CDF\x02", "NetCDF file, e.g. MINC 1; convert it to NIfTI"),
-    (b"ObjectType", "MetaImage; convert it to NIfTI or NRRD"),
-    (b"NDims", "MetaImage; convert it to NIfTI or NRRD"),
-    (b"\x00\x00\x00\x01\x00\x00", "FreeSurfer volume (MGH); convert it to NIfTI"),
-    (b"MATRIX7", "ECAT volume"),
-    (b"# === DATA DESCRIPTION FILE", "Philips PAR header, whose voxels are in another file"),
-    (b"# vtk DataFile", "VTK file"),
-    (b"\x93NUMPY", "NumPy array, which has no geometry"),
-    (b"MATLAB 5.0", "MATLAB file"),
-    (b"\x7fELF", "program"),
-    (b"MZ", "program"),
-    (b"OggS", "Ogg media"),
-    (b"\x1aE\xdf\xa3", "Matroska or WebM video"),
-    (b"<svg", "SVG image"),
-    (b"<!DOCTYPE", "HTML document"),
-    (b"<html", "HTML document"),
-)
+_UNREADABLE_SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
+    "GIF image": b"GIF8",
+    "PDF document": b"%PDF",
+    "ZIP archive; unpack it and send its images": b"PK\x03\x04",
+    "empty ZIP archive": b"PK\x05\x06",
+    "7-Zip archive; unpack it and send its images": b"7z\xbc\xaf\x27\x1c",
+    "RAR archive; unpack it and send its images": b"Rar!\x1a\x07",
+    "bzip2 file; unpack it first": b"BZh",
+    "xz file; unpack it first": b"\xfd7zXZ\x00",
+    "Zstandard file; unpack it first": b"\x28\xb5\x2f\xfd",
+    "JPEG-LS image, which is supported in DICOM only": _JPEG_LS,
+    "JPEG 2000 image": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    "JPEG 2000 codestream": b"\xff\x4f\xff\x51",
+    "JPEG XL image": (b"\x00\x00\x00\x0cJXL \r\n\x87\n", b"\xff\x0a"),
+    "JPEG XR image": b"II\xbc\x01",
+    "Photoshop image": b"8BPS",
+    "icon": b"\x00\x00\x01\x00",
+    "OpenEXR image": b"v/1\x01",
+    "QOI image": b"qoif",
+    "FITS image": b"SIMPLE  =",
+    "Zeiss CZI image": b"ZISRAWFILE",
+    "Nikon ND2 image": b"\xda\xce\xbe\x0a",
+    "OLE file, e.g. from Office or a microscope": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "HDF5 file, e.g. MINC 2; convert it to NIfTI": b"\x89HDF\r\n\x1a\n",
+    "NetCDF file, e.g. MINC 1; convert it to NIfTI": (b"CDF\x01", b"CDF\x02"),
+    "MetaImage; convert it to NIfTI or NRRD": (b"ObjectType", b"NDims"),
+    "FreeSurfer volume (MGH); convert it to NIfTI": b"\x00\x00\x00\x01\x00\x00",
+    "ECAT volume": b"MATRIX7",
+    "Philips PAR header, whose voxels are in another file": b"# === DATA DESCRIPTION FILE",
+    "VTK file": b"# vtk DataFile",
+    "NumPy array, which has no geometry": b"\x93NUMPY",
+    "MATLAB file": b"MATLAB 5.0",
+    "program": (b"\x7fELF", b"MZ"),
+    "Ogg media": b"OggS",
+    "Matroska or WebM video": b"\x1aE\xdf\xa3",
+    "SVG image": b"<svg",
+    "HTML document": (b"<!DOCTYPE", b"<html"),
+}
 _CONTAINER_BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIC image"),
     **dict.fromkeys((b"avif", b"avis"), "AVIF image"),
@@ -94,8 +86,8 @@ def find_format(head: bytes) -> tuple[str | None, str]:
         return None, "empty file"
     if head[128:132] == b"DICM":  # before TIFF: a dual-personality file has a TIFF header in its preamble
         return "DICOM", "DICOM file"
-    for signature, name in _RASTER_SIGNATURES:
-        if head.startswith(signature) and not head.startswith(_JPEG_LS):
+    for name, signatures in _RASTER_SIGNATURES.items():
+        if head.startswith(signatures) and not head.startswith(_JPEG_LS):
             return name, f"{name} image"
     if _is_bmp(head):
         return "BMP", "BMP image"
@@ -113,8 +105,8 @@ def find_format(head: bytes) -> tuple[str | None, str]:
 
 def _describe_unreadable(head: bytes) -> str:
     """Return a description of a file that :func:`find_format` does not support."""
-    for signature, name in _UNREADABLE_SIGNATURES:
-        if head.startswith(signature):
+    for name, signatures in _UNREADABLE_SIGNATURES.items():
+        if head.startswith(signatures):
             return name
     if head.startswith(b"\x1f\x8b"):
         return f"gzip file with {_describe_packed(_gunzip_start(head))}"

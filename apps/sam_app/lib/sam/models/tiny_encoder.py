@@ -6,14 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.sam.models.tiny_layers import (
-    MASK_SIZE,
-    STEM_SIZE,
-    ConvNorm,
-    Residual,
-    TinyConfig,
-    double,
-)
+from lib.sam.models.tiny_layers import MASK_SIZE, STEM_SIZE, ConvNorm, Residual, TinyConfig, double
 
 
 class Context(nn.Module):

@@ -7,12 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lib.sam.models.tiny_layers import (
-    EMBEDDING_SIZE,
-    MASK_SIZE,
-    ConvNorm,
-    TinyConfig,
-)
+from lib.sam.models.tiny_layers import EMBEDDING_SIZE, MASK_SIZE, ConvNorm, TinyConfig
 
 
 class PromptEncoder(nn.Module):

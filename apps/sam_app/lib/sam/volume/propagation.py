@@ -28,13 +28,7 @@ from lib.sam.predictor import Predictor
 from lib.sam.prompts import FOREGROUND, MASK_LOGITS_SIZE, PromptError, Prompts
 from lib.sam.volume.appearance import Appearance
 from lib.sam.volume.result import Anchor, SliceMask, Source, Span, SpanKey, Stop, VolumeResult
-from lib.sam.volume.slice_following import (
-    FollowingOptions,
-    ObjectLostError,
-    correction_prompts,
-    encode_slice,
-    follow,
-)
+from lib.sam.volume.slice_following import FollowingOptions, ObjectLostError, correction_prompts, encode_slice, follow
 
 logger = logging.getLogger(__name__)
 

@@ -202,14 +202,11 @@ class SegmentationService:
         with clock.stage("write"):
             write_outputs(pending, data, facts["candidates"])
         (pending.folder / EARLIER_LOGITS).unlink(missing_ok=True)
-        known = received.as_dict()
+        known = received.model_dump(mode="json", exclude_none=True, include={"user", "created", "request", "effective"})
         pending.finish(
             Manifest(
+                **known,
                 timestamp=f"{pending.timestamp:.6f}",
-                user=received.user,
-                created=received.created,
-                request=received.request,
-                effective=known["effective"],
                 input=_describe(received.input, data["image"]),
                 result=ResultFacts(**facts),
                 latency_ms={name: round(seconds * 1000, 1) for name, seconds in clock.stages.items()},
@@ -243,14 +240,12 @@ class SegmentationService:
         if self.engine.predictor(str(received.effective.model)).checkpoint_sha256 != earlier.checkpoint_sha256:
             return None
         arrays = read_arrays(pending.folder / EARLIER_LOGITS)
-        count = len(arrays) // 2
-        scores = [arrays[f"scores_{index}"] for index in range(count)]
-        logits = [arrays[f"logits_{index}"] for index in range(count)]
-        first = [_candidate_first(len(values), earlier.candidate) for values in scores]
+        scores = [arrays[f"scores_{index}"] for index in range(len(arrays) // 2)]
+        orders = [_candidate_first(len(values), earlier.candidate) for values in scores]
         return EarlierResult(
             prompts=earlier.effective,
-            scores=[values[order] for values, order in zip(scores, first, strict=True)],
-            low_res_logits=[values[order] for values, order in zip(logits, first, strict=True)],
+            scores=[values[order] for values, order in zip(scores, orders, strict=True)],
+            low_res_logits=[arrays[f"logits_{index}"][order] for index, order in enumerate(orders)],
         )
 
     def _process_jobs(self) -> None:
@@ -300,8 +295,8 @@ class SegmentationService:
                 raise
             if failure.status >= 500:
                 logger.error("The request %s failed", print_timestamp(pending.timestamp), exc_info=error)
-            known = received.as_dict()
-            pending.finish(Manifest(**known, timestamp=f"{pending.timestamp:.6f}", failure=asdict(failure)))
+            timestamp = f"{pending.timestamp:.6f}"
+            pending.finish(Manifest(**received.as_dict(), timestamp=timestamp, failure=asdict(failure)))
             return failure.status
         return 200
 
@@ -338,9 +333,7 @@ def _receive_masks(pending: PendingResult, earlier: StoredResult, before: SAMPro
 
 def _candidate_first(count: int, candidate: int) -> list[int]:
     """Return the order of candidates with this one first; unchanged for an object that has no such candidate."""
-    if candidate >= count:
-        return list(range(count))
-    return [candidate, *(index for index in range(count) if index != candidate)]
+    return sorted(range(count), key=lambda index: index != candidate)
 
 
 def _describe(file: InputFile, image: MedicalImage) -> InputFacts:
