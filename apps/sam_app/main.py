@@ -1,7 +1,5 @@
 """The MONAI Label app: interactive segmentation with SAM. Start it with ``monailabel start_server --app``."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import tempfile

@@ -6,8 +6,6 @@ modules that do are replaced by stand-ins, whose functions and classes raise wha
 package that is installed all the same is used.
 """
 
-from __future__ import annotations
-
 import importlib.abc
 import importlib.machinery
 import importlib.util

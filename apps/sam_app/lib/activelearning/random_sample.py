@@ -4,8 +4,6 @@ It replaces MONAI Label 0.8.5's strategy ``random``, which fails with a 500 if e
 second, because all its weights are then 0.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Mapping

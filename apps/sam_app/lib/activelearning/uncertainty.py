@@ -1,7 +1,5 @@
 """Strategy that offers the image with the most uncertain labels, by the IoU that the model predicts for its masks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings of the C library's memory allocator. Without glibc these functions do nothing."""
 
-from __future__ import annotations
-
 import ctypes
 from contextlib import suppress
 

@@ -6,8 +6,6 @@ same key wait for one computation; requests for other keys do not wait for it.
 ``cachetools`` is not used: it counts every lookup as a use of the entry, also those of :meth:`ByteBoundedCache.drop`.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

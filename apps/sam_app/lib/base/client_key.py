@@ -5,8 +5,6 @@ each click. A browser that refuses cookies, or shows an OHIF of another server, 
 independent. With a login the user's name is part of the key, so that a client's id cannot be used by another user.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 

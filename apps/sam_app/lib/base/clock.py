@@ -5,8 +5,6 @@ there get it from :func:`current_clock`, in the thread that does the work. Pytho
 therefore the work itself checks the clock between its steps and while it waits, and ends with :class:`TimeLimitError`.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ old one; then its folder is flushed, too. For a file whose loss costs only time,
 its replacement is still atomic for readers and if the process is killed. Needs only the standard library.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

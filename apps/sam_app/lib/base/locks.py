@@ -1,7 +1,5 @@
 """Locks between processes (``flock``), which the kernel releases when their holder ends. Only the standard library."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

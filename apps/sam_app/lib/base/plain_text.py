@@ -1,7 +1,5 @@
 """Check of text for use as a name: letters of all languages are allowed, control and reordering characters are not."""
 
-from __future__ import annotations
-
 import unicodedata
 
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -4,8 +4,6 @@ Code that learns a fact adds it with :func:`note`; the observing middleware, whi
 the response was sent. Names of patients, files and images must never be in it.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ server that was killed, and the next server removes it with its content. :mod:`t
 folder, so that libraries and child processes use it as well.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

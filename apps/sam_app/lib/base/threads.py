@@ -3,8 +3,6 @@
 A thread is identified by its name. :func:`restarts` is for metrics, :func:`recently_failed` for the health check.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

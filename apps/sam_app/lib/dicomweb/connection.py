@@ -8,8 +8,6 @@ All requests to the DICOMweb server go through one :class:`DicomWebSession`. It 
 errors can be shown to clients: they contain neither the server's address nor its login.
 """
 
-from __future__ import annotations
-
 import logging
 import socket
 import threading

@@ -13,8 +13,6 @@ Fixes of MONAI Label 0.8.5, besides those of :mod:`lib.dicomweb.lists`, :mod:`~l
 - It logs the server's address including a login in it.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

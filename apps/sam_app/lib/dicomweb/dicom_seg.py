@@ -5,8 +5,6 @@ a list and not by the label's number; a mask that does not lie on the series is 
 is never removed. See :mod:`lib.imaging.labels.series_segmentation`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path

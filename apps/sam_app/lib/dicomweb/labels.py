@@ -10,8 +10,6 @@
 - It needs a NIfTI file of the series to read raw labels (``.bin``).
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from threading import Lock

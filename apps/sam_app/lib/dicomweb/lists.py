@@ -5,8 +5,6 @@
 - To find the labelled series it requests the metadata of every segmentation each time. Here once per segmentation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any

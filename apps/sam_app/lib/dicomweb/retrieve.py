@@ -6,8 +6,6 @@
   from then on. Here either one makes the retrieval fail.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@
 - It never requests the list of a series' instances again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

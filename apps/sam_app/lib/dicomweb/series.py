@@ -8,8 +8,6 @@
 - Everyone on the machine can read what it fetched. Here only the server's user can.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """The type of every image that the app reads: raster, DICOM (file, multi-frame, series), NIfTI, NRRD, array."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """In-memory cache of images, so that the next click on a volume does not read it again; SHA-256 of their files."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """What one request may ask for at most."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lib.imaging.decoding.isolation import claim_for_caller

@@ -1,7 +1,5 @@
 """Colours of the object numbers, the same in all views and DICOM objects."""
 
-from __future__ import annotations
-
 import numpy as np
 
 _OKABE_ITO = np.array(

@@ -1,7 +1,5 @@
 """The only entry point from a file or folder to a :class:`~lib.imaging.image.MedicalImage`."""
 
-from __future__ import annotations
-
 import os
 
 from lib.imaging.decoding.isolation import isolated

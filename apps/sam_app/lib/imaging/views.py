@@ -1,7 +1,5 @@
 """Pictures of a segmentation for users: the image with its objects filled or outlined, as PNG."""
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib

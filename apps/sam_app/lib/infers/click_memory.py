@@ -1,7 +1,5 @@
 """Memory of each client's last results on a slice or a volume, so that the next click refines the present mask."""
 
-from __future__ import annotations
-
 import threading
 from typing import Generic, TypeVar
 

@@ -1,7 +1,5 @@
 """Facts about a finished task's result, for JSON: the response's params, the ``SAM-Result`` header, the manifest."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -5,8 +5,6 @@ behind; when a series is opened, its middle slice and then outwards. A user has 
 or on another image, replaces it. :mod:`lib.sam.device_queue` describes how the device is shared with clicks.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import weakref

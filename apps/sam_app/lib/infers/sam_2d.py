@@ -1,7 +1,5 @@
 """Task that segments one slice with SAM, from prompts of a viewer or of the REST API."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, ClassVar

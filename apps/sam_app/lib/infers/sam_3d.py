@@ -1,7 +1,5 @@
 """Task that segments an object through a volume with SAM, from prompts on one or more slices."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar

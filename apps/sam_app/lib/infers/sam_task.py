@@ -1,7 +1,5 @@
 """Base class of the inference tasks of SAM models."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, ClassVar
 

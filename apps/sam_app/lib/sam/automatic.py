@@ -5,8 +5,6 @@ helpers from ``segment_anything.utils.amg``; candidates are rated at low resolut
 are resized to the image's size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

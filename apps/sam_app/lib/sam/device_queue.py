@@ -15,8 +15,6 @@ caches' locks; code that holds one of them must not call :meth:`DeviceQueue.run`
 Own code: executors of the standard library have neither two priorities nor work that is interrupted and repeated.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextvars
 import os

@@ -4,8 +4,6 @@ Concurrency: one lock guards loading, so that parallel first requests load a mod
 a large checkpoint is read; requests for loaded models do not take it.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

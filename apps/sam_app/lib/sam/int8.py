@@ -6,8 +6,6 @@ only then. The loss of accuracy depends on the images, and the time saved on the
 without. Therefore both are measured before it is stored.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import statistics

@@ -3,8 +3,6 @@
 Masks are compared, cleaned and grown on this grid, so that the cost does not depend on the image's size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ another image's encode. Waiting, encoding and decoding check the current :class:
 time is up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Convert an image to a model's input, and low-resolution logits to masks of the image's size."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Refinement of an earlier result: objects whose prompts were extended start from their earlier mask."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

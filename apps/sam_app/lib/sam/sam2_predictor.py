@@ -4,8 +4,6 @@ Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/sam2_
 logits are equal to that predictor's for the same weights.
 """
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Limit of the segmentations that are processed or wait at the same time, from all routes together."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ in progress, but is never refused. The lock guards the list of batches and is ne
 image is segmented.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

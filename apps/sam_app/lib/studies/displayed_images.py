@@ -8,8 +8,6 @@ A client saw what the server last sent to it: the image, or the metadata by whic
 reads the image elsewhere is assumed to have seen the content at the time of its first request.
 """
 
-from __future__ import annotations
-
 import itertools
 from contextvars import ContextVar
 from dataclasses import dataclass

@@ -15,8 +15,6 @@ Concurrency: one lock guards the table of images; a scan, which reads first byte
 separate thread, without the lock.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

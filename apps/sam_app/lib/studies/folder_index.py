@@ -4,8 +4,6 @@ Fix: MONAI Label 0.8.5 requires the images in the list's folder, and ends with a
 an unexpected type.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

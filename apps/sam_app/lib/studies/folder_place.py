@@ -3,8 +3,6 @@
 MONAI Label 0.8.5 ends with a stack trace if it cannot write into the studies.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -12,8 +12,6 @@ Fixes of MONAI Label 0.8.5, from which both datastores are derived:
 Concurrency: one lock guards the table of images; it is held while files change.
 """
 
-from __future__ import annotations
-
 import copy
 import errno
 import logging

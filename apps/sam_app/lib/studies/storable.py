@@ -4,8 +4,6 @@ Python reads and writes values that are not JSON: ``NaN``, lone surrogates, inte
 value in the list of the images would turn each response that contains it into an error.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ other faults, such as a truncated end, are found by reading the file: :meth:`Stu
 is valid until its identity (inode, size, modification time) changes.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Load the image of a request as a :class:`~lib.imaging.image.MedicalImage`, and check a label sent with it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Make a label map of the model's candidate masks, and put masks into their slices of the volume."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Prompts without clicks: made from the image's label, or none at all, for automatic segmentation."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Prompts of a REST client for one image, as they are sent and stored: rectangles and points in pixels of the image."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat

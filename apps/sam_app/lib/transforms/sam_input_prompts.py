@@ -1,7 +1,5 @@
 """Convert a REST client's rectangles and points, in pixels of one image, to prompts for each object."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

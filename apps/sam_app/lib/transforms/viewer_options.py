@@ -5,8 +5,6 @@ send the choice as text, number or boolean, or the whole list if nothing was cho
 refused, as it would have no effect without the user knowing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

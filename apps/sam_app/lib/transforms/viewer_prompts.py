@@ -6,8 +6,6 @@ The clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of 
 check them against the image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from types import NoneType
 from typing import Any

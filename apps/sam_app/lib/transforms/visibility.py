@@ -3,8 +3,6 @@
 The check is cheap for good windows: only a frame that seems hidden is examined as a whole.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 _DARK, _BRIGHT = 32, 223

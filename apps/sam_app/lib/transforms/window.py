@@ -10,8 +10,6 @@ the frame has content (:mod:`lib.transforms.visibility`); the ``source`` returne
 because files state unsuitable windows, and because an image may use few of the values that 8 or 16 bits allow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Headers of compressed frames, read before a decoder allocates memory for the frame."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ These are libjpeg-turbo, CharLS, OpenJPEG, OpenJPH and libjxl. Each transfer syn
 other installed packages never change the result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple

@@ -12,8 +12,6 @@ worker that dies or exceeds its time is replaced; a call whose worker died is tr
 also be killed from outside. Arguments are sent through a socket; results return through each worker's shared memory.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json

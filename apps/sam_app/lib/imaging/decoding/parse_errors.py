@@ -1,7 +1,5 @@
 """Conversion of parsers' exceptions to this package's errors, and size limits for untrusted images."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Elementwise operations on large arrays, piece by piece, so that temporary arrays stay small."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Results of worker processes, transferred through shared memory without a copy of their arrays."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

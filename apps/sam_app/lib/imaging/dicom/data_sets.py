@@ -1,7 +1,5 @@
 """Reading and writing of DICOM data sets as PS3.10 files."""
 
-from __future__ import annotations
-
 import io
 import os
 import zlib

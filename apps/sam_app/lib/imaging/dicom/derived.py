@@ -1,7 +1,5 @@
 """Attributes that every DICOM object derived here shares with its source: patient, study and references."""
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Sequence

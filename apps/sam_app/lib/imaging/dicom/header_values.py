@@ -1,7 +1,5 @@
 """Attributes of a DICOM header as checked numbers, wherever a classic or an enhanced object stores them."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Lookup tables as DICOM stores them: PS3.3 C.11.1.1.1 (Modality LUT), C.11.2.1.1 (VOI LUT), C.7.6.3.1.5 (palettes)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

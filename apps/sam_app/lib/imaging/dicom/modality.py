@@ -3,8 +3,6 @@
 In enhanced objects it is the Pixel Value Transformation macro (C.7.6.16.2.9).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

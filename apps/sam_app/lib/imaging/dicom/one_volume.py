@@ -1,7 +1,5 @@
 """Checks whether images or frames form one volume: by position, and by other attributes of their headers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise

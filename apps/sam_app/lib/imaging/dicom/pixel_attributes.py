@@ -4,8 +4,6 @@ A missing attribute is derived from the others, from the length of the pixel dat
 If that is not possible, the error names the attribute.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from pydicom import Dataset

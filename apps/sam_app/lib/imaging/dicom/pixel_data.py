@@ -3,8 +3,6 @@
 pydicom reads uncompressed and RLE pixel data; the other decoders are in :mod:`lib.imaging.decoding.frame_decoders`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Reading of DICOM images: one file with one or more frames, or a folder with one series."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ highdicom's ``SCImage`` is not used: it requires a Patient Orientation, which an
 the Conversion Type "Digital Interface".
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Finding and sorting of the files of one DICOM series in a folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter

@@ -4,8 +4,6 @@ Windows are those of DICOM PS3.3 C.11.2.1.2, tables those of C.11.2.1.1; in enha
 LUT macros (C.7.6.16.2.10, C.7.6.16.2.10b), for each frame or for all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import cast
 

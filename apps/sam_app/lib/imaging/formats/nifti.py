@@ -1,7 +1,5 @@
 """Reading of NIfTI-1 and NIfTI-2 single files, plain or gzip-compressed, and writing of NIfTI-1, using nibabel."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import os

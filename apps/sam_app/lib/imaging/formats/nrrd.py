@@ -1,7 +1,5 @@
 """Reading of NRRD volumes with the data in the same file, using SimpleITK."""
 
-from __future__ import annotations
-
 import bz2
 import math
 import os

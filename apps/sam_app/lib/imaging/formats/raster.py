@@ -1,7 +1,5 @@
 """Reading of PNG, JPEG and BMP with Pillow, and of 16-bit PNG with colour or an alpha channel with imagecodecs."""
 
-from __future__ import annotations
-
 import io
 from typing import BinaryIO
 

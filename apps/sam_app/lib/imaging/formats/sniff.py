@@ -1,7 +1,5 @@
 """Detection of a file's format from its content; the file name is never used."""
 
-from __future__ import annotations
-
 import string
 import zlib
 

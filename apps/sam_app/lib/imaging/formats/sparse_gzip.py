@@ -6,8 +6,6 @@ compressed pieces. DEFLATE (RFC 1951) allows this after a full flush, i.e. on a 
 references back. The file is a single member (RFC 1952), as some readers (ITK, the viewers) stop after the first.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache

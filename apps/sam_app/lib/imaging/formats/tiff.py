@@ -4,8 +4,6 @@ TIFF has countless variants. The supported ones are selected by their tags, befo
 unsupported files are never reported as damaged.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import BinaryIO

@@ -4,8 +4,6 @@ The terms are DICOM's own: each category of context group CID 7150 has a context
 pydicom's code dictionary contains them all, so no code is typed here. Aliases map other common words to them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Mapping of labels sent by clients to the voxels of their image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

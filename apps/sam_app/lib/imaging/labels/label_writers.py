@@ -1,7 +1,5 @@
 """Writing of label volumes as files for 3D Slicer, OHIF and other programs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from io import BytesIO

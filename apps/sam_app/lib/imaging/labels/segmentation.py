@@ -1,7 +1,5 @@
 """Segmented objects of an image as a DICOM Segmentation: PS3.3 A.51, using highdicom."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple

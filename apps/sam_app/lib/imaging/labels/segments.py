@@ -1,7 +1,5 @@
 """The segments of a DICOM Segmentation: the Segment Sequence of PS3.3 C.8.20.4."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import highdicom

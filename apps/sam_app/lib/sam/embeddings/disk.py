@@ -20,8 +20,6 @@ removes; requests only read (and remove a damaged file), and never list the fold
 folder: each observes the bound for the files it knows of, and scans the folder for the others' every minute.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Location, verification, download and loading of the models' checkpoints."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 import tempfile

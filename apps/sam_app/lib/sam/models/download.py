@@ -5,8 +5,6 @@ This is the only module of the engine that opens a connection, and only ``script
 rule as the first address.
 """
 
-from __future__ import annotations
-
 import http.client
 import re
 import urllib.error

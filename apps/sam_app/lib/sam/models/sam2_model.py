@@ -5,8 +5,6 @@ Sources: Ravi et al. 2024, arXiv:2408.00714; facebookresearch/sam2, ``sam2/build
 process; here only OmegaConf reads the file, and Hydra's state is restored.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

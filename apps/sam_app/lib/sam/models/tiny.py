@@ -14,8 +14,6 @@ All modules are deterministic and keep no state in ``forward``: one model in eva
 threads at once. These files need only PyTorch.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """The mask decoder of ``sam_tiny``: masks and their scores, in milliseconds per click."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """The image encoder of ``sam_tiny``: a convolutional pyramid, run once per image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Sizes and layers that several parts of ``sam_tiny`` share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

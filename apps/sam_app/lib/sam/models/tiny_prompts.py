@@ -1,7 +1,5 @@
 """The prompt encoder of ``sam_tiny``: points, boxes and earlier masks, as tokens and drawn into the embedding."""
 
-from __future__ import annotations
-
 import math
 
 import torch

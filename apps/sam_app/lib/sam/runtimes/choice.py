@@ -1,7 +1,5 @@
 """Choice of the runtime for a model."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any, get_args

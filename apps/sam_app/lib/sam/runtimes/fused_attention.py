@@ -7,8 +7,6 @@ appended to the key, the scalar product of the two is the sum of score and bias.
 SAM (except for rounding), and no 4096 x 4096 matrix is written.
 """
 
-from __future__ import annotations
-
 from types import MethodType
 from typing import Any, cast
 

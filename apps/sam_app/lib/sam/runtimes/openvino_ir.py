@@ -11,8 +11,6 @@ finds a partial one when two start in parallel or one is killed. One converts wh
 each file's SHA-256; a folder that does not match its manifest is made again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json

@@ -1,7 +1,5 @@
 """OpenVINO runtime for a CPU: the same networks in half of PyTorch's time or less."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Interface between a predictor and the runtime of its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 

@@ -1,7 +1,5 @@
 """PyTorch runtime: on a GPU, with fused attention and reduced precision; on a CPU if OpenVINO cannot be used."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

@@ -9,8 +9,6 @@ later call reuses the spans that it shares with an earlier result.
 Slices are encoded when they are reached; 256 x 256 logits and a packed mask of each are stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import time

@@ -1,7 +1,5 @@
 """Result of a propagation: one mask per slice, where it ended and why, and what a later call can reuse."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -6,8 +6,6 @@ class reads its frames from JPEG files and stores all of them and everything it 
 use is stored: 16 slices and those with prompts, 0.5 MiB each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ image, and can leave the object. Therefore several sets of prompts are decoded f
 candidate that best fits the object's appearance and previous position is used.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

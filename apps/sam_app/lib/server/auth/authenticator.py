@@ -5,8 +5,6 @@ and the key: browsers send it after they have asked their user. This is how OHIF
 plugin does not support a login.
 """
 
-from __future__ import annotations
-
 import base64
 import logging
 from datetime import UTC, datetime

@@ -7,8 +7,6 @@ dependency, with the user found here; this middleware calls it before the first 
 accept only small bodies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from fastapi import Request

@@ -4,8 +4,6 @@ The file is JSON: ``{"keys": [{"name": …, "roles": […], "created": …, "exp
 have access to it, it is replaced atomically, and a key that is removed from it is refused from the next request on.
 """
 
-from __future__ import annotations
-
 import hmac
 import json
 import logging

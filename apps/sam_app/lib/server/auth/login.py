@@ -4,8 +4,6 @@ Upstream has these routes only with OpenID Connect, blocks the event loop during
 500 for a wrong password. Here an API key's name and the key are accepted as well.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request

@@ -1,7 +1,5 @@
 """Errors for requests that are refused, and the response to them. No message quotes a key or a token."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection
 from typing import ClassVar

@@ -13,8 +13,6 @@ says, so that tokens signed before a rotation of keys stay valid. Nothing is fet
 arrives.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

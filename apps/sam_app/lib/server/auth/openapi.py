@@ -4,8 +4,6 @@ MONAI Label decides at import what it documents: without OpenID Connect each of 
 ``token``, which does nothing and would encourage people to put keys into addresses. It is removed here.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

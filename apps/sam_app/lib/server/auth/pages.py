@@ -11,8 +11,6 @@ Two attacks are possible, with or without a login:
   origin. Programs that are not browsers send neither header, and are let through.
 """
 
-from __future__ import annotations
-
 import argparse
 import ipaddress
 import logging

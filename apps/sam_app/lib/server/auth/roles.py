@@ -4,8 +4,6 @@ As in MONAI Label, no role includes another: a route requires one role by name, 
 segment needs the role of a user as well. Without a login everybody is MONAI Label's default user.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import Depends

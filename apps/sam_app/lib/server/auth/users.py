@@ -1,7 +1,5 @@
 """The user of a request, as the routes see it. MONAI Label's users and roles become these in :mod:`.roles`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

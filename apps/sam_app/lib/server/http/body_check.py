@@ -4,8 +4,6 @@ The server discards the rest of a body that is too large as it arrives, so that 
 the response. It does not wait for the rest of a slow body: the connection is closed after the response.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Mapping of errors to HTTP status codes. What a client reads is the message of the error."""
 
-from __future__ import annotations
-
 import errno
 import logging
 from collections.abc import Callable, Coroutine

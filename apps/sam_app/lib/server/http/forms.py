@@ -1,7 +1,5 @@
 """Limits of the number of parts of a form, and of how much of them is held in memory; the check of uploaded files."""
 
-from __future__ import annotations
-
 import os
 
 from fastapi import UploadFile

@@ -1,7 +1,5 @@
 """HEAD for every GET route (RFC 9110 9.1), as load balancers and download tools use it. FastAPI does not add it."""
 
-from __future__ import annotations
-
 from copy import copy
 
 from fastapi import APIRouter

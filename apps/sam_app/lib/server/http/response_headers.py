@@ -1,7 +1,5 @@
 """Pure ASGI middleware that changes the headers of responses: for security, and redirects within this server."""
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders

@@ -10,8 +10,6 @@ A line that cannot be written while the server runs is written to the server's l
 ``sam_audit_lines_lost_total``: work on a patient does not stop because a disk is full.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

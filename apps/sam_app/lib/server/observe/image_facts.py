@@ -1,7 +1,5 @@
 """What MONAI Label's routes work on, noted for the audit log: images by SHA-256, never by their ids or paths."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

@@ -14,8 +14,6 @@ Messages logged during a request begin with the request's id, which is also in t
 header ``X-Request-ID``. What MONAI Label prints before it loads the app (the command line) cannot be changed here.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import threading

@@ -4,8 +4,6 @@ Requests and stages are counted as they end; everything else is read from the li
 Labels have bounded values: a path without a route is ``unmatched``, an unusual method is ``other``.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass

@@ -5,8 +5,6 @@ all code that processes the request: worker threads get a copy of the context, s
 objects. The audit log's file is written in another thread: a slow disk delays only the end of the request itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass

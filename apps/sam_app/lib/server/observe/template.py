@@ -3,8 +3,6 @@
 A path can contain what must not be logged (an image's id that is a file's name) and has unlimited different values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fastapi.routing import iter_route_contexts

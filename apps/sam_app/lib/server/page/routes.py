@@ -5,8 +5,6 @@ scripts and styles and requests to this server. It uses the public routes alone,
 that it works behind a proxy that serves the app under a path.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

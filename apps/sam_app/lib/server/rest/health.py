@@ -1,7 +1,5 @@
 """The report that ``/health_check/`` returns."""
 
-from __future__ import annotations
-
 import logging
 import time
 

@@ -4,8 +4,6 @@ These files are read by later releases. A release reads what earlier ones wrote,
 a manifest, and refuses to read one with a newer :data:`SCHEMA_VERSION`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 Everything else that the GET routes return is made from these files by :mod:`lib.server.rest.renderings`, on demand.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import zipfile

@@ -1,7 +1,5 @@
 """A result that is being written, in a folder that is renamed when it is complete."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

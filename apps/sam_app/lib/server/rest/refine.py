@@ -1,7 +1,5 @@
 """How a request refines an earlier result: the prompts of both, and which earlier settings still apply."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lib.server.http.errors import NotFinishedError, RefineError

@@ -17,8 +17,6 @@ Concurrency: one lock guards the table of results; no file is touched while it i
 replacing of manifests of finished results. Neither is taken while the other is held.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

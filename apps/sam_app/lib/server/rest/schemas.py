@@ -1,7 +1,5 @@
 """The REST routes' request and responses, as documented in ``/openapi.json``."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Annotated, Literal
 

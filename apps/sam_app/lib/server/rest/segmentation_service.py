@@ -9,8 +9,6 @@ Concurrency: :class:`~lib.server.admission.Admission` bounds how many requests a
 from here down to the engine's, never in the other order. The queue's own lock is inside ``queue.Queue``.
 """
 
-from __future__ import annotations
-
 import logging
 import platform
 import queue

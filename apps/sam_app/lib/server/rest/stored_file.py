@@ -1,7 +1,5 @@
 """HTTP responses with a file of a stored result: made if need be, conditional, with a name to save it under."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from email.utils import format_datetime

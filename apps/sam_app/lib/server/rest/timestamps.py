@@ -1,7 +1,5 @@
 """Times by which results are named and deleted, safe if the machine's clock stops, goes back or jumps ahead."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re

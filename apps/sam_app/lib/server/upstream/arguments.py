@@ -4,8 +4,6 @@ Image ids must be known to the datastore. Names that a client chooses become fil
 folder. Errors are 404 for what does not exist and 422 for invalid values.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

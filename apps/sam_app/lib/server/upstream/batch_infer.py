@@ -6,8 +6,6 @@ images are those of the datastore, its parameters those of :class:`~lib.server.u
 it cannot make labels ``final``: only people make those, and they go to the DICOMweb server.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request

@@ -1,7 +1,5 @@
 """Check that MONAI Label is the version that :data:`~lib.server.upstream.faults.FAULTS` was written for."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import sys

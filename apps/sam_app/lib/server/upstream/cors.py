@@ -5,8 +5,6 @@ options instead; ``*`` there turns credentials off. (Setting MONAI_LABEL_CORS_OR
 ``start_server`` with an error: its URL type cannot be written as JSON.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fastapi.middleware import Middleware

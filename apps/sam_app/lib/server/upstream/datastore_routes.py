@@ -5,8 +5,6 @@ client could store a program where it is run. With a DICOMweb server an id could
 ``output=train`` and an image's info reveal where files are. HEAD of a label needs another parameter than GET.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException

@@ -14,8 +14,6 @@
 - It passes on a refused login, so that the viewer's user is asked for the DICOM server's password. Here it is a 502.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -3,8 +3,6 @@
 See :mod:`lib.studies.displayed_images`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@
 of MONAI Label's own pages are served unchanged.
 """
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 from fastapi.openapi.docs import get_swagger_ui_html

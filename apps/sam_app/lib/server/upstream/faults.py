@@ -5,8 +5,6 @@ and ``docs/upstream.md`` shows it. When MONAI Label fixes a fault, delete its ro
 and file; remaining uses of the file then fail at import.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

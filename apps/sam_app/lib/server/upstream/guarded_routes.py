@@ -7,8 +7,6 @@ and the function of upstream's; its arguments are checked before and its result 
 Requests that write run one at a time, as on the event loop: upstream's datastore does not support two at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import os

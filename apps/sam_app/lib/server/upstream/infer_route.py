@@ -10,8 +10,6 @@ This route replaces it, runs in a worker thread, accepts only images of the data
 the ``params`` of :class:`~lib.server.upstream.viewer_params.ViewerParams`, and runs the request itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -3,8 +3,6 @@
 3D Slicer opens that path if such a file exists, and downloads the image otherwise, as it now always does.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import HTTPException

@@ -5,8 +5,6 @@
 - Two requests that save at the same time write the datastore's list at the same time.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from typing import Any

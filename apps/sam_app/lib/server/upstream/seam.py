@@ -1,7 +1,5 @@
 """The only hook into MONAI Label's server: the FastAPI app that ``start_server`` serves passes all requests to ours."""
 
-from __future__ import annotations
-
 from starlette.types import ASGIApp
 
 

@@ -5,8 +5,6 @@ Label uses it, and several files can be sent without an archive. Of two files wi
 who has an id can use the session. :mod:`lib.server.upstream.session_store` stores the sessions.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from typing import Annotated, Any

@@ -9,8 +9,6 @@
   removes them, for good.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ a dataset's archive that fails half-way is never removed, nor is a copy of the l
 Here they are scratch files of their request, and the copy is removed after it was read.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from types import FrameType

@@ -5,8 +5,6 @@ with paths and names. Here they return 404 with what to do instead. ``POST /relo
 its fixes, and needs no login.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NoReturn
 

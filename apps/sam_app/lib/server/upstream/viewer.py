@@ -7,8 +7,6 @@
   is set in the cookie in which the plugin stores what its user enters.
 """
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
 from typing import Annotated

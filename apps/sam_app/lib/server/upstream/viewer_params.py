@@ -4,8 +4,6 @@ Clients also send numbers and flags as text, and null for values that they do no
 refused, as it would silently have no effect.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
