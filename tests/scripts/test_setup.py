@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,8 @@ case "$*" in
     *ensurepip*) [ -z "${FAKE_NO_ENSUREPIP:-}" ] ;;
     "-I -m venv "*) mkdir -p "$4/bin" "$4/lib/python3.11/site-packages"
         touch "$4/pyvenv.cfg" && cp "$0" "$4/bin/python" ;;
-    *"pip install"*uv==*) cp "$0" "$bin/uv" ;;
-    *"pip install"*monailabel==*) cp "$0" "$bin/monailabel" ;;
+    *"pip install"*uv==* | *"pip install -qq --require-hashes"*) cp "$0" "$bin/uv" ;;
+    *"pip install"*monailabel==* | *"pip install -qq --no-deps"*) cp "$0" "$bin/monailabel" ;;
     "pip install"*--dry-run*torch==*) [ -z "${FAKE_NO_CPU_TORCH:-}" ] ||
         { printf 'error: none\\n  cause: there is no torch here\\n' >&2 && exit 1; } ;;
     "pip install"*torch==*) mkdir -p "$site/torch-2.15.0+cpu.dist-info" ;;
@@ -41,6 +43,7 @@ case "$*" in
 esac
 """
 
+UV_VERSION = re.search(r"UV_VERSION=(\S+)", (ROOT / "scripts" / "setup").read_text()).group(1)
 HAS_GPU = any(Path(path).exists() for path in ("/proc/driver/nvidia/version", "/dev/nvidia0", "/dev/dxg"))
 LOCK = """torch==2.15.0
     # via -r requirements.in
@@ -48,6 +51,7 @@ torchvision==0.29.2
 nvidia-cublas==13.4 ; sys_platform == 'linux'
 triton==3.9.0 ; sys_platform == 'linux'
 monailabel==0.8.5
+setuptools==84.2.1
 """
 SIZES = "monailabel 20000000\nnvidia-cublas 2000000000\ntorch 500000000\ntorch+cpu 190000000\ntriton 300000000\n"
 
@@ -121,7 +125,8 @@ def test_first_run_installs_the_lock_and_mends_the_monailabel_command(clone: Clo
     done = clone.run()
     assert done.returncode == 0, done.stderr
     log = clone.log.read_text()
-    assert f"uv pip sync {clone.venv}/.setup-packages --python {clone.venv}/bin/python\n" in log
+    assert "uv pip install --quiet --no-deps setuptools==84.2.1 --python" in log  # builds what comes as source
+    assert f"uv pip sync --no-build-isolation {clone.venv}/.setup-packages --python {clone.venv}/bin/python\n" in log
     assert "pip install -qq --no-deps --force-reinstall monailabel==0.8.5\n" in log
     assert (clone.venv / "bin" / "monailabel").exists()
 
@@ -300,17 +305,17 @@ def test_two_at_once_install_once(clone: Clone) -> None:
 @without_gpu
 def test_without_a_gpu_pytorch_is_the_build_for_cpus(clone: Clone) -> None:
     done = clone.run()
-    assert "Installing 3 packages: 0.2 GB to fetch unless they are cached\n" in done.stderr
+    assert "Installing 4 packages: 0.2 GB to fetch unless they are cached\n" in done.stderr
     log = clone.log.read_text()
     assert "pip install --no-deps --torch-backend cpu --reinstall torch==2.15.0 torchvision==0.29.2 --python" in log
-    assert clone.packages == LOCK.split("nvidia")[0] + "monailabel==0.8.5\n"
+    assert clone.packages == LOCK.split("nvidia")[0] + "monailabel==0.8.5\nsetuptools==84.2.1\n"
 
 
 def test_with_a_gpu_pytorch_is_the_build_of_the_lock(clone: Clone) -> None:
     clone.pretend("nvidia-smi", "")
     clone.pretend("python3", "3.11.7")
     done = clone.run(PATH=f"{clone.python.parent}:{os.environ['PATH']}")
-    assert "Installing 5 packages: 2.8 GB to fetch unless they are cached\n" in done.stderr
+    assert "Installing 6 packages: 2.8 GB to fetch unless they are cached\n" in done.stderr
     assert "torch==" not in clone.log.read_text()
     assert clone.packages == LOCK
 
@@ -390,26 +395,36 @@ def test_python_imports_the_list_of_what_is_left_out_when_it_starts(clone: Clone
     assert made.read_text() == f"{clone.root}/apps/sam_app/site\nimport left_out\n"
 
 
-@pytest.mark.slow
-def test_with_uv_itself_one_build_of_pytorch_replaces_the_other(clone: Clone, tmp_path: Path) -> None:
-    """Folders of wheels stand for the indices; the wheel of uv calls the uv that is here."""
-    general, cpu, half = (tmp_path / name for name in ("general", "cpu wheels", "half"))
-    version = re.search(r"UV_VERSION=(\S+)", (ROOT / "scripts" / "setup").read_text()).group(1)
-    write_wheel(general, "uv", version, uv=f'#!/bin/sh\nexec "{Path(sys.executable).with_name("uv")}" "$@"\n')
-    write_wheel(general, "monailabel", "0.8.5", monailabel="#!python\n")
-    for name, build in (("torch", "2.15.0"), ("torchvision", "0.29.2"), ("nvidia_cublas", "13.4"), ("triton", "3.9.0")):
-        write_wheel(general, name, build)
-    for name, build in (("torch", "2.15.0+cpu"), ("torchvision", "0.29.2+cpu")):
-        write_wheel(cpu, name, build)
-    write_wheel(half, "torch", "2.15.0+cpu")
-    offline = {
+def write_general_wheels(folder: Path) -> None:
+    """Writes a wheel for each package of the lock, and one of uv that calls the uv that is here."""
+    write_wheel(folder, "uv", UV_VERSION, uv=f'#!/bin/sh\nexec "{Path(sys.executable).with_name("uv")}" "$@"\n')
+    write_wheel(folder, "monailabel", "0.8.5", monailabel="#!python\n")
+    for name, version in re.findall(r"^([a-z-]+)==([0-9.]+)", LOCK, re.MULTILINE):
+        if name != "monailabel":
+            write_wheel(folder, name.replace("-", "_"), version)
+
+
+def from_wheels(general: Path, folder: Path) -> dict[str, str]:
+    """The environment of a set-up that takes all from a folder of wheels."""
+    return {
         "PYTHON": sys.executable,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(general),
         "UV_OFFLINE": "1",
         "UV_FIND_LINKS": str(general),
-        "UV_CACHE_DIR": str(tmp_path / "uv"),
+        "UV_CACHE_DIR": str(folder / "uv"),
     }
+
+
+@pytest.mark.slow
+def test_with_uv_itself_one_build_of_pytorch_replaces_the_other(clone: Clone, tmp_path: Path) -> None:
+    """Folders of wheels stand for the indices; the wheel of uv calls the uv that is here."""
+    general, cpu, half = (tmp_path / name for name in ("general", "cpu wheels", "half"))
+    write_general_wheels(general)
+    for name, build in (("torch", "2.15.0+cpu"), ("torchvision", "0.29.2+cpu")):
+        write_wheel(cpu, name, build)
+    write_wheel(half, "torch", "2.15.0+cpu")
+    offline = from_wheels(general, tmp_path)
 
     def installed(source: str) -> set[str]:
         done = clone.run(TORCH_INDEX=source, **offline)
@@ -424,6 +439,62 @@ def test_with_uv_itself_one_build_of_pytorch_replaces_the_other(clone: Clone, tm
     assert installed(str(cpu)) == with_cpu
     assert installed("lock") == with_cuda
     assert installed(str(half)) == with_cuda  # torchvision's general build does not work with PyTorch's for CPUs
+
+
+@pytest.mark.slow
+def test_with_hashes_only_the_files_that_were_locked_are_installed(clone: Clone, tmp_path: Path) -> None:
+    general, cpu = tmp_path / "general", tmp_path / "cpu"
+    write_general_wheels(general)
+    for name, build in (("torch", "2.15.0+cpu"), ("torchvision", "0.29.2+cpu")):
+        write_wheel(cpu, name, build)
+    lines = []  # as scripts/lock writes them
+    for wheel in [*general.glob("*.whl"), *cpu.glob("*.whl")]:
+        name, version = wheel.name.split("-")[:2]
+        lines.append(f"{name.replace('_', '-')}=={version} --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n")
+    (clone.root / "requirements.hashes").write_text("".join(lines))
+
+    def set_up() -> subprocess.CompletedProcess[str]:
+        return clone.run("--require-hashes", TORCH_INDEX=str(cpu), **from_wheels(general, tmp_path))
+
+    for folder, name in ((general, "uv"), (cpu, "torch"), (general, "monailabel")):
+        (wheel,) = folder.glob(f"{name}-*.whl")
+        content = wheel.read_bytes()
+        with zipfile.ZipFile(wheel, "a") as changed:
+            changed.writestr("more.py", "")
+        done = set_up()
+        assert done.returncode != 0 and "sha256" in done.stderr.lower(), (name, done.stderr)
+        assert not list(clone.venv.glob("lib/python3*/site-packages/more.py")), name
+        wheel.write_bytes(content)
+    done = set_up()
+    assert done.returncode == 0 and "without a check" not in done.stderr, done.stderr
+    assert list(clone.venv.glob("lib/python3*/site-packages/torch-2.15.0+cpu.dist-info"))
+
+
+def test_a_build_of_pytorch_that_has_no_hash_is_named(clone: Clone) -> None:
+    (clone.root / "requirements.hashes").write_text(
+        "".join(f"{line} --hash=sha256:0\n" for line in [*LOCK.splitlines(), f"uv=={UV_VERSION}"] if "==" in line)
+    )
+    done = clone.run("--require-hashes", TORCH_INDEX="cpu")
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch for CPUs is installed without a check: requirements.hashes lacks it\n" in done.stderr
+    log = clone.log.read_text()
+    assert f"uv pip sync --no-build-isolation --require-hashes {clone.venv}/.setup-packages" in log
+    assert f"pip install -qq --require-hashes --requirement {clone.venv}/.setup-named\n" in log
+    assert "monailabel==0.8.5 --hash=" in clone.packages and "uv==" not in clone.packages
+
+
+def test_hashes_are_of_what_runs_alone(clone: Clone) -> None:
+    done = clone.run("--require-hashes", "--dev")
+    assert done.returncode == 1
+    assert "--require-hashes is without --dev" in done.stderr
+
+
+def test_the_hashes_are_those_of_the_lock() -> None:
+    pins = re.compile(r"^([a-z][^= ]*==[^ ]+(?: ;.*?)?)(?= --hash|$)", re.MULTILINE)
+    lines = (ROOT / "requirements.hashes").read_text().splitlines()
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}$", line) for line in lines)
+    hashed = {pins.match(line).group(1) for line in lines if not re.match(r"torch\S*\+cpu ", line)}
+    assert hashed == {*pins.findall((ROOT / "requirements.txt").read_text()), f"uv=={UV_VERSION}"}
 
 
 def test_help_and_unknown_options(clone: Clone) -> None:
