@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import socket
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 APP_FOLDER = ROOT / "apps" / "sam_app"
 DEFAULT_STUDIES = ROOT / "studies"
 _STARTUP_S = 600.0
+_STOP_S = 7
+"""Seconds for requests to end once the server was told to; engines of containers kill it after ten."""
 
 
 class UsageError(ValueError):
@@ -74,7 +77,7 @@ def check_app_folder() -> None:
     try:
         for name in ("bin", "logs"):
             (APP_FOLDER / name).mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir=APP_FOLDER / name).close()
+        tempfile.TemporaryFile(dir=APP_FOLDER / "logs").close()
     except OSError as error:
         raise UsageError(
             f"the app's folder {APP_FOLDER}, where MONAI Label keeps its log, cannot be written ({error.strerror}): "
@@ -184,8 +187,11 @@ def serve(arguments: argparse.Namespace) -> None:
     print(f"Starting the server on {url} ...", flush=True)
     threading.Thread(target=announce, args=(url, where_to_go_next(url, studies)), daemon=True).start()
 
+    import uvicorn
     from monailabel.main import Main
 
+    # MONAI Label has uvicorn wait for its clients without end, as for one that sends half of an upload.
+    uvicorn.run = functools.partial(uvicorn.run, timeout_graceful_shutdown=_STOP_S)
     sys.argv = ["monailabel", "start_server", "--app", str(APP_FOLDER), "--studies", studies]
     sys.argv += ["--host", arguments.host, "--port", str(port)]
     for key, value in conf.items():
