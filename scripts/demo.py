@@ -64,7 +64,7 @@ def run_demo(*, models: str | None, conf: Sequence[Sequence[str]]) -> int:
             options += [word for key, value in conf for word in ("--conf", key, value)]
             with running_server(options) as url:
                 print(f"  server ready after {time.monotonic() - started:.1f} s: {url}")
-                walk(url, work / "results")
+                walk(url, work / "results", DEMO_FOLDER)
     except (DemoError, httpx.HTTPError) as error:
         print(f"\nDemo FAILED: {error}", file=sys.stderr)
         return 1
@@ -102,8 +102,13 @@ def running_server(options: Sequence[str]) -> Iterator[str]:
             process.wait()
 
 
-def walk(url: str, results: Path) -> None:
+def walk(url: str, results: Path, folder: Path) -> None:
     """Sends the image through the routes, writes what comes back, and checks it.
+
+    Args:
+        url: The server.
+        results: Where it keeps its results.
+        folder: What the files are written into.
 
     Raises:
         DemoError: If anything is not as it should be.
@@ -115,13 +120,13 @@ def walk(url: str, results: Path) -> None:
         began = time.monotonic()
         timestamp = segment(client, upload)
         print(f"  POST /segment_input_image/    {upload.name} -> {timestamp} in {time.monotonic() - began:.2f} s")
-        views = {view: fetch_view(client, timestamp, view) for view in VIEWS}
+        views = {view: fetch_view(client, timestamp, view, folder) for view in VIEWS}
         area = check_views(views, (source.Columns, source.Rows))
         print(f"  mask area                     {area} pixels of {source.Columns} x {source.Rows}")
         print_scores(results)
-        capture = fetch_dicom(client, timestamp, {}, "secondary_capture.dcm")
+        capture = fetch_dicom(client, timestamp, {}, folder / "secondary_capture.dcm")
         check_capture(capture, source)
-        segmentation = fetch_dicom(client, timestamp, {"type": "seg"}, "segmentation.dcm")
+        segmentation = fetch_dicom(client, timestamp, {"type": "seg"}, folder / "segmentation.dcm")
         check_segmentation(segmentation, source, area)
 
 
@@ -150,12 +155,12 @@ def segment(client: httpx.Client, upload: Path) -> str:
     return timestamp
 
 
-def fetch_view(client: httpx.Client, timestamp: str, view: str) -> np.ndarray:
-    """One PNG view, also written to the demo's folder."""
+def fetch_view(client: httpx.Client, timestamp: str, view: str, folder: Path) -> np.ndarray:
+    """One PNG view, also written to the folder."""
     response = _get(client, f"/get_segmented_image/{timestamp}", view=view)
     if response.headers["content-type"] != "image/png":
         raise DemoError(f"the view {view} is {response.headers['content-type']}, not image/png")
-    path = DEMO_FOLDER / f"{view}.png"
+    path = folder / f"{view}.png"
     path.write_bytes(response.content)
     print(f"  GET /get_segmented_image/     {view} -> {_shown(path)}")
     return np.asarray(Image.open(io.BytesIO(response.content)))
@@ -189,12 +194,11 @@ def print_scores(results: Path) -> None:
     print(f"  predicted IoU                 {scores} by {result['model']}")
 
 
-def fetch_dicom(client: httpx.Client, timestamp: str, query: dict[str, str], name: str) -> pydicom.FileDataset:
-    """One DICOM object, also written to the demo's folder."""
+def fetch_dicom(client: httpx.Client, timestamp: str, query: dict[str, str], path: Path) -> pydicom.FileDataset:
+    """One DICOM object, also written to that file."""
     response = _get(client, f"/get_dicom_image/{timestamp}", **query)
     if response.headers["content-type"] != "application/dicom":
-        raise DemoError(f"{name} came as {response.headers['content-type']}, not application/dicom")
-    path = DEMO_FOLDER / name
+        raise DemoError(f"{path.name} came as {response.headers['content-type']}, not application/dicom")
     path.write_bytes(response.content)
     dataset = pydicom.dcmread(io.BytesIO(response.content))
     print(f"  GET /get_dicom_image/         {dataset.SOPClassUID.name} -> {_shown(path)}")
@@ -241,4 +245,4 @@ def _get(client: httpx.Client, path: str, **query: str) -> httpx.Response:
 
 
 def _shown(path: Path) -> Path:
-    return path.relative_to(ROOT)
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path

@@ -1,8 +1,9 @@
-"""Waiting for a server of ours to be ready."""
+"""Waiting for a server of ours to be ready; as a program, whether one is: ``health.py http://127.0.0.1:8000``."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -39,3 +40,7 @@ def wait_until_healthy(base_url: str, goes_on: Callable[[], bool], seconds: floa
             return answer
         time.sleep(_PAUSE_S)
     return None
+
+
+if __name__ == "__main__":
+    sys.exit(0 if health(sys.argv[1]) else 1)
