@@ -31,7 +31,8 @@ def call(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize(
-    "name", ["audit", "bundle", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"]
+    "name",
+    ["audit", "bundle", "image", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"],
 )
 def test_help_installs_nothing(clone, name):
     done = call(clone, name, "--help")
