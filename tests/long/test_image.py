@@ -78,3 +78,7 @@ def test_an_image_is_built_checked_and_saved(podman, base, tmp_path) -> None:
         (manifest,) = json.load(archive.extractfile("manifest.json"))
         assert manifest["RepoTags"] == [TAG]
         assert "Healthcheck" in json.load(archive.extractfile(manifest["Config"]))["config"]
+    subprocess.run(["podman", "rmi", TAG], env=podman, check=True)
+    subprocess.run(["podman", "load", "--input", saved], env=podman, check=True)
+    help_text = ["podman", "run", "--rm", "--network", "none", TAG, "scripts/keys", "--help"]
+    assert "scripts/keys" in subprocess.run(help_text, env=podman, capture_output=True, text=True, check=True).stdout
