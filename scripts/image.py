@@ -36,13 +36,14 @@ def make_parser() -> argparse.ArgumentParser:
         description="Builds the server's image, checks it as a user would, and saves it into a file that another "
         "machine can load. See docs/docker.md.",
     )
-    parser.add_argument(
-        "--engine", choices=ENGINES, help="without it the first of these that works; buildah builds and saves, no more"
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--engine", choices=ENGINES, help="without it the first of these that works; buildah cannot check"
     )
-    parser.add_argument("--target", choices=TARGETS, default="cpu", help="the hardware (default: %(default)s)")
-    parser.add_argument("--tag", metavar="NAME", help="the image's name (default: sam-app:TARGET)")
+    common.add_argument("--target", choices=TARGETS, default="cpu", help="the hardware (default: %(default)s)")
+    common.add_argument("--tag", metavar="NAME", help="the image's name (default: sam-app:TARGET)")
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build it", description="Builds the image.")
+    build = commands.add_parser("build", parents=[common], help="build it", description="Builds the image.")
     build.add_argument("--base", metavar="IMAGE", help="a Debian with Python 3.11 to 3.13 (default: Dockerfile's)")
     build.add_argument(
         "--torch-index",
@@ -50,9 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
         help='where PyTorch for CPUs is taken from: a URL, or "" for the lock, with CUDA (default: its own index)',
     )
     build.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of the engine's build")
-    check = commands.add_parser("check", help="start it and see", description="Checks the image as a user would.")
+    check = commands.add_parser(
+        "check", parents=[common], help="start it and see", description="Checks the image as a user would."
+    )
     check.add_argument("--max-size", type=float, metavar="GB", help="how much it may take, unpacked")
-    commands.add_parser("save", help="into a file", description="Saves the image.").add_argument(
+    save = commands.add_parser("save", parents=[common], help="into a file", description="Saves the image.")
+    save.add_argument(
         "file", type=Path, help="e.g. sam-app-cpu.tar.zst (needs zstd), or .tar; FILE.sha256 is written beside it"
     )
     return parser

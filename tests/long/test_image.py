@@ -57,7 +57,7 @@ def base(podman, tmp_path_factory) -> str:
 
 def image(podman: dict[str, str], *words: str) -> str:
     """What scripts/image prints, which must succeed."""
-    command = [str(ROOT / "scripts" / "image"), "--engine", "podman", "--tag", TAG, *words]
+    command = [str(ROOT / "scripts" / "image"), *words, "--engine", "podman", "--tag", TAG]
     done = subprocess.run(command, env=podman, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:]
