@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folder", type=Path, default=APP_FOLDER / "model", help="another model folder")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="each model's file: state, size, SHA-256")
+    commands.add_parser("list", help="each model's file: state, size, licence, prompts, SHA-256")
     download = commands.add_parser("download", help="fetch a model's file from its publisher; goes on where it was cut")
     download.add_argument("name", metavar="NAME", help="the model, e.g. sam_vit_b")
     verify = commands.add_parser("verify", help="read the files and check them")
@@ -44,12 +44,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def list_models(store: CheckpointStore, specs: list[ModelSpec]) -> None:
     """Prints one line a model."""
-    row = "{:<20} {:<24} {:>12}  {:<64}  {}"
-    print(row.format("model", "state", "bytes", "SHA-256", "file"))
+    row = "{:<20} {:<24} {:>12}  {:<11} {:<16} {:<64}  {}"
+    print(row.format("model", "state", "bytes", "licence", "prompts", "SHA-256", "file"))
     for spec in specs:
         path, state, known = store.path(spec), store.state(spec), store.known(spec)
         size = f"{path.stat().st_size:,}" if path.is_file() else "-"
-        print(row.format(spec.name, STATES[state], size, known.sha256 if known else "-", spec.checkpoint))
+        digest, prompts = known.sha256 if known else "-", ", ".join(spec.prompts)
+        print(row.format(spec.name, STATES[state], size, spec.license, prompts, digest, spec.checkpoint))
 
 
 def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:
@@ -62,7 +63,7 @@ def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:
             print(f"{spec.name}: {error}", file=sys.stderr)
             right = False
         else:
-            publisher = "and the publisher's MD5 sum" if spec.md5 else "(no published checksum)"
+            publisher = "as published" if spec.has_checksum else "(no published checksum)"
             print(f"{spec.name}: verified, SHA-256 {digests.sha256} {publisher}")
     return right
 

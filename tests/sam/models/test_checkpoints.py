@@ -32,7 +32,7 @@ class SmallSpec(ModelSpec):
 
 
 def small(name: str = "small", suffix: str = ".pth", **options: object) -> SmallSpec:
-    return SmallSpec(name, "", "tiny", f"{name}_weights{suffix}", **options)  # type: ignore[arg-type]
+    return SmallSpec(name, "", "MIT", "tiny", f"{name}_weights{suffix}", **options)  # type: ignore[arg-type]
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -122,7 +122,7 @@ class Sam2D(SamTask):
             ):
                 predictions[index] = predictor.restore(embedding, earlier.scores, earlier.low_res_logits)
                 continue
-            if earlier is not None:
+            if earlier is not None and "mask" in predictor.spec.prompts:
                 prompts = continue_from(prompts, earlier)
                 multimask = self._multimask(prompts, asked)
             to_decode.append((multimask, index, prompts))

