@@ -16,7 +16,8 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.responses import FileResponse
 from monailabel.endpoints.infer import ResultType, send_response
 from monailabel.interfaces.utils.app import app_instance
 
@@ -38,6 +39,8 @@ from lib.server.upstream.viewer_params import ViewerParams, read_params
 from lib.studies.displayed_images import current_viewer, note_viewer
 
 router = APIRouter(tags=["Infer"], dependencies=[Depends(note_viewer)])
+
+_MAX_READ_BYTES = 4 << 20
 
 
 @router.post("/infer/{model}", summary="Run inference for a model", dependencies=[Depends(form_only)])
@@ -104,7 +107,19 @@ def infer(
     record = current_record()
     if given and record and not record.image_sha256:  # a DICOMweb server's series is only now on disk
         note_datastore_image(given)
-    return response
+    return _read(response) if isinstance(response, FileResponse) else response
+
+
+def _read(response: FileResponse) -> Response:
+    """Return the response with its file's content, read here unless it is large.
+
+    FileResponse reads in other threads, for which a click would wait five times.
+    """
+    path = Path(response.path)
+    if path.stat().st_size > _MAX_READ_BYTES:
+        return response
+    named = {"content-disposition": response.headers["content-disposition"]}
+    return Response(path.read_bytes(), headers=named, media_type=response.media_type)
 
 
 def _on_disk(upload: UploadFile) -> str:
