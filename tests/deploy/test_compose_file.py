@@ -135,7 +135,7 @@ def test_the_lines_of_the_readme_are_whole_and_name_what_is_there(compose, lines
     for volume in re.findall(r"for volume in ([a-z ]+);", lines):
         assert set(volume.split()) <= set(compose["volumes"])
     for file in re.findall(r"(?<![\w/])scripts/\w+", lines):
-        assert file in ("scripts/image",) or (DEPLOY.parent / file).is_file()
+        assert (DEPLOY.parent / file).is_file()
 
 
 def test_what_the_readme_overrides_can_be_overridden(compose):

@@ -20,6 +20,7 @@ from monailabel.config import Settings
 
 import orthanc as archive
 from lib.server.options import ServerOptions
+from lib.version import VERSION
 from serve import make_parser
 from support.kubernetes_rules import dangling, pods, unsafe_pods, ways_in, ways_out
 from support.kustomize import Manifest, build, containers
@@ -52,6 +53,16 @@ def server(objects: list[Manifest]) -> Manifest:
 
 def test_both_overlays_are_there() -> None:
     assert OVERLAYS == ["cpu", "gpu"]
+
+
+def test_the_images_are_those_of_this_version(objects: list[Manifest]) -> None:
+    tag = server(objects)["image"].rpartition(":")[2]
+    assert tag in (f"{VERSION}-cpu", f"{VERSION}-cuda")
+
+
+def test_the_archive_is_configured_as_in_the_compose_file(objects: list[Manifest]) -> None:
+    stated = by_name(objects)["ConfigMap", "archive"]["data"]["orthanc.json"]
+    assert stated == (REPOSITORY / "deploy" / "orthanc" / "orthanc.json").read_text()
 
 
 @pytest.mark.parametrize("version", VERSIONS)

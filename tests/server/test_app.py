@@ -161,3 +161,11 @@ def _in_thread(call: Callable) -> bool:
     if isinstance(call, type):
         return True
     return not inspect.iscoroutinefunction(call) and not inspect.iscoroutinefunction(type(call).__call__)
+
+
+def test_ohif_s_page_loads_fonts_styles_and_scripts_from_this_server_alone(send):
+    page = send("GET", "/ohif/")
+    assert "https://fonts.googleapis.com" in page.text, "what the policy is for"
+    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+    assert all("'self'" in policy[kind] for kind in ("font-src", "style-src", "script-src", "worker-src"))
+    assert not any("http" in sources or "*" in sources for sources in policy.values())

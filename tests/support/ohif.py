@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Browser, Response, expect
+from playwright.sync_api import Browser, Request, Response, expect
 
 _START_MS = 120_000
 _TO_BASE64 = """
@@ -53,13 +53,21 @@ class OhifPage:
         self.failures: list[str] = []
         self.hosts: set[str] = set()
         self.page.on("response", self._note_response)
+        self.page.on("requestfailed", self._note_unanswered)
         self.page.on("pageerror", lambda error: self.failures.append(f"exception: {error}"))
 
     def close(self) -> None:
         self._context.close()
 
+    def _note_unanswered(self, request: Request) -> None:
+        if request.failure != "csp":  # what the page's policy forbids does not leave the browser
+            self._note_host(request.url)
+
+    def _note_host(self, url: str) -> None:
+        self.hosts.add(re.match(r"\w+:(//[^/]*)?", url)[0])  # type: ignore[index]
+
     def _note_response(self, response: Response) -> None:
-        self.hosts.add(re.match(r"\w+:(//[^/]*)?", response.url)[0])  # type: ignore[index]
+        self._note_host(response.url)
         if response.status >= 400 and "/train/" not in response.url:  # whether a training runs: 404 is no
             self.failures.append(f"{response.status} {response.url}")
 

@@ -5,6 +5,8 @@
   and stays within.
 - OHIF's plugin expects MONAI Label on port 8000 without TLS, wherever OHIF was loaded from. Here the server's address
   is set in the cookie in which the plugin stores what its user enters.
+- OHIF's start page takes a font from Google. Here a Content-Security-Policy has the browser load fonts, styles and
+  scripts from this server alone, so that nobody outside learns who views images, and when.
 """
 
 import stat
@@ -24,6 +26,16 @@ from lib.base.client_key import set_client_cookie
 
 router = APIRouter(include_in_schema=False)
 
+_POLICY = "; ".join(
+    (
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",  # WebAssembly decoders, in workers made of blobs
+        "style-src 'self' 'unsafe-inline'",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "frame-ancestors 'self'",
+    )
+)
+
 _FILES = StaticFiles(directory=Path(ohif.__file__).resolve().parent / "static" / "ohif")
 
 
@@ -39,6 +51,7 @@ def viewer(
         set_client_cookie(request, response)
         _set_server_cookie(request, response)
         response.headers["Cache-Control"] = "private, no-cache"
+        response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
