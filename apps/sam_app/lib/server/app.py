@@ -19,7 +19,6 @@ from lib.server.auth.gate import Gate, user_of_request
 from lib.server.auth.openapi import describe_login
 from lib.server.auth.pages import PageCheck, Pages, accepted_hosts, warn_if_exposed
 from lib.server.auth.roles import segmenting_user
-from lib.server.auth.users import current_user
 from lib.server.batch import BatchInference
 from lib.server.http.body_check import BodyCheck, BodyLimit
 from lib.server.http.errors import ERROR_HANDLERS, error_response
@@ -84,7 +83,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
         settings.MONAI_LABEL_AUTH_ENABLE = True  # without it MONAI Label's RBAC lets everyone pass
         app.dependency_overrides[get_current_user] = user_of_request
         app.state.authenticator = authenticator
-    app.dependency_overrides[current_user] = segmenting_user
+    app.state.find_user = segmenting_user
     app.state.observer = observer
     app.state.admission = service.admission
     app.state.segmentation_service = service

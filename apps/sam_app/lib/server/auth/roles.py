@@ -6,9 +6,9 @@ segment needs the role of a user as well. Without a login everybody is MONAI Lab
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import DEFAULT_USER, RBAC
 from monailabel.endpoints.user.auth import User as MonaiUser
 
 from lib.server.auth.users import User
@@ -21,8 +21,19 @@ SegmentingUser = Annotated[MonaiUser, Depends(SEGMENTING)]
 """The parameter type of a route that also asks for further roles of the user."""
 
 
-async def segmenting_user(user: SegmentingUser) -> User:
-    """Return the user of the request, who has the role that segmentation requires."""
+def monai_user(request: Request) -> MonaiUser:
+    """Return MONAI Label's user of the request: who has logged in, or its default user while no login is needed."""
+    user: MonaiUser = request.state.user if settings.MONAI_LABEL_AUTH_ENABLE else DEFAULT_USER
+    return user
+
+
+async def segmenting_user(request: Request) -> User:
+    """Return the user of the request.
+
+    Raises:
+        HTTPException: 403 if the user lacks the role that segmentation requires.
+    """
+    user = await SEGMENTING(monai_user(request))
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         return User(user.username)
     return User(user.username, settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles, user.username)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,14 @@ class User:
         return self.sees_all or self.username == owner
 
 
-def current_user() -> User:
-    """Return the user of the request. As a dependency it is replaced by :func:`lib.server.auth.roles.segmenting_user`.
+async def current_user(request: Request) -> User:
+    """Return the user of the request, found by ``app.state.find_user``.
 
-    Raises:
-        RuntimeError: If it is not replaced.
+    That is :func:`lib.server.auth.roles.segmenting_user`. It does not override this dependency, as FastAPI inspects an
+    override anew for each request.
     """
-    raise RuntimeError("the app has no dependency that finds the user")
+    user: User = await request.app.state.find_user(request)
+    return user
 
 
 CurrentUser = Annotated[User, Depends(current_user)]

@@ -28,7 +28,7 @@ from lib.dicomweb.datastore import for_inference
 from lib.dicomweb.dicom_seg import dicom_seg_response
 from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
-from lib.server.auth.roles import LABELLING, SegmentingUser
+from lib.server.auth.roles import LABELLING, monai_user
 from lib.server.auth.users import CurrentUser
 from lib.server.http.body_check import FormText, form_only
 from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
@@ -49,7 +49,6 @@ def infer(
     background_tasks: BackgroundTasks,
     model: str,
     user: CurrentUser,
-    with_roles: SegmentingUser,
     image: str = "",
     session_id: str = "",
     params: Annotated[FormText, Form()] = "{}",
@@ -79,7 +78,7 @@ def infer(
     if sent.save_label:
         if not given:
             raise HTTPException(422, "save_label is for images of the datastore; of others, the response has the label")
-        asyncio.run(LABELLING(with_roles))
+        asyncio.run(LABELLING(monai_user(request)))
     client, viewer = client_key(request, user.username, sent.client_id), current_viewer(sent.client_id)
     images = for_inference(app.datastore())
     admission: Admission = request.app.state.admission
