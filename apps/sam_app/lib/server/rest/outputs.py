@@ -3,10 +3,10 @@
 Everything else that the GET routes return is made from these files by :mod:`lib.server.rest.renderings`, on demand.
 """
 
-import io
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -50,7 +50,8 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
         OSError: If a file cannot be written.
     """
     frame: np.ndarray = data["frame"]
-    result.write(FRAME, _npy(frame if data["image"].is_colour else frame[..., 0]))
+    stored_frame = frame if data["image"].is_colour else frame[..., 0]
+    np.save(result.folder / FRAME, np.ascontiguousarray(stored_frame), allow_pickle=False)
     for candidate in range(candidates):
         current_clock().check()
         masks = candidate_masks(data["predictions"], candidate)
@@ -58,13 +59,13 @@ def write_outputs(result: PendingResult, data: dict[str, Any], candidates: int) 
         result.write(candidate_file(MASK, candidate), encode_png(labels))
         if sum(mask.area for mask in masks) > np.count_nonzero(labels):
             bits = ((f"mask_{n}", np.packbits(np.asarray(mask), bitorder="little")) for n, mask in enumerate(masks))
-            result.write(candidate_file(MASKS, candidate), _npz(bits, compressed=True))
+            _write_npz(result.folder / candidate_file(MASKS, candidate), bits, compressed=True)
     if data["objects"]:
         arrays = {}
         for index, prediction in enumerate(data["predictions"]):
             arrays[f"scores_{index}"] = prediction.scores
             arrays[f"logits_{index}"] = prediction.low_res_logits
-        result.write(LOGITS, _npz(arrays.items()))
+        _write_npz(result.folder / LOGITS, arrays.items())
 
 
 def stored_labels(result: StoredResult, candidate: int) -> np.ndarray:
@@ -93,21 +94,12 @@ def stored_masks(result: StoredResult, candidate: int) -> Iterator[np.ndarray]:
         yield flat.view(bool).reshape(labels.shape)
 
 
-def _npy(array: np.ndarray) -> bytes:
-    """Return an array as the content of a ``.npy`` file."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _npz(arrays: Iterable[tuple[str, np.ndarray]], *, compressed: bool = False) -> bytes:
-    """Return named arrays as the content of a ``.npz`` file; takes one of them at a time."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+def _write_npz(path: Path, arrays: Iterable[tuple[str, np.ndarray]], *, compressed: bool = False) -> None:
+    """Write named arrays as a ``.npz`` file; takes one of them at a time, as all together can be hundreds of MB."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 _parsing = Lock()
