@@ -238,9 +238,12 @@ def test_an_upload_that_is_too_large_is_refused_with_the_servers_reason(running,
     form = ["-F", f"file=@{file.name}", "-F", 'sam_input={"positive_points": [{"x": 250, "y": 350}]}']
     login = ["-H", f"Authorization: Bearer {running.keys['anna']}"]
     url = f"https://{NAME}/segment_input_image/"
-    done = subprocess.run(
-        ["curl", "-sS", *where, *login, *form, url], capture_output=True, text=True, timeout=60, check=False
-    )
+    for _ in range(3):  # a client that is still sending can lose the end of the response: then curl ends with 18 or 55
+        done = subprocess.run(
+            ["curl", "-sS", *where, *login, *form, url], capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode not in (18, 55):
+            break
     assert "larger than the 512 MiB that are allowed" in done.stdout, done.stderr
 
 

@@ -131,7 +131,7 @@ def test_the_clock_and_the_slices_size_are_respected(sam2):
 
 
 def test_what_is_remembered_is_bounded(sam2):
-    tracker = sam2_video._Tracker(sam2, frame, slices=200)
+    tracker = sam2_video._Tracker(sam2, frame, VolumePrompts({50: MARKED}, {}, range(200)), max_slices=None)
     tracker._prompted = {50: {}}
     tracker._followed = {k: {} for k in range(51, 120)}
     tracker._forget(119)
