@@ -134,8 +134,8 @@ class LiteMedSamPreprocessor:
 
     def _scaled(self, size: ImageSize) -> ImageSize:
         """Return the image's size in the model's input."""
-        scale = self.input_size / max(size)
-        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+        height, width = ResizeLongestSide.get_preprocess_shape(*size, self.input_size)
+        return max(1, height), max(1, width)
 
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
