@@ -102,6 +102,7 @@ def test_systemd_starts_it_and_it_can_do_what_it_needs_and_no_more(tmp_path: Pat
         "write_its_own": dict.fromkeys(map(str, WRITABLE), "done"),
         "run_what_it_wrote": dict.fromkeys(map(str, WRITABLE), "EACCES"),
         "write_root": "EROFS",
+        "write_programs": "EROFS",
         "write_code": "EROFS",
         "write_model": "EROFS",
         "write_settings": "EROFS",

@@ -522,6 +522,23 @@ def test_a_file_that_is_gone_when_it_is_read_is_not_excluded_for_good(opened, st
     assert store.opens("a") and "a.nii.gz" not in store._left_out
 
 
+def test_a_file_that_goes_away_while_it_is_read_is_not_excluded_for_good(studies):
+    """As when a share goes away just after the check of a file began."""
+    path = studies / "a.nii.gz"
+    path.write_bytes(nifti())
+    aside = studies.parent / path.name
+
+    def goes_away(asked: Path) -> object:
+        asked.rename(aside)
+        return read_image(asked)
+
+    reads = iter([goes_away])
+    store = FolderDatastore(studies, studies, lambda asked: next(reads, read_image)(asked), read_image)
+    assert not store.opens("a")
+    aside.rename(path)
+    assert store.opens("a") and "a" in store.list_images()
+
+
 def test_studies_that_go_away_are_503_and_come_back(opened, studies):
     (studies / "a.nii.gz").write_bytes(nifti())
     store = opened()

@@ -79,6 +79,7 @@ def inside() -> dict[str, object]:
         "filtered": status["Seccomp"],
         "write_its_own": {str(place): outcome(partial(_write, place / "x")) for place in WRITABLE},
         "write_root": outcome(lambda: _write(Path("/x"))),
+        "write_programs": outcome(lambda: _write(Path("/usr/x"))),
         "write_code": outcome(lambda: _write(APP / "x")),
         "write_model": outcome(lambda: _write(APP / "model" / "x")),
         "write_settings": outcome(lambda: _write(Path("/etc/x"))),

@@ -178,10 +178,10 @@ class FolderDatastore(LocalStore):
     def _leave_out(self, reasons: Mapping[str, str]) -> None:
         """Exclude files until they change, and log them together.
 
-        Files that have vanished are not excluded: they may return unchanged, as all do of a share that was away.
+        Files that vanished meanwhile are not excluded: they may return unchanged, as all do of a share that was away.
         """
         with self._table:
-            present = {name: reason for name, reason in reasons.items() if self._files.is_present(name)}
+            present = {name: reason for name, reason in reasons.items() if self._files.is_refused(name)}
             self._left_out = {**self._left_out, **present}
             self._log_left_out()
 

@@ -158,15 +158,16 @@ class StudyFiles:
             reason = str(error)
         except OSError as error:
             reason = _open_failure(error)
-        if identity is not None:
+        if identity is not None and identity == self._identity(name):  # else what was read is not what is there now
             self._found[name] = _Found(identity, reason, depth)
         else:
             self._found.pop(name, None)
         return reason
 
-    def is_present(self, name: str) -> bool:
-        """Return whether there is a file with this name now."""
-        return self._identity(name) is not None
+    def is_refused(self, name: str) -> bool:
+        """Return whether the file with this name, as it is now, was checked and cannot be opened."""
+        found = self._found.get(name)
+        return found is not None and found.reason is not None and found.identity == self._identity(name)
 
     def _identity(self, name: str) -> Identity | None:
         try:
