@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from lib.sam.int8 import Int8Check
+    from lib.sam.agreement import MaskAgreement
 
 APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
 
@@ -57,7 +57,7 @@ def frames(folder: Path, count: int) -> list[np.ndarray]:
     return found
 
 
-def report(check: Int8Check) -> str:
+def report(check: MaskAgreement) -> str:
     """The comparison in words."""
     return (
         f"masks compared      {check.masks}\n"
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     if len(images) < 4:
         raise ValueError(f"{len(images)} slices were found; at least 4 are needed, and more are better")
     sha256 = CheckpointStore(arguments.models).verified(spec).sha256
-    predictor = Engine([spec], arguments.models, device="cpu", cache_bytes=0).predictor(spec.name)
+    predictor = Engine([spec], arguments.models, device="cpu", cache_bytes=0, precision="float32").predictor(spec.name)
     float32 = find_networks(arguments.models, NetworkKey(spec.name, sha256))
     if float32 is None:
         raise ValueError("there is no float32 form to start from: OpenVINO cannot be used on this machine")

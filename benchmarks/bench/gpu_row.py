@@ -15,7 +15,7 @@ from segment_anything import sam_model_registry
 from bench.figures import Sample
 from bench.row import Bar, Measurement, NotAvailableError, Row
 from bench.workplace import Workplace, pictures
-from lib.sam.runtimes.choice import default_precision
+from lib.sam.runtimes.choice import torch_precision
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
@@ -28,7 +28,7 @@ _POINTS = [[500.0, 400.0], [300.0, 600.0], [700.0, 700.0]]
 def our_encoder(sam: Any) -> Encoder:
     """The encoder as the engine runs it on a GPU: attention fused, in the precision that suits the GPU."""
     device = torch.device("cuda")
-    runtime = TorchRuntime(deepcopy(sam.image_encoder), None, device, default_precision(device))
+    runtime = TorchRuntime(deepcopy(sam.image_encoder), None, device, torch_precision(device))
     return lambda images: runtime.encode(images)[0]
 
 

@@ -60,7 +60,8 @@ def kept(folder: Path) -> set[str]:
 
 
 def sam_tiny(files: EmbeddingFiles | None) -> Predictor:
-    return Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu", embedding_files=files).predictor("sam_tiny")
+    engine = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu", embedding_files=files, precision="float32")
+    return engine.predictor("sam_tiny")
 
 
 @pytest.mark.parametrize("finer", [0, 2])

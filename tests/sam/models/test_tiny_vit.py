@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["OpenVINO", "PyTorch"])
 def predictor(request: pytest.FixtureRequest, folder: Path) -> Predictor:
     if request.param == "OpenVINO":
-        predictor = Engine([SPEC], folder, device="cpu").predictor(SPEC.name)
+        predictor = Engine([SPEC], folder, device="cpu", precision="float32").predictor(SPEC.name)
         assert predictor.runtime.name.startswith("OpenVINO")
         return predictor
     module = SPEC.build()

@@ -58,13 +58,22 @@ def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
 
 
 @pytest.mark.slow
-def test_other_precisions_on_a_cpu_run_on_pytorch_and_have_their_own_embeddings(model_folder: Path, disc):
+def test_float16_on_a_cpu_runs_on_pytorch_and_has_its_own_embeddings(model_folder: Path, disc):
     image, _ = disc
     exact, coarse = (
         Engine([MODELS["sam_tiny"]], model_folder, device="cpu", precision=precision).predictor("sam_tiny")
-        for precision in (None, "bfloat16")
+        for precision in ("float32", "float16")
     )
     one, other = exact.encode(image), coarse.encode(image)
     assert one.key != other.key
     assert 1e-5 < float((one.features - other.features).norm() / one.features.norm()) < 0.05
     assert np.isfinite(other.features.numpy()).all() and other.features.dtype == torch.float32
+
+
+def test_bfloat16_is_refused_on_a_cpu_without_it(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(choice, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(choice, "convert", lambda *args: model_folder)
+    monkeypatch.setattr(choice, "OpenVinoRuntime", lambda *args: None)
+    engine = Engine([MODELS["sam_tiny"]], model_folder, device="cpu", precision="bfloat16")
+    with pytest.raises(RuntimeUnavailableError, match="start without --conf precision bfloat16"):
+        engine.predictor("sam_tiny")

@@ -35,15 +35,16 @@ class Decoder(nn.Module):
         self.mix = nn.Linear(8, 4)
 
     def predict_masks(self, *, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings):
-        place = (image_embeddings + image_pe + dense_prompt_embeddings).mean(dim=(2, 3))
-        scores = self.mix(place + sparse_prompt_embeddings.sum(dim=1))
-        return scores[:, :, None, None] * dense_prompt_embeddings[:, :1], scores
+        places = image_embeddings + image_pe + dense_prompt_embeddings
+        scores = self.mix(places.mean(dim=(2, 3)) + sparse_prompt_embeddings.sum(dim=1))
+        return scores[:, :, None, None] * places[:, :1], scores
 
 
 @pytest.fixture
-def networks() -> tuple[nn.Module, nn.Module]:
+def networks() -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    """Encoder, decoder and positional encoding."""
     torch.manual_seed(0)
-    return nn.Conv2d(3, 8, 4, stride=4).eval(), Decoder().eval()
+    return nn.Conv2d(3, 8, 4, stride=4).eval(), Decoder().eval(), torch.randn(1, 8, 8, 8)
 
 
 def test_they_are_converted_once_and_compared(tmp_path: Path, networks, caplog: pytest.LogCaptureFixture):
@@ -58,18 +59,19 @@ def test_they_are_converted_once_and_compared(tmp_path: Path, networks, caplog: 
 
 
 def test_any_number_of_objects_and_tokens_is_decoded(tmp_path: Path, networks):
-    encoder, decoder = networks
-    runtime = OpenVinoRuntime(convert(tmp_path, KEY, encoder, decoder, side=32))
+    encoder, decoder, pe = networks
+    runtime = OpenVinoRuntime(convert(tmp_path, KEY, encoder, decoder, pe, side=32))
     pixels = torch.randn(1, 3, 32, 32)
     features = runtime.encode(pixels)[0]
     torch.testing.assert_close(features, encoder(pixels), rtol=1e-4, atol=1e-5)
     for objects, tokens in ((1, 0), (1, 1), (5, 3), (2, 40)):
-        sparse, dense, pe = torch.randn(objects, tokens, 8), torch.randn(objects, 8, 8, 8), torch.randn(1, 8, 8, 8)
-        masks, scores = runtime.decode(features, pe, sparse, dense)
-        expected = decoder.predict_masks(
-            image_embeddings=features, image_pe=pe, sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense
-        )
-        torch.testing.assert_close((masks, scores), expected, rtol=1e-4, atol=1e-5)
+        sparse = torch.randn(objects, tokens, 8)
+        for dense in (torch.randn(objects, 8, 8, 8), torch.randn(1, 8, 1, 1).expand(objects, -1, 8, 8)):
+            masks, scores = runtime.decode(features, sparse, dense)
+            expected = decoder.predict_masks(
+                image_embeddings=features, image_pe=pe, sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense
+            )
+            torch.testing.assert_close((masks, scores), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_another_checkpoint_makes_others_and_the_old_ones_go(tmp_path: Path, networks):
@@ -142,7 +144,7 @@ def test_what_cannot_be_converted_is_said_without_a_path(tmp_path: Path, network
             return x * float(torch.linalg.svdvals(x.flatten(1)).sum())
 
     with pytest.raises(RuntimeUnavailableError, match="OpenVINO cannot convert sam_test") as caught:
-        convert(tmp_path, KEY, Stubborn(), networks[1], side=32)
+        convert(tmp_path, KEY, Stubborn(), *networks[1:], side=32)
     assert str(tmp_path) not in str(caught.value)
 
 

@@ -28,12 +28,12 @@ def noise(seed: int, size: tuple[int, int] = (320, 400)) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def vit_b(vit_b_folder: Path) -> Predictor:
-    return Engine([MODELS["sam_vit_b"]], vit_b_folder, device="cpu").predictor("sam_vit_b")
+    return Engine([MODELS["sam_vit_b"]], vit_b_folder, device="cpu", precision="float32").predictor("sam_vit_b")
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Predictor:
-    return Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu").predictor("sam_tiny")
+    return Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu", precision="float32").predictor("sam_tiny")
 
 
 @pytest.mark.slow

@@ -13,13 +13,14 @@ from typing import Literal
 
 import torch
 
+from lib.sam.bfloat16 import in_bfloat16
 from lib.sam.device_queue import DeviceQueue
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import ModelSpec
 from lib.sam.predictor import Predictor
-from lib.sam.runtimes.choice import default_precision, on_cpu
+from lib.sam.runtimes.choice import on_cpu, torch_precision
 from lib.sam.runtimes.runtime import Precision, Runtime
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 from lib.sam.sam2_predictor import predictor_class
@@ -39,7 +40,8 @@ class Engine:
         model_folder: Where their checkpoints are.
         device: Where to run; None: CUDA if there is a GPU, else the CPU.
         cache_bytes: Bound on the bytes of the embeddings in memory.
-        precision: Precision of the image encoders; None: what suits the device.
+        precision: Precision of the networks; None: the fastest that suits the device and, on a CPU, whose masks agree
+            with float32's.
         compiled: Whether PyTorch may compile the encoders, on a GPU.
         embedding_files: Stores embeddings on disk as well; None: they are stored only in memory.
     """
@@ -62,7 +64,7 @@ class Engine:
         self._loading = threading.Lock()
         self._folder = model_folder
         self.queue = DeviceQueue()
-        self.precision: Precision = precision or default_precision(self.device)
+        self._precision = precision
         self._compiled = compiled
         self._predictors: dict[str, Predictor] = {}
 
@@ -95,9 +97,10 @@ class Engine:
         kind = predictor_class(spec)
         runtime: Runtime | None = None
         if self.device.type == "cpu":
-            runtime = on_cpu(spec, module, sha256, self._folder, self.precision)
+            runtime = on_cpu(spec, module, sha256, self._folder, self._precision)
         if runtime is None:
-            runtime = kind.torch_runtime(module, self.device, precision=self.precision, compiled=self._compiled)
+            precision = self._precision or torch_precision(self.device)
+            runtime = kind.torch_runtime(module, self.device, precision=precision, compiled=self._compiled)
         predictor = kind(
             spec,
             module,
@@ -107,10 +110,12 @@ class Engine:
             queue=self.queue,
             runtime=runtime,
         )
+        if self._precision is None:
+            predictor = in_bfloat16(predictor, self._folder)
         if not isinstance(runtime, TorchRuntime):
             module.image_encoder.to("meta")  # the runtime has the weights: drop this second copy
             module.mask_decoder.to("meta")
-        logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, runtime.name)
+        logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, predictor.runtime.name)
         return predictor
 
     def runtime_of(self, name: str) -> str | None:

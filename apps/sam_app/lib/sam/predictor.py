@@ -6,9 +6,10 @@ time is up.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import MASK_LOGITS_SIZE, PromptError, Prompts
-from lib.sam.runtimes.runtime import Runtime, never
+from lib.sam.runtimes.runtime import Runtime, all_masks, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 T = TypeVar("T")
@@ -82,9 +83,12 @@ class Predictor:
         self._cache = cache
         self._queue = queue or DeviceQueue()
         self.runtime = runtime or self.torch_runtime(self.module, self.device)
-        self._model_key = f"{spec.name}|{checkpoint_sha256}|{self.runtime.key}"
-        with torch.inference_mode():
-            self._image_pe = self._prompt_encoder.get_dense_pe()
+
+    def with_runtime(self, runtime: Runtime) -> Self:
+        """Return this predictor with another runtime of the same model."""
+        other = copy(self)
+        other.runtime = runtime
+        return other
 
     def encode(self, image: np.ndarray) -> Embedding:
         """Return the image's embedding, from the cache if it is there.
@@ -139,7 +143,7 @@ class Predictor:
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        return embedding_key(image, self._model_key)
+        return embedding_key(image, f"{self.spec.name}|{self.checkpoint_sha256}|{self.runtime.key}")
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""
@@ -248,14 +252,11 @@ class Predictor:
             logits = self._tensor(stacked[:, None])
         return self._run_decoder(embedding, points, boxes, logits, multimask)
 
-    @property
-    def _prompt_encoder(self) -> Any:
-        return self.module.prompt_encoder
-
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
         """Return the PyTorch runtime for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
-        return TorchRuntime(module.image_encoder, module.mask_decoder, device, **options)
+        image_pe = module.prompt_encoder.get_dense_pe().detach()
+        return TorchRuntime(module.image_encoder, partial(all_masks, module.mask_decoder, image_pe), device, **options)
 
     def _run_decoder(
         self,
@@ -267,7 +268,7 @@ class Predictor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, 256, 256)``."""
         sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
-        masks, scores = self.runtime.decode(embedding.features, self._image_pe, sparse, dense)
+        masks, scores = self.runtime.decode(embedding.features, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]
 

@@ -120,7 +120,8 @@ def _levels(
     for shape in shapes:
         count = math.prod(shape)
         level = np.frombuffer(values, dtype, count, start).reshape(shape)
-        yield torch.from_numpy(level).to(device, torch.float32, copy=True)
+        tensor = torch.from_numpy(level)
+        yield tensor.to(device, torch.float32, copy=True, memory_format=torch.channels_last)  # as most decoders take it
         start += count * dtype.itemsize
 
 

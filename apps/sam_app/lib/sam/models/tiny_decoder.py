@@ -193,7 +193,9 @@ class MaskDecoder(nn.Module):
         x32 = self.down32(x64)
         x16 = self.down16(x32)
 
-        positions = F.avg_pool2d(image_pe, EMBEDDING_SIZE // x16.shape[-1]).flatten(2).transpose(1, 2)
+        cell = EMBEDDING_SIZE // x16.shape[-1]
+        # Not by avg_pool2d, which OpenVINO 2026 computes wrongly for a constant.
+        positions = image_pe.unflatten(3, (-1, cell)).unflatten(2, (-1, cell)).mean((3, 5)).flatten(2).transpose(1, 2)
         values = self.key_proj(x16.flatten(2).transpose(1, 2))
         keys = values + self.position_proj(positions)
         own = self.own_tokens.weight[None].expand(batch, -1, -1).to(values.dtype)

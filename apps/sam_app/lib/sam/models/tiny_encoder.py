@@ -87,7 +87,14 @@ class ImageEncoder(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2:] != (self.img_size, self.img_size):
             raise ValueError(f"expected images of shape (B, 3, {self.img_size}, {self.img_size}), got {tuple(x.shape)}")
-        rich = local_contrast(x)
+        return self.encode(self.prepare(x))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return what :meth:`encode` takes; variances of nearly equal values, so in float32 at any precision."""
+        return local_contrast(x)
+
+    def encode(self, rich: Tensor) -> Tensor:
+        """Encode images (B, 6, S, S) from :meth:`prepare`."""
         detail = F.avg_pool2d(rich[:, 3:4], self.img_size // MASK_SIZE)
         s2 = self.stem(F.pixel_unshuffle(rich, self.patch))
         s4 = self.stage4(s2)

@@ -7,25 +7,25 @@ from typing import Any, get_args
 import torch
 
 from lib.sam.models.registry import ModelSpec, Sam2Spec
-from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks
+from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks, has_bfloat16
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
-from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
-def default_precision(device: torch.device) -> Precision:
-    """Return the precision used unless the operator chooses: float32 on a CPU, the fastest one on a GPU."""
+def torch_precision(device: torch.device) -> Precision:
+    """Return PyTorch's precision unless the operator chooses: float32 on a CPU, the fastest one on a GPU."""
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def on_cpu(
-    spec: ModelSpec, module: Any, checkpoint_sha256: str, model_folder: Path, precision: Precision
-) -> Runtime | None:
+    spec: ModelSpec, module: Any, checkpoint_sha256: str, model_folder: Path, precision: Precision | None
+) -> OpenVinoRuntime | None:
     """Return the OpenVINO runtime for a model on a CPU; None if PyTorch must be used (a failure is logged).
 
     Args:
@@ -33,10 +33,12 @@ def on_cpu(
         module: The module on the CPU, in evaluation mode, with its weights.
         checkpoint_sha256: SHA-256 of the weights' file.
         model_folder: The folder of the checkpoints and of the converted networks.
-        precision: ``float32``; or ``int8``, once ``scripts/quantize`` has made the networks.
+        precision: ``int8``, once ``scripts/quantize`` has made the networks; ``bfloat16``, where the CPU has it; None
+            for float32, which :func:`lib.sam.bfloat16.in_bfloat16` may then replace.
 
     Raises:
-        RuntimeUnavailableError: For int8 without its networks, as float32 would not be the requested precision.
+        RuntimeUnavailableError: For int8 without its networks, or bfloat16 on a CPU without it: another precision
+            would not be the requested one.
     """
     if precision == "int8":
         folder = find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))
@@ -46,12 +48,21 @@ def on_cpu(
                 f"`scripts/quantize {spec.name} --images FOLDER`, or start without --conf precision int8"
             )
         return OpenVinoRuntime(folder, "int8")
-    if isinstance(spec, Sam2Spec) or precision != "float32":
+    if isinstance(spec, Sam2Spec) or precision == "float16":
         return None
     try:
         key = NetworkKey(spec.name, checkpoint_sha256)
         side = int(module.image_encoder.img_size)
-        return OpenVinoRuntime(convert(model_folder, key, module.image_encoder, module.mask_decoder, side))
+        image_pe = module.prompt_encoder.get_dense_pe().detach()
+        folder = convert(model_folder, key, module.image_encoder, module.mask_decoder, image_pe, side)
+        runtime = OpenVinoRuntime(folder)
     except RuntimeUnavailableError as error:
         logger.warning("%s runs on PyTorch, which is slower on a CPU: %s", spec.name, error)
         return None
+    if precision != "bfloat16":
+        return runtime
+    if not has_bfloat16():
+        raise RuntimeUnavailableError(
+            "this CPU has no bfloat16 (AVX512_BF16 or AMX): start without --conf precision bfloat16"
+        )
+    return OpenVinoRuntime(folder, "bfloat16")

@@ -2,13 +2,14 @@
 
 Layout of the model folder::
 
-    openvino/<model>-<precision>-<key>/      encoder.xml, encoder.bin, decoder.xml, decoder.bin, manifest.json
+    openvino/<model>-<precision>-<key>/      preparation, encoder, decoder, decoder_many (.xml, .bin); manifest.json
     openvino/.<model>-….<random>.part/       unfinished
 
 The key is a hash of the checkpoint's SHA-256, the versions of OpenVINO and PyTorch, and :data:`_FORMAT`. A folder is
 filled under a temporary name, its networks are compared with PyTorch's, and only then it is renamed, so that no server
 finds a partial one when two start in parallel or one is killed. One converts while the other waits. The manifest has
-each file's SHA-256; a folder that does not match its manifest is made again.
+each file's SHA-256; a folder that does not match its manifest is made again. bfloat16 runs the networks of float32; its
+folder has only a manifest, which says how well the masks agree.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,22 @@ from torch import nn
 
 from lib.base.files import sha256_of
 from lib.base.locks import locked
+from lib.sam.runtimes.decoder_form import decoder_forms
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "openvino"
 ENCODER, DECODER, MANIFEST = "encoder.xml", "decoder.xml", "manifest.json"
+PREPARATION = "preparation.xml"
+"""What an encoder does first and always in float32, if there is such a part: its method ``prepare``."""
+DECODER_MANY = "decoder_many.xml"
+"""The decoder for many prompt tokens, if it has a form of its own, see :mod:`lib.sam.runtimes.decoder_form`."""
 
 MAX_DIFFERENCE = 1e-4
 """Relative L2 distance from PyTorch's output above which a converted network is not used."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the conversion: increase it when this module converts the same checkpoint differently."""
 
 
@@ -67,7 +73,7 @@ class NetworkKey:
     Args:
         model: The model's name.
         checkpoint_sha256: SHA-256 of its weights' file, in hexadecimal.
-        precision: ``float32`` or ``int8``.
+        precision: ``float32``, ``bfloat16`` or ``int8``.
     """
 
     model: str
@@ -86,7 +92,7 @@ def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
     """Return the folder of these networks; None if it is absent or damaged."""
     folder = model_folder / FOLDER / key.folder_name
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_manifest(folder)
         is_intact = all(_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
     except FileNotFoundError:
         return None
@@ -96,6 +102,16 @@ def find_networks(model_folder: Path, key: NetworkKey) -> Path | None:
         logger.warning("The OpenVINO networks of %s are damaged and are made anew", key.model)
         return None
     return folder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder of networks.
+
+    Raises:
+        OSError, ValueError: If there is none, or it is not JSON.
+    """
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+    return manifest
 
 
 def _sha256(path: Path) -> str:
@@ -137,7 +153,9 @@ def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], di
         raise RuntimeUnavailableError(f"OpenVINO's networks cannot be kept: {error.strerror}") from error
 
 
-def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn.Module, side: int) -> Path:
+def convert(
+    model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn.Module, image_pe: torch.Tensor, side: int
+) -> Path:
     """Return the folder of a model's float32 networks, converted from PyTorch's if it is absent.
 
     Args:
@@ -145,6 +163,7 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
         key: Key of the networks.
         encoder: ``(1, 3, side, side)`` to ``(1, C, h, w)``; on the CPU, in evaluation mode.
         decoder: With SAM's ``predict_masks``.
+        image_pe: ``(1, C, h, w)``: the positional encoding of the image.
         side: Side of the encoder's input in pixels.
 
     Raises:
@@ -155,7 +174,7 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
         logger.info("Converting %s for OpenVINO: once for this checkpoint, up to some minutes ...", key.model)
         started = time.monotonic()
         try:
-            differences = _convert_into(folder, encoder, decoder, side)
+            differences = _convert_into(folder, encoder, decoder, image_pe, side)
         except OSError:
             raise
         except Exception as error:  # the converter can raise anything
@@ -171,56 +190,98 @@ def convert(model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn
     return keep_networks(model_folder, key, make)
 
 
-class _AllMasks(nn.Module):
-    """:func:`all_masks` as a module, for the converter."""
-
-    def __init__(self, decoder: Any) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(
-        self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return all_masks(self.decoder, features, image_pe, sparse, dense)
-
-
-def _convert_into(folder: Path, encoder: nn.Module, decoder: nn.Module, side: int) -> dict[str, float]:
-    """Write both networks; return each output's difference from PyTorch's, for one image and two objects on it."""
+def _convert_into(
+    folder: Path, encoder: nn.Module, decoder: nn.Module, image_pe: torch.Tensor, side: int
+) -> dict[str, float]:
+    """Write the networks; return the difference of each from PyTorch's: for an image, and for prompts of all forms."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
+    core = openvino().Core()
+    _, channels, height, width = image_pe.shape
+    differences: dict[str, float] = {}
+
+    def compare(name: str, network: Any, inputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+        outputs = network([np.ascontiguousarray(value) for value in inputs]).values()
+        for ours, theirs in zip(outputs, expected, strict=True):
+            differences[name] = max(differences.get(name, 0.0), relative_difference(ours, theirs.numpy()))
+
     with torch.no_grad():
         pixels = random(1, 3, side, side)
-        features = encoder(pixels)
-        channels, *size = features.shape[1:]
-        _save(folder / ENCODER, encoder, (pixels,), dynamic=None)
-        image_pe, sparse, dense = random(1, channels, *size), random(2, 3, channels), random(2, channels, *size)
-        objects, tokens = torch.export.Dim("objects", max=1024), torch.export.Dim("tokens", max=8192)
-        shapes = (None, None, {0: objects, 1: tokens}, {0: objects})
-        _save(folder / DECODER, _AllMasks(decoder), (features, image_pe, sparse, dense), dynamic=shapes)
-        masks, scores = all_masks(decoder, features, image_pe, sparse, dense)
-    core = openvino().Core()
-    [converted] = compiled(core, folder / ENCODER)([pixels.numpy()]).values()
-    decoded = compiled(core, folder / DECODER)([x.numpy() for x in (features, image_pe, sparse, dense)]).values()
-    our_masks, our_scores = decoded
-    pairs = {"encoder": (converted, features), "masks": (our_masks, masks), "scores": (our_scores, scores)}
-    return {name: relative_difference(ours, theirs.numpy()) for name, (ours, theirs) in pairs.items()}
+        for name, part in _parts(encoder).items():
+            _save(folder / name, part, (pixels,))
+            output = part(pixels)
+            compare(name, compiled(core, folder / name), [pixels], [output])
+            pixels = output
+        features = random(1, channels, height, width)
+        for name, form in zip((DECODER, DECODER_MANY), decoder_forms(decoder, image_pe), strict=True):
+            if form is None:
+                continue
+            example = _channels_last(features), random(1, 3, channels), random(1, height, width, channels)
+            _save(folder / name, form.eval(), example, {1: torch.export.Dim("tokens", max=8192)})
+            network = compiled(core, folder / name)
+            earlier_mask, no_mask = random(1, channels, height, width), random(1, channels, 1, 1)
+            for tokens, dense in ((0, earlier_mask), (3, no_mask), (40, earlier_mask)):
+                sparse, everywhere = random(1, tokens, channels), dense.expand(-1, -1, height, width)
+                inputs = [_channels_last(features), sparse, _channels_last(dense)]
+                compare(name, network, inputs, all_masks(decoder, image_pe, features, sparse, everywhere))
+    return differences
 
 
-def _save(path: Path, module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: Any) -> None:
+class _Method(nn.Module):
+    """A method of a module as a module."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = getattr(self.module, self.name)(x)
+        return result
+
+
+def _parts(encoder: nn.Module) -> dict[str, nn.Module]:
+    """Return the networks that make up an encoder, by file: one after the other."""
+    if not hasattr(encoder, "prepare"):
+        return {ENCODER: encoder}
+    return {PREPARATION: _Method(encoder, "prepare"), ENCODER: _Method(encoder, "encode")}
+
+
+def _channels_last(values: torch.Tensor) -> torch.Tensor:
+    """Return ``(1, C, h, w)`` as ``(1, h, w, C)``."""
+    return values.permute(0, 2, 3, 1).contiguous()
+
+
+def _save(
+    path: Path, module: nn.Module, example: tuple[torch.Tensor, ...], of_sparse: dict[int, Any] | None = None
+) -> None:
+    """Convert a module and write it. A decoder has any number of tokens, and its dense prompt any size or one place."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about the exporter's own code
+        dynamic = (None, of_sparse, None) if of_sparse else None
         program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
         network = openvino().convert_model(program)
+    shapes = [openvino().PartialShape(list(value.shape)) for value in example]
+    if of_sparse:
+        _, height, width, channels = example[0].shape
+        shapes[1] = openvino().PartialShape([1, -1, channels])
+        shapes[2] = openvino().PartialShape([1, (1, height), (1, width), channels])
+    network.reshape(dict(enumerate(shapes)))
     openvino().save_model(network, path, compress_to_fp16=False)
 
 
-def compiled(core: Any, path: Path) -> Any:
-    """Compile a network for the CPU: one inference at a time with all cores, and in float32 on any CPU."""
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+def compiled(core: Any, path: Path, precision: Precision = "float32") -> Any:
+    """Compile a network for the CPU: one inference at a time with all cores, and in this precision on any CPU."""
+    hint = "bf16" if precision == "bfloat16" else "f32"
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
     return core.compile_model(core.read_model(path), "CPU", options)
+
+
+def has_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 natively (AVX512_BF16 or AMX)."""
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from lib.base.clock import PreemptedError
-from lib.sam.runtimes.openvino_ir import DECODER, ENCODER, compiled, openvino
+from lib.sam.runtimes.decoder_form import MAX_FOLDED_TOKENS
+from lib.sam.runtimes.openvino_ir import DECODER, DECODER_MANY, ENCODER, PREPARATION, compiled, openvino
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
 
 _POLL_MS = 20
@@ -23,30 +25,35 @@ class OpenVinoRuntime:
 
     Args:
         folder: The networks' folder, see :mod:`lib.sam.runtimes.openvino_ir`.
-        precision: The encoder's precision: ``float32`` or ``int8``.
+        precision: ``float32``, ``bfloat16``, or ``int8``, in which the decoder is float32.
 
     Raises:
         RuntimeUnavailableError: If OpenVINO cannot load them.
     """
 
-    decode_batch = 4
+    decode_batch = 1
 
     def __init__(self, folder: Path, precision: Precision = "float32") -> None:
         version = openvino().__version__.split("-")[0]
         self.name = f"OpenVINO {version}, CPU, {precision}"
         self.key = f"openvino {version} {precision}"
-        core = openvino().Core()
+        self.folder, self._precision = folder, precision
+        self._preparation = self._load(PREPARATION, "float32") if (folder / PREPARATION).exists() else None
+        self._encoder = self._load(ENCODER, precision)
+        self._decoder = self._load(DECODER, precision)
+        self._decoder_many = None if (folder / DECODER_MANY).exists() else self._decoder  # loaded when it is needed
+        self._decoding = threading.Lock()
+
+    def _load(self, name: str, precision: Precision) -> Any:
         try:
-            self._encoder = compiled(core, folder / ENCODER).create_infer_request()
-            self._decoder = compiled(core, folder / DECODER).create_infer_request()
+            return compiled(openvino().Core(), self.folder / name, precision).create_infer_request()
         except RuntimeError as error:
             raise RuntimeUnavailableError("OpenVINO cannot load its networks") from error
-        self._decoding = threading.Lock()
 
     def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
         request = self._encoder
-        request.start_async([np.ascontiguousarray(inputs.numpy())], share_inputs=True)
+        request.start_async([self.prepared(inputs)], share_inputs=True)
         while not request.wait_for(_POLL_MS):
             if should_stop():
                 request.cancel()
@@ -54,13 +61,44 @@ class OpenVinoRuntime:
                     request.wait()
                 raise PreemptedError("a click is waiting")
         request.wait()
-        return (torch.from_numpy(request.get_output_tensor(0).data.copy()),)
+        features = torch.from_numpy(request.get_output_tensor(0).data)
+        return (features.clone(memory_format=torch.channels_last),)  # as the decoder takes them
+
+    def prepared(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return what the network of the encoder takes; not to be kept beyond the next call."""
+        pixels = np.ascontiguousarray(inputs)
+        if self._preparation is None:
+            return pixels
+        self._preparation.infer([pixels], share_inputs=True)
+        prepared: np.ndarray = self._preparation.get_output_tensor(0).data
+        return prepared
 
     def decode(
-        self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+        self, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
-        arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in (features, image_pe, sparse, dense)]
+        places = _places(features)
+        results = [self._decode(places, sparse[n : n + 1], dense[n : n + 1]) for n in range(len(sparse))]
+        masks, scores = zip(*results, strict=True)
+        return torch.cat(masks), torch.cat(scores)
+
+    def _decode(self, places: np.ndarray, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Decode one object."""
+        is_uniform = dense.stride(2) == dense.stride(3) == 0  # as without an earlier mask
+        inputs = [places, np.ascontiguousarray(sparse), _places(dense[:, :, :1, :1] if is_uniform else dense)]
         with self._decoding:
-            masks, scores = self._decoder.infer(arrays, share_inputs=True).values()
-            return torch.from_numpy(masks.copy()), torch.from_numpy(scores.copy())
+            outputs = self._decoder_for(sparse.shape[1]).infer(inputs, share_inputs=True).values()
+            return tuple(torch.from_numpy(values.copy()) for values in outputs)
+
+    def _decoder_for(self, tokens: int) -> Any:
+        """Return the decoder for this number of prompt tokens."""
+        if tokens <= MAX_FOLDED_TOKENS:
+            return self._decoder
+        if self._decoder_many is None:
+            self._decoder_many = self._load(DECODER_MANY, self._precision)
+        return self._decoder_many
+
+
+def _places(values: torch.Tensor) -> np.ndarray:
+    """Return ``(1, C, h, w)`` as ``(1, h, w, C)``; without a copy if that is the layout in memory."""
+    return np.ascontiguousarray(values.permute(0, 2, 3, 1))

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
-"""Precision of the image encoder; its output and decoding are always float32."""
+"""Precision of the products in the image encoder and, on a CPU in bfloat16, in the decoder; results are float32."""
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -19,9 +19,17 @@ def never() -> bool:
 
 
 def all_masks(
-    decoder: Any, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+    decoder: Any, image_pe: torch.Tensor, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run :meth:`Runtime.decode` by a PyTorch decoder with SAM's ``predict_masks``."""
+    """Run :meth:`Runtime.decode` by a PyTorch decoder with SAM's ``predict_masks``.
+
+    Args:
+        decoder: The decoder.
+        image_pe: ``(1, C, h, w)`` float32: the positional encoding of the image.
+        features: See :meth:`Runtime.decode`.
+        sparse: Likewise.
+        dense: Likewise.
+    """
     masks, scores = decoder.predict_masks(
         image_embeddings=features,
         image_pe=image_pe,
@@ -37,8 +45,8 @@ class Runtime(Protocol):
     Attributes:
         name: Display name, e.g. ``OpenVINO 2026.4.1, CPU, float32``.
         key: Identifies all that affects the encoder's values; part of each embedding's key.
-        decode_batch: Number of objects decoded at once: many on a GPU; few on a CPU, where a batch saves no time and
-            another request may be waiting.
+        decode_batch: Number of objects decoded at once: many on a GPU; few on a CPU, where a batch saves little or no
+            time and another request may be waiting.
     """
 
     name: str
@@ -53,20 +61,20 @@ class Runtime(Protocol):
             should_stop: Called every few milliseconds, or before each of the encoder's blocks.
 
         Returns:
-            ``(1, C, h, w)`` float32 on the device, followed by the finer levels if the model has some.
+            ``(1, C, h, w)`` float32 on the device, in any layout in memory, followed by the finer levels if there are
+            some.
 
         Raises:
             PreemptedError: If ``should_stop`` returned True before the end.
         """
 
     def decode(
-        self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+        self, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run SAM's mask decoder for B objects on one image. Called by any number of threads.
 
         Args:
             features: ``(1, C, h, w)`` float32: the image's embedding.
-            image_pe: ``(1, C, h, w)`` float32: its positional encoding.
             sparse: ``(B, N, C)`` float32: the prompt encoder's tokens, B >= 1, N >= 0.
             dense: ``(B, C, h, w)`` float32: its dense embedding.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lib.base.clock import PreemptedError
 from lib.sam.runtimes.fused_attention import fuse_attention
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks, never
+from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,7 +23,8 @@ class TorchRuntime:
 
     Args:
         encoder: ``(1, 3, S, S)`` to features, or to a sequence of them, the coarsest first.
-        decoder: With ``predict_masks`` as SAM's ``MaskDecoder``; None if the predictor decodes without the runtime.
+        decoder: Does what :meth:`decode` does, with the same arguments; None if the predictor decodes without the
+            runtime.
         device: The device of both.
         precision: ``float32``; or ``bfloat16`` and ``float16`` by autocast.
         compiled: Whether to compile the encoder by ``torch.compile``: takes minutes once, then is faster on a GPU.
@@ -35,7 +36,7 @@ class TorchRuntime:
     def __init__(
         self,
         encoder: nn.Module,
-        decoder: Any | None,
+        decoder: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None,
         device: torch.device,
         precision: Precision = "float32",
         *,
@@ -76,12 +77,12 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def decode(
-        self, features: torch.Tensor, image_pe: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+        self, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
         if self._decoder is None:
             raise TypeError("this model is decoded by its predictor")
-        return all_masks(self._decoder, features, image_pe, sparse, dense)
+        return self._decoder(features, sparse, dense)
 
 
 def _device_name(device: torch.device) -> str:

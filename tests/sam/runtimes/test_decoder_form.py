@@ -1,0 +1,61 @@
+"""The decoder's form for a CPU against ``segment_anything``'s decoder, with the same weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from torch import nn
+
+from lib.sam.runtimes.decoder_form import MAX_FOLDED_TOKENS, decoder_forms
+from lib.sam.runtimes.openvino_ir import DECODER, DECODER_MANY, NetworkKey, convert
+from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
+
+CHANNELS, SIDE = 32, 6
+
+
+@pytest.fixture
+def decoder() -> MaskDecoder:
+    """SAM's own, small, with weights of the size of trained ones."""
+    torch.manual_seed(0)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=CHANNELS, mlp_dim=48, num_heads=4)
+    made = MaskDecoder(num_multimask_outputs=3, transformer=transformer, transformer_dim=CHANNELS)
+    for values in made.parameters():
+        nn.init.normal_(values, std=0.3)
+    return made.eval().requires_grad_(False)
+
+
+def prompts(tokens: int, *, with_mask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens, and a dense prompt that differs from place to place only for an earlier mask."""
+    dense = torch.randn(1, CHANNELS, SIDE, SIDE) if with_mask else torch.randn(1, CHANNELS, 1, 1)
+    return torch.randn(1, tokens, CHANNELS), dense.expand(-1, -1, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("tokens", [0, 1, 3, 40])
+def test_each_form_gives_what_segment_anything_gives(decoder: MaskDecoder, tokens: int, with_mask: bool):
+    image_pe, features = torch.randn(2, 1, CHANNELS, SIDE, SIDE)
+    sparse, dense = prompts(tokens, with_mask=with_mask)
+    expected = decoder.predict_masks(features, image_pe, sparse, dense)
+    for form in decoder_forms(decoder, image_pe):
+        assert form is not None
+        found = form(features.permute(0, 2, 3, 1), sparse, dense.permute(0, 2, 3, 1))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_form_for_many_tokens_runs_from_the_first_token_too_many(tmp_path: Path, decoder: MaskDecoder):
+    image_pe, features = torch.randn(2, 1, CHANNELS, SIDE, SIDE)
+    encoder = nn.Conv2d(3, CHANNELS, 8, stride=8)
+    runtime = OpenVinoRuntime(convert(tmp_path, NetworkKey("sam_test", "a" * 64), encoder, decoder, image_pe, 48))
+    for network, tokens in ((DECODER, MAX_FOLDED_TOKENS), (DECODER_MANY, MAX_FOLDED_TOKENS + 1)):
+        (runtime.folder / network).unlink()  # what is loaded already needs its file no more
+        sparse, dense = prompts(tokens, with_mask=False)
+        if network == DECODER_MANY:
+            with pytest.raises(RuntimeError):
+                runtime.decode(features, sparse, dense)
+            break
+        masks, scores = runtime.decode(features, sparse, dense)
+        expected = decoder.predict_masks(features, image_pe, sparse, dense)
+        np.testing.assert_allclose(masks, expected[0], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(scores, expected[1], rtol=1e-3, atol=1e-3)
