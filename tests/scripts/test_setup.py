@@ -392,7 +392,7 @@ def test_a_failed_installation_shows_what_uv_said(clone: Clone) -> None:
 def test_python_imports_the_list_of_what_is_left_out_when_it_starts(clone: Clone) -> None:
     clone.run()
     made = clone.venv / "lib" / "python3.11" / "site-packages" / "sam_app.pth"
-    assert made.read_text() == f"{clone.root}/apps/sam_app/site\nimport left_out\n"
+    assert made.read_text() == f"{clone.root}/apps/sam_app/site\nimport left_out, late_imports\n"
 
 
 def write_general_wheels(folder: Path) -> None:

@@ -69,7 +69,7 @@ class Sam2D(SamTask):
             prompts = PromptSourced(load.load)
         return [load, SentLabeld(load.load), prompts, WindowFramed()]
 
-    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
+    def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
         """Encode the slice (or take its embedding from the cache) and decode its objects, in batches if possible."""
         request: SegmentRequest = data[REQUEST]
         predictor = self._engine.predictor(self.engine_model)
@@ -136,6 +136,6 @@ class Sam2D(SamTask):
             return asked
         return prompts.is_lone_point and self._engine.specs[self.engine_model].point_candidates
 
-    def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+    def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms to the objects' masks and to one label map of them in its slice of the volume."""
         return [BestMasksd(), CleanMasksd(), MergeMasksd(), FrameToVolumed(), RestoreValuesd()]

@@ -59,7 +59,7 @@ class Sam3D(SamTask):
             prompts = LabelVolumePromptsd(load.load, limits)
         return [load, SentLabeld(load.load), prompts]
 
-    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "") -> dict[str, Any]:
+    def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
         """Follow the object through the volume; only slices that are reached are windowed.
 
         Raises:
@@ -93,7 +93,7 @@ class Sam3D(SamTask):
         data.update(volume_result=result, window=applied, checkpoint_sha256=predictor.checkpoint_sha256)
         return data
 
-    def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+    def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms to the volume of the masks."""
         return [ResultToVolumed(), RestoreValuesd()]
 

@@ -1,10 +1,12 @@
 """Base class of the inference tasks of SAM models."""
 
+import time
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
-from monailabel.interfaces.tasks.infer_v2 import InferType
-from monailabel.tasks.infer.basic_infer import BasicInferTask
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.base.clock import current_clock
 from lib.base.scratch import scratch_file
@@ -18,7 +20,7 @@ from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import REQUEST, LabelFormat, SegmentRequest
 
 
-class SamTask(BasicInferTask):
+class SamTask(InferTask):
     """One SAM model as a MONAI Label task.
 
     It is registered as DEEPGROW without its own labels, so that the point-prompt panels of OHIF and 3D Slicer list it
@@ -40,15 +42,12 @@ class SamTask(BasicInferTask):
 
     def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
         super().__init__(
-            path=None,
-            network=None,
             type=InferType.DEEPGROW,
             labels=[],
             dimension=self.DIMENSION,
             description=engine.specs[model].description,
             config={**self.OPTIONS, "box_from_points": not engine.specs[model].takes_points},
         )
-        self._config.pop("device")  # the engine chooses the device; a client's choice would have no effect
         self.engine_model = model
         self._engine = engine
         self._limits = limits
@@ -70,6 +69,45 @@ class SamTask(BasicInferTask):
             ImageError: If it cannot be read.
         """
         return LoadMedicalImage(self._limits, self._images)(path)
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Run the transforms before the model, the model, the transforms after it, and the writer.
+
+        Args:
+            request: See :meth:`~lib.transforms.request.SegmentRequest.as_monai`.
+
+        Returns:
+            As :meth:`writer`, with ``latencies`` in seconds; if the request skips the writer, None and the final data.
+        """
+        times = [time.monotonic()]
+        data = dict(request)
+        for transform in self.pre_transforms(data):
+            data = transform(data)
+        times.append(time.monotonic())
+        data = self.run_inferer(data)
+        times.append(time.monotonic())
+        for transform in self.post_transforms(data):
+            data = transform(data)
+        times.append(time.monotonic())
+        if data.get("skip_writer"):
+            return None, data
+        path, facts = self.writer(data)
+        times.append(time.monotonic())
+        seconds = [round(end - start, 2) for start, end in (*pairwise(times), (times[0], times[-1]))]
+        latencies = dict(zip(("pre", "infer", "post", "write", "total"), seconds, strict=True))
+        return path, {**facts, "label_names": self.labels, "latencies": latencies, "centroids": {}}
+
+    @abstractmethod
+    def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
+        """Return the transforms before the model."""
+
+    @abstractmethod
+    def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Add what the model finds to the data."""
+
+    @abstractmethod
+    def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
+        """Return the transforms after the model, to ``pred``."""
 
     @staticmethod
     @abstractmethod

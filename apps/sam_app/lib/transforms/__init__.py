@@ -1,4 +1,4 @@
-"""MONAI dictionary transforms between the clients' formats and the engine's.
+"""Transforms of MONAI's data dictionary between the clients' formats and the engine's: callables, as MONAI's own are.
 
 The dictionary's keys, in order:
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.transforms import Transform
 
 from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget
@@ -21,7 +20,7 @@ _MAX_ASPECT = 256
 """Largest ratio of the sides: a thinner image would have no pixel left at the smallest model's input size."""
 
 
-class LoadMedicalImage(Transform):
+class LoadMedicalImage:
     """Load a path, an array or a loaded image as a :class:`MedicalImage`.
 
     Args:
@@ -71,7 +70,7 @@ class LoadMedicalImage(Transform):
         return image
 
 
-class LoadMedicalImaged(Transform):
+class LoadMedicalImaged:
     """Replace ``image`` by the loaded image, and add ``reserved``, the memory reserved for work on it.
 
     Arguments are those of :class:`LoadMedicalImage`, and ``sha256`` of the image file's content, if known.
@@ -90,7 +89,7 @@ class LoadMedicalImaged(Transform):
             return {**data, "image": image, "reserved": budget.reserve_for_work(image)}
 
 
-class SentLabeld(Transform):
+class SentLabeld:
     """Check that the label sent with the ``request``, if any, fits ``image``; adds nothing.
 
     Args:

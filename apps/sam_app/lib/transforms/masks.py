@@ -1,10 +1,10 @@
 """Make a label map of the model's candidate masks, and put masks into their slices of the volume."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
+from scipy import ndimage
 
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage
@@ -47,7 +47,7 @@ def merge_masks(masks: Sequence[PackedMask], size: tuple[int, int]) -> np.ndarra
     return labels
 
 
-class BestMasksd(Transform):
+class BestMasksd:
     """Add ``masks``, the best one of each object, from ``predictions``; see :func:`candidate_masks`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -55,7 +55,7 @@ class BestMasksd(Transform):
         return {**data, "masks": candidate_masks(data["predictions"])}
 
 
-class CleanMasksd(Transform):
+class CleanMasksd:
     """Clean ``masks`` by the options of the ``request``.
 
     ``largest_component`` keeps only the largest connected piece, ``fill_holes`` fills enclosed background; pixels are
@@ -64,24 +64,32 @@ class CleanMasksd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clean the masks."""
-        steps: list[Transform] = []
+        steps: list[Callable[[np.ndarray], np.ndarray]] = []
         request: SegmentRequest = data[REQUEST]
         if request.options.largest_component:
-            steps.append(KeepLargestConnectedComponent(applied_labels=1, connectivity=1))
+            steps.append(_largest_component)
         if request.options.fill_holes:
-            steps.append(FillHoles(applied_labels=1, connectivity=1))
+            steps.append(ndimage.binary_fill_holes)
         return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
 
 
-def _cleaned(mask: PackedMask, steps: Sequence[Transform]) -> PackedMask:
+def _cleaned(mask: PackedMask, steps: Sequence[Callable[[np.ndarray], np.ndarray]]) -> PackedMask:
     current_clock().check()
-    channel = np.asarray(mask, dtype=np.uint8)[None]
+    pixels = np.asarray(mask, dtype=bool)
     for step in steps:
-        channel = step(channel)
-    return PackedMask.of(np.asarray(channel[0], dtype=bool))
+        pixels = step(pixels)
+    return PackedMask.of(pixels)
 
 
-class MergeMasksd(Transform):
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    pieces, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    largest: np.ndarray = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    return largest
+
+
+class MergeMasksd:
     """Add ``labels`` from ``masks`` and ``frame``; see :func:`merge_masks`."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -89,7 +97,7 @@ class MergeMasksd(Transform):
         return {**data, "labels": merge_masks(data["masks"], data["frame"].shape[:2])}
 
 
-class FrameToVolumed(Transform):
+class FrameToVolumed:
     """Add ``pred``, ``labels`` in slice ``slice`` of an otherwise empty volume of the size of ``image``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -97,7 +105,7 @@ class FrameToVolumed(Transform):
         return {**data, "pred": _in_volume(data["image"], {data["slice"]: data["labels"]})}
 
 
-class ResultToVolumed(Transform):
+class ResultToVolumed:
     """Add ``pred``, 1 on the object on the slices where it was found, from ``volume_result`` and ``image``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from monai.transforms import Transform
 from scipy import ndimage
 
 from lib.imaging.image import MedicalImage
@@ -91,7 +90,7 @@ def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> 
     return labels_on_grid(load(request.prompting_label), affine, (image.frame_count, *image.frame_size))
 
 
-class PromptSourced(Transform):
+class PromptSourced:
     """Add ``slice``, ``slice_source``, ``objects``, an empty ``earlier`` and ``label_values`` from the image's label.
 
     ``label_values`` are the objects' numbers in the label. For automatic segmentation both lists are empty, and the
@@ -121,7 +120,7 @@ class PromptSourced(Transform):
         return result
 
 
-class LabelVolumePromptsd(Transform):
+class LabelVolumePromptsd:
     """Add ``volume_prompts`` for one object in a volume, from ``image`` and its label.
 
     Args:
@@ -155,7 +154,7 @@ class LabelVolumePromptsd(Transform):
         return {**data, "volume_prompts": found, "label_values": [value]}
 
 
-class RestoreValuesd(Transform):
+class RestoreValuesd:
     """Renumber the objects of ``pred`` as in the label from which the prompts were made, by ``label_values``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -3,8 +3,6 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import Transform
-
 from lib.imaging.image import MedicalImage
 from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
@@ -59,7 +57,7 @@ def _smallest_box_around(point: tuple[float, float], boxes: Sequence[Sequence[fl
     return min(around, key=lambda n: (boxes[n][2] - boxes[n][0]) * (boxes[n][3] - boxes[n][1]))
 
 
-class SamInputPromptsd(Transform):
+class SamInputPromptsd:
     """Add ``slice``, ``slice_source``, ``objects`` and ``earlier`` from ``image`` and a REST ``request``.
 
     Without a frame it is the middle one. ``earlier`` is a list of :class:`~lib.sam.refinement.EarlierObject`.

@@ -11,7 +11,6 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-from monai.transforms import Transform
 
 from lib.imaging.image import MedicalImage
 from lib.imaging.limits import DEFAULT_LIMITS, Limits
@@ -238,7 +237,7 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     return VolumePrompts(marked, corrections, bounds)
 
 
-class _FromViewer(Transform):
+class _FromViewer:
     """Base class of the transforms that map a viewer's prompts.
 
     Args:

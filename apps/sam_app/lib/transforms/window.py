@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from monai.transforms import Transform
 
 from lib.base.clock import current_clock
 from lib.imaging.decoding.piecewise import piecewise
@@ -319,7 +318,7 @@ def volume_pictures(
     return picture, applied
 
 
-class WindowFramed(Transform):
+class WindowFramed:
     """Add ``frame``, ``(H, W, 3)`` uint8, and the applied ``window``, from ``image``, ``slice`` and ``request``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

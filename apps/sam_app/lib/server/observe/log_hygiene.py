@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 _SHOWN_PACKAGES = ("lib", "main", "uvicorn")
 _ACCESS = "uvicorn.access"
 _UPSTREAM = "monailabel"
-_LEVEL_SETTING_LOGGERS = ("monailabel.tasks.infer.basic_infer", "monailabel.interfaces.utils.transform")
-"""MONAI Label's loggers whose level is set again in each request."""
 _WITHHELD = "(message withheld: it could name a patient; this is the line of code that wrote it)"
 
 
@@ -143,22 +141,9 @@ def _show_thread_error(arguments: threading.ExceptHookArgs) -> None:
     logger.error("The thread %s ended with an error", name, exc_info=arguments.exc_value)
 
 
-def _disable_unshown_messages() -> None:
-    """Disable those messages of MONAI Label's loggers that no handler shows, and fix the loggers' levels.
-
-    Setting a level clears Python's cache of enabled levels for all loggers, of which there are about a thousand: two
-    loggers that set their level in each request cost two milliseconds per request. Their ``setLevel`` does nothing now.
-    """
-    logging.getLogger(_UPSTREAM).setLevel(logging.WARNING)
-    for name in _LEVEL_SETTING_LOGGERS:
-        item = logging.getLogger(name)
-        item.level = logging.NOTSET
-        item.setLevel = lambda level: None  # type: ignore[method-assign]
-
-
 def clean_logs() -> None:
     """Make every log handler of this process show only cleaned lines. May be called again."""
-    _disable_unshown_messages()
+    logging.getLogger(_UPSTREAM).setLevel(logging.WARNING)  # no handler shows less
     loggers = [logging.getLogger(), *(item for item in logging.root.manager.loggerDict.values())]
     for item in loggers:
         for handler in getattr(item, "handlers", ()):
