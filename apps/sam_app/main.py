@@ -72,7 +72,7 @@ class SamApp(MONAILabelApp):
         clean_logs()
         _use_scratch_folder()
         raise_file_limit()
-        start_workers()
+        start_workers(1)  # the others when the model is loaded: their imports take turns with it
         self._model_dir = Path(app_dir) / "model"
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))

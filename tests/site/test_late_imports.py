@@ -14,7 +14,7 @@ from late_imports import LATE, LateName
 ROOT = Path(__file__).resolve().parents[2]
 NOT_NEEDED_TO_START = (
     *("monai", "ignite", "jsonschema", "matplotlib", "pandas", "sklearn", "skimage", "sympy", "triton"),
-    *("torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "nncf", "sam2", "hydra"),
+    *("torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "nncf", "sam2", "hydra", "highdicom"),
 )
 """Packages and modules that take long to import, and that neither a start nor a click needs."""
 

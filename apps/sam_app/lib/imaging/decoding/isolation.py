@@ -256,12 +256,15 @@ class _Pool:
         self._idle: queue.Queue[_Worker] = queue.Queue()
         self._all: set[_Worker] = set()
 
-    def start(self) -> None:
-        """Start the workers if they are not running; they are ready some tenths of a second later."""
+    def start(self, count: int | None = None) -> None:
+        """Start the workers that are not running, up to a number of them; they are ready some tenths of a second later.
+
+        Args:
+            count: None: all.
+        """
         with self._lock:
-            if not self._all:
-                for _ in range((os.cpu_count() or 1) + 1):
-                    self._add()
+            while len(self._all) < (count or (os.cpu_count() or 1) + 1):
+                self._add()
 
     def take(self) -> _Worker:
         """Return an idle worker; waits for one."""
@@ -302,9 +305,13 @@ class _Pool:
         self._idle.put(worker)
 
 
-def start_workers() -> None:
-    """Start the worker processes before the first call needs them."""
-    _pool.start()
+def start_workers(count: int | None = None) -> None:
+    """Start the worker processes before the first call needs them.
+
+    Args:
+        count: How many there are to be; None: all.
+    """
+    _pool.start(count)
 
 
 def work(channel_number: str, results_number: str) -> None:

@@ -1,11 +1,12 @@
 """Segmented objects of an image as a DICOM Segmentation: PS3.3 A.51, using highdicom."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
@@ -22,6 +23,9 @@ from lib.imaging.dicom.derived import (
 from lib.imaging.dicom.geometry import Plane, frame_planes, pixel_spacing
 from lib.imaging.dicom.header_values import frame_count, functional_group, numbers, value_of
 from lib.imaging.labels.segments import check_segment_labels, segment_descriptions
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
 
 _SERIES_NUMBER = 9002
 _DEVICE_SERIAL_NUMBER = "1"
@@ -125,6 +129,8 @@ def compose_segmentation(
     Returns:
         A complete data set (Explicit VR Little Endian, UTF-8).
     """
+    from highdicom.seg import Segmentation, SegmentationTypeValues  # here, as they take long to import
+
     stand_ins = [_stand_in(source) for source in frames]
     source = frames[0].header
     result = Segmentation(

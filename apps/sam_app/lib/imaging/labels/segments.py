@@ -1,16 +1,20 @@
 """The segments of a DICOM Segmentation: the Segment Sequence of PS3.3 C.8.20.4."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import highdicom
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
-from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
-from highdicom.sr import CodedConcept
 from pydicom import Dataset
 
 from lib.base.plain_text import as_plain, shortened
-from lib.imaging.labels.anatomy_codes import SegmentedProperty, property_for_label
 from lib.imaging.palette import PALETTE, dicom_cielab
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+
+    from lib.imaging.labels.anatomy_codes import SegmentedProperty
 
 MAX_SEGMENTS = len(PALETTE) - 1
 """Number of colours, and of uint8 values other than 0."""
@@ -48,6 +52,13 @@ def segment_descriptions(
         algorithm_version: Version of the model.
         is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
     """
+    # Here, as they take long to import: highdicom and pydicom's dictionaries of codes.
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.sr import CodedConcept
+
+    from lib.imaging.labels.anatomy_codes import property_for_label
+
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
     descriptions = []
     for number, label in enumerate(segment_labels, start=1):
@@ -58,7 +69,7 @@ def segment_descriptions(
             segmented_property_category=found.category,
             segmented_property_type=found.kind,
             algorithm_type=kind,
-            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            algorithm_identification=AlgorithmIdentificationSequence(
                 name=algorithm_name,
                 family=CodedConcept(*_ALGORITHM_FAMILY),
                 version=algorithm_version,
@@ -75,6 +86,8 @@ def _add_side(description: Dataset, found: SegmentedProperty) -> None:
     """Add left or right to the anatomic region, else to the segmented property type: PS3.3 C.8.20.4."""
     if found.side is None:
         return
+    from highdicom.sr import CodedConcept
+
     modifier = [CodedConcept.from_code(found.side)]
     if found.region is not None:
         description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifier

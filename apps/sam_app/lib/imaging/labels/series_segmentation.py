@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import highdicom
 import numpy as np
 from pydicom import Dataset
 
@@ -87,10 +86,12 @@ def labels_from_segmentation(segmentation: Dataset, sources: Sequence[Dataset]) 
         UnsupportedImageError: If its frames do not reference the frames of the series pixel by pixel, if segments
             overlap, or if it is not binary.
     """
+    from highdicom.seg import Segmentation  # here, as it takes long to import
+
     frames = _frames(sources)
     _check_references(segmentation, {str(source.SOPInstanceUID) for source in sources})
     try:
-        found = highdicom.seg.Segmentation.from_dataset(segmentation)
+        found = Segmentation.from_dataset(segmentation)
         options: Any = {"combine_segments": True, "assert_missing_frames_are_empty": True}
         instances = [str(source.SOPInstanceUID) for source in sources]
         if len(sources) == len(frames):

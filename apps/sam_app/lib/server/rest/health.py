@@ -1,9 +1,11 @@
 """The report that ``/health_check/`` returns."""
 
+import importlib
 import logging
 import time
 
 from lib.base.threads import recently_failed, start_watched
+from lib.imaging.decoding.isolation import start_workers
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
@@ -18,15 +20,28 @@ _PUBLIC_ERRORS = (CheckpointError, RuntimeUnavailableError)
 """Errors of loading a model whose messages clients may see."""
 
 
+_IMPORTED_AHEAD = ("highdicom.seg", "lib.imaging.labels.anatomy_codes")
+"""Modules that take long to import and that the first DICOM Segmentation needs, but neither the start nor a click."""
+
+
 class HealthReport:
-    """Reporter of the state of the engine and the queue; starts loading the default model in the background."""
+    """Reporter of the state of the engine and the queue; in the background it loads the default model.
+
+    When that is loaded, all workers are started, and the modules are imported that later requests need.
+    """
 
     def __init__(self, engine: Engine, service: SegmentationService) -> None:
         self._engine = engine
         self._service = service
         self._started = time.monotonic()
         self._failure: str | None = None
-        start_watched("load-default-model", self._load_default_model)
+        start_watched("load-default-model", self._get_ready)
+
+    def _get_ready(self) -> None:
+        self._load_default_model()
+        start_workers()
+        for name in _IMPORTED_AHEAD:
+            importlib.import_module(name)
 
     def _load_default_model(self) -> None:
         try:
