@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_iou, compute_surface_dice
 from scipy.stats import bootstrap
 
 
@@ -36,6 +35,8 @@ def compare(answer: np.ndarray, truth: np.ndarray, *, tolerance: float, spacing:
         tolerance: Of the border, in millimetres, or in pixels where there is no spacing.
         spacing: ``(row, column)`` distances in millimetres.
     """
+    from monai.metrics import compute_dice, compute_iou, compute_surface_dice  # here, as it takes seconds
+
     if not answer.any():  # MONAI warns and answers NaN
         return Figures(0.0, 0.0, 0.0)
     y_pred, y = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (answer, truth))

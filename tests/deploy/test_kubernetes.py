@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import kubernetes_validate
 import pytest
 import yaml
 from monailabel.config import Settings
@@ -65,17 +64,25 @@ def test_the_archive_is_configured_as_in_the_compose_file(objects: list[Manifest
     assert stated == (REPOSITORY / "deploy" / "orthanc" / "orthanc.json").read_text()
 
 
+@pytest.fixture(scope="module")
+def schemas() -> Any:
+    """The package that has Kubernetes' schemas and checks objects by them."""
+    import kubernetes_validate  # here, as it takes seconds
+
+    return kubernetes_validate
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_is_valid(objects: list[Manifest], version: str) -> None:
+def test_every_object_is_valid(objects: list[Manifest], version: str, schemas: Any) -> None:
     for one in objects:
-        kubernetes_validate.validate(one, version, strict=True)
+        schemas.validate(one, version, strict=True)
 
 
-def test_a_misspelt_field_would_be_found(objects: list[Manifest]) -> None:
+def test_a_misspelt_field_would_be_found(objects: list[Manifest], schemas: Any) -> None:
     deployment = by_name(objects)["Deployment", "sam-app"]
     deployment["spec"]["template"]["spec"]["containers"][0]["securitycontext"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, VERSIONS[0], strict=True)
+    with pytest.raises(schemas.ValidationError):
+        schemas.validate(deployment, VERSIONS[0], strict=True)
 
 
 def made_by_kustomize(overlay: Path) -> dict[tuple[str, str], Manifest]:

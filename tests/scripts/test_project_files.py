@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner, Result
 
 import bundle
@@ -34,6 +33,8 @@ SCHEMAS = [
 
 def validate(path: Path, schema: str) -> Result:
     """In this process, as the command takes seconds to start."""
+    from check_jsonschema import main as check_jsonschema  # here, as it takes seconds
+
     return CliRunner().invoke(check_jsonschema, ["--builtin-schema", schema, "--force-filetype", "yaml", str(path)])
 
 

