@@ -82,6 +82,16 @@ def test_a_large_result_does_not_stay_in_shared_memory() -> None:
     assert max(held) <= MAX_KEPT_BYTES
 
 
+def test_some_workers_are_started_first_and_the_others_later() -> None:
+    pool = isolation._Pool()
+    try:
+        for asked, running in ((1, 1), (1, 1), (None, (os.cpu_count() or 1) + 1)):
+            pool.start(asked)
+            assert len(pool._all) == running
+    finally:
+        pool.stop()
+
+
 def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:
     """If the system kills a worker because memory is short, another one repeats its call."""
     stop = time.monotonic() + 20
