@@ -25,6 +25,7 @@ from lib.imaging.image import ImageError
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
+from lib.sam.models.model_specs import ModelSpecsError, known_models
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
 from lib.sam.predictor import Predictor
 from lib.sam.runtimes.choice import PRECISIONS
@@ -44,6 +45,13 @@ Ending = Literal["complete", "interrupted", "bound reached", "not writable"]
 
 class UsageError(ValueError):
     """It cannot be done as asked; the message says why and what would do."""
+
+
+REFUSALS = (
+    *(UsageError, AddressError, UnknownModelError, ModelSpecsError),
+    *(CheckpointError, RuntimeUnavailableError),
+)
+"""Errors of what was asked for, whose messages say what to do."""
 
 
 class NoRoomError(RuntimeError):
@@ -70,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--studies", metavar="DIR|URL", required=True, help="as the server gets them")
     parser.add_argument("--models", metavar="A,B", default=DEFAULT_MODEL, help="models by name (default: %(default)s)")
+    parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     parser.add_argument(
         "--window", default=AUTO, choices=[AUTO, *PRESETS], help="the window to click in (default: %(default)s)"
     )
@@ -281,7 +290,7 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     """Does what the command line says.
 
     Raises:
-        UsageError, AddressError, UnknownModelError: If it cannot be done as asked.
+        UsageError, AddressError, UnknownModelError, ModelSpecsError: If it cannot be done as asked.
         CheckpointError, RuntimeUnavailableError: If a model cannot be used.
         DicomWebError: If the DICOMweb server does not list its series.
     """
@@ -290,7 +299,8 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     if not names or max_bytes <= 0 or (arguments.limit is not None and arguments.limit < 1):
         raise UsageError("--models needs a name, --embeddings-max-mb and --limit a number above 0")
     query = _query(arguments.query)
-    specs = [get_spec(name) for name in names]
+    models = known_models(arguments.model_specs)
+    specs = [get_spec(name, models) for name in names]
     files = EmbeddingFiles(arguments.embeddings.expanduser().resolve(), max_bytes)
     engine = Engine(
         specs,
@@ -330,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         summary = precompute(arguments)
-    except (UsageError, AddressError, CheckpointError, RuntimeUnavailableError, UnknownModelError) as error:
+    except REFUSALS as error:
         print(f"scripts/precompute: {error}", file=sys.stderr)
         return 2
     except DicomWebError as error:

@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--min-iou", type=float, default=0.95, help="refused if the masks' mean IoU is less (default: %(default)s)"
     )
     parser.add_argument("--models", type=Path, default=APP_FOLDER / "model", help="another model folder")
+    parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     return parser
 
 
@@ -73,10 +74,11 @@ def run(arguments: argparse.Namespace) -> None:
     from lib.sam.engine import Engine
     from lib.sam.int8 import Int8RefusedError, make_int8
     from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.model_specs import known_models
     from lib.sam.models.registry import Sam2Spec, get_spec
     from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
 
-    spec = get_spec(arguments.model)
+    spec = get_spec(arguments.model, known_models(arguments.model_specs))
     if isinstance(spec, Sam2Spec):
         raise ValueError(f"{spec.name} has no OpenVINO form here, so it cannot be int8")
     images = frames(arguments.images, arguments.count)

@@ -51,19 +51,25 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_models(names: str) -> None:
+def check_models(names: str, model_specs: str = "") -> None:
     """Sees that each model, or without any the default one, is known and has its checkpoint.
+
+    Args:
+        names: Separated by commas.
+        model_specs: The file of the operator's own models, if there is one.
 
     Raises:
         UsageError: If not; the message lists the known models, or says how to get the checkpoint.
     """
     from lib.sam.models.checkpoints import CheckpointStore
+    from lib.sam.models.model_specs import known_models
     from lib.sam.models.registry import DEFAULT_MODEL, get_spec
 
     store = CheckpointStore(APP_FOLDER / "model")
     try:
+        models = known_models(Path(model_specs).expanduser() if model_specs else None)
         for name in (names or DEFAULT_MODEL).split(","):
-            store.require(get_spec(name.strip()))
+            store.require(get_spec(name.strip(), models))
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -180,7 +186,7 @@ def serve(arguments: argparse.Namespace) -> None:
             raise UsageError("models are given twice: use --models or --conf models, not both")
         conf["models"] = arguments.models
     check_app_folder()
-    check_models(conf.get("models", ""))
+    check_models(conf.get("models", ""), conf.get("model_specs", ""))
     port = free_port(arguments.host, arguments.port)
     studies = studies_of(arguments.studies)
     url = base_url(arguments.host, port)

@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="SHA-256 sums are recorded when a file is first verified, and checked ever after.",
     )
     parser.add_argument("--folder", type=Path, default=APP_FOLDER / "model", help="another model folder")
+    parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="each model's file: state, size, licence, prompts, SHA-256")
     download = commands.add_parser("download", help="fetch a model's file from its publisher; goes on where it was cut")
@@ -71,22 +72,24 @@ def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:
 def run(arguments: argparse.Namespace) -> bool:
     """Does what the command line says; whether all was right."""
     from lib.sam.models.checkpoints import CheckpointStore
-    from lib.sam.models.registry import MODELS, get_spec
+    from lib.sam.models.model_specs import known_models
+    from lib.sam.models.registry import get_spec
 
+    models = known_models(arguments.model_specs)
     store = CheckpointStore(arguments.folder)
     if arguments.command == "list":
-        list_models(store, list(MODELS.values()))
+        list_models(store, list(models.values()))
     elif arguments.command == "verify":
-        named = [get_spec(name) for name in arguments.names]
-        present = [spec for spec in MODELS.values() if store.state(spec) != "missing"]
+        named = [get_spec(name, models) for name in arguments.names]
+        present = [spec for spec in models.values() if store.state(spec) != "missing"]
         return verify(store, named or present)
     elif arguments.command == "download":
-        spec = get_spec(arguments.name)
+        spec = get_spec(arguments.name, models)
         digests = store.download(spec)
         print(f"{spec.name}: {spec.checkpoint} is in place, SHA-256 {digests.sha256}")
     else:
-        asked = get_spec(arguments.model) if arguments.model else None
-        spec = store.add(arguments.file, asked, replace=arguments.replace)
+        asked = get_spec(arguments.model, models) if arguments.model else None
+        spec = store.add(arguments.file, asked, models=models, replace=arguments.replace)
         print(f"{spec.name}: {spec.checkpoint} is in place, SHA-256 {store.verified(spec).sha256}")
     return True
 

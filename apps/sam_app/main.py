@@ -3,7 +3,7 @@
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
 from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
-from lib.infers.sam_3d import SUFFIX, Sam3D
+from lib.infers.sam_3d import Sam3D
 from lib.infers.sam_task import SamTask
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
-from lib.sam.models.registry import DEFAULT_MODEL, MODELS, ModelSpec, UnknownModelError, get_spec
+from lib.sam.models.model_specs import VOLUME_SUFFIX
+from lib.sam.models.registry import DEFAULT_MODEL, ModelSpec, UnknownModelError, get_spec
 from lib.server.app import create_app
 from lib.server.http.connections import limit_connections, raise_file_limit
 from lib.server.observe.audit import AuditLogError
@@ -77,7 +78,7 @@ class SamApp(MONAILabelApp):
         try:
             self.options = ServerOptions.from_conf(conf, Path(app_dir))
             check_upstream(any_version=self.options.upstream == "unchecked")
-            specs = _chosen_models(self.options.models, self._model_dir)
+            specs = _chosen_models(self.options.models, self.options.known_models, self._model_dir)
         except (OptionError, UpstreamError, UnknownModelError, CheckpointError) as error:
             raise _refusal(error) from None
         budget.total = int(self.options.memory_mb * 2**20)
@@ -110,7 +111,7 @@ class SamApp(MONAILabelApp):
         tasks: dict[str, InferTask] = {}
         for name in self.engine.specs:
             shared = (name, self.engine, self.options.limits, self.images)
-            tasks |= {name: Sam2D(*shared, ahead=self.ahead), name + SUFFIX: Sam3D(*shared)}
+            tasks |= {name: Sam2D(*shared, ahead=self.ahead), name + VOLUME_SUFFIX: Sam3D(*shared)}
         logger.info("SAM models: %s", ", ".join(tasks))
         return tasks
 
@@ -207,7 +208,7 @@ class SamApp(MONAILabelApp):
         self.images.forget_gone()
 
 
-def _chosen_models(names: Sequence[str], model_dir: Path) -> list[ModelSpec]:
+def _chosen_models(names: Sequence[str], known: Mapping[str, ModelSpec], model_dir: Path) -> list[ModelSpec]:
     """Return the models of ``--conf models``; if it names none, the bundled one and all whose checkpoint exists.
 
     Raises:
@@ -216,9 +217,9 @@ def _chosen_models(names: Sequence[str], model_dir: Path) -> list[ModelSpec]:
     """
     store = CheckpointStore(model_dir)
     if not names:
-        present = [name for name, spec in MODELS.items() if store.path(spec).is_file()]
+        present = [name for name, spec in known.items() if store.path(spec).is_file()]
         names = [DEFAULT_MODEL, *(name for name in present if name != DEFAULT_MODEL)]
-    specs = [get_spec(name) for name in names]
+    specs = [get_spec(name, known) for name in names]
     for spec in specs:
         store.verified(spec)
     return specs

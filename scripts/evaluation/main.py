@@ -24,6 +24,7 @@ from lib.imaging.image import ImageError
 from lib.imaging.image_cache import image_sha256
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
+from lib.sam.models.model_specs import ModelSpecsError, known_models
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
 from lib.version import VERSION
 
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, help="images and masks: PNG pairs, NIfTI pairs, DICOM series with SEG")
     parser.add_argument("--model", help=f"the model's name; default {DEFAULT_MODEL}, or the server's")
+    parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     parser.add_argument("--server", metavar="URL", help="ask a running server by REST instead of the engine")
     parser.add_argument("--api-key", help="for a server that asks for a login")
     parser.add_argument("--device", help="of the engine: cpu, cuda")
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
             raise CaseError(f"there is no folder {arguments.folder}")
         cases = find_cases(arguments.folder)
         segmenter = _segmenter(arguments)
-    except (CaseError, ImageError, CheckpointError, UnknownModelError) as error:
+    except (CaseError, ImageError, CheckpointError, ModelSpecsError, UnknownModelError) as error:
         print(f"scripts/evaluate: {error}", file=sys.stderr)
         return 2
     started = time.monotonic()
@@ -125,5 +127,5 @@ def main(argv: list[str] | None = None) -> int:
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:
     if arguments.server:
         return ServerSegmenter(arguments.server, arguments.model, arguments.api_key)
-    spec = get_spec(arguments.model or DEFAULT_MODEL)
+    spec = get_spec(arguments.model or DEFAULT_MODEL, known_models(arguments.model_specs))
     return EngineSegmenter(Engine([spec], MODEL_FOLDER, device=arguments.device), spec.name)

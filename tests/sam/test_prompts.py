@@ -36,7 +36,7 @@ def test_arrays_cannot_be_changed_afterwards():
         ({"box": [9, 0, 5, 9]}, "left < right"),
         ({"box": [1, 2, 3]}, "four numbers"),
         ({"box": [1, 2, 3, float("nan")]}, "NaN"),
-        ({"mask_logits": np.zeros((64, 64))}, "256"),
+        ({"mask_logits": np.zeros((64, 32))}, "must be a square, not of shape"),
         ({"mask_logits": np.full((256, 256), np.inf)}, "infinity"),
     ],
 )

@@ -218,10 +218,19 @@ class TestLoad:
         with pytest.raises(CheckpointError, match=f"small_weights{suffix} is not a readable checkpoint"):
             store.load_into(spec.build(), spec)
 
-    def test_refuses_a_training_state(self, store: CheckpointStore) -> None:
+    def test_takes_the_weights_of_a_training_state(self, store: CheckpointStore) -> None:
         spec = small()
-        torch.save({"model": weights(), "epoch": 3}, store.path(spec))
-        with pytest.raises(CheckpointError, match="does not hold weights alone"):
+        torch.save({"model": weights(), "epoch": 3, "optimizer": {"state": {}}}, store.path(spec))
+        module = spec.build()
+        store.load_into(module, spec)
+        assert torch.equal(module.state_dict()["0.weight"], weights()["0.weight"])
+
+    def test_refuses_what_is_no_dictionary_of_tensors(self, store: CheckpointStore) -> None:
+        spec = small()
+        torch.save({"weights": weights(), "epoch": 3}, store.path(spec))
+        with pytest.raises(
+            CheckpointError, match=r"does not hold weights \(tensors by name, or these under the key model"
+        ):
             store.load_into(spec.build(), spec)
 
     def test_names_what_does_not_fit_the_module(self, store: CheckpointStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,22 @@ def test_an_ellipsoid_from_its_middle_slice(predictor, egg, counter, prompt):
     assert found == list(range(found[0], found[-1] + 1))
     assert len(result.stops) == 2 and all(stop.reason != "end of slices" for stop in result.stops)
     assert set(counter.slices) == set(range(found[0] - 1, found[-1] + 2)), "slices that were not reached were encoded"
+
+
+@pytest.mark.parametrize(("kinds", "least"), [(("point", "box"), 0.85), (("point",), 0.6), (("box",), 0.85)])
+def test_it_is_followed_by_the_kinds_of_prompts_that_the_model_knows(predictor, egg, monkeypatch, kinds, least):
+    monkeypatch.setattr(predictor, "spec", replace(predictor.spec, prompts=kinds))
+    asked = tight_box(egg, egg.middle) if "box" in kinds else click(egg, egg.middle)
+    result = run(predictor, egg, {egg.middle: asked})
+    assert dice(labels(result, egg), egg.truth) > least
+
+
+def test_background_points_correct_also_without_an_earlier_mask(predictor, egg, monkeypatch):
+    monkeypatch.setattr(predictor, "spec", replace(predictor.spec, prompts=("point", "box")))
+    inside = click(egg, 12).points
+    result = run(predictor, egg, {11: tight_box(egg, 11)}, {12: inside})
+    x, y = inside[0].astype(int)
+    assert result.found[12].source == "prompts" and not result.found[12].mask[y, x]
 
 
 def test_a_branching_tube_keeps_both_branches(predictor, fork):

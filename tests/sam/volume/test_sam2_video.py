@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,12 @@ def of_peer(peer, sam2, marked: dict[int, Prompts], monkeypatch) -> dict[int, np
         for k, _, logits in peer.propagate_in_video(state, reverse=in_reverse):
             found[k] = logits[0, 0].numpy()
     return found
+
+
+def test_prompts_that_the_model_does_not_know_are_refused_in_a_volume_too(sam2, monkeypatch):
+    monkeypatch.setattr(sam2, "spec", replace(sam2.spec, prompts=("box",)))
+    with pytest.raises(PromptError, match="is for boxes alone, without points"):
+        propagate_by_memory(sam2, frame, VolumePrompts({0: MARKED}, {}, range(SLICES)))
 
 
 @pytest.mark.parametrize("slices", [(1,), (0, 2)])

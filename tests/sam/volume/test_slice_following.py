@@ -9,7 +9,7 @@ import pytest
 
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
-from lib.sam.models.registry import MODELS
+from lib.sam.models.registry import ALL_PROMPTS, MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import BACKGROUND, FOREGROUND
 from lib.sam.volume.appearance import Appearance
@@ -105,7 +105,7 @@ def test_a_correction_shows_the_object_where_it_is_deepest_and_far_from_the_back
     grid = encode_slice(predictor, picture()).grid
     mask = disc(60, 64, 20)
     background = np.array([[48.0, 64.0]])
-    prompts = correction_prompts(grid, logits_of(mask), background)
+    prompts = correction_prompts(grid, logits_of(mask), background, ALL_PROMPTS)
     assert prompts is not None and prompts.labels.tolist() == [FOREGROUND, BACKGROUND]
     x, y = prompts.points[0]
     assert mask[round(y), round(x)] and x > 60 and abs(y - 64) < 3, "on the other side of the background point"
@@ -114,4 +114,6 @@ def test_a_correction_shows_the_object_where_it_is_deepest_and_far_from_the_back
 
 def test_nothing_is_corrected_where_nothing_remains(predictor):
     grid = encode_slice(predictor, picture()).grid
-    assert correction_prompts(grid, logits_of(np.zeros((128, 128), bool)), np.array([[48.0, 64.0]])) is None
+    assert (
+        correction_prompts(grid, logits_of(np.zeros((128, 128), bool)), np.array([[48.0, 64.0]]), ALL_PROMPTS) is None
+    )

@@ -23,9 +23,6 @@ from lib.transforms.viewer_options import WINDOWS
 from lib.transforms.viewer_prompts import VolumePromptsd
 from lib.transforms.window import AppliedWindow, volume_pictures
 
-SUFFIX = "_3d"
-"""Appended to a model's name, it makes the name of this task."""
-
 _MEMORY_BOUNDS = {"per_client": 2, "clients": 8}
 """Bounds on the stored results; each takes at most some 160 KiB per slice."""
 

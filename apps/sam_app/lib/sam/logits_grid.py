@@ -1,4 +1,4 @@
-"""The 256 x 256 grid of a mask's logits: its position on an image, and geometry of masks on it.
+"""The square grid of a mask's logits: its position on an image, and geometry of masks on it.
 
 Masks are compared, cleaned and grown on this grid, so that the cost does not depend on the image's size.
 """
@@ -10,7 +10,6 @@ from PIL import Image
 from scipy import ndimage
 
 from lib.sam.packed_mask import extent
-from lib.sam.prompts import MASK_LOGITS_SIZE
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,19 @@ class LogitsGrid:
     Args:
         image_size: ``(height, width)`` in pixels.
         scale: ``(x, y)``: cells per pixel.
+        side: S, cells of the grid along each side.
     """
 
     image_size: tuple[int, int]
     scale: tuple[float, float]
+    side: int = 256
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(rows, columns)`` of the cells that are on the image."""
         height, width = self.image_size
         rows, columns = round(height * self.scale[1]), round(width * self.scale[0])
-        return max(1, min(rows, MASK_LOGITS_SIZE[0])), max(1, min(columns, MASK_LOGITS_SIZE[1]))
+        return max(1, min(rows, self.side)), max(1, min(columns, self.side))
 
     def grey(self, image: np.ndarray) -> np.ndarray:
         """Resize an image, ``(H, W, 3)`` uint8, to grey ``(rows, columns)`` on the grid, float32 from 0 to 255."""
@@ -39,7 +40,7 @@ class LogitsGrid:
         return np.asarray(small, dtype=np.float32)
 
     def mask(self, logits: np.ndarray) -> np.ndarray:
-        """Convert ``(256, 256)`` logits to the ``(rows, columns)`` bool mask, without padding."""
+        """Convert ``(S, S)`` logits to the ``(rows, columns)`` bool mask, without padding."""
         rows, columns = self.shape
         return logits[:rows, :columns] > 0
 

@@ -21,7 +21,7 @@ from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ModelSpec
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
-from lib.sam.prompts import MASK_LOGITS_SIZE, PromptError, Prompts
+from lib.sam.prompts import PromptError, Prompts
 from lib.sam.runtimes.runtime import Runtime, all_masks, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
@@ -38,7 +38,8 @@ class Prediction:
     Args:
         packed: The C masks, at the image's size; C is 1, or 3 with ``multimask``.
         scores: ``(C,)`` float32, the model's own estimate of each mask's IoU.
-        low_res_logits: ``(C, 256, 256)`` float32, usable as the next call's ``mask_logits``.
+        low_res_logits: ``(C, S, S)`` float32, usable as the next call's ``mask_logits``; see
+            :attr:`Predictor.logits_side`.
     """
 
     packed: tuple[PackedMask, ...]
@@ -79,7 +80,7 @@ class Predictor:
         self.checkpoint_sha256 = checkpoint_sha256
         self.device = torch.device(device)
         self.module = module.to(self.device).eval().requires_grad_(False)
-        self._preprocessor = make_preprocessor(spec.preprocessing, module)
+        self._preprocessor = make_preprocessor(spec, module)
         self._cache = cache
         self._queue = queue or DeviceQueue()
         self.runtime = runtime or self.torch_runtime(self.module, self.device)
@@ -143,7 +144,7 @@ class Predictor:
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        return embedding_key(image, f"{self.spec.name}|{self.checkpoint_sha256}|{self.runtime.key}")
+        return embedding_key(image, f"{self.spec.name}|{self.spec.encoding}|{self.checkpoint_sha256}|{self.runtime.key}")
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""
@@ -175,7 +176,7 @@ class Predictor:
             TimeLimitError: If the current clock's time is up.
         """
         height, width = embedding.image_size
-        inside = [self._understood(prompts).within(width, height) for prompts in objects]
+        inside = [self.understood(prompts).within(width, height) for prompts in objects]
         predictions: list[Prediction] = []
         clock = current_clock()
         for batch in _batches(inside, self.runtime.decode_batch):
@@ -183,8 +184,14 @@ class Predictor:
                 predictions.extend(self._decode_batch(embedding, batch, multimask))
         return predictions
 
-    def _understood(self, prompts: Prompts) -> Prompts:
-        """Return the prompts; raise if the model was not trained with one of their kinds."""
+    def understood(self, prompts: Prompts) -> Prompts:
+        """Return the prompts.
+
+        Raises:
+            PromptError: If the model was not trained with one of their kinds.
+        """
+        if prompts.box is not None and "box" not in self.spec.prompts:
+            raise PromptError(f"{self.spec.name} is for points alone, without a box")
         if len(prompts.points) and not self.spec.takes_points:
             raise PromptError(
                 f"{self.spec.name} is for boxes alone, without points: mark the object by one box, "
@@ -192,7 +199,15 @@ class Predictor:
             )
         if prompts.mask_logits is not None and "mask" not in self.spec.prompts:
             raise PromptError(f"{self.spec.name} does not start from an earlier mask")
+        side = self.logits_side
+        if prompts.mask_logits is not None and prompts.mask_logits.shape[0] != side:
+            raise PromptError(f"mask logits for {self.spec.name} are {side}×{side}, not {prompts.mask_logits.shape}")
         return prompts
+
+    @property
+    def logits_side(self) -> int:
+        """S, the side of the low-resolution logits: four for each place of an embedding, 256 for most models."""
+        return int(self._prompt_encoder.mask_input_size[0])
 
     def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
         """Return the prediction of an earlier :meth:`decode`, rebuilt from its stored scores and logits.
@@ -200,7 +215,7 @@ class Predictor:
         Args:
             embedding: Embedding of the same image.
             scores: ``(C,)`` float32.
-            low_res_logits: ``(C, 256, 256)`` float32.
+            low_res_logits: ``(C, S, S)`` float32.
         """
         logits = self._tensor(low_res_logits)[None]
         packed = self._packed(logits, embedding.image_size)
@@ -218,7 +233,7 @@ class Predictor:
             )
 
     def _packed(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> tuple[PackedMask, ...]:
-        """Convert ``(1, C, 256, 256)`` logits to packed masks, one at a time: unpacked they have the image's size."""
+        """Convert ``(1, C, S, S)`` logits to packed masks, one at a time: unpacked they have the image's size."""
         return tuple(
             PackedMask.of(self.masks(low_res_logits[:, rank : rank + 1], image_size)[0, 0].cpu().numpy())
             for rank in range(low_res_logits.shape[1])
@@ -236,7 +251,7 @@ class Predictor:
             multimask: Three candidates instead of one.
 
         Returns:
-            ``(B, C, 256, 256)`` float32 logits and ``(B, C)`` float32 predicted IoU, in the model's own order.
+            ``(B, C, S, S)`` float32 logits and ``(B, C)`` float32 predicted IoU, in the model's own order.
         """
         size = embedding.image_size
         points = boxes = logits = None
@@ -266,7 +281,7 @@ class Predictor:
         logits: torch.Tensor | None,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, 256, 256)``."""
+        """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, S, S)``."""
         sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
         masks, scores = self.runtime.decode(embedding.features, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
@@ -276,12 +291,11 @@ class Predictor:
         """Return the position of the low-resolution logits on an image of this ``(height, width)``."""
         height, width = image_size
         corner = self._preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), image_size)[0]
-        side = self._preprocessor.input_size
-        cells_per_pixel = MASK_LOGITS_SIZE[0] / side * corner / (width, height)
-        return LogitsGrid(image_size, (float(cells_per_pixel[0]), float(cells_per_pixel[1])))
+        cells_per_pixel = self.logits_side / self._preprocessor.input_size * corner / (width, height)
+        return LogitsGrid(image_size, (float(cells_per_pixel[0]), float(cells_per_pixel[1])), self.logits_side)
 
     def masks(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Convert ``(B, C, 256, 256)`` logits to bool masks ``(B, C, H, W)`` of an image of ``(height, width)``."""
+        """Convert ``(B, C, S, S)`` logits to bool masks ``(B, C, H, W)`` of an image of ``(height, width)``."""
         return self._preprocessor.masks(low_res_logits, image_size)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from lib.sam.models.registry import Preprocessing
+from lib.sam.models.registry import ModelSpec
 
 ImageSize = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -143,8 +143,11 @@ class LiteMedSamPreprocessor:
         return scaled
 
     def masks(self, low_res_logits: torch.Tensor, size: ImageSize) -> torch.Tensor:
-        """See :class:`Preprocessor`; the logits have the input's size."""
+        """See :class:`Preprocessor`; LiteMedSAM's own logits have the input's size."""
         height, width = self._scaled(size)
+        side = (self.input_size, self.input_size)
+        if low_res_logits.shape[-2:] != side:
+            low_res_logits = F.interpolate(low_res_logits, side, mode="bilinear", align_corners=False)
         logits = low_res_logits[..., :height, :width]
         return F.interpolate(logits, size, mode="bilinear", align_corners=False) > 0
 
@@ -180,13 +183,17 @@ class Sam2Preprocessor(_StretchingPreprocessor):
         return F.interpolate(low_res_logits, size, mode="bilinear", align_corners=False) > 0
 
 
-def make_preprocessor(kind: Preprocessing, module: Any) -> Preprocessor:
-    """Create a preprocessor of a kind for a SAM or SAM 2 module (with its input size, mean and standard deviation)."""
-    if kind == "sam2":
+def make_preprocessor(spec: ModelSpec, module: Any) -> Preprocessor:
+    """Create a model's preprocessor; what its spec leaves open is as its SAM or SAM 2 module says."""
+    if spec.preprocessing == "sam2":
         return Sam2Preprocessor(int(module.image_size))
     input_size = int(module.image_encoder.img_size)
-    if kind == "medsam":
+    if spec.preprocessing == "medsam":
         return MedSamPreprocessor(input_size)
-    if kind == "lite_medsam":
+    if spec.preprocessing == "lite_medsam":
         return LiteMedSamPreprocessor(input_size)
-    return SamPreprocessor(input_size, module.pixel_mean, module.pixel_std)
+    mean, std = (
+        own if chosen is None else torch.tensor(chosen).view(3, 1, 1)
+        for chosen, own in ((spec.pixel_mean, module.pixel_mean), (spec.pixel_std, module.pixel_std))
+    )
+    return SamPreprocessor(input_size, mean, std)

@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 FOREGROUND = 1
 BACKGROUND = 0
 
-MASK_LOGITS_SIZE = (256, 256)
-
 
 class PromptError(ValueError):
     """The prompts cannot be used; the message says which value is invalid and what is valid."""
@@ -39,7 +37,7 @@ class Prompts:
         points: ``(N, 2)`` clicks, XY.
         labels: ``(N,)``, 1 for a click on the object, 0 for one on the background.
         box: ``(4,)`` XYXY: left, top, right, bottom; or None.
-        mask_logits: ``(256, 256)`` float32 logits of an earlier prediction, padded like the model's input; or None.
+        mask_logits: ``(S, S)`` float32 logits of an earlier prediction, padded like the model's input; or None.
 
     Raises:
         PromptError: For a wrong shape, a value that is not finite, a label that is neither 0 nor 1, a box without
@@ -74,8 +72,8 @@ class Prompts:
             self._store("box", box)
         if self.mask_logits is not None:
             logits = _numbers(self.mask_logits, "mask logits")
-            if logits.shape != MASK_LOGITS_SIZE:
-                raise PromptError(f"mask logits must have the shape {MASK_LOGITS_SIZE}, not {logits.shape}")
+            if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+                raise PromptError(f"mask logits must be a square, not of shape {logits.shape}")
             self._store("mask_logits", logits.astype(np.float32))
 
         if self.box is None and self.mask_logits is None and FOREGROUND not in self.labels:

@@ -15,7 +15,7 @@ class EarlierObject:
     Args:
         prompts: The earlier prompts, for the same image and in its pixels.
         scores: ``(C,)`` float32 predicted IoU of the candidates; the one to refine comes first.
-        low_res_logits: ``(C, 256, 256)`` float32, in the same order.
+        low_res_logits: ``(C, S, S)`` float32, in the same order.
     """
 
     prompts: Prompts

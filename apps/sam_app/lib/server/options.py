@@ -17,6 +17,8 @@ from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.limits import Limits
 from lib.infers.prefetch import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
+from lib.sam.models.model_specs import ModelSpecsError, read_model_specs
+from lib.sam.models.registry import MODELS, ModelSpec
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
@@ -71,6 +73,13 @@ def _key_file(text: str) -> Path:
     return file.path
 
 
+def _model_specs(text: str) -> tuple[ModelSpec, ...]:
+    try:
+        return read_model_specs(Path(text).expanduser())
+    except ModelSpecsError as error:
+        raise OptionError(f"--conf model_specs: {error}") from None
+
+
 def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.lower() not in choices:
@@ -103,6 +112,7 @@ class ServerOptions:
     models: tuple[str, ...] = _option(
         (), _words, "names, the default one first", shown="`sam_tiny` and those whose checkpoint is in `model/`"
     )
+    model_specs: tuple[ModelSpec, ...] = _option((), _model_specs, "YAML file that describes [your own models]")
     labels: tuple[str, ...] = _option(
         ("region", "lesion", "liver", "spleen", "kidney", "pancreas", "heart", "lung", "aorta", "bone"),
         _words,
@@ -192,6 +202,11 @@ class ServerOptions:
                 except ValueError as error:
                     raise OptionError(f"--conf {key} {error}, not {text!r}") from None
         return cls(**values)
+
+    @property
+    def known_models(self) -> Mapping[str, ModelSpec]:
+        """The models that come with the app, and the operator's own, by name."""
+        return {**MODELS, **{spec.name: spec for spec in self.model_specs}}
 
     def embedding_files(self) -> EmbeddingFiles | None:
         """Return the store of embeddings on disk; None if they are not stored."""

@@ -98,7 +98,7 @@ class EarlierResult:
     Args:
         prompts: Its prompts.
         scores: ``(C,)`` float32 for each object, the candidate to refine first.
-        low_res_logits: ``(C, 256, 256)`` float32 for each object, likewise.
+        low_res_logits: ``(C, S, S)`` float32 for each object, likewise.
     """
 
     prompts: SAMPrompts

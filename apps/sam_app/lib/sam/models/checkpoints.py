@@ -24,6 +24,9 @@ MODEL_FOLDER = Path(__file__).resolve().parents[3] / "model"
 State = Literal["missing", "unverified", "verified", "mismatch"]
 Shapes = dict[str, tuple[int, ...]]
 
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+"""How the names of checkpoints end."""
+
 _FOLDER_NAME = "apps/sam_app/model"
 _MAX_NAMES = 4
 
@@ -133,12 +136,20 @@ class CheckpointStore:
         module.load_state_dict(tensors, strict=True)
         return sha256
 
-    def add(self, file: Path, spec: ModelSpec | None = None, *, replace: bool = False) -> ModelSpec:
+    def add(
+        self,
+        file: Path,
+        spec: ModelSpec | None = None,
+        *,
+        models: Mapping[str, ModelSpec] | None = None,
+        replace: bool = False,
+    ) -> ModelSpec:
         """Copy a checkpoint into the folder, under the file name of its model.
 
         Args:
             file: The checkpoint, anywhere.
             spec: The model; None to find it by the file's checksum, or by its name and tensors.
+            models: Those among which to find it; None: those that come with the app.
             replace: Whether it may replace another verified file.
 
         Returns:
@@ -150,7 +161,7 @@ class CheckpointStore:
         if not file.is_file():
             raise CheckpointError(f"there is no file {file}")
         if spec is None:
-            spec = _spec_of(file)
+            spec = _spec_of(file, models or MODELS)
         if Path(spec.checkpoint).suffix != file.suffix:
             raise CheckpointError(f"{spec.name} takes a {Path(spec.checkpoint).suffix} file, {file.name} is none")
         if self.path(spec).exists() and self.path(spec).samefile(file):
@@ -227,11 +238,11 @@ class CheckpointStore:
         return digests
 
 
-def _spec_of(file: Path) -> ModelSpec:
+def _spec_of(file: Path, models: Mapping[str, ModelSpec]) -> ModelSpec:
     """Return the model of a file: by the publisher's checksum, else by the file's name; the tensors must fit."""
     shapes = _shapes(_read_tensors(file))
-    misfits = {spec.name: _misfit(shapes, _expected_shapes(spec)) for spec in MODELS.values()}
-    fitting = [MODELS[name] for name, misfit in misfits.items() if not misfit]
+    misfits = {spec.name: _misfit(shapes, _expected_shapes(spec)) for spec in models.values()}
+    fitting = [models[name] for name, misfit in misfits.items() if not misfit]
     if not fitting:
         reasons = "; ".join(f"{name}: {misfit}" for name, misfit in misfits.items())
         raise CheckpointError(f"{file.name} fits none of the models. {reasons}")
@@ -285,9 +296,9 @@ _CLEAR_ERRORS = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors file, or of a .pth or .pt file that contains only a dictionary of tensors.
+    """Return the tensors of a .safetensors file, or of a .pth or .pt file that contains a dictionary of tensors.
 
-    SAM 2's files have this dictionary under the key ``model``.
+    SAM 2's files have this dictionary under the key ``model``, files of a training beside the optimiser's state.
     """
     name = path.name.removesuffix(".part")
     try:
@@ -301,10 +312,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         # For bytes that are not a pickle, torch's unpickler can raise anything: KeyError, IndexError, ...
         reason = str(error).strip().splitlines()[0] if isinstance(error, _CLEAR_ERRORS) and str(error).strip() else ""
         raise CheckpointError(f"{name} is not a readable checkpoint: {reason or 'its content is another'}") from error
-    if isinstance(content, dict) and list(content) == ["model"] and isinstance(content["model"], dict):
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in content.items()
     ):
-        raise CheckpointError(f"{name} does not hold weights alone (tensors by name), as a checkpoint here must")
+        raise CheckpointError(f"{name} does not hold weights (tensors by name, or these under the key model)")
     return dict(content)

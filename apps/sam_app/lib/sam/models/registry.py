@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,20 +37,25 @@ class ModelSpec:
         description: One line for lists and clients.
         license: Under which its weights may be used: an SPDX identifier, or words.
         architecture: The module's family: ``tiny``; ``lite_medsam`` or ``mobile_sam``, see
-            :mod:`lib.sam.models.tiny_vit`; segment_anything's ``vit_b``, ``vit_l``, ``vit_h``; or the name of a
-            configuration of SAM 2.1 in the ``sam2`` package, see :mod:`lib.sam.models.sam2_model`.
+            :mod:`lib.sam.models.tiny_vit`; segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, see
+            :mod:`lib.sam.models.sam_vit`; or the name of a configuration of SAM 2.1 in the ``sam2`` package, see
+            :mod:`lib.sam.models.sam2_model`.
         checkpoint: File name of the weights inside the model folder.
         preprocessing: ``sam`` (longest side to the input size, normalised by the module's mean and standard deviation,
             zero padding; Kirillov et al. 2023, arXiv:2304.02643), ``medsam`` (stretched to the input size, minimum
             and maximum to 0 and 1; Ma et al. 2024, doi:10.1038/s41467-024-44824-z), ``lite_medsam`` (longest side to
             the input size, minimum and maximum to 0 and 1, zero padding; from the authors' code) or
             ``sam2`` (stretched to the input size, normalised as for ImageNet; Ravi et al. 2024, arXiv:2408.00714).
+        input_size: Side of the module's square input in pixels, for ViT and SAM 2; None: the architecture's own.
+        pixel_mean: Red, green and blue that ``sam`` subtracts, of 0 to 255; None: the architecture's own.
+        pixel_std: By which it divides them afterwards, likewise.
         prompts: The kinds of prompts that it was trained with; others are refused.
         url: The publisher's address of the file, or None if it cannot be downloaded by this app.
         md5: The publisher's MD5 sum in hexadecimal, or None.
         sha256: Likewise its SHA-256.
         package: ``name==version`` of a Python package that contains the file, see ``requirements-weights.txt``; or
             None.
+        research_only: Whether the weights may be used for research and teaching only, so not for patients' care.
         bundled: Whether the checkpoint is shipped with the app.
         point_candidates: Whether a single point, being ambiguous, returns the best-scored of three candidates, as SAM's
             authors advise (section 3 of the paper), or the model's single mask.
@@ -65,15 +70,25 @@ class ModelSpec:
     architecture: Architecture
     checkpoint: str
     preprocessing: Preprocessing = "sam"
+    input_size: int | None = None
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
     prompts: tuple[PromptKind, ...] = ALL_PROMPTS
     url: str | None = None
     md5: str | None = None
     sha256: str | None = None
     package: str | None = None
+    research_only: bool = False
     bundled: bool = False
     point_candidates: bool = True
     min_score: float = 0.88
     min_stability: float = 0.95
+
+    @property
+    def encoding(self) -> str:
+        """All that an embedding depends on, but for the weights and the image."""
+        settings = (self.architecture, self.input_size, self.preprocessing, self.pixel_mean, self.pixel_std)
+        return "|".join(map(str, settings))
 
     @property
     def is_downloadable(self) -> bool:
@@ -105,10 +120,10 @@ class ModelSpec:
             is_mobile = self.architecture == "mobile_sam"
             module: nn.Module = build_tiny_vit_sam(1024 if is_mobile else 256, has_classifier=is_mobile)
             return module
-        from segment_anything import sam_model_registry
+        from lib.sam.models.sam_vit import build_sam_vit
 
-        builder: Callable[[], nn.Module] = sam_model_registry[self.architecture]
-        return builder()
+        module = build_sam_vit(self.architecture, self.input_size)
+        return module
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ class Sam2Spec(ModelSpec):
         """Build SAM 2's ``SAM2Base`` without its weights."""
         from lib.sam.models.sam2_model import build_sam2
 
-        return build_sam2(self.architecture)
+        return build_sam2(self.architecture, self.input_size)
 
 
 def _sam(size: str, megabytes: str, md5: str) -> ModelSpec:
@@ -197,13 +212,17 @@ MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
 DEFAULT_MODEL = "sam_tiny"
 
 
-def get_spec(name: str) -> ModelSpec:
+def get_spec(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
     """Return the spec of a model by its name.
+
+    Args:
+        name: The model's name.
+        models: Those to choose from.
 
     Raises:
         UnknownModelError: If there is no such model; the message lists the known names.
     """
     try:
-        return MODELS[name]
+        return models[name]
     except KeyError:
-        raise UnknownModelError(f"there is no model {name!r}; the models are: {', '.join(MODELS)}") from None
+        raise UnknownModelError(f"there is no model {name!r}; the models are: {', '.join(models)}") from None

@@ -27,15 +27,19 @@ _AS_UPSTREAM = {
 three, and the memory of a marked slice is made from the mask that the user saw. Upstream also fills small holes if its
 CUDA extension was compiled; here users can choose the option ``fill_holes``."""
 
+_STRIDE = 16
+"""Pixels of the input for each place of an embedding."""
+
 _MAX_MARKED_SLICES = 8
 """A step attends only to this many marked slices, the nearest, so that its cost is bounded; upstream has no bound."""
 
 
-def build_sam2(architecture: str) -> nn.Module:
+def build_sam2(architecture: str, input_size: int | None = None) -> nn.Module:
     """Build the module without its weights.
 
     Args:
         architecture: Name of a configuration of SAM 2.1 in the ``sam2`` package, e.g. ``sam2.1_hiera_t``.
+        input_size: Side of the square input, a multiple of 32; None: the configuration's, 1024.
 
     Returns:
         A ``sam2.modeling.sam2_base.SAM2Base``, on the CPU or, within ``torch.device("meta")``, without data.
@@ -44,6 +48,11 @@ def build_sam2(architecture: str) -> nn.Module:
     config = OmegaConf.create(file.read_text(encoding="utf-8"))
     extra = {**_AS_UPSTREAM, "max_cond_frames_in_attn": _MAX_MARKED_SLICES}
     model = OmegaConf.merge(config.model, extra)
+    if input_size is not None:
+        model.image_size = input_size
+        side = input_size // _STRIDE
+        for attention in (model.memory_attention.layer.self_attention, model.memory_attention.layer.cross_attention):
+            attention.feat_sizes = [side, side]
     for position_encoding in (model.image_encoder.neck.position_encoding, model.memory_encoder.position_encoding):
         position_encoding.warmup_cache = False  # it would fill a GPU with tables of unused sizes
     with _BuildableWithoutData():

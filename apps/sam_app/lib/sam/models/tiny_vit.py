@@ -11,10 +11,12 @@ the stages of attention, and (B, C, H, W) elsewhere.
 """
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import Sam
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lib.sam.models.sam_vit import sam_around
 
 _WIDTHS = (64, 128, 160, 320)
 _DEPTHS = (2, 2, 6, 2)
@@ -22,7 +24,6 @@ _HEADS = (2, 4, 5, 10)
 _WINDOWS = (7, 7, 14, 7)
 _EXPANSION = 4
 _EMBEDDING_CHANNELS = 256
-_EMBEDDING_SIDE = 64
 
 
 class ConvNorm(nn.Sequential):
@@ -215,21 +216,4 @@ def _stage(index: int) -> Stage:
 
 def build_tiny_vit_sam(img_size: int, *, has_classifier: bool) -> Sam:
     """Build a SAM with this encoder, without weights; see :class:`TinyVit` for the arguments."""
-    side = (_EMBEDDING_SIDE, _EMBEDDING_SIDE)
-    transformer = TwoWayTransformer(depth=2, embedding_dim=_EMBEDDING_CHANNELS, mlp_dim=2048, num_heads=8)
-    return Sam(
-        image_encoder=TinyVit(img_size, has_classifier=has_classifier),
-        prompt_encoder=PromptEncoder(
-            embed_dim=_EMBEDDING_CHANNELS,
-            image_embedding_size=side,
-            input_image_size=(img_size, img_size),
-            mask_in_chans=16,
-        ),
-        mask_decoder=MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=transformer,
-            transformer_dim=_EMBEDDING_CHANNELS,
-            iou_head_depth=3,
-            iou_head_hidden_dim=256,
-        ),
-    )
+    return sam_around(TinyVit(img_size, has_classifier=has_classifier), img_size)

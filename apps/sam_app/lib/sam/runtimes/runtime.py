@@ -79,6 +79,6 @@ class Runtime(Protocol):
             dense: ``(B, C, h, w)`` float32: its dense embedding.
 
         Returns:
-            ``(B, 4, 256, 256)`` float32 logits and ``(B, 4)`` float32 predicted IoU: the single mask, then the three
+            ``(B, 4, S, S)`` float32 logits and ``(B, 4)`` float32 predicted IoU: the single mask, then the three
             candidates.
         """

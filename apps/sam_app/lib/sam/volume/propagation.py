@@ -6,7 +6,7 @@ are blended. The slices between two anchors, or between one and the end of the v
 only on the anchors at its ends, so that a correction on one slice changes the two spans next to it and no other; a
 later call reuses the spans that it shares with an earlier result.
 
-Slices are encoded when they are reached; 256 x 256 logits and a packed mask of each are stored.
+Slices are encoded when they are reached; the logits and a packed mask of each are stored.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import torch
 
 from lib.sam.logits_grid import LogitsGrid, touching
 from lib.sam.predictor import Predictor
-from lib.sam.prompts import FOREGROUND, MASK_LOGITS_SIZE, PromptError, Prompts
+from lib.sam.prompts import FOREGROUND, PromptError, Prompts
 from lib.sam.volume.appearance import Appearance
 from lib.sam.volume.result import Anchor, SliceMask, Source, Span, SpanKey, Stop, VolumeResult
 from lib.sam.volume.slice_following import FollowingOptions, ObjectLostError, correction_prompts, encode_slice, follow
@@ -135,7 +135,8 @@ class _Propagation:
         right = min((other for other in anchors if other > k), default=None)
         sides = [b"" if side is None else anchors[side].key.encode() for side in (left, right)]
         key = _key(k, background.tobytes(), *sides)
-        return self._anchor(k, key, lambda grid: correction_prompts(grid, found.logits, background))
+        kinds = self.predictor.spec.prompts
+        return self._anchor(k, key, lambda grid: correction_prompts(grid, found.logits, background, kinds))
 
     def _anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
         known = self.earlier.anchors if self.earlier is not None else {}
@@ -144,7 +145,8 @@ class _Propagation:
     def _new_anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
         here = encode_slice(self.predictor, self.frame(k))
         prompts = prompts_on(here.grid)
-        logits, score = np.full(MASK_LOGITS_SIZE, -1.0, dtype=np.float32), 0.0
+        side = self.predictor.logits_side
+        logits, score = np.full((side, side), -1.0, dtype=np.float32), 0.0
         if prompts is not None:
             multimask = prompts.is_lone_point and self.predictor.spec.point_candidates
             prediction = self.predictor.decode(here.embedding, [prompts], multimask=multimask)[0]

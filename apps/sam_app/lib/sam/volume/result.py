@@ -16,7 +16,7 @@ class SliceMask:
     """The object on one slice.
 
     Args:
-        logits: ``(256, 256)`` float16.
+        logits: ``(S, S)`` float16.
         packed: The mask at the slice's size, packed by ``numpy.packbits``.
         size: ``(height, width)`` of the slice.
         source: How it was made: from prompts, by following, or by blending both directions.

@@ -159,7 +159,7 @@ class _Tracker:
         module, size = self._predictor.module, embedding.image_size
         points = mask = earlier = None
         if prompts is not None:
-            prompts = prompts.within(size[1], size[0])
+            prompts = self._predictor.understood(prompts).within(size[1], size[0])
             points = self._predictor.point_inputs(prompts, size)
             if prompts.mask_logits is not None:
                 logits = torch.tensor(prompts.mask_logits, device=self._predictor.device)[None, None]

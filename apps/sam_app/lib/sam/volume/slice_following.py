@@ -53,7 +53,7 @@ class FollowingOptions:
         min_likeness: Mean likelihood under the mask, as a share of that under the marked slices' own masks.
         max_growth: Area of the mask over that on the slice before; its inverse bounds how much it can shrink.
         min_score: Predicted IoU.
-        min_cells: Area on the 256 x 256 grid.
+        min_cells: Area on a grid of 256 x 256 cells.
         margin: Added to each side of a box, as a share of the box.
         good_fit: A candidate that fits the expected mask this well is used without trying other prompts. Trying
             all gained 0.006 mean Dice a step over the first prompts alone, in three times the time.
@@ -88,7 +88,7 @@ class Step:
     """The object on one slice.
 
     Args:
-        logits: ``(256, 256)`` float32, negative outside the object's own pieces.
+        logits: ``(S, S)`` float32, negative outside the object's own pieces.
         score: Predicted IoU.
         overlap: Dice with the previous slice.
         likeness: As in :class:`FollowingOptions`.
@@ -122,7 +122,7 @@ def follow(
     Args:
         predictor: Decodes.
         here: The slice.
-        logits: ``(256, 256)`` of the object on the previous slice; their mask is not empty.
+        logits: ``(S, S)`` of the object on the previous slice; their mask is not empty.
         memory: The object's appearance.
         options: Limits that decide whether it has ended.
 
@@ -157,7 +157,7 @@ class _Scene:
 
     Args:
         here: The slice.
-        logits: ``(256, 256)`` of the previous slice.
+        logits: ``(S, S)`` of the previous slice.
         before: The previous slice's mask, ``(rows, columns)``.
         likely: How much each cell looks like the object.
         expected: The expected mask by that alone, see :func:`_expected`.
@@ -208,15 +208,16 @@ class _Scene:
     ) -> list[Prompts]:
         """Return the sets of prompts for one piece, of these kinds, the most promising first."""
         grid = self.here.grid
+        mask = self.logits if "mask" in kinds else None
         point = Prompts(
-            points=np.array([grid.point(innermost(piece))]), labels=np.array([FOREGROUND]), mask_logits=self.logits
+            points=np.array([grid.point(innermost(piece))]), labels=np.array([FOREGROUND]), mask_logits=mask
         )
         boxes = [grid.box(part, self.options.margin)]
         if wanted.any():
             boxes.insert(0, grid.box(wanted, self.options.margin))
         if "point" not in kinds:
             return [Prompts(box=box) for box in boxes]
-        return [*(replace(point, box=box) for box in boxes), point]
+        return [*(replace(point, box=box) for box in boxes if "box" in kinds), point]
 
     def checked(self, logits: np.ndarray, score: float) -> Step:
         """Return the step if the result keeps to the limits.
@@ -225,7 +226,7 @@ class _Scene:
             ObjectLostError: If it does not.
         """
         mask, options = self.here.grid.mask(logits), self.options
-        if mask.sum() < options.min_cells:
+        if mask.sum() < options.min_cells * (self.here.grid.side / 256) ** 2:
             raise ObjectLostError("nothing found")
         overlap = dice(mask, self.before)
         if overlap < options.min_overlap:
@@ -240,15 +241,18 @@ class _Scene:
         return Step(logits, score, overlap, likeness)
 
 
-def correction_prompts(grid: LogitsGrid, logits: np.ndarray, background: np.ndarray) -> Prompts | None:
+def correction_prompts(
+    grid: LogitsGrid, logits: np.ndarray, background: np.ndarray, kinds: Sequence[PromptKind]
+) -> Prompts | None:
     """Return prompts that remove background points from a mask.
 
     SAM models also need a foreground point: it is put deep inside the mask and far from the background points.
 
     Args:
         grid: Of the slice.
-        logits: ``(256, 256)`` of the mask.
+        logits: ``(S, S)`` of the mask.
         background: ``(N, 2)`` points, XY.
+        kinds: Of prompts that the model was trained with.
 
     Returns:
         None if nothing of the mask remains.
@@ -264,5 +268,5 @@ def correction_prompts(grid: LogitsGrid, logits: np.ndarray, background: np.ndar
     return Prompts(
         points=np.array([grid.point((int(row), int(column))), *background]),
         labels=np.array([FOREGROUND] + [BACKGROUND] * len(background)),
-        mask_logits=logits,
+        mask_logits=logits if "mask" in kinds else None,
     )

@@ -9,7 +9,7 @@ from lib.server.rest.timestamps import print_timestamp
 from lib.transforms.sam_input import MAX_RECTANGLES, SAMPrompts
 
 LOGITS = "logits.npz"
-"""File of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, 256, 256) float32, n from 0."""
+"""File of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, S, S) float32, n from 0."""
 
 EARLIER_LOGITS = "earlier_logits.npz"
 """File of a pending result: the logits of the result that it refines."""
