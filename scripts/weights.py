@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=APP_FOLDER / "model", help="another model folder")
     parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="each model's file: state, size, licence, prompts, SHA-256")
+    commands.add_parser("list", help="each model's file: state, size, licence, use, prompts, SHA-256")
     download = commands.add_parser("download", help="fetch a model's file from its publisher; goes on where it was cut")
     download.add_argument("name", metavar="NAME", help="the model, e.g. sam_vit_b")
     verify = commands.add_parser("verify", help="read the files and check them")
@@ -45,13 +45,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def list_models(store: CheckpointStore, specs: list[ModelSpec]) -> None:
     """Prints one line a model."""
-    row = "{:<20} {:<24} {:>12}  {:<11} {:<16} {:<64}  {}"
-    print(row.format("model", "state", "bytes", "licence", "prompts", "SHA-256", "file"))
+    row = "{:<20} {:<24} {:>12}  {:<14} {:<13} {:<16} {:<64}  {}"
+    print(row.format("model", "state", "bytes", "licence", "use", "prompts", "SHA-256", "file"))
     for spec in specs:
         path, state, known = store.path(spec), store.state(spec), store.known(spec)
         size = f"{path.stat().st_size:,}" if path.is_file() else "-"
         digest, prompts = known.sha256 if known else "-", ", ".join(spec.prompts)
-        print(row.format(spec.name, STATES[state], size, spec.license, prompts, digest, spec.checkpoint))
+        use = "research only" if spec.research_only else "any"
+        print(row.format(spec.name, STATES[state], size, spec.license, use, prompts, digest, spec.checkpoint))
 
 
 def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:

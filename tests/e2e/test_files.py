@@ -287,3 +287,5 @@ def test_models_are_those_that_the_server_has(sam_page):
     options = sam_page.page.get_by_label("Model").locator("option")
     assert options.all_inner_texts() == [name for name, state in health["models"].items() if state != "no checkpoint"]
     assert sam_page.page.get_by_label("Model").input_value() == health["default_model"]
+    facts = sam_page.page.locator("#model-facts")
+    assert facts.inner_text() == "Takes points and rectangles. Licence: MIT."

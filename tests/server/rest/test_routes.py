@@ -140,3 +140,5 @@ def test_health_is_told_whatever_the_server_is_doing(app):
     health = ask(app, "GET", "/health_check/")
     assert health.status_code == 200 and health.json()["default_model"] == "sam_tiny"
     assert health.json()["models"] == {"sam_tiny": "ready"}
+    facts = {"license": "MIT", "research_only": False, "prompts": ["point", "box", "mask"]}
+    assert health.json()["model_facts"] == {"sam_tiny": facts}

@@ -55,8 +55,7 @@ class SamTask(InferTask):
 
     def info(self) -> dict[str, Any]:
         """Return what ``/info/`` says of the task: MONAI Label's facts, the model's licence and kinds of prompts."""
-        spec = self._engine.specs[self.engine_model]
-        return {**super().info(), "license": spec.license, "prompts": list(spec.prompts)}
+        return {**super().info(), **self._engine.specs[self.engine_model].facts}
 
     def is_valid(self) -> bool:
         """Return whether the model can be used; clients see it only then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +83,11 @@ class ModelSpec:
     point_candidates: bool = True
     min_score: float = 0.88
     min_stability: float = 0.95
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What users are to know before they choose it, for JSON."""
+        return {"license": self.license, "research_only": self.research_only, "prompts": list(self.prompts)}
 
     @property
     def encoding(self) -> str:

@@ -9,7 +9,7 @@ from lib.imaging.decoding.isolation import start_workers
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
-from lib.server.rest.schemas import Health, Queue, Status
+from lib.server.rest.schemas import Health, ModelFacts, Queue, Status
 from lib.server.rest.segmentation_service import SegmentationService
 from lib.version import VERSION
 
@@ -69,6 +69,7 @@ class HealthReport:
             detail=detail,
             version=VERSION,
             models=dict(models),
+            model_facts={name: ModelFacts(**spec.facts) for name, spec in engine.specs.items()},
             default_model=engine.default_model,
             device=str(engine.device),
             runtime=engine.runtime_of(engine.default_model) or "not loaded",

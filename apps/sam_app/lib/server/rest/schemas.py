@@ -87,6 +87,14 @@ class Queue(BaseModel):
 Status = Literal["ok", "degraded", "loading", "error"]
 
 
+class ModelFacts(BaseModel):
+    """What is to be known of a model before it is used."""
+
+    license: str = Field(description="Under which its weights may be used: an SPDX identifier, or words")
+    research_only: bool = Field(description="Whether for research and teaching only, not for patients' care")
+    prompts: list[str] = Field(description="Kinds of prompts that it takes: point, box, mask (an earlier answer)")
+
+
 class Health(BaseModel):
     """The server's state."""
 
@@ -94,6 +102,7 @@ class Health(BaseModel):
     detail: str | None = Field(default=None, description="Why the status is not ok")
     version: str
     models: dict[str, str] = Field(description="Each model's state: ready, not loaded, no checkpoint")
+    model_facts: dict[str, ModelFacts] = Field(description="Of each model")
     default_model: str
     device: str
     runtime: str

@@ -17,6 +17,8 @@ export class Settings {
   #session;
   #presets;
   #model = byId("model");
+  /** @type {Record<string, {license: string, research_only: boolean, prompts: string[]}>} */
+  #facts = {};
   #window = byId("window");
   #center = byId("center");
   #width = byId("width");
@@ -35,19 +37,33 @@ export class Settings {
       const text = `${name[0].toUpperCase()}${name.slice(1)} (${center} / ${width})`;
       byId("window-presets").append(new Option(text, name));
     }
-    this.#model.addEventListener("change", () => session.set({ model: this.#model.value }));
+    this.#model.addEventListener("change", () => {
+      session.set({ model: this.#model.value });
+      this.#showFacts();
+    });
     this.#window.addEventListener("change", () => this.#choosePreset());
     for (const field of [this.#center, this.#width]) field.addEventListener("change", () => this.#chooseCustom());
     this.#frame.addEventListener("input", () => session.set({ frame: this.#frame.valueAsNumber - 1 }));
     this.#frameNumber.addEventListener("change", () => this.#go(this.#frameNumber.valueAsNumber - 1));
   }
 
-  /** @param {{models: Record<string, string>, default_model: string}} health */
-  setModels({ models, default_model: preferred }) {
+  /** @param {{models: Record<string, string>, model_facts: object, default_model: string}} health */
+  setModels({ models, model_facts: facts, default_model: preferred }) {
+    this.#facts = facts;
     const usable = Object.keys(models).filter((name) => models[name] !== "no checkpoint");
     const chosen = usable.includes(this.#model.value) ? this.#model.value : preferred;
     this.#model.replaceChildren(...usable.map((name) => new Option(name, name, name === preferred, name === chosen)));
     if (this.#session.wanted.model !== chosen) this.#session.set({ model: chosen });
+    this.#showFacts();
+  }
+
+  /** Show which prompts the chosen model takes, and under which licence. */
+  #showFacts() {
+    const { license, research_only: isForResearch, prompts } = this.#facts[this.#model.value];
+    const shapes = { point: "points", box: "rectangles" };
+    const taken = Object.keys(shapes).filter((kind) => prompts.includes(kind));
+    const terms = isForResearch ? `${license}, for research only` : license;
+    byId("model-facts").textContent = `Takes ${taken.map((kind) => shapes[kind]).join(" and ")}. Licence: ${terms}.`;
   }
 
   get hasFrames() {
