@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from evaluation.cases import Case, CaseError, find_cases
 from evaluation.figures import compare
-from evaluation.protocols import PROTOCOLS, chances
+from evaluation.protocols import PROTOCOLS, answerable, chances
 from evaluation.report import Result, as_text, by_label, calibration, clicks_needed, save_pictures, summary
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
 from lib.imaging.image import ImageError
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
             raise CaseError(f"there is no folder {arguments.folder}")
         cases = find_cases(arguments.folder)
         segmenter = _segmenter(arguments)
+        protocols = _without_unanswerable(protocols, segmenter)
     except (CaseError, ImageError, CheckpointError, ModelSpecsError, UnknownModelError) as error:
         print(f"scripts/evaluate: {error}", file=sys.stderr)
         return 2
@@ -122,6 +123,23 @@ def main(argv: list[str] | None = None) -> int:
         save_pictures(results, arguments.out / "pictures", arguments.pictures)
         print(f"\nWritten to {arguments.out}")
     return 0
+
+
+def _without_unanswerable(protocols: list[str], segmenter: Segmenter) -> list[str]:
+    """The protocols that the model can answer; says which others are left out.
+
+    Raises:
+        CaseError: If none is left.
+    """
+    kept = answerable(protocols, segmenter.prompts)
+    left_out = [name for name in protocols if name not in kept]
+    if left_out:
+        takes = " and ".join(kind for kind in segmenter.prompts if kind != "mask")
+        reason = f"{segmenter.describe()['model']} takes {takes} alone: {', '.join(left_out)} left out"
+        if not kept:
+            raise CaseError(reason)
+        print(f"scripts/evaluate: {reason}", file=sys.stderr)
+    return kept
 
 
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:

@@ -12,7 +12,7 @@ Each case draws its chances from its own name and one seed, so that every model 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -121,3 +121,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "automatic": automatic,
 }
 """By the names that the command line has for them."""
+
+_ASKED_WITH = {"box": {"box"}, "jitter": {"box"}, "box-clicks": {"box", "point"}}
+"""The kinds of prompts of those that need not points alone."""
+
+
+def answerable(names: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """Those of the protocols that ask with these kinds of prompts alone."""
+    return [name for name in names if _ASKED_WITH.get(name, {"point"}) <= set(kinds)]

@@ -15,6 +15,7 @@ from evaluation.cases import Case
 from evaluation.users import Click
 from lib.sam.automatic import segment_automatically
 from lib.sam.engine import Engine
+from lib.sam.models.registry import UnknownModelError
 from lib.sam.prompts import Prompts
 from lib.sam.refinement import EarlierObject, continue_from, find_earlier
 
@@ -37,6 +38,10 @@ class Segmenter(Protocol):
 
     def begin(self, case: Case) -> Dialogue:
         """Start with an object, nothing known of it."""
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """The kinds of prompts that it takes."""
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the manifest."""
@@ -61,6 +66,11 @@ class EngineSegmenter:
     def begin(self, case: Case) -> Dialogue:
         """See :class:`Segmenter`."""
         return _EngineDialogue(self._predictor, self._spec.point_candidates, case)
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """See :class:`Segmenter`."""
+        return self._spec.prompts
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Segmenter`."""
@@ -88,7 +98,8 @@ class _EngineDialogue:
             labels=np.array([click[2] for click in clicks], dtype=int),
             box=box,
         )
-        earlier = find_earlier(prompts, [self._last] if self._last else [])
+        goes_on = self._last is not None and "mask" in self._predictor.spec.prompts
+        earlier = find_earlier(prompts, [self._last] if self._last and goes_on else [])
         asked = prompts if earlier is None else continue_from(prompts, earlier)
         is_lone_point = len(clicks) == 1 and box is None and earlier is None
         [prediction] = self._predictor.decode(
@@ -115,11 +126,19 @@ class ServerSegmenter:
         self._client = httpx.Client(base_url=url, headers=headers, timeout=600)
         health = self._client.get("/health_check/").raise_for_status().json()
         self._model = model or health["default_model"]
+        if self._model not in health["models"]:
+            raise UnknownModelError(f"the server has no model {self._model!r}; it has {', '.join(health['models'])}")
+        self._prompts: list[str] = health["model_facts"][self._model]["prompts"]
         self._facts: dict[str, Any] = {"model": self._model, "through": url, "version": health["version"]}
 
     def begin(self, case: Case) -> Dialogue:
         """See :class:`Segmenter`."""
         return _ServerDialogue(self._client, self._model, case, self._facts)
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """See :class:`Segmenter`."""
+        return self._prompts
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Segmenter`."""

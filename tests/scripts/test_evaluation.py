@@ -1,6 +1,7 @@
 """``scripts/evaluate``: figures against ones worked out by hand, users, layouts, and the whole on phantoms."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from evaluation.users import (
 )
 from lib.imaging.dicom.data_sets import to_bytes
 from lib.imaging.labels.segmentation import segmentation
+from lib.sam.models.registry import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy.*:FutureWarning")
 
@@ -249,3 +251,27 @@ def test_the_whole_through_the_engine(png_folder, tmp_path, capsys):
     assert manifest["data"]["objects"] == 1 and len(manifest["data"]["images"]["one.png"]) == 64
     picture = np.asarray(Image.open(tmp_path / "first" / "pictures" / "tight-box-worst.png"))
     assert picture.shape == (320, 320, 3) and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_a_model_is_asked_only_with_prompts_that_it_takes(png_folder, monkeypatch, capsys):
+    boxes_alone = {"sam_tiny": replace(MODELS["sam_tiny"], prompts=("box",))}
+    monkeypatch.setattr("lib.sam.models.model_specs.MODELS", boxes_alone)
+    assert main([str(png_folder)]) == 0
+    shown = capsys.readouterr()
+    said = "scripts/evaluate: sam_tiny takes box alone: point, random, clicks, box-clicks left out"
+    assert said in shown.err.splitlines()
+    assert "tight box" in shown.out and "jittered box" in shown.out and "centre point" not in shown.out
+    assert main([str(png_folder), "--protocols", "point,automatic"]) == 2
+    assert "sam_tiny takes box alone: point, automatic left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kept"),
+    [
+        (("point",), ["point", "random", "clicks", "automatic"]),
+        (("point", "box"), list(protocols.PROTOCOLS)),
+        (("box", "mask"), ["box", "jitter"]),
+    ],
+)
+def test_each_protocol_needs_its_kinds_of_prompts(kinds, kept):
+    assert protocols.answerable(list(protocols.PROTOCOLS), kinds) == kept
