@@ -99,11 +99,6 @@ def locked(lock: Path) -> dict[str, list[str]]:
     return versions
 
 
-def licence_of_model(name: str) -> str:
-    """The licence of a model's weights: of the project for the bundled one, else as their publishers state it."""
-    return "MIT" if name == "sam_tiny" else "Apache-2.0"
-
-
 def _package(distribution: Distribution, place: Path) -> Package:
     metadata = distribution.metadata
     required = (requirement for requirement in distribution.requires or [] if "extra ==" not in requirement)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from package_licences import UNKNOWN, Package, licence_of_model, packages
+from package_licences import UNKNOWN, Package, packages
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "apps" / "sam_app" / "model"
@@ -114,9 +114,10 @@ def _package(package: Package) -> Component:
 def _model(path: Path) -> Component:
     from lib.sam.models.registry import MODELS as SPECS
 
-    name = next((spec.name for spec in SPECS.values() if spec.checkpoint == path.name), path.stem)
+    spec = next((spec for spec in SPECS.values() if spec.checkpoint == path.name), None)
+    name, licence = (path.stem, UNKNOWN) if spec is None else (spec.name, spec.license)
     kind = {"type": "machine-learning-model", "bom-ref": f"model:{name}", "name": name}
-    return {**kind, **_licence(licence_of_model(name)), **_sha256(path)}
+    return {**kind, **_licence(licence), **_sha256(path)}
 
 
 def _ohif(package: Package) -> list[Component]:

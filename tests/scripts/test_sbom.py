@@ -81,3 +81,12 @@ def test_a_folder_without_packages_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert sbom.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 1
     assert "holds neither wheels nor installed packages" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_models_licence_is_that_of_its_publisher(tmp_path: Path) -> None:
+    licences = {}
+    for name in ("MedSAM2_latest.pt", "sam_vit_b_01ec64.pth"):
+        (tmp_path / name).write_bytes(b"weights")
+        component = sbom._model(tmp_path / name)
+        licences[component["name"]] = component["licenses"]
+    assert licences == {"medsam2": [{"expression": "CC-BY-SA-4.0"}], "sam_vit_b": [{"expression": "Apache-2.0"}]}

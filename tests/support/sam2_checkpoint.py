@@ -6,25 +6,25 @@ from pathlib import Path
 
 import torch
 
-from lib.sam.models.registry import MODELS
+from lib.sam.models.registry import MODELS, ModelSpec
 
 SPEC = MODELS["sam2_hiera_tiny"]
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
 
-def write_sam2_checkpoint(folder: Path, seed: int = 7) -> Path:
-    """Write ``sam2.1_hiera_tiny.pt`` into a folder: ``{"model": tensors by name}``, 156 MB.
+def write_sam2_checkpoint(folder: Path, spec: ModelSpec = SPEC, seed: int = 7) -> Path:
+    """Write a spec's checkpoint, ``sam2.1_hiera_tiny.pt``, into a folder: ``{"model": tensors by name}``, 156 MB.
 
     Random weights would say at random whether the object is there at all; these always say that it is, and no mask of
     theirs is empty. An object's pointer would hardly be heard among the thousands of places of a slice that is
     remembered; here it is loud.
     """
     torch.manual_seed(seed)
-    tensors = SPEC.build().state_dict()
+    tensors = spec.build().state_dict()
     tensors["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 3.0
     for token in range(4):
         tensors[f"sam_mask_decoder.output_hypernetworks_mlps.{token}.layers.2.bias"] += 0.03
     tensors["obj_ptr_proj.layers.2.weight"] *= 300.0
-    path = folder / SPEC.checkpoint
+    path = folder / spec.checkpoint
     torch.save({"model": tensors}, path)
     return path

@@ -6,7 +6,7 @@ from lib.sam.models.registry import DEFAULT_MODEL, MODELS, UnknownModelError, ge
 def test_models_of_the_readme_are_there():
     assert list(MODELS) == [
         *("sam_tiny", "sam_vit_b", "sam_vit_l", "sam_vit_h", "mobile_sam", "litemedsam", "medsam_vit_b"),
-        *("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large"),
+        *("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large", "medsam2"),
     ]
     assert MODELS[DEFAULT_MODEL].bundled
 
@@ -33,3 +33,7 @@ def test_sam2_checkpoints_are_those_of_its_readme(size):
     config = f"configs/sam2.1/{spec.architecture}.yaml"
     assert (config, spec.checkpoint) == HF_MODEL_ID_TO_FILENAMES[hub_name]
     assert spec.url == f"https://dl.fbaipublicfiles.com/segment_anything_2/092824/{spec.checkpoint}"
+
+
+def test_only_a_licence_for_research_alone_says_so():
+    assert [name for name, spec in MODELS.items() if spec.research_only] == ["medsam2"]

@@ -135,8 +135,9 @@ class ModelSpec:
 class Sam2Spec(ModelSpec):
     """A SAM 2.1: it has a memory, by which it follows objects through volumes.
 
-    Names, files and addresses are those of facebookresearch/sam2's README, which publishes no checksums; ``min_score``
-    is that of its ``SAM2AutomaticMaskGenerator``.
+    Names, files and addresses are those of facebookresearch/sam2's README, and of MedSAM2's model card
+    (huggingface.co/wanglab/MedSAM2; Ma et al. 2025, arXiv:2504.03600); neither publishes checksums. ``min_score`` is
+    that of ``SAM2AutomaticMaskGenerator``.
     """
 
     preprocessing: Preprocessing = "sam2"
@@ -211,6 +212,16 @@ _SPECS = (
     _sam2("small", "sam2.1_hiera_s", "184 MB"),
     _sam2("base_plus", "sam2.1_hiera_b+", "324 MB"),
     _sam2("large", "sam2.1_hiera_l", "898 MB"),
+    Sam2Spec(
+        name="medsam2",
+        description="MedSAM2, SAM 2.1 Hiera-tiny tuned on medical images and volumes of 512×512 (156 MB)",
+        license="CC-BY-SA-4.0",
+        research_only=True,  # its model card: "can only be used for research and education purposes"
+        architecture="sam2.1_hiera_t",
+        checkpoint="MedSAM2_latest.pt",
+        input_size=512,
+        url="https://huggingface.co/wanglab/MedSAM2/resolve/main/MedSAM2_latest.pt",
+    ),
 )
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
