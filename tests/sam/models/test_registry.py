@@ -5,7 +5,8 @@ from lib.sam.models.registry import DEFAULT_MODEL, MODELS, UnknownModelError, ge
 
 def test_models_of_the_readme_are_there():
     assert list(MODELS) == [
-        *("sam_tiny", "sam_vit_b", "sam_vit_l", "sam_vit_h", "mobile_sam", "litemedsam", "medsam_vit_b"),
+        *("sam_tiny", "sam_vit_b", "sam_vit_l", "sam_vit_h", "mobile_sam"),
+        *("efficientvit_sam_l0", "efficientvit_sam_l1", "litemedsam", "medsam_vit_b"),
         *("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large", "medsam2"),
     ]
     assert MODELS[DEFAULT_MODEL].bundled

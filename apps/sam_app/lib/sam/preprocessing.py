@@ -42,21 +42,26 @@ class SamPreprocessor:
         input_size: S, the side of the model's square input in pixels.
         pixel_mean: ``(3, 1, 1)`` in units of 0 to 255.
         pixel_std: Likewise.
+        image_size: The side at which the image itself is given, if another one: EfficientViT-SAM's prompts are in
+            pixels of 1024 x 1024, its images of 512 x 512.
     """
 
-    def __init__(self, input_size: int, pixel_mean: torch.Tensor, pixel_std: torch.Tensor) -> None:
+    def __init__(
+        self, input_size: int, pixel_mean: torch.Tensor, pixel_std: torch.Tensor, image_size: int | None = None
+    ) -> None:
         self.input_size = input_size
         self._mean = pixel_mean.detach().cpu()
         self._std = pixel_std.detach().cpu()
         self._resize = ResizeLongestSide(input_size)
+        self._image_size = image_size or input_size
 
     def image(self, image: np.ndarray) -> torch.Tensor:
         """See :class:`Preprocessor`."""
-        resized = self._resize.apply_image(image)
+        resized = ResizeLongestSide(self._image_size).apply_image(image)
         tensor = torch.as_tensor(np.ascontiguousarray(resized)).permute(2, 0, 1)[None]
         tensor = (tensor - self._mean) / self._std
         height, width = tensor.shape[-2:]
-        return F.pad(tensor, (0, self.input_size - width, 0, self.input_size - height))
+        return F.pad(tensor, (0, self._image_size - width, 0, self._image_size - height))
 
     def coordinates(self, xy: np.ndarray, size: ImageSize) -> np.ndarray:
         """See :class:`Preprocessor`."""
@@ -196,4 +201,4 @@ def make_preprocessor(spec: ModelSpec, module: Any) -> Preprocessor:
         own if chosen is None else torch.tensor(chosen).view(3, 1, 1)
         for chosen, own in ((spec.pixel_mean, module.pixel_mean), (spec.pixel_std, module.pixel_std))
     )
-    return SamPreprocessor(input_size, mean, std)
+    return SamPreprocessor(int(module.prompt_encoder.input_image_size[0]), mean, std, image_size=input_size)

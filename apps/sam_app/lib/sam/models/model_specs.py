@@ -119,6 +119,8 @@ def _preprocessings(architecture: Architecture) -> tuple[Preprocessing, ...]:
     """Return what an architecture can be given, the usual one first."""
     if _is_sam2(architecture):
         return ("sam2",)
+    if architecture.startswith("efficientvit_"):
+        return ("sam",)
     return ("lite_medsam", "sam", "medsam") if architecture == "lite_medsam" else ("sam", "medsam", "lite_medsam")
 
 

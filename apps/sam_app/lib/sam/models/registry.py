@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Architecture = Literal[
-    "tiny", "lite_medsam", "mobile_sam", "vit_b", "vit_l", "vit_h",
+    "tiny", "lite_medsam", "mobile_sam", "efficientvit_l0", "efficientvit_l1", "vit_b", "vit_l", "vit_h",
     "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l",
 ]  # fmt: skip
 Preprocessing = Literal["sam", "medsam", "lite_medsam", "sam2"]
@@ -21,6 +21,7 @@ ALL_PROMPTS: tuple[PromptKind, ...] = ("point", "box", "mask")
 
 _SAM: dict[str, Architecture] = {"b": "vit_b", "l": "vit_l", "h": "vit_h"}
 _META = "https://dl.fbaipublicfiles.com/segment_anything/"
+_HAN_LAB = "https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/"
 _META_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 
@@ -37,7 +38,8 @@ class ModelSpec:
         description: One line for lists and clients.
         license: Under which its weights may be used: an SPDX identifier, or words.
         architecture: The module's family: ``tiny``; ``lite_medsam`` or ``mobile_sam``, see
-            :mod:`lib.sam.models.tiny_vit`; segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, see
+            :mod:`lib.sam.models.tiny_vit`; ``efficientvit_l0`` or ``efficientvit_l1``, see
+            :mod:`lib.sam.models.efficientvit`; segment_anything's ``vit_b``, ``vit_l``, ``vit_h``, see
             :mod:`lib.sam.models.sam_vit`; or the name of a configuration of SAM 2.1 in the ``sam2`` package, see
             :mod:`lib.sam.models.sam2_model`.
         checkpoint: File name of the weights inside the model folder.
@@ -125,6 +127,11 @@ class ModelSpec:
             is_mobile = self.architecture == "mobile_sam"
             module: nn.Module = build_tiny_vit_sam(1024 if is_mobile else 256, has_classifier=is_mobile)
             return module
+        if self.architecture in ("efficientvit_l0", "efficientvit_l1"):
+            from lib.sam.models.efficientvit import build_efficientvit_sam
+
+            module = build_efficientvit_sam(self.architecture.removeprefix("efficientvit_"))
+            return module
         from lib.sam.models.sam_vit import build_sam_vit
 
         module = build_sam_vit(self.architecture, self.input_size)
@@ -157,6 +164,13 @@ def _sam(size: str, megabytes: str, md5: str) -> ModelSpec:
     return ModelSpec(name, description, "Apache-2.0", _SAM[size], file, url=_META + file, md5=md5)
 
 
+def _efficientvit(size: str, architecture: Architecture, megabytes: str) -> ModelSpec:
+    """Return the spec of an EfficientViT-SAM; its README links the file and publishes no checksum."""
+    name = f"efficientvit_sam_{size}"
+    description = f"EfficientViT-SAM-{size.upper()}, convolutions and linear attention at 512×512 ({megabytes})"
+    return ModelSpec(name, description, "Apache-2.0", architecture, f"{name}.pt", url=f"{_HAN_LAB}{name}.pt")
+
+
 def _sam2(size: str, config: Architecture, megabytes: str) -> Sam2Spec:
     file = f"sam2.1_hiera_{size}.pt"
     description = f"Segment Anything 2.1, Hiera-{size.replace('_plus', '+').title()} (Meta, {megabytes})"
@@ -186,6 +200,8 @@ _SPECS = (
         checkpoint="mobile_sam.pt",
         url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
     ),
+    _efficientvit("l0", "efficientvit_l0", "139 MB"),
+    _efficientvit("l1", "efficientvit_l1", "191 MB"),
     ModelSpec(
         name="litemedsam",
         description="LiteMedSAM, TinyViT tuned on medical images of 256×256, for box prompts (39 MB)",

@@ -12,6 +12,7 @@ class PromptEncoder(nn.Module):
     """Encode points, boxes and earlier masks into tokens and a dense embedding.
 
     Attributes:
+        input_image_size: (S, S), the square in whose pixels prompts are given.
         mask_input_size: (256, 256), the size of mask prompts.
     """
 
@@ -21,6 +22,7 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.img_size = config.img_size
         self.embed_dim = config.embed_dim
+        self.input_image_size = (config.img_size, config.img_size)
         self.mask_input_size = (MASK_SIZE, MASK_SIZE)
         half = config.embed_dim // 2
         generator = torch.Generator().manual_seed(0)
