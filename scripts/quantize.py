@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{len(images)} slices were found; at least 4 are needed, and more are better")
     sha256 = CheckpointStore(arguments.models).verified(spec).sha256
     predictor = Engine([spec], arguments.models, device="cpu", cache_bytes=0, precision="float32").predictor(spec.name)
-    float32 = find_networks(arguments.models, NetworkKey(spec.name, sha256))
+    float32 = find_networks(arguments.models, NetworkKey.of(spec, sha256))
     if float32 is None:
         raise ValueError("there is no float32 form to start from: OpenVINO cannot be used on this machine")
-    key = NetworkKey(spec.name, sha256, "int8")
+    key = NetworkKey.of(spec, sha256, "int8")
     print(f"{spec.name}: calibrating with {len(images[::2])} slices, checking with {len(images[1::2])} others ...")
     try:
         check = make_int8(

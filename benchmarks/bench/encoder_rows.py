@@ -41,11 +41,11 @@ def int8_predictor(model_folder: Path) -> Predictor:
     """
     sha256 = CheckpointStore(model_folder).verified(MODELS[MODEL]).sha256
     float32 = default_predictor(model_folder)
-    networks = find_networks(model_folder, NetworkKey(MODEL, sha256))
+    networks = find_networks(model_folder, NetworkKey.of(MODELS[MODEL], sha256))
     if networks is None:
         raise NotAvailableError("OpenVINO cannot be used here")
     images = list(pictures(4, seed=3))
-    key = NetworkKey(MODEL, sha256, "int8")
+    key = NetworkKey.of(MODELS[MODEL], sha256, "int8")
     # Masks of random weights say nothing of those of trained ones, so that none is too different here.
     make_int8(float32, networks, model_folder, key, images[:2], images[2:3], min_iou=0)
     return Engine([MODELS[MODEL]], model_folder, device="cpu", precision="int8").predictor(MODEL)

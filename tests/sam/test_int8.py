@@ -35,7 +35,7 @@ def model_folder(tmp_path: Path) -> Path:
 def test_int8_is_kept_only_if_its_masks_agree(model_folder: Path):
     sha256 = CheckpointStore(model_folder).verified(TINY).sha256
     predictor = Engine([TINY], model_folder, device="cpu", precision="float32").predictor("sam_tiny")
-    float32, key = find_networks(model_folder, NetworkKey("sam_tiny", sha256)), NetworkKey("sam_tiny", sha256, "int8")
+    float32, key = find_networks(model_folder, NetworkKey.of(TINY, sha256)), NetworkKey.of(TINY, sha256, "int8")
     assert float32 is not None
     images = discs(8)
 

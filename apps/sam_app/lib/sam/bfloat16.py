@@ -40,7 +40,7 @@ def in_bfloat16(predictor: Predictor, model_folder: Path) -> Predictor:
         agreement = compare_masks(faster, predictor, section_images(_IMAGES), points_per_side=_POINTS_PER_SIDE)
         return asdict(agreement)
 
-    key = NetworkKey(predictor.spec.name, predictor.checkpoint_sha256, "bfloat16")
+    key = NetworkKey.of(predictor.spec, predictor.checkpoint_sha256, "bfloat16")
     try:
         mean_iou = float(read_manifest(keep_networks(model_folder, key, compared))["mean_iou"])
     except RuntimeUnavailableError as error:

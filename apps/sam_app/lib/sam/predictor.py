@@ -144,7 +144,9 @@ class Predictor:
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        return embedding_key(image, f"{self.spec.name}|{self.spec.encoding}|{self.checkpoint_sha256}|{self.runtime.key}")
+        return embedding_key(
+            image, f"{self.spec.name}|{self.spec.encoding}|{self.checkpoint_sha256}|{self.runtime.key}"
+        )
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""
@@ -267,6 +269,10 @@ class Predictor:
             logits = self._tensor(stacked[:, None])
         return self._run_decoder(embedding, points, boxes, logits, multimask)
 
+    @property
+    def _prompt_encoder(self) -> Any:
+        return self.module.prompt_encoder
+
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
         """Return the PyTorch runtime for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
@@ -282,7 +288,7 @@ class Predictor:
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, S, S)``."""
-        sparse, dense = self.module.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=logits)
         masks, scores = self.runtime.decode(embedding.features, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]

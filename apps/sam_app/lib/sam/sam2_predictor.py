@@ -51,6 +51,10 @@ class Sam2Predictor(Predictor):
         together = _as_points(points, box)
         return None if together is None else {"point_coords": together[0], "point_labels": together[1]}
 
+    @property
+    def _prompt_encoder(self) -> Any:
+        return self.module.sam_prompt_encoder
+
     @staticmethod
     def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
         """See :class:`~lib.sam.predictor.Predictor`; without a decoder, as this class decodes with finer features."""
@@ -64,14 +68,14 @@ class Sam2Predictor(Predictor):
         logits: torch.Tensor | None,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        sparse, dense = self.module.sam_prompt_encoder(
+        sparse, dense = self._prompt_encoder(
             points=_as_points(points, boxes),
             boxes=None,
             masks=None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND),
         )
         low_res, scores, _, _ = self.module.sam_mask_decoder(
             image_embeddings=embedding.features + self.module.no_mem_embed.view(1, -1, 1, 1),
-            image_pe=self.module.sam_prompt_encoder.get_dense_pe(),
+            image_pe=self._prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask,

@@ -41,7 +41,7 @@ def on_cpu(
             would not be the requested one.
     """
     if precision == "int8":
-        folder = find_networks(model_folder, NetworkKey(spec.name, checkpoint_sha256, "int8"))
+        folder = find_networks(model_folder, NetworkKey.of(spec, checkpoint_sha256, "int8"))
         if folder is None:
             raise RuntimeUnavailableError(
                 f"there is no int8 form of {spec.name} here: make and check it with "
@@ -51,7 +51,7 @@ def on_cpu(
     if isinstance(spec, Sam2Spec) or precision == "float16":
         return None
     try:
-        key = NetworkKey(spec.name, checkpoint_sha256)
+        key = NetworkKey.of(spec, checkpoint_sha256)
         side = int(module.image_encoder.img_size)
         image_pe = module.prompt_encoder.get_dense_pe().detach()
         folder = convert(model_folder, key, module.image_encoder, module.mask_decoder, image_pe, side)

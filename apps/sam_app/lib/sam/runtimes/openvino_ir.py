@@ -12,6 +12,8 @@ each file's SHA-256; a folder that does not match its manifest is made again. bf
 folder has only a manifest, which says how well the masks agree.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import json
@@ -32,6 +34,7 @@ from torch import nn
 
 from lib.base.files import sha256_of
 from lib.base.locks import locked
+from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.decoder_form import decoder_forms
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
 
@@ -74,17 +77,25 @@ class NetworkKey:
         model: The model's name.
         checkpoint_sha256: SHA-256 of its weights' file, in hexadecimal.
         precision: ``float32``, ``bfloat16`` or ``int8``.
+        encoding: What else the networks depend on, see :attr:`~lib.sam.models.registry.ModelSpec.encoding`.
     """
 
     model: str
     checkpoint_sha256: str
     precision: Precision = "float32"
+    encoding: str = ""
+
+    @classmethod
+    def of(cls, spec: ModelSpec, checkpoint_sha256: str, precision: Precision = "float32") -> NetworkKey:
+        """Return the key of a model's networks with these weights."""
+        return cls(spec.name, checkpoint_sha256, precision, spec.encoding)
 
     @property
     def folder_name(self) -> str:
         """Name of the networks' folder."""
         versions = f"{openvino().__version__}|torch {torch.__version__}|{_FORMAT}"
-        digest = hashlib.sha256(f"{self.checkpoint_sha256}|{versions}".encode()).hexdigest()
+        content = f"{self.checkpoint_sha256}|{self.encoding}|{versions}"
+        digest = hashlib.sha256(content.encode()).hexdigest()
         return f"{self.model}-{self.precision}-{digest[:16]}"
 
 
