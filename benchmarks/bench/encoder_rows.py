@@ -22,15 +22,26 @@ from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
-from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks
+from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks, has_bfloat16
 
 MODEL = "sam_vit_b"
 POINT = [[250.0, 200.0]]
 
 
-def default_predictor(model_folder: Path) -> Predictor:
-    """The engine's predictor as the server makes it on a machine without a GPU."""
-    return Engine([MODELS[MODEL]], model_folder, device="cpu").predictor(MODEL)
+def float32_predictor(model_folder: Path) -> Predictor:
+    """The engine's predictor as the server makes it on a CPU without bfloat16."""
+    return Engine([MODELS[MODEL]], model_folder, device="cpu", precision="float32").predictor(MODEL)
+
+
+def bfloat16_predictor(model_folder: Path) -> Predictor:
+    """The same in bfloat16; asked for, as masks of random weights say nothing of those of trained ones.
+
+    Raises:
+        NotAvailableError: If this CPU does not multiply bfloat16.
+    """
+    if not has_bfloat16():
+        raise NotAvailableError("this CPU has neither AVX512_BF16 nor AMX")
+    return Engine([MODELS[MODEL]], model_folder, device="cpu", precision="bfloat16").predictor(MODEL)
 
 
 def int8_predictor(model_folder: Path) -> Predictor:
@@ -40,7 +51,7 @@ def int8_predictor(model_folder: Path) -> Predictor:
         NotAvailableError: If OpenVINO, which runs it, cannot be used here.
     """
     sha256 = CheckpointStore(model_folder).verified(MODELS[MODEL]).sha256
-    float32 = default_predictor(model_folder)
+    float32 = float32_predictor(model_folder)
     networks = find_networks(model_folder, NetworkKey.of(MODELS[MODEL], sha256))
     if networks is None:
         raise NotAvailableError("OpenVINO cannot be used here")
@@ -52,7 +63,8 @@ def int8_predictor(model_folder: Path) -> Predictor:
 
 
 _PREDICTORS: dict[str, Callable[[Path], Predictor]] = {
-    "first-prompt": default_predictor,
+    "first-prompt": float32_predictor,
+    "first-prompt-bfloat16": bfloat16_predictor,
     "first-prompt-int8": int8_predictor,
 }
 """By the id of the row that measures it."""
@@ -129,14 +141,51 @@ def first_prompt(workplace: Workplace) -> Measurement:
     return _first_prompt(workplace, "first-prompt")
 
 
+def first_prompt_bfloat16(workplace: Workplace) -> Measurement:
+    """See :data:`ROWS`."""
+    return _first_prompt(workplace, "first-prompt-bfloat16")
+
+
 def first_prompt_int8(workplace: Workplace) -> Measurement:
     """See :data:`ROWS`."""
     return _first_prompt(workplace, "first-prompt-int8")
 
 
+def next_prompt(workplace: Workplace) -> Measurement:
+    """See :data:`ROWS`."""
+    folder = workplace.model_folder(MODEL)
+    predictors = {"our engine, fp32": float32_predictor(folder)}
+    if has_bfloat16():
+        predictors["our engine, bfloat16"] = bfloat16_predictor(folder)
+    peer = SamPredictor(sam_model_registry["vit_b"](checkpoint=str(workplace.checkpoint(MODEL))).eval())
+    [image] = pictures(1, seed=4)
+    peer.set_image(image)
+    embeddings = {name: predictor.encode(image) for name, predictor in predictors.items()}
+    prompts = [Prompts.from_clicks(POINT)]
+    taken: dict[str, list[float]] = {name: [] for name in predictors}
+    theirs: list[float] = []
+    for number in range(workplace.times(30, 3) + 2):
+        turn = {
+            name: seconds(partial(predictor.decode, embeddings[name], prompts, multimask=True))
+            for name, predictor in predictors.items()
+        }
+        its = seconds(lambda: peer.predict(np.array(POINT), np.array([1])))
+        if number >= 2:  # all are warm
+            theirs.append(1000 * its)
+            for name, value in turn.items():
+                taken[name].append(1000 * value)
+    ours = [Sample.of(name, values, "ms") for name, values in taken.items()]
+    return Measurement(
+        ours=ours,
+        peer=[Sample.of("SamPredictor.predict, PyTorch fp32", theirs, "ms")],
+        ratio=pair_ratios(taken["our engine, fp32"], theirs),
+        values={"p50": min(sample.median for sample in ours)},
+    )
+
+
 def encoder_machine(workplace: Workplace) -> Measurement:
     """See :data:`ROWS`."""
-    predictor = default_predictor(workplace.model_folder(MODEL))
+    predictor = float32_predictor(workplace.model_folder(MODEL))
     multiply = MatrixMultiply({"the encoder's shapes": VIT_B.products, "2048³": SQUARE})
     flop = encoder_flop(VIT_B)
     warm_up, *images = pictures(1 + workplace.times(3, 1), seed=2)
@@ -173,11 +222,25 @@ ROWS = [
         first_prompt,
     ),
     Row(
+        "first-prompt-bfloat16",
+        "the same in bfloat16, on a CPU that has it",
+        "segment_anything.SamPredictor, set_image and predict, PyTorch fp32",
+        [Bar("ratio", 0.2, "x")],
+        first_prompt_bfloat16,
+    ),
+    Row(
         "first-prompt-int8",
         "the same with the encoder in int8",
         "segment_anything.SamPredictor, set_image and predict, PyTorch fp32",
         [Bar("ratio", 0.24, "x")],
         first_prompt_int8,
+    ),
+    Row(
+        "next-prompt",
+        "another prompt on an encoded image in the engine, sam_vit_b: decode, and masks at the image's size",
+        "segment_anything.SamPredictor, predict, PyTorch fp32",
+        [Bar("p50", 30, "ms")],
+        next_prompt,
     ),
     Row(
         "encoder-machine",

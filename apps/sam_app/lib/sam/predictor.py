@@ -144,9 +144,8 @@ class Predictor:
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        return embedding_key(
-            image, f"{self.spec.name}|{self.spec.encoding}|{self.checkpoint_sha256}|{self.runtime.key}"
-        )
+        parts = self.spec.name, self.spec.encoding, self.checkpoint_sha256, self.runtime.key
+        return embedding_key(image, "|".join(filter(None, parts)))
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""

@@ -122,7 +122,7 @@ class ServerOptions:
     precision: Precision | None = _option(
         None,
         _one_of(PRECISIONS),
-        "of the image encoders' arithmetic: `float32`, `bfloat16`, `float16`; on a CPU also `int8`: [speed]",
+        "of the networks' arithmetic: `float32`, `bfloat16`, `float16`; on a CPU also `int8`: [speed]",
         shown="what suits the device",
     )
     compile: bool = _option(False, _switch, "`true`: PyTorch compiles the encoders, on a GPU: [speed]")

@@ -93,7 +93,9 @@ class ModelSpec:
 
     @property
     def encoding(self) -> str:
-        """All that an embedding depends on, but for the weights and the image."""
+        """What embeddings of an operator's model depend on beside its name, weights and image; else empty."""
+        if MODELS.get(self.name) == self:
+            return ""
         settings = (self.architecture, self.input_size, self.preprocessing, self.pixel_mean, self.pixel_std)
         return "|".join(map(str, settings))
 
