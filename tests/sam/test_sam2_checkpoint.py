@@ -35,18 +35,16 @@ def test_without_a_file_the_engine_says_so_and_the_message_says_how_to_get_one(t
         CheckpointStore(tmp_path).require(SPEC)
 
 
-@pytest.mark.parametrize("wrong", ["another size", "a tensor less", "beside other things"])
+@pytest.mark.parametrize("wrong", ["another size", "a tensor less"])
 def test_what_does_not_fit_is_refused(sam2_checkpoint, tmp_path, wrong):
     spec, content = SPEC, torch.load(sam2_checkpoint, weights_only=True)
     if wrong == "another size":
         spec = MODELS["sam2_hiera_small"]
-    elif wrong == "a tensor less":
-        del content["model"]["no_mem_embed"]
     else:
-        content["optimizer"] = {"step": 3}
+        del content["model"]["no_mem_embed"]
     path = tmp_path / spec.checkpoint
     torch.save(content, path)
-    reason = {"a tensor less": "missing no_mem_embed", "beside other things": "weights alone"}.get(wrong, "missing")
+    reason = "missing no_mem_embed" if wrong == "a tensor less" else "missing"
     with pytest.raises(CheckpointError, match=reason):
         CheckpointStore(tmp_path).verify(spec)
 

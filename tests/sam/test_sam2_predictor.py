@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_module
 
 from lib.sam.automatic import GridOptions, segment_automatically
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.prompts import Prompts
 from lib.sam.sam2_predictor import Sam2Predictor
-from support.sam2_checkpoint import CONFIG, SPEC
+from support.sam2_checkpoint import CONFIG, SPEC, upstream_configuration
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,7 +37,7 @@ def peer(sam2_checkpoint):
     from sam2.build_sam import build_sam2
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    with initialize_config_module("sam2", version_base="1.2"):
+    with upstream_configuration():
         module = build_sam2(CONFIG, str(sam2_checkpoint), device="cpu")
     return SAM2ImagePredictor(module)
 

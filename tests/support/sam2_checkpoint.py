@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,3 +30,14 @@ def write_sam2_checkpoint(folder: Path, spec: ModelSpec = SPEC, seed: int = 7) -
     path = folder / spec.checkpoint
     torch.save({"model": tensors}, path)
     return path
+
+
+@contextmanager
+def upstream_configuration() -> Iterator[None]:
+    """Within it, ``sam2`` finds its configurations, whatever was imported and configured before."""
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sam2", version_base="1.2"):
+        yield

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_module
 
 from lib.sam.engine import Engine
 from lib.sam.models.registry import MODELS
@@ -17,7 +16,7 @@ from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.volume.propagation import VolumePrompts
 from lib.sam.volume.sam2_video import propagate_by_memory
-from support.sam2_checkpoint import CONFIG, write_sam2_checkpoint
+from support.sam2_checkpoint import CONFIG, upstream_configuration, write_sam2_checkpoint
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,7 +56,7 @@ def medsam2(folder: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[None]:
-    with initialize_config_module("sam2", version_base="1.2"):
+    with upstream_configuration():
         yield
 
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_module
 
 from lib.base.clock import Clock, TimeLimitError, use_clock
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume import sam2_video
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts
 from lib.sam.volume.sam2_video import propagate_by_memory
-from support.sam2_checkpoint import CONFIG
+from support.sam2_checkpoint import CONFIG, upstream_configuration
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +32,7 @@ def frame(k: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def peer(sam2_checkpoint):
     """As upstream builds it, less the filling of holes, which takes a CUDA extension."""
-    with initialize_config_module("sam2", version_base="1.2"):
+    with upstream_configuration():
         from sam2.build_sam import build_sam2_video_predictor
 
         predictor = build_sam2_video_predictor(CONFIG, str(sam2_checkpoint), device="cpu")
