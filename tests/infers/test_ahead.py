@@ -67,6 +67,7 @@ def test_after_a_click_the_neighbours_are_encoded(engine: Engine):
     assert encoded(engine, image, WINDOW) == {4, 5, 7, 8}
 
 
+@pytest.mark.slow
 def test_who_goes_on_in_one_direction_finds_more_slices_there(engine: Engine):
     image, ahead = volume(20), Prefetcher(engine, slices=3)
     for k in (9, 10):

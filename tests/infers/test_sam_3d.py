@@ -68,6 +68,7 @@ def decodes(task: Sam3D, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_click_as_viewers_send_it(task, ball):
     path, truth = ball
     with use_clock(Clock()) as clock:
@@ -100,6 +101,7 @@ def test_points_on_several_slices_and_a_reversed_region(task, ball):
     assert dice(labels[..., k - 3 : k + 4] > 0, truth[..., k - 3 : k + 4]) > 0.85
 
 
+@pytest.mark.slow
 def test_a_correction_of_the_same_client_takes_over_the_rest(task, ball, monkeypatch):
     path, _ = ball
     i, j, k = BALL_CENTRE

@@ -24,6 +24,7 @@ def make_tiny():
     return make
 
 
+@pytest.mark.slow
 def test_finds_the_disc_unasked(make_tiny, disc):
     image, mask = disc
     tiny = make_tiny()

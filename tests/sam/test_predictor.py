@@ -143,6 +143,7 @@ def test_candidates_come_best_first(tiny, disc):
     assert np.all(np.diff(prediction.scores) <= 0)
 
 
+@pytest.mark.slow
 def test_requests_at_the_same_time_give_what_they_give_alone(tiny):
     """Eight threads, four images, each several times; every answer is bit for bit that of a lone request."""
     images = [an_image((120 + 10 * n, 160), seed=n) for n in range(4)]

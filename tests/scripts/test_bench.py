@@ -92,6 +92,7 @@ def test_server_timing_is_read_as_the_standard_writes_it():
     assert server_timing("") == {}
 
 
+@pytest.mark.slow
 def test_each_row_ends_in_its_own_way_and_none_stops_the_others(tmp_path, capsys):
     def fails(workplace):
         raise RuntimeError("broken")
@@ -180,7 +181,7 @@ def test_rows_are_listed_and_chosen_by_name(capsys):
         assert f"{row.id:24s}{row.title}" in listed and row.peer in listed
     assert "p50 <= 60 ms" in listed and "throughput >= 1 x" in listed
     assert [row.id for row in chosen(["start", "first-prompt"])] == ["first-prompt", "start"]
-    assert len(chosen([])) == len(ROWS) == 16
+    assert len(chosen([])) == len(ROWS) == 18
     with pytest.raises(UnknownRowError, match="no row 'nothing'; the rows are: first-prompt"):
         chosen(["nothing"])
     assert main(["--only", "nothing"]) == 2

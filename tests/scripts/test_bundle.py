@@ -257,6 +257,7 @@ def test_a_wheel_that_is_not_what_the_index_states_is_refused(clone: Clone, tmp_
     assert not clone.file.exists() and not list((clone.root / "bundles" / "wheels").glob("triton*"))
 
 
+@pytest.mark.slow
 def test_pytorch_for_cpus_is_not_replaced_without_a_word(clone: Clone) -> None:
     made = clone.make("--torch", "http://127.0.0.1:9/simple")
     assert made.returncode == 1

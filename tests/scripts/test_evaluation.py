@@ -236,6 +236,7 @@ def test_a_folder_of_something_else_is_refused_with_what_would_be_right(tmp_path
     assert main([str(tmp_path), "--protocols", "guess"]) == 2
 
 
+@pytest.mark.slow
 def test_the_whole_through_the_engine(png_folder, tmp_path, capsys):
     arguments = [str(png_folder), "--protocols", "box,point,clicks", "--pictures", "1"]
     for name in ("first", "second"):
@@ -253,6 +254,7 @@ def test_the_whole_through_the_engine(png_folder, tmp_path, capsys):
     assert picture.shape == (320, 320, 3) and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
+@pytest.mark.slow
 def test_a_model_is_asked_only_with_prompts_that_it_takes(png_folder, monkeypatch, capsys):
     boxes_alone = {"sam_tiny": replace(MODELS["sam_tiny"], prompts=("box",))}
     monkeypatch.setattr("lib.sam.models.model_specs.MODELS", boxes_alone)

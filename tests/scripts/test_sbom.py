@@ -37,6 +37,7 @@ def made(*arguments: object, **environment: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_of_this_environment() -> None:
     from importlib.metadata import version
     from sysconfig import get_path

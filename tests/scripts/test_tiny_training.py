@@ -124,6 +124,7 @@ def test_loss_is_least_for_the_right_mask():
     assert iou[0].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, few_scenes):
     whole = a_run(tmp_path / "whole", few_scenes)
     whole.run()

@@ -110,6 +110,7 @@ def test_a_refused_body_that_does_not_end_is_not_waited_for():
         assert seconds is not None and seconds > 1.5
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_read_is_not_waited_for():
     connections = Connections(50, 50)
     with serving(connections) as port, connected(port) as client:
@@ -120,6 +121,7 @@ def test_an_answer_that_is_not_read_is_not_waited_for():
         assert not connections._all
 
 
+@pytest.mark.slow
 def test_work_is_waited_for_and_a_connection_that_is_used_stays():
     with serving(Connections(50, 50)) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         assert client.get("/slow").status_code == 200

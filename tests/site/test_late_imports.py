@@ -30,6 +30,7 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_server_imports_nothing_that_its_start_does_not_need_until_the_model_is_loaded() -> None:
     app = ROOT / "apps" / "sam_app"
     lines = run(

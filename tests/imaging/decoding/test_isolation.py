@@ -92,6 +92,7 @@ def test_some_workers_are_started_first_and_the_others_later() -> None:
         pool.stop()
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_while_others_call_cost_no_call() -> None:
     """If the system kills a worker because memory is short, another one repeats its call."""
     stop = time.monotonic() + 20

@@ -89,6 +89,7 @@ def test_a_value_beyond_float16_keeps_all_in_float32():
     assert unpack(bytearray(pack(embedding)), embedding.key, "cpu").finer[0].min() == -65504
 
 
+@pytest.mark.slow
 def test_masks_from_disk_are_those_of_a_fresh_embedding(tmp_path, disc):
     noise = np.random.default_rng(1).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     for image in (disc[0], noise):
@@ -115,6 +116,7 @@ def test_masks_from_disk_are_those_of_a_fresh_embedding(tmp_path, disc):
                 assert other.masks.any() and both.sum() / either.sum() >= 0.999
 
 
+@pytest.mark.slow
 def test_sam2_s_finer_levels_are_kept(tmp_path, sam2_checkpoint, disc):
     [spec] = [spec for spec in MODELS.values() if spec.checkpoint == sam2_checkpoint.name]
 
@@ -406,6 +408,7 @@ for name in "abcdefghij":
     assert kept(tmp_path) == set("abcdefghij")
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder(tmp_path):
     """Both write and read the same files while they are removed for the bound; none ever reads a wrong one."""
     code = f"""

@@ -127,6 +127,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_model_specs(tmp_path / "none.yaml")
 
 
+@pytest.mark.slow
 def test_weights_takes_and_lists_a_checkpoint_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its file holds the optimiser's state beside the weights; the file's name says which model it is."""
     entry = {**OWN, "architecture": "lite_medsam", "prompts": ["box"], "license": "ours", "research_only": True}

@@ -44,6 +44,7 @@ def test_each_form_gives_what_segment_anything_gives(decoder: MaskDecoder, token
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_form_for_many_tokens_runs_from_the_first_token_too_many(tmp_path: Path, decoder: MaskDecoder):
     image_pe, features = torch.randn(2, 1, CHANNELS, SIDE, SIDE)
     encoder = nn.Conv2d(3, CHANNELS, 8, stride=8)

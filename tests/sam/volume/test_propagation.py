@@ -206,6 +206,7 @@ def test_other_options_take_nothing_over(predictor, egg, counter):
     assert list(second.found) == [9, 10, 11, 12, 13] and counter.decodes > 0
 
 
+@pytest.mark.slow
 def test_background_points_where_it_leaked(predictor, counter):
     """A rod that another one of the same grey value runs into: a point on that one takes it away, there and beyond."""
     rod, other = tube([(60, 60, -20), (60, 60, 120)], 14), tube([(90, 60, 40), (76, 60, 60), (90, 60, 80)], 13)

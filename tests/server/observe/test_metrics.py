@@ -33,6 +33,7 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
     return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
 
 
+@pytest.mark.slow
 def test_live_state_is_read_when_asked(engine):
     running, results, lost = [3], {"results": 7, "bytes": 4096, "queued": 2}, [0]
     metrics = Metrics()
@@ -62,6 +63,7 @@ def test_live_state_is_read_when_asked(engine):
     assert after["sam_model_state", "sam_tiny", "ready"] == 1
 
 
+@pytest.mark.slow
 def test_the_cache_is_shown(engine, disc):
     image, _ = disc
     predictor = engine.predictor("sam_tiny")
