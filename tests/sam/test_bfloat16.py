@@ -1,13 +1,14 @@
 """bfloat16 is used unasked only where the CPU has it and the masks stay the same."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib.sam import bfloat16
-from lib.sam.bfloat16 import in_bfloat16
+from lib.sam.bfloat16 import in_bfloat16, is_known_to_agree
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
@@ -28,7 +29,10 @@ needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has nei
 @pytest.mark.slow
 def test_masks_of_the_bundled_model_agree_and_are_compared_once(tmp_path: Path, exact, disc, caplog):
     caplog.set_level(logging.INFO)
+    known = partial(is_known_to_agree, exact.spec, exact.checkpoint_sha256, tmp_path)
+    assert not known()
     fast, again = in_bfloat16(exact, tmp_path), in_bfloat16(exact, tmp_path)
+    assert known()
     assert caplog.text.count("Comparing masks of sam_tiny in bfloat16") == 1
     image, _ = disc
     embeddings = [predictor.encode(image) for predictor in (exact, fast, again)]
@@ -46,6 +50,7 @@ def test_masks_of_the_bundled_model_agree_and_are_compared_once(tmp_path: Path, 
 def test_masks_that_differ_are_not_used_and_the_log_says_so(tmp_path: Path, exact, caplog, monkeypatch):
     monkeypatch.setattr(bfloat16, "MIN_IOU", 1.1)
     assert in_bfloat16(exact, tmp_path) is exact
+    assert not is_known_to_agree(exact.spec, exact.checkpoint_sha256, tmp_path)
     assert "sam_tiny runs in float32: in bfloat16 the masks' mean IoU with float32's is 0.99" in caplog.text
 
 

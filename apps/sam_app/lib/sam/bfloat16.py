@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.sam.agreement import compare_masks, section_images
+from lib.sam.models.registry import ModelSpec
 from lib.sam.predictor import Predictor
-from lib.sam.runtimes.openvino_ir import NetworkKey, has_bfloat16, keep_networks, read_manifest
+from lib.sam.runtimes.openvino_ir import NetworkKey, find_networks, has_bfloat16, keep_networks, read_manifest
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 
@@ -19,6 +20,16 @@ logger = logging.getLogger(__name__)
 MIN_IOU = 0.99
 """Smallest mean IoU of masks in bfloat16 with those in float32 with which bfloat16 is used unasked."""
 _IMAGES, _POINTS_PER_SIDE = 3, 3
+
+
+def is_known_to_agree(spec: ModelSpec, checkpoint_sha256: str, model_folder: Path) -> bool:
+    """Return whether :func:`in_bfloat16` found before, on this kind of CPU, that a model's masks agree."""
+    folder = find_networks(model_folder, NetworkKey.of(spec, checkpoint_sha256, "bfloat16"))
+    return folder is not None and has_bfloat16() and _mean_iou(folder) >= MIN_IOU
+
+
+def _mean_iou(folder: Path) -> float:
+    return float(read_manifest(folder)["mean_iou"])
 
 
 def in_bfloat16(predictor: Predictor, model_folder: Path) -> Predictor:
@@ -42,7 +53,7 @@ def in_bfloat16(predictor: Predictor, model_folder: Path) -> Predictor:
 
     key = NetworkKey.of(predictor.spec, predictor.checkpoint_sha256, "bfloat16")
     try:
-        mean_iou = float(read_manifest(keep_networks(model_folder, key, compared))["mean_iou"])
+        mean_iou = _mean_iou(keep_networks(model_folder, key, compared))
     except RuntimeUnavailableError as error:
         logger.warning(
             "%s runs in float32: its masks in bfloat16 could not be compared: %s", predictor.spec.name, error

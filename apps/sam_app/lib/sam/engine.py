@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from lib.sam.bfloat16 import in_bfloat16
+from lib.sam.bfloat16 import in_bfloat16, is_known_to_agree
 from lib.sam.device_queue import DeviceQueue
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.embeddings.disk import EmbeddingFiles
@@ -96,11 +96,14 @@ class Engine:
         module = module.to(self.device).eval().requires_grad_(False)
         kind = predictor_class(spec)
         runtime: Runtime | None = None
+        precision = self._precision
         if self.device.type == "cpu":
-            runtime = on_cpu(spec, module, sha256, self._folder, self._precision)
+            if precision is None and is_known_to_agree(spec, sha256, self._folder):
+                precision = "bfloat16"
+            runtime = on_cpu(spec, module, sha256, self._folder, precision)
         if runtime is None:
-            precision = self._precision or torch_precision(self.device)
-            runtime = kind.torch_runtime(module, self.device, precision=precision, compiled=self._compiled)
+            chosen = self._precision or torch_precision(self.device)
+            runtime = kind.torch_runtime(module, self.device, precision=chosen, compiled=self._compiled)
         predictor = kind(
             spec,
             module,
@@ -110,7 +113,7 @@ class Engine:
             queue=self.queue,
             runtime=runtime,
         )
-        if self._precision is None:
+        if precision is None:
             predictor = in_bfloat16(predictor, self._folder)
         if not isinstance(runtime, TorchRuntime):
             module.image_encoder.to("meta")  # the runtime has the weights: drop this second copy

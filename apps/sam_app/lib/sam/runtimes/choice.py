@@ -50,19 +50,16 @@ def on_cpu(
         return OpenVinoRuntime(folder, "int8")
     if isinstance(spec, Sam2Spec) or precision == "float16":
         return None
+    if precision == "bfloat16" and not has_bfloat16():
+        raise RuntimeUnavailableError(
+            "this CPU has no bfloat16 (AVX512_BF16 or AMX): start without --conf precision bfloat16"
+        )
     try:
         key = NetworkKey.of(spec, checkpoint_sha256)
         side = int(module.image_encoder.img_size)
         image_pe = module.prompt_encoder.get_dense_pe().detach()
         folder = convert(model_folder, key, module.image_encoder, module.mask_decoder, image_pe, side)
-        runtime = OpenVinoRuntime(folder)
+        return OpenVinoRuntime(folder, precision or "float32")
     except RuntimeUnavailableError as error:
         logger.warning("%s runs on PyTorch, which is slower on a CPU: %s", spec.name, error)
         return None
-    if precision != "bfloat16":
-        return runtime
-    if not has_bfloat16():
-        raise RuntimeUnavailableError(
-            "this CPU has no bfloat16 (AVX512_BF16 or AMX): start without --conf precision bfloat16"
-        )
-    return OpenVinoRuntime(folder, "bfloat16")
