@@ -44,11 +44,13 @@ def in_bfloat16(predictor: Predictor, model_folder: Path) -> Predictor:
     runtime = predictor.runtime
     if not isinstance(runtime, OpenVinoRuntime) or not has_bfloat16():
         return predictor
-    faster = predictor.with_runtime(OpenVinoRuntime(runtime.folder, "bfloat16"))
+
+    def faster() -> Predictor:
+        return predictor.with_runtime(OpenVinoRuntime(runtime.folder, "bfloat16"))
 
     def compared(_: Path) -> dict[str, Any]:
         logger.info("Comparing masks of %s in bfloat16 with float32: once for this checkpoint ...", predictor.spec.name)
-        agreement = compare_masks(faster, predictor, section_images(_IMAGES), points_per_side=_POINTS_PER_SIDE)
+        agreement = compare_masks(faster(), predictor, section_images(_IMAGES), points_per_side=_POINTS_PER_SIDE)
         return asdict(agreement)
 
     key = NetworkKey.of(predictor.spec, predictor.checkpoint_sha256, "bfloat16")
@@ -60,7 +62,7 @@ def in_bfloat16(predictor: Predictor, model_folder: Path) -> Predictor:
         )
         return predictor
     if mean_iou >= MIN_IOU:
-        return faster
+        return faster()
     logger.warning(
         "%s runs in float32: in bfloat16 the masks' mean IoU with float32's is %.4f, below %g",
         predictor.spec.name, mean_iou, MIN_IOU,

@@ -21,6 +21,8 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.sam.runtimes.runtime import all_masks
+
 MAX_FOLDED_TOKENS = 12
 """Number of prompt tokens up to which folded attention takes less time, as measured with and without AVX512_BF16."""
 
@@ -53,6 +55,7 @@ class PlacesDecoder(nn.Module):
     def __init__(self, decoder: Any, image_pe: Tensor) -> None:
         super().__init__()
         self.decoder = decoder
+        self.image_pe: Tensor
         self.register_buffer("image_pe", image_pe)
 
     def forward(self, features: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,13 +69,9 @@ class PlacesDecoder(nn.Module):
         Returns:
             ``(1, 4, 4h, 4w)`` logits and ``(1, 4)`` predicted IoU.
         """
-        masks, scores = self.decoder.predict_masks(
-            image_embeddings=features.permute(0, 3, 1, 2),
-            image_pe=self.image_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense.permute(0, 3, 1, 2).expand(1, -1, *features.shape[1:3]),
-        )
-        return masks, scores
+        height, width = features.shape[1:3]
+        everywhere = dense.permute(0, 3, 1, 2).expand(1, -1, height, width)
+        return all_masks(self.decoder, self.image_pe, features.permute(0, 3, 1, 2), sparse, everywhere)
 
 
 class SamPlacesDecoder(nn.Module):

@@ -38,6 +38,7 @@ class OpenVinoRuntime:
         self.name = f"OpenVINO {version}, CPU, {precision}"
         self.key = f"openvino {version} {precision}"
         self.folder, self._precision = folder, precision
+        self._core = openvino().Core()
         self._preparation = self._load(PREPARATION, "float32") if (folder / PREPARATION).exists() else None
         self._encoder = self._load(ENCODER, precision)
         self._decoder = self._load(DECODER, precision)
@@ -46,7 +47,7 @@ class OpenVinoRuntime:
 
     def _load(self, name: str, precision: Precision) -> Any:
         try:
-            return compiled(openvino().Core(), self.folder / name, precision).create_infer_request()
+            return compiled(self._core, self.folder / name, precision).create_infer_request()
         except RuntimeError as error:
             raise RuntimeUnavailableError("OpenVINO cannot load its networks") from error
 
