@@ -17,8 +17,8 @@ from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.limits import Limits
 from lib.infers.prefetch import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
-from lib.sam.models.model_specs import ModelSpecsError, read_model_specs
-from lib.sam.models.registry import MODELS, ModelSpec
+from lib.sam.models.model_specs import ModelSpecsError, models_with, read_model_specs
+from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
@@ -206,7 +206,7 @@ class ServerOptions:
     @property
     def known_models(self) -> Mapping[str, ModelSpec]:
         """The models that come with the app, and the operator's own, by name."""
-        return {**MODELS, **{spec.name: spec for spec in self.model_specs}}
+        return models_with(self.model_specs)
 
     def embedding_files(self) -> EmbeddingFiles | None:
         """Return the store of embeddings on disk; None if they are not stored."""

@@ -3,7 +3,7 @@
 Such a file is a list. ``docs/models.md`` describes the keys of its entries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -159,7 +159,11 @@ def known_models(file: Path | None) -> dict[str, ModelSpec]:
     Raises:
         ModelSpecsError: As :func:`read_model_specs`.
     """
-    own = () if file is None else read_model_specs(file)
+    return models_with(() if file is None else read_model_specs(file))
+
+
+def models_with(own: Sequence[ModelSpec]) -> dict[str, ModelSpec]:
+    """Return the models that come with the app, and these, by name."""
     return {**MODELS, **{spec.name: spec for spec in own}}
 
 
