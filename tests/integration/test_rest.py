@@ -251,6 +251,12 @@ def test_a_missing_file_or_another_body_is_refused(server):
     assert server.get("/segment_input_image/").status_code == 405
 
 
+def test_a_part_of_another_name_is_refused_and_not_taken_for_a_request_without_prompts(server, disc):
+    answer = server.post("/segment_input_image/", files={"file": png(disc[0])}, data={"input": DISC})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "the form has a part called 'input'; this route reads `file` and `sam_input`"
+
+
 @pytest.mark.parametrize("route", ["get_segmented_image", "get_dicom_image"])
 def test_unknown_results_are_not_found(server, route):
     answer = server.get(f"/{route}/1234567890.5")

@@ -12,7 +12,7 @@ from pydantic import Json
 
 from lib.base.request_record import note
 from lib.server.auth.users import CurrentUser, User
-from lib.server.http.body_check import PartText, form_only
+from lib.server.http.body_check import PartText, form_of
 from lib.server.http.errors import ErrorDetail, Failure, UnknownResultError, failure_response
 from lib.server.http.forms import not_empty
 from lib.server.rest.health import HealthReport
@@ -62,7 +62,7 @@ router = APIRouter(tags=["Segmentation"], responses=_errors(401, 403, 500))
     "/segment_input_image/",
     summary="Segment an image",
     response_model=Accepted,
-    dependencies=[Depends(form_only)],
+    dependencies=[Depends(form_of("file", "sam_input"))],
     responses={
         202: {"description": "Accepted, to be processed later", "model": Accepted},
         **_errors(400, 404, 408, 409, 413, 415, 422, 429, 503, 507),
