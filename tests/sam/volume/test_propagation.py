@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -110,6 +111,19 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def slices_of(solid: SolidVolume) -> np.ndarray:
     return np.flatnonzero(solid.truth.any(axis=(1, 2)))
+
+
+def test_both_directions_are_followed_at_the_same_time(predictor, egg):
+    pictures = np.repeat(np.clip(egg.frames, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
+    both_are_there = threading.Barrier(2, timeout=60)
+
+    def frame(k: int) -> np.ndarray:
+        if abs(k - egg.middle) == 1:
+            both_are_there.wait()
+        return pictures[k]
+
+    prompts = VolumePrompts({egg.middle: click(egg, egg.middle)}, {}, range(len(pictures)))
+    assert len(propagate(predictor, frame, prompts).found) > 10
 
 
 @pytest.mark.parametrize("prompt", [click, tight_box])

@@ -6,6 +6,7 @@ therefore the work itself checks the clock between its steps and while it waits,
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ class Clock:
         self._limit = seconds
         self._started = time.monotonic()
         self._is_cancelled = False
+        self._adding = threading.Lock()
         self.stages: dict[str, float] = {}
-        """Seconds by stage, in the order in which the stages were first entered."""
+        """Seconds by stage, in the order in which the stages were first entered; work in two threads counts twice."""
 
     @property
     def elapsed(self) -> float:
@@ -102,7 +104,8 @@ class Clock:
 
     def add(self, name: str, seconds: float) -> None:
         """Add seconds that were measured elsewhere to a stage."""
-        self.stages[name] = self.stages.get(name, 0.0) + seconds
+        with self._adding:
+            self.stages[name] = self.stages.get(name, 0.0) + seconds
 
 
 _current: ContextVar[Clock | None] = ContextVar("clock", default=None)

@@ -6,15 +6,19 @@ are blended. The slices between two anchors, or between one and the end of the v
 only on the anchors at its ends, so that a correction on one slice changes the two spans next to it and no other; a
 later call reuses the spans that it shares with an earlier result.
 
-Slices are encoded when they are reached; the logits and a packed mask of each are stored.
+Slices are encoded when they are reached; the logits and a packed mask of each are stored. Two directions are followed
+at the same time, each in a thread, so that one decodes and compares masks while the other's next slice is encoded.
 """
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import singledispatch
+from functools import partial, singledispatch
 from itertools import pairwise
 from typing import TypeVar
 
@@ -33,7 +37,13 @@ logger = logging.getLogger(__name__)
 K = TypeVar("K")
 V = TypeVar("V")
 
+Followed = tuple[dict[int, SliceMask], Stop | None]
+"""What was found in one direction, by slice, and where it ended; None at an anchor."""
+
 _PROGRESS_SECONDS = 2.0
+
+_DIRECTIONS_AT_ONCE = 2
+"""One encodes while the other decodes; more would wait for the device."""
 
 
 @dataclass(frozen=True)
@@ -161,32 +171,36 @@ class _Propagation:
         found = {k: anchor.found for k, anchor in anchors.items() if anchor.appearance is not None}
         stops: list[Stop] = []
         ends = [None, *(anchors[k] for k in sorted(anchors)), None]
-        for left, right in pairwise(ends):
-            span = self._span(left, right)
-            found.update(span.found)
-            stops.extend(span.stops)
+        sides = {_span_key(left, right): (left, right) for left, right in pairwise(ends)}
+        known = {**(self.earlier.spans if self.earlier is not None else {}), **self.spans}
+        with ThreadPoolExecutor(_DIRECTIONS_AT_ONCE, "follow") as pool:
+            begun = {key: self._begin_span(*pair, pool) for key, pair in sides.items() if key not in known}
+            for key in sides:
+                span = self.spans[key] = known[key] if key in known else begun[key]()
+                found.update(span.found)
+                stops.extend(span.stops)
         return dict(sorted(found.items())), tuple(stops)
 
-    def _span(self, left: Anchor | None, right: Anchor | None) -> Span:
-        key = (left.key if left else "", right.key if right else "")
-        known = self.earlier.spans if self.earlier is not None else {}
-        return _reused(key, self.spans, known, lambda: self._new_span(left, right))
-
-    def _new_span(self, left: Anchor | None, right: Anchor | None) -> Span:
+    def _begin_span(self, left: Anchor | None, right: Anchor | None, pool: ThreadPoolExecutor) -> Callable[[], Span]:
+        """Begin to follow the object in both directions; return what waits for the end and makes the span."""
         first = left.k + 1 if left else self._bounds.start
         last = right.k - 1 if right else self._bounds.stop - 1
         memory = _merged_appearance(left, right)
         is_open = left is None or right is None
-        forward, stop = self._follow(left, range(first, last + 1), memory, is_open=is_open)
-        backward, other_stop = self._follow(right, range(last, first - 1, -1), memory, is_open=is_open)
+        directions = ((left, range(first, last + 1)), (right, range(last, first - 1, -1)))
+        follow = partial(self._follow, memory=memory, is_open=is_open)
+        ways = [pool.submit(copy_context().run, follow, anchor, slices) for anchor, slices in directions]
+        return lambda: self._new_span(first, last, *(way.result() for way in ways))
+
+    def _new_span(self, first: int, last: int, one: Followed, other: Followed) -> Span:
+        """Return the span of these slices from what was found from its left and from its right."""
+        (forward, stop), (backward, other_stop) = one, other
         found = {**forward, **backward}
         for k in forward.keys() & backward.keys():
             found[k] = self._blended(forward[k], backward[k], weight=(last + 1 - k) / (last - first + 2))
         return Span(found, tuple(each for each in (stop, other_stop) if each is not None))
 
-    def _follow(
-        self, anchor: Anchor | None, slices: range, memory: Appearance | None, *, is_open: bool
-    ) -> tuple[dict[int, SliceMask], Stop | None]:
+    def _follow(self, anchor: Anchor | None, slices: range, memory: Appearance | None, *, is_open: bool) -> Followed:
         """Follow the object slice by slice until it is lost; return its masks, and the stop unless at an anchor."""
         found: dict[int, SliceMask] = {}
         if anchor is None or anchor.appearance is None or memory is None:
@@ -236,15 +250,17 @@ class Progress:
     """Logger of progress: a line every two seconds."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._next = time.monotonic() + _PROGRESS_SECONDS
         self._slices = 0
 
     def show(self, k: int) -> None:
         """Count slice k, and log it if it is time."""
-        self._slices += 1
-        if time.monotonic() >= self._next:
-            logger.info("Followed the object on %d slices, now on slice %d", self._slices, k)
-            self._next = time.monotonic() + _PROGRESS_SECONDS
+        with self._lock:
+            self._slices += 1
+            if time.monotonic() >= self._next:
+                logger.info("Followed the object on %d slices, now on slice %d", self._slices, k)
+                self._next = time.monotonic() + _PROGRESS_SECONDS
 
 
 def _covers(mask: np.ndarray, points: np.ndarray) -> bool:
@@ -258,6 +274,10 @@ def _key(k: int, *parts: bytes) -> str:
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
+
+
+def _span_key(left: Anchor | None, right: Anchor | None) -> SpanKey:
+    return (left.key if left else "", right.key if right else "")
 
 
 def _merged_appearance(left: Anchor | None, right: Anchor | None) -> Appearance | None:
