@@ -221,6 +221,20 @@ def test_other_options_take_nothing_over(predictor, egg, counter):
 
 
 @pytest.mark.slow
+def test_a_point_where_the_object_was_found_refines_the_mask_there(predictor, egg, counter):
+    box, k = {egg.middle: tight_box(egg, egg.middle)}, egg.middle + 4
+    before = run(predictor, egg, box)
+    point = Prompts.from_clicks([[62, 52]])
+    after = run(predictor, egg, {**box, k: point}, earlier=before, counter=counter)
+    alone = run(predictor, egg, {k: point})
+    truth = egg.truth[k]
+    assert after.found[k].source == "prompts" and dice(after.found[k].mask, truth) > 0.95
+    assert dice(after.found[k].mask, truth) > dice(alone.found[k].mask, truth), "it needs nothing to refine here"
+    assert min(counter.slices) > egg.middle, "what the point does not change was followed anew"
+    fresh = run(predictor, egg, {**box, k: point})
+    assert np.array_equal(labels(fresh, egg), labels(after, egg)), "it depends on what was kept"
+
+
 def test_background_points_where_it_leaked(predictor, counter):
     """A rod that another one of the same grey value runs into: a point on that one takes it away, there and beyond."""
     rod, other = tube([(60, 60, -20), (60, 60, 120)], 14), tube([(90, 60, 40), (76, 60, 60), (90, 60, 80)], 13)

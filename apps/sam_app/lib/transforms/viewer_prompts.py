@@ -210,7 +210,7 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     foreground = voxel_points(sent.foreground, "foreground", image)
     background = voxel_points(sent.background, "background", image)
     region = voxel_region(sent.region, image)
-    slices = {point[2] for point in [*foreground, *background]}
+    slices = list(dict.fromkeys(point[2] for point in [*foreground, *background]))
 
     bounds = range(image.frame_count)
     middle = None
@@ -219,11 +219,11 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
         middle = (first + last) // 2
         if first < last:
             bounds = range(min([first, *slices]), max([last, *slices]) + 1)
-        slices.add(middle)
+        slices = [middle, *(k for k in slices if k != middle)]
 
     marked: dict[int, Prompts] = {}
     corrections: dict[int, np.ndarray] = {}
-    for k in sorted(slices):
+    for k in slices:
         box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
         prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
         if prompts is None:

@@ -1,6 +1,7 @@
 """Segment an object on every slice that it reaches, from prompts on one or more slices.
 
-A slice with prompts, decoded with them, is an *anchor*. From there the object is followed slice by slice in both
+A slice with prompts, decoded with them, is an *anchor*. Points on a slice where the object was found already, from the
+anchors before, refine the mask found there. From an anchor the object is followed slice by slice in both
 directions (:mod:`lib.sam.volume.slice_following`); between two anchors it is followed from both, and the two results
 are blended. The slices between two anchors, or between one and the end of the volume, are a *span*. A span depends
 only on the anchors at its ends, so that a correction on one slice changes the two spans next to it and no other; a
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, singledispatch
 from itertools import pairwise
 from typing import TypeVar
@@ -64,7 +65,7 @@ class VolumePrompts:
     """A user's prompts for one object in a volume.
 
     Args:
-        marked: The prompts of each slice on which a point or box marks the object.
+        marked: The prompts of each slice on which a point or box marks the object, in the order in which they came.
         background: Background points ``(N, 2)``, XY, of slices without such a mark: if one lies on the mask found
             there, that mask is corrected.
         bounds: The slices that the object can be on; includes those with prompts.
@@ -109,7 +110,12 @@ def propagate(
     """
     rules = (options or PropagationOptions(), prompts.bounds)
     work = _Propagation(predictor, frame, rules, earlier if earlier is not None and earlier.rules == rules else None)
-    anchors = {k: work.anchor(k, marked) for k, marked in prompts.marked.items()}
+    anchors: dict[int, Anchor] = {}
+    found: dict[int, SliceMask] = {}
+    for k, marked in prompts.marked.items():
+        if anchors and marked.box is None:
+            found, _ = work.fill(anchors)
+        anchors[k] = work.anchor(k, marked, found.get(k) if marked.box is None else None, anchors)
     found, stops = work.fill(anchors)
     for k in sorted(prompts.background, key=lambda k: (min(abs(k - marked) for marked in prompts.marked), k)):
         if k in found and _covers(found[k].mask, prompts.background[k]):
@@ -133,18 +139,18 @@ class _Propagation:
         self._options, self._bounds = self.rules
         self._progress = Progress()
 
-    def anchor(self, k: int, prompts: Prompts) -> Anchor:
-        """Return the anchor for a slice's own prompts."""
+    def anchor(self, k: int, prompts: Prompts, found: SliceMask | None, anchors: Mapping[int, Anchor]) -> Anchor:
+        """Return the anchor for a slice's own prompts, which refine the mask found there between the anchors before."""
         box = b"" if prompts.box is None else prompts.box.tobytes()
-        key = _key(k, prompts.points.tobytes(), prompts.labels.tobytes(), box)
-        return self._anchor(k, key, lambda grid: prompts)
+        parts = prompts.points.tobytes(), prompts.labels.tobytes(), box
+        if found is None or "mask" not in self.predictor.spec.prompts:
+            return self._anchor(k, _key(k, *parts), lambda grid: prompts)
+        refined = replace(prompts, mask_logits=found.logits.astype(np.float32))
+        return self._anchor(k, _key(k, *parts, *_keys_beside(k, anchors)), lambda grid: refined)
 
     def correction(self, k: int, background: np.ndarray, found: SliceMask, anchors: Mapping[int, Anchor]) -> Anchor:
         """Return the anchor that corrects the mask found on a slice, between these anchors, by background points."""
-        left = max((other for other in anchors if other < k), default=None)
-        right = min((other for other in anchors if other > k), default=None)
-        sides = [b"" if side is None else anchors[side].key.encode() for side in (left, right)]
-        key = _key(k, background.tobytes(), *sides)
+        key = _key(k, background.tobytes(), *_keys_beside(k, anchors))
         kinds = self.predictor.spec.prompts
         return self._anchor(k, key, lambda grid: correction_prompts(grid, found.logits, background, kinds))
 
@@ -276,6 +282,13 @@ def _key(k: int, *parts: bytes) -> str:
     return digest.hexdigest()
 
 
+def _keys_beside(k: int, anchors: Mapping[int, Anchor]) -> list[bytes]:
+    """Return the keys of the anchors next to slice k on either side; empty where there is none."""
+    left = max((other for other in anchors if other < k), default=None)
+    right = min((other for other in anchors if other > k), default=None)
+    return [b"" if side is None else anchors[side].key.encode() for side in (left, right)]
+
+
 def _span_key(left: Anchor | None, right: Anchor | None) -> SpanKey:
     return (left.key if left else "", right.key if right else "")
 
@@ -286,9 +299,12 @@ def _merged_appearance(left: Anchor | None, right: Anchor | None) -> Appearance 
 
 
 def _keep_pointed_pieces(grid: LogitsGrid, logits: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """Drop the pieces of a mask that contain no foreground point; all stay if there is a box or none contains one."""
+    """Drop the pieces of a mask that contain no foreground point.
+
+    All stay if none contains one, or if a box or an earlier mask says where they are.
+    """
     points = prompts.points[prompts.labels == FOREGROUND]
-    if prompts.box is not None or not len(points):
+    if prompts.box is not None or prompts.mask_logits is not None or not len(points):
         return logits
     pointed = np.zeros(grid.shape, dtype=bool)
     for point in points:
