@@ -25,6 +25,16 @@ def ellipse_in_box(shape: tuple[int, int], box: np.ndarray) -> np.ndarray:
     return inside
 
 
+def ellipsoid_in_box(shape: tuple[int, ...], box: np.ndarray, first: float, last: float) -> np.ndarray:
+    """``(K, H, W)`` bool: the ellipsoid that touches the sides of a box, XYXY, which reaches from first to last."""
+    z = ((np.arange(shape[0]) + 0.5) - (first + last) / 2) / max((last - first) / 2, 0.5)
+    rows, columns = np.mgrid[: shape[1], : shape[2]] + 0.5
+    x = (columns - (box[0] + box[2]) / 2) / ((box[2] - box[0]) / 2)
+    y = (rows - (box[1] + box[3]) / 2) / ((box[3] - box[1]) / 2)
+    inside: np.ndarray = (x**2 + y**2)[None] + (z**2)[:, None, None] <= 1
+    return inside
+
+
 def otsu_in_box(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     """``(H, W)`` bool: Otsu's bright or dark part of the box, whichever has more of the ellipse of half its size."""
     grey = frame.mean(axis=2)

@@ -46,6 +46,11 @@ class Case:
     truth: np.ndarray
     spacing: tuple[float, float] | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image's files."""
+        return (self.file,)
+
 
 def find_cases(folder: Path) -> list[Case]:
     """Every object in a folder.
@@ -60,10 +65,9 @@ def find_cases(folder: Path) -> list[Case]:
     """
     if (folder / "masks").is_dir():
         found = list(_png_cases(folder))
-    elif any((folder / name).is_dir() for name in ("labels", "labelsTr")):
-        found = list(_nifti_cases(folder))
     else:
-        found = list(_dicom_cases(folder))
+        cases = (volume.largest_slice() for volume in labelled_volumes(folder))
+        found = [case for case in cases if np.count_nonzero(case.truth) >= MIN_PIXELS]
     if not found:
         raise CaseError(
             f"{folder} holds no cases: images/NAME.png with masks/NAME_LABEL_NUMBER.png, images/NAME.nii.gz with "
@@ -83,45 +87,72 @@ def _png_cases(folder: Path) -> Iterator[Case]:
                 yield _case(mask_path.stem, label, path, image, 0, truth)
 
 
-def _nifti_cases(folder: Path) -> Iterator[Case]:
+@dataclass(frozen=True, eq=False)
+class LabelledVolume:
+    """One object in a volume.
+
+    Args:
+        name: Tells it from all others.
+        label: What it is.
+        truth: ``(K, H, W)`` bool; of a DICOM series its slices in any order.
+        files: The file of each slice, or the one of all.
+    """
+
+    name: str
+    label: str
+    truth: np.ndarray
+    files: tuple[Path, ...]
+
+    def largest_slice(self) -> Case:
+        """Return the object on the slice on which it is largest."""
+        k = int(self.truth.sum(axis=(1, 2)).argmax())
+        path, frame = (self.files[0], k) if len(self.files) == 1 else (self.files[k], 0)
+        return _case(self.name, self.label, path, read_image(path), frame, self.truth[k])
+
+
+def labelled_volumes(folder: Path) -> Iterator[LabelledVolume]:
+    """Every object of NIfTI pairs, or of DICOM series with a Segmentation, in a folder."""
+    is_nifti = any((folder / name).is_dir() for name in ("labels", "labelsTr"))
+    return _nifti_volumes(folder) if is_nifti else _dicom_volumes(folder)
+
+
+def _nifti_volumes(folder: Path) -> Iterator[LabelledVolume]:
     suffix = "Tr" if (folder / "labelsTr").is_dir() else ""
     names_file = folder / "labels.json"
     names = json.loads(names_file.read_text()) if names_file.is_file() else {}
     for path in sorted((folder / f"images{suffix}").glob("*.nii*")):
         labels = read_image(folder / f"labels{suffix}" / path.name).frames
-        image = read_image(path)
         for value in np.unique(labels[labels > 0]):
-            k, truth = _largest_slice(labels == value)
-            if np.count_nonzero(truth) >= MIN_PIXELS:
-                label = str(names.get(str(int(value)), int(value)))
-                yield _case(f"{path.name.partition('.')[0]} {label}", label, path, image, k, truth)
+            label = str(names.get(str(int(value)), int(value)))
+            yield LabelledVolume(f"{path.name.partition('.')[0]} {label}", label, labels == value, (path,))
 
 
-def _dicom_cases(folder: Path) -> Iterator[Case]:
+def _dicom_volumes(folder: Path) -> Iterator[LabelledVolume]:
     for study in sorted(path for path in folder.iterdir() if path.is_dir()):
-        headers = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(study.glob("*.dcm"))}
-        masks = [path for path, header in headers.items() if header.SOPClassUID == SegmentationStorage]
-        slices = {header.SOPInstanceUID: path for path, header in headers.items() if path not in masks}
+        files = sorted(study.glob("*.dcm"))
+        masks = [path for path in files if _header(path).SOPClassUID == SegmentationStorage]
+        by_uid = {_header(path).SOPInstanceUID: path for path in files if path not in masks}
+        if not masks or not by_uid:
+            continue
         for mask_path in masks:
             segmentation = highdicom.seg.segread(mask_path)
-            instances = [uid for _, _, uid in segmentation.get_source_image_uids() if uid in slices]
+            segmented = [uid for _, _, uid in segmentation.get_source_image_uids() if uid in by_uid]
             for number in segmentation.segment_numbers:
                 planes = segmentation.get_pixels_by_source_instance(
-                    instances,
+                    segmented,
                     segment_numbers=[number],
                     ignore_spatial_locations=True,
                     assert_missing_frames_are_empty=True,
                 )
-                k, truth = _largest_slice(planes[..., 0] > 0)
-                if np.count_nonzero(truth) >= MIN_PIXELS:
-                    label = str(segmentation.get_segment_description(number).segment_label)
-                    path = slices[instances[k]]
-                    yield _case(f"{study.name} {mask_path.stem} {label}", label, path, read_image(path), 0, truth)
+                label = str(segmentation.get_segment_description(number).segment_label)
+                name = f"{study.name} {mask_path.stem} {label}"
+                truth = np.zeros((len(by_uid), *planes.shape[1:3]), dtype=bool)
+                truth[[list(by_uid).index(uid) for uid in segmented]] = planes[..., 0] > 0
+                yield LabelledVolume(name, label, truth, tuple(by_uid.values()))
 
 
-def _largest_slice(volume: np.ndarray) -> tuple[int, np.ndarray]:
-    k = int(volume.sum(axis=(1, 2)).argmax())
-    return k, volume[k]
+def _header(path: Path) -> pydicom.Dataset:
+    return pydicom.dcmread(path, stop_before_pixels=True)
 
 
 def _case(name: str, label: str, path: Path, image: MedicalImage, k: int, truth: np.ndarray) -> Case:

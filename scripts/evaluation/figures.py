@@ -26,19 +26,22 @@ class Figures:
     nsd: float
 
 
-def compare(answer: np.ndarray, truth: np.ndarray, *, tolerance: float, spacing: tuple[float, float] | None) -> Figures:
+def compare(answer: np.ndarray, truth: np.ndarray, *, tolerance: float, spacing: tuple[float, ...] | None) -> Figures:
     """The figures of an answer.
 
     Args:
-        answer: ``(H, W)`` bool; may be empty.
-        truth: ``(H, W)`` bool, not empty.
+        answer: ``(H, W)`` or ``(K, H, W)`` bool; may be empty.
+        truth: Likewise, not empty.
         tolerance: Of the border, in millimetres, or in pixels where there is no spacing.
-        spacing: ``(row, column)`` distances in millimetres.
+        spacing: Distances along the axes in millimetres.
     """
     from monai.metrics import compute_dice, compute_iou, compute_surface_dice  # here, as it takes seconds
 
     if not answer.any():  # MONAI warns and answers NaN
         return Figures(0.0, 0.0, 0.0)
+    used = np.argwhere(answer | truth)
+    part = tuple(slice(low, high + 1) for low, high in zip(used.min(0), used.max(0), strict=True))
+    answer, truth = (np.pad(mask[part], 1) for mask in (answer, truth))
     y_pred, y = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (answer, truth))
     nsd = compute_surface_dice(y_pred, y, [tolerance], include_background=True, spacing=spacing)
     return Figures(float(compute_dice(y_pred, y)), float(compute_iou(y_pred, y)), float(nsd))

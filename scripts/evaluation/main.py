@@ -7,19 +7,29 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from evaluation.cases import Case, CaseError, find_cases
 from evaluation.figures import compare
+from evaluation.pictures import save_pictures
 from evaluation.protocols import PROTOCOLS, answerable, chances
-from evaluation.report import Result, as_text, by_label, calibration, clicks_needed, save_pictures, summary
+from evaluation.report import Result, areas, as_text, by_label, calibration, clicks_needed, summary
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
+from evaluation.volumes import (
+    VOLUME_PROTOCOLS,
+    VolumeCase,
+    VolumeDialogue,
+    answerable_in_volumes,
+    find_volume_cases,
+)
 from lib.imaging.image import ImageError
 from lib.imaging.image_cache import image_sha256
 from lib.sam.engine import Engine
@@ -43,9 +53,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", help="for a server that asks for a login")
     parser.add_argument("--device", help="of the engine: cpu, cuda")
     parser.add_argument(
+        "--volumes", action="store_true", help="through whole volumes, as the tasks NAME_3d do, instead of on one slice"
+    )
+    parser.add_argument(
         "--protocols",
-        default=",".join(name for name in PROTOCOLS if name != "automatic"),
-        help=f"comma-separated, of: {', '.join(PROTOCOLS)} (default: all but automatic)",
+        help=f"comma-separated, of: {', '.join(PROTOCOLS)} (default: all but automatic); with --volumes, of: "
+        f"{', '.join(VOLUME_PROTOCOLS)} (default: all)",
     )
     parser.add_argument(
         "--tolerance", type=float, default=2.0, help="of the border for surface Dice, mm (pixels without spacing)"
@@ -56,41 +69,52 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(
-    segmenter: Segmenter, cases: list[Case], protocols: list[str], *, tolerance: float, seed: int
-) -> list[Result]:
+AnyCase = Case | VolumeCase
+Ask = Callable[[Any, str], Iterable[tuple[str, np.ndarray, float | None]]]
+"""Asks for a case by a protocol: rows of the table, masks, and predicted IoUs."""
+
+
+def evaluate(ask: Ask, cases: Sequence[AnyCase], protocols: Sequence[str], *, tolerance: float) -> list[Result]:
     """Every answer of every protocol on every case."""
     results = []
-    for case in tqdm(cases, unit="object", disable=not sys.stderr.isatty()):
-        for name in protocols:
-            for row, mask, score in PROTOCOLS[name](case, segmenter.begin(case), chances(case, seed)):
-                figures = compare(mask, case.truth, tolerance=tolerance, spacing=case.spacing)
-                results.append(Result(case, row, figures, np.asarray(mask, dtype=bool), score))
-    return sorted(results, key=lambda result: _ORDER.index(result.row.partition(" ")[0]))
+    asked = [(case, name) for case in cases for name in protocols]
+    for case, name in tqdm(asked, unit="dialogue", disable=not sys.stderr.isatty()):
+        for row, mask, score in ask(case, name):
+            figures = compare(np.asarray(mask, dtype=bool), case.truth, tolerance=tolerance, spacing=case.spacing)
+            results.append(Result(case, row, figures, np.packbits(mask), score))
+    return results
 
 
-_ORDER = ("tight", "jittered", "centre", "random", "clicks", "box,", "automatic")
+def asker(segmenter: Segmenter, seed: int) -> Ask:
+    """Return what asks a segmenter, on a slice or through a volume."""
+
+    def ask(case: AnyCase, name: str) -> Iterable[tuple[str, np.ndarray, float | None]]:
+        if isinstance(case, Case):
+            return PROTOCOLS[name](case, segmenter.begin(case), chances(case, seed))
+        assert isinstance(segmenter, EngineSegmenter)
+        found = VOLUME_PROTOCOLS[name](case, VolumeDialogue(segmenter.predictor, case))
+        return ((row, mask, None) for row, mask in found)
+
+    return ask
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; 0 if it measured, 2 if it was asked for what cannot be."""
     arguments = make_parser().parse_args(argv)
-    protocols = [name.strip() for name in arguments.protocols.split(",") if name.strip()]
-    unknown = [name for name in protocols if name not in PROTOCOLS]
     try:
-        if unknown:
-            raise CaseError(f"there is no protocol {unknown[0]!r}; there are {', '.join(PROTOCOLS)}")
+        protocols = _protocols(arguments)
         if not arguments.folder.is_dir():
             raise CaseError(f"there is no folder {arguments.folder}")
-        cases = find_cases(arguments.folder)
+        cases: Sequence[AnyCase]
+        cases = find_volume_cases(arguments.folder) if arguments.volumes else find_cases(arguments.folder)
         segmenter = _segmenter(arguments)
-        protocols = _without_unanswerable(protocols, segmenter)
+        protocols = _answerable(protocols, segmenter, in_volumes=arguments.volumes)
     except (CaseError, ImageError, CheckpointError, ModelSpecsError, UnknownModelError) as error:
         print(f"scripts/evaluate: {error}", file=sys.stderr)
         return 2
     started = time.monotonic()
     with closing(segmenter):
-        results = evaluate(segmenter, cases, protocols, tolerance=arguments.tolerance, seed=arguments.seed)
+        results = evaluate(asker(segmenter, arguments.seed), cases, protocols, tolerance=arguments.tolerance)
     unit = "px" if cases[0].spacing is None else "mm"
     table = as_text(results, f"{arguments.tolerance:g} {unit}")
     print(table)
@@ -99,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
             **segmenter.describe(),
             "data": {
                 "objects": len(cases),
-                "images": {case.file.name: image_sha256(case.file) for case in cases},
+                "images": {file.name: image_sha256(file) for case in cases for file in case.files},
             },
             "protocols": protocols,
             "tolerance": {"value": arguments.tolerance, "unit": unit},
@@ -116,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             "summary": summary(results),
             "calibration": calibration(results),
             "clicks_needed": clicks_needed(results),
+            "areas_under_curve": areas(results),
             "by_label": by_label(results),
             "answers": [result.as_dict() for result in results],
         }
@@ -125,13 +150,31 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _without_unanswerable(protocols: list[str], segmenter: Segmenter) -> list[str]:
+def _protocols(arguments: argparse.Namespace) -> list[str]:
+    """The protocols asked for.
+
+    Raises:
+        CaseError: If there is no such protocol, or a server is asked for volumes.
+    """
+    if arguments.volumes and arguments.server:
+        raise CaseError("--volumes measures a model in the engine, not a server: leave --server out")
+    known = list(VOLUME_PROTOCOLS if arguments.volumes else PROTOCOLS)
+    if arguments.protocols is None:
+        return [name for name in known if name != "automatic"]
+    protocols = [name.strip() for name in arguments.protocols.split(",") if name.strip()]
+    unknown = [name for name in protocols if name not in known]
+    if unknown:
+        raise CaseError(f"there is no protocol {unknown[0]!r}; there are {', '.join(known)}")
+    return protocols
+
+
+def _answerable(protocols: list[str], segmenter: Segmenter, *, in_volumes: bool) -> list[str]:
     """The protocols that the model can answer; says which others are left out.
 
     Raises:
         CaseError: If none is left.
     """
-    kept = answerable(protocols, segmenter.prompts)
+    kept = (answerable_in_volumes if in_volumes else answerable)(protocols, segmenter.prompts)
     left_out = [name for name in protocols if name not in kept]
     if left_out:
         takes = " and ".join(kind for kind in segmenter.prompts if kind != "mask")

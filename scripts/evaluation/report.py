@@ -1,22 +1,23 @@
-"""The measured figures as tables, JSON and pictures of the worst and the best answers."""
+"""The measured figures as tables and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
-from scipy.ndimage import binary_erosion
 
 from evaluation.cases import Case
 from evaluation.figures import Figures, correlation, mean_with_interval
 from evaluation.protocols import CLICK_COUNTS
+from evaluation.volumes import VolumeCase, area_under_curve
+
+_CORRECTED = ("corrections", "box, corrections")
+CORRECTION_COUNTS = (2, 5)
+"""Of the corrective clicks in a volume, those that the table shows."""
 
 NOC_THRESHOLDS = (0.85, 0.90)
-_TRUTH, _ANSWER = (0, 158, 115), (230, 159, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +28,21 @@ class Result:
         case: What was asked for.
         row: Of the table.
         figures: Against the truth.
-        mask: The answer, ``(H, W)`` bool.
+        packed: The answer, packed by ``numpy.packbits``.
         score: Predicted IoU, if a model said one.
     """
 
-    case: Case
+    case: Case | VolumeCase
     row: str
     figures: Figures
-    mask: np.ndarray
-    score: float | None
+    packed: np.ndarray
+    score: float | None = None
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The answer, bool, of the truth's shape."""
+        shape = self.case.truth.shape
+        return np.unpackbits(self.packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,6 +62,8 @@ def rows_of(results: Iterable[Result]) -> dict[str, list[Result]]:
 def is_shown(row: str) -> bool:
     """Whether the row stands in the table: of the clicks only some counts do."""
     kind, _, count = row.rpartition(" ")
+    if kind in _CORRECTED:
+        return int(count) in CORRECTION_COUNTS
     return kind not in ("clicks", "box, clicks") or int(count) in CLICK_COUNTS
 
 
@@ -111,6 +120,23 @@ def clicks_needed(results: Sequence[Result]) -> list[dict[str, Any]]:
     return lines
 
 
+def areas(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """DSC_AUC and NSD_AUC over the corrective clicks in volumes: means over the objects."""
+    lines = []
+    for kind in _CORRECTED:
+        courses: dict[str, list[Figures]] = {}
+        for result in results:
+            if result.row.rpartition(" ")[0] == kind:
+                courses.setdefault(result.case.name, []).append(result.figures)
+        if courses:
+            line: dict[str, Any] = {"row": kind, "objects": len(courses)}
+            for name in ("dice", "nsd"):
+                found = [area_under_curve([getattr(each, name) for each in course]) for course in courses.values()]
+                line[f"{name}_auc"] = round(float(np.mean(found)), 4)
+            lines.append(line)
+    return lines
+
+
 def by_label(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """Mean Dice by label and shown row."""
     table: dict[str, dict[str, list[float]]] = {}
@@ -139,38 +165,11 @@ def as_text(results: Sequence[Result], tolerance: str) -> str:
         lines.append(f"{'predicted IoU, all answers':28} {stated}; {known['answers']} answers")
     for line in clicks_needed(results):
         lines.append(f"{line['row']:28} {line['mean']:.2f} clicks; never in {line['never']} of {line['objects']}")
+    for line in areas(results):
+        stated = f"DSC_AUC {line['dice_auc']:.3f}, NSD_AUC {line['nsd_auc']:.3f} of 4"
+        lines.append(f"{line['row']:28} {stated}")
     rows = [row for row in rows_of(results) if is_shown(row) and ":" not in row]
     lines += ["", f"{'mean Dice by label':28} " + " ".join(f"{row:>14}" for row in rows)]
     for label, figures in by_label(results).items():
         lines.append(f"{label[:28]:28} " + " ".join(f"{figures.get(row, float('nan')):14.3f}" for row in rows))
     return "\n".join(lines)
-
-
-def save_pictures(results: Sequence[Result], folder: Path, count: int) -> None:
-    """The worst and the best answers of every row that a model gave: truth green, answer orange."""
-    for row, found in rows_of(results).items():
-        if not is_shown(row) or ":" in row or count == 0:
-            continue
-        ordered = sorted(found, key=lambda result: result.figures.dice)
-        for which, chosen in (("worst", ordered[:count]), ("best", ordered[::-1][:count])):
-            tiles = [_tile(result) for result in chosen]
-            sheet = np.concatenate(tiles, axis=1)
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(sheet).save(folder / f"{row.replace(', ', ' ').replace(' ', '-')}-{which}.png")
-
-
-def _tile(result: Result, side: int = 320) -> np.ndarray:
-    """The object and its surroundings, enlarged, with both borders and its Dice."""
-    truth, mask = result.case.truth, result.mask
-    rows, columns = np.nonzero(truth | mask)
-    centre = (rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2
-    half = max(int(max(np.ptp(rows), np.ptp(columns)) * 0.75), 24)
-    window = tuple(slice(max(0, middle - half), middle + half) for middle in centre)
-    picture = Image.fromarray(result.case.frame[window]).resize((side, side), Image.Resampling.BILINEAR)
-    shown = np.array(picture)
-    for part, colour in ((truth[window], _TRUTH), (mask[window], _ANSWER)):
-        enlarged = np.array(Image.fromarray(part).resize((side, side), Image.Resampling.NEAREST))
-        shown[enlarged & ~binary_erosion(enlarged, iterations=2)] = colour
-    labelled = Image.fromarray(shown)
-    ImageDraw.Draw(labelled).text((6, 4), f"{result.case.name}  {result.figures.dice:.3f}", fill=(255, 255, 255))
-    return np.array(labelled)

@@ -56,16 +56,19 @@ class EngineSegmenter:
     Args:
         engine: Has the model.
         model: Its name.
+
+    Attributes:
+        predictor: The model's.
     """
 
     def __init__(self, engine: Engine, model: str) -> None:
-        self._predictor = engine.predictor(model)
+        self.predictor = engine.predictor(model)
         self._spec = engine.specs[model]
         self._device = str(engine.device)
 
     def begin(self, case: Case) -> Dialogue:
         """See :class:`Segmenter`."""
-        return _EngineDialogue(self._predictor, self._spec.point_candidates, case)
+        return _EngineDialogue(self.predictor, self._spec.point_candidates, case)
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -76,7 +79,7 @@ class EngineSegmenter:
         """See :class:`Segmenter`."""
         return {
             "model": self._spec.name,
-            "checkpoint_sha256": self._predictor.checkpoint_sha256,
+            "checkpoint_sha256": self.predictor.checkpoint_sha256,
             "through": "engine",
             "device": self._device,
         }

@@ -156,8 +156,9 @@ def test_automatic_takes_the_best_match():
 def test_calibration_is_that_of_all_answers_of_the_model():
     truth = square()
     answers = [("tight box", 0.9, 0.8), ("tight box", 0.5, 0.4), ("centre point", 0.1, 0.3), ("clicks 2", 0.0, 1.0)]
-    results = [Result(a_case(truth), row, Figures(0, iou, 0), truth, score) for row, iou, score in answers] + [
-        Result(a_case(truth), "tight box: filled", Figures(0, 0.7, 0), truth, None)
+    packed = np.packbits(truth)
+    results = [Result(a_case(truth), row, Figures(0, iou, 0), packed, score) for row, iou, score in answers] + [
+        Result(a_case(truth), "tight box: filled", Figures(0, 0.7, 0), packed)
     ]
     known = report.calibration(results)
     assert known["answers"] == 3, "neither what needs no model nor the counts that are not shown"
