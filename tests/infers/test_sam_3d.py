@@ -106,7 +106,7 @@ def test_a_correction_of_the_same_client_takes_over_the_rest(task, ball, monkeyp
     path, _ = ball
     i, j, k = BALL_CENTRE
     calls = decodes(task, monkeypatch)
-    params = {**CLICK, "label": "lesion"}
+    params = {**CLICK, "label": "lesion", "max_slices": 5}
     first, _ = ask(task, params, path, client="a")
     of_first = len(calls)
     again, _ = ask(task, params, path, client="a")

@@ -77,7 +77,7 @@ def test_the_published_state_fits_strictly_and_the_embedding_is_the_same(name: s
         torch.testing.assert_close(ours.image_encoder(pixels), published.image_encoder(pixels), atol=1e-4, rtol=0)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("shape", [(180, 240), (512, 300), (700, 520)])
+@pytest.mark.parametrize("shape", [(180, 240), (700, 520)])
 def test_masks_scores_and_logits_are_the_publishers(predictor: Predictor, peer: Any, shape: tuple[int, int]) -> None:
     height, width = shape
     image = an_image(height, width)

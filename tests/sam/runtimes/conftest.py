@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
-
-from lib.sam.models.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
-from lib.sam.models.registry import MODELS
 
 
 def small_vit() -> ImageEncoderViT:
@@ -36,19 +30,3 @@ def small_vit() -> ImageEncoderViT:
 @pytest.fixture
 def vit() -> ImageEncoderViT:
     return small_vit()
-
-
-@pytest.fixture(scope="session")
-def vit_b_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with ``sam_vit_b`` of random weights, entered as verified: no such file has Meta's checksum."""
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    module: Any = MODELS["sam_vit_b"].build()
-    for name, values in module.named_parameters():
-        if "rel_pos" in name or "pos_embed" in name:
-            torch.nn.init.normal_(values, std=0.1)
-    path = folder / MODELS["sam_vit_b"].checkpoint
-    torch.save(module.state_dict(), path)
-    record = ChecksumRecord(Digests.of(path), verified=FileStamp.of(path))
-    ChecksumFile(folder / "checksums.json").put(path.name, record)
-    return folder
