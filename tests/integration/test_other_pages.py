@@ -67,7 +67,7 @@ def test_allowed_and_own_pages_and_programs_go_on(server):
         {"Origin": server.url, "Sec-Fetch-Site": "same-origin"},
         {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "cross-site"},
     ):
-        answer = server.segment(content, "{}", headers=headers)
+        answer = server.segment(content, '{"automatic": false}', headers=headers)
         assert answer.status_code == 200, answer.text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -130,8 +131,8 @@ def test_what_can_be_known_at_once_is_refused_at_once(server, disc):
 
 def test_a_full_queue_answers_429_and_a_waiting_result_cannot_be_refined_yet(tmp_path, disc):
     with running_server(tmp_path / "one", "max_queue", "2") as server:
-        content = png(disc[0].repeat(6, axis=0).repeat(6, axis=1))
-        automatic = json.dumps({})
+        content = png(disc[0])
+        automatic = json.dumps({})  # takes seconds
         accepted = [ask_later(server, content, automatic) for _ in range(3)]
         assert [answer.status_code for answer in accepted] == [202, 202, 429]
         assert int(accepted[2].headers["retry-after"]) >= 1
@@ -148,27 +149,31 @@ def test_a_full_queue_answers_429_and_a_waiting_result_cannot_be_refined_yet(tmp
         assert server.get("/health_check/").json()["queue"]["running"] == 0
 
 
-def test_work_that_takes_too_long_is_given_up(tmp_path, disc):
-    with running_server(tmp_path / "one", "max_seconds", "2") as server:
-        large = png(disc[0].repeat(8, axis=0).repeat(8, axis=1))
-        answer = server.segment(large, json.dumps({}))
-        assert answer.status_code == 503 and "after 2 s" in answer.json()["detail"]
-        assert int(answer.headers["retry-after"]) >= 1
-        later = finished(server, f"/get_segmented_image/{ask_later(server, large, json.dumps({})).json()['timestamp']}")
-        assert later.status_code == 503
-        assert server.segment(png(disc[0]), DISC).status_code == 200
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory) -> Iterator[Server]:
+    """A server with limits of its operator."""
+    folder = tmp_path_factory.mktemp("limited")
+    with running_server(folder, "max_seconds", "2", "max_frames", "15", "max_prompts", "3") as running:
+        yield running
+
+
+def test_work_that_takes_too_long_is_given_up(limited, disc):
+    large = png(disc[0].repeat(8, axis=0).repeat(8, axis=1))
+    answer = limited.segment(large, json.dumps({}))
+    assert answer.status_code == 503 and "after 2 s" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) >= 1
+    later = finished(limited, f"/get_segmented_image/{ask_later(limited, large, json.dumps({})).json()['timestamp']}")
+    assert later.status_code == 503
+    assert limited.segment(png(disc[0]), DISC).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("conf", "sam_input", "status", "words"),
-    [
-        (("max_frames", "15"), {"positive_points": [{"x": 30, "y": 24}]}, 413, "frames"),
-        (("max_prompts", "3"), {"positive_points": [{"x": n, "y": 24} for n in range(4)]}, 422, "at most 3"),
-    ],
+    ("image", "prompts", "status", "words"),
+    [("ball.nii.gz", 1, 413, "frames"), ("disc.png", 4, 422, "at most 3")],
 )
-def test_limits_are_the_operators(tmp_path, server, conf, sam_input, status, words):
-    content = (server.studies / "ball.nii.gz").read_bytes()
-    with running_server(tmp_path / "limited", *conf) as limited:
-        answer = limited.segment(content, json.dumps(sam_input))
-        assert answer.status_code == status and words in answer.json()["detail"]
-        assert not list(limited.results.glob("[0-9.]*.part"))
+def test_limits_are_the_operators(server, limited, image, prompts, status, words):
+    content = (server.studies / image).read_bytes()
+    sam_input = {"positive_points": [{"x": 30 + n, "y": 24} for n in range(prompts)]}
+    answer = limited.segment(content, json.dumps(sam_input))
+    assert answer.status_code == status and words in answer.json()["detail"]
+    assert not list(limited.results.glob("[0-9.]*.part"))

@@ -29,8 +29,6 @@ from support.server_process import Server, running_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-KILLS = 4
-
 
 class Annotator:
     """Saves labels of one series until the server is gone.
@@ -112,8 +110,9 @@ class Annotator:
 
 
 @pytest.mark.timeout(1200)
-def test_labels_of_an_archive_s_series_are_there_after_each_kill(tmp_path: Path) -> None:
-    moments = random.Random(KILLS)
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_labels_of_an_archive_s_series_are_there_after_each_kill(tmp_path: Path, kills: int) -> None:
+    moments = random.Random(kills)
     (tmp_path / "series").mkdir()
     files = write_series(tmp_path / "series", ACQUISITIONS[0])
     annotator = Annotator(str(pydicom.dcmread(files[0]).SeriesInstanceUID))
@@ -121,7 +120,7 @@ def test_labels_of_an_archive_s_series_are_there_after_each_kill(tmp_path: Path)
     variables = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(cache)}
     with running_orthanc(tmp_path / "orthanc") as orthanc:
         orthanc.store(*files)
-        for run in range(KILLS + 1):
+        for run in range(kills + 1):
             folder = tmp_path / f"run {run}"
             with running_server(folder, studies=orthanc.dicomweb, variables=variables) as server:
                 assert not list(cache.glob(".fetching-*"))
@@ -131,13 +130,13 @@ def test_labels_of_an_archive_s_series_are_there_after_each_kill(tmp_path: Path)
                         annotator.save(server, number)
                 annotator.check(server)
                 assert "damaged" not in server.log.read_text(errors="replace")
-                if run < KILLS:
+                if run < kills:
                     worker = threading.Thread(target=annotator.work, args=(server,))
                     worker.start()
-                    time.sleep(moments.uniform(1, 5))
+                    time.sleep(moments.uniform(1, 3))
                     server.process.send_signal(signal.SIGKILL)
                     server.process.wait(20)
                     worker.join(60)
             assert not annotator.faults, annotator.faults
-        print(f"{KILLS} kills: {len(annotator.stored)} segmentations stored through the proxy, none lost")
+        print(f"{kills} kills: {len(annotator.stored)} segmentations stored through the proxy, none lost")
     assert annotator.stored and set(annotator.kept) == {"final", "mine"}

@@ -118,7 +118,7 @@ def test_what_was_acknowledged_is_there_after_each_fault(
         return running_server(tmp_path / name, *conf, studies=studies, variables=variables)
 
     with run("before") as server:
-        for _ in range(6):
+        for _ in range(4):
             with clients.at_work(server, seconds=3):
                 time.sleep(moments.uniform(0.3, 1))
                 with disk.fails(moments):

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(5, id="5 times", marks=pytest.mark.timeout(900)),
+        pytest.param(3, id="3 times", marks=pytest.mark.timeout(900)),
         pytest.param(100, id="100 times", marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )

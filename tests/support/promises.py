@@ -59,6 +59,10 @@ def check_opens(content: bytes) -> None:
     assert nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata().shape == _MASK.shape
 
 
+def _place(image: str, tag: str) -> str:
+    return f"/datastore/label?label={image}&tag={tag}"
+
+
 @dataclass
 class Ledger:
     """What clients were promised. By place, a path of the server: the digest that it had when it was acknowledged.
@@ -160,10 +164,12 @@ class Clients:
         return requests.put(server.url + path, timeout=60, **kwargs)
 
     def _label(self, server: Server, number: int) -> None:
-        tag, content = ("final", "mine")[number % 2], label(number)
-        place = f"/datastore/label?label=by route&tag={tag}"
+        self._put_label(server, "by route", ("final", "mine")[number % 2], label(number))
+
+    def _put_label(self, server: Server, image: str, tag: str, content: bytes) -> None:
         files = {"label": ("l.nii.gz", content)}
-        path = f"/datastore/label?image=by route&tag={tag}"
+        path = f"/datastore/label?image={image}&tag={tag}"
+        place = _place(image, tag)
         self._ledger.write(place, content, lambda: self._put(server, path, files=files, data={"params": "{}"}))
 
     def _image(self, server: Server, number: int) -> None:
@@ -185,13 +191,15 @@ class Clients:
             "result_extension": ".nii.gz",
         }
         path, data = "/infer/sam_tiny?image=by infer&output=image", {"params": json.dumps(params)}
-        place = f"/datastore/label?label=by infer&tag={tag}"
+        place = _place("by infer", tag)
         self._ledger.write(place, b"", lambda: server.post(path, data=data))
 
     def _batch(self, server: Server, number: int) -> None:
+        if _place("by batch", "final") not in self._ledger.kept:  # what a batch takes its prompts from
+            self._put_label(server, "by batch", "final", nifti(_MASK.astype(np.uint8)))
         tag = f"b{number % _TAGS}"
-        body = {"label_tag": tag, "images": ["by batch"]}
-        place = f"/datastore/label?label=by batch&tag={tag}"
+        body = {"label_tag": tag, "images": ["by batch"], "prompts": "labels"}
+        place = _place("by batch", tag)
         self._ledger.under_way[place] = ""
         answer = self._ledger.ask(lambda: server.post("/batch/infer/sam_tiny?run_sync=true", json=body))
         if answer is not None and "error" not in answer.json().get("by batch", {"error": 1}):
