@@ -69,7 +69,7 @@ def checks(clone, tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "called"),
     [
-        ([], "-m pytest --cov -n logical --maxprocesses 2 --dist loadfile"),
+        ([], "-m pytest --cov -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder"),
         (["tests/sam", "-x"], "-m pytest tests/sam -x"),
         (["-m", "long"], "-m pytest -m long"),
         (

@@ -35,16 +35,14 @@ def open_series(ohif, patient: str) -> None:
     ohif.connect()
 
 
-def test_the_list_shows_every_modality(ohif, picture):
+def test_the_list_shows_every_modality_and_the_plugin_finds_what_the_server_offers(ohif, picture, dicomweb_server):
     ohif.open_list()
     rows = ohif.page.locator('[data-cy="study-list-results"]').inner_text()
     picture("list")
     assert "Phantom, CT" in rows and "Phantom, MR" in rows
     assert "Synthetic torso, CT" in rows  # asked for in the query
-
-
-def test_the_plugin_finds_the_server_and_what_it_offers(ohif, dicomweb_server):
-    open_series(ohif, "Phantom, CT")
+    ohif.open_study("Phantom, CT")
+    ohif.connect()
     assert ohif.server() == f"{dicomweb_server.url}/"
     assert "sam_tiny" in ohif.models()
     assert {"liver", "spleen", "lesion", "background"} <= set(ohif.organs())
