@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,10 @@ def discs(count: int) -> list[np.ndarray]:
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    (tmp_path / TINY.checkpoint).write_bytes((MODEL_FOLDER / TINY.checkpoint).read_bytes())
+    """A folder with the bundled model alone, and its float32 networks if they are there."""
+    shutil.copy(MODEL_FOLDER / TINY.checkpoint, tmp_path)
+    for networks in (MODEL_FOLDER / FOLDER).glob(f"{TINY.name}-float32-*"):
+        shutil.copytree(networks, tmp_path / FOLDER / networks.name)
     return tmp_path
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS, Sam2Spec
 from lib.sam.runtimes import choice
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
@@ -18,8 +19,6 @@ from support.sam2_checkpoint import SPEC
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A folder with the bundled model alone, nothing converted."""
-    from lib.sam.models.checkpoints import MODEL_FOLDER
-
     name = MODELS["sam_tiny"].checkpoint
     (tmp_path / name).write_bytes((MODEL_FOLDER / name).read_bytes())
     return tmp_path
@@ -58,10 +57,10 @@ def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
 
 
 @pytest.mark.slow
-def test_float16_on_a_cpu_runs_on_pytorch_and_has_its_own_embeddings(model_folder: Path, disc):
+def test_float16_on_a_cpu_runs_on_pytorch_and_has_its_own_embeddings(disc):
     image, _ = disc
     exact, coarse = (
-        Engine([MODELS["sam_tiny"]], model_folder, device="cpu", precision=precision).predictor("sam_tiny")
+        Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu", precision=precision).predictor("sam_tiny")
         for precision in ("float32", "float16")
     )
     one, other = exact.encode(image), coarse.encode(image)

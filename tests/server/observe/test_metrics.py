@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lib.sam.embeddings.disk import EmbeddingFiles
 from lib.sam.engine import Engine
-from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointStore
 from lib.sam.models.registry import get_spec
 from lib.server.observe.audit import AuditLog
 from lib.server.observe.metrics import LiveState, Metrics, router
@@ -22,9 +22,10 @@ from support.asgi import ask
 
 @pytest.fixture
 def engine(tmp_path) -> Engine:
-    specs = [get_spec("sam_tiny"), get_spec("sam_vit_h")]
-    shutil.copy(CheckpointStore().path(specs[0]), tmp_path)
-    return Engine(specs, tmp_path, device="cpu")
+    """With the bundled model alone, and its networks for OpenVINO if they are there."""
+    specs, folder = [get_spec("sam_tiny"), get_spec("sam_vit_h")], tmp_path / "model"
+    shutil.copytree(MODEL_FOLDER, folder, ignore=shutil.ignore_patterns("*.pth", "*.pt"))
+    return Engine(specs, folder, device="cpu")
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
