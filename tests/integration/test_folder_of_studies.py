@@ -73,7 +73,12 @@ def test_what_is_no_image_is_named_in_the_list_and_never_offered(server):
 
 
 def test_a_batch_goes_on_past_what_cannot_be_opened(server):
-    results = server.post("/batch/infer/sam_tiny?run_sync=true", json={"label_tag": "batch"}).json()
+    picture = nibabel.Nifti1Image(np.pad(np.ones((9, 9, 1), np.uint8), ((20, 21), (15, 16), (0, 0))), np.eye(4))
+    labels = {"ball": LABEL, "picture": gzip.compress(picture.to_bytes())}
+    for image, label in labels.items():  # a batch takes its prompts from them
+        put(server, f"/datastore/label?image={image}&tag=original", "l.nii.gz", label, "label").raise_for_status()
+    body = {"label_tag": "batch", "prompts": "labels"}
+    results = server.post("/batch/infer/sam_tiny?run_sync=true", json=body).json()
     assert set(results) == {"ball", "picture"} and not any("error" in result for result in results.values())
 
 
