@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     spec = get_spec(arguments.model, known_models(arguments.model_specs))
     if isinstance(spec, Sam2Spec):
-        raise ValueError(f"{spec.name} has no OpenVINO form here, so it cannot be int8")
+        raise ValueError(f"{spec.name} is a SAM 2, and int8 is for the first SAMs and their like alone")
     images = frames(arguments.images, arguments.count)
     if len(images) < 4:
         raise ValueError(f"{len(images)} slices were found; at least 4 are needed, and more are better")

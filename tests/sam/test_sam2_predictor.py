@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,7 @@ import pytest
 import torch
 
 from lib.sam.automatic import GridOptions, segment_automatically
-from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.prompts import Prompts
-from lib.sam.sam2_predictor import Sam2Predictor
 from support.sam2_checkpoint import CONFIG, SPEC, upstream_configuration
 
 pytestmark = [
@@ -124,7 +123,8 @@ def test_the_logits_lie_on_the_whole_image(pair):
 
 def test_automatic_segmentation_runs_on_it(sam2):
     spec = replace(SPEC, min_score=0.0, min_stability=0.0)
-    lenient = Sam2Predictor(spec, sam2.module, checkpoint_sha256="random", cache=EmbeddingCache(0))
+    lenient = copy(sam2)
+    lenient.spec = spec
     embedding = lenient.encode(an_image((300, 300)))
     found = segment_automatically(lenient, embedding, GridOptions(points_per_side=2, max_area=1.0))
     assert found

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.sam.engine import Engine
 from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.volume.propagation import VolumePrompts
 from lib.sam.volume.sam2_video import propagate_by_memory
-from support.sam2_checkpoint import CONFIG, upstream_configuration, write_sam2_checkpoint
+from support.sam2_checkpoint import CONFIG, upstream_configuration
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,28 +42,16 @@ def frame(k: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("medsam2")
-    write_sam2_checkpoint(folder, SPEC)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def medsam2(folder: Path) -> Predictor:
-    return Engine([SPEC], folder, device="cpu").predictor(SPEC.name)
-
-
-@pytest.fixture(scope="module")
 def upstream() -> Iterator[None]:
     with upstream_configuration():
         yield
 
 
-def test_masks_on_an_image_are_the_peers(medsam2: Predictor, folder: Path, upstream: None) -> None:
+def test_masks_on_an_image_are_the_peers(medsam2: Predictor, medsam2_folder: Path, upstream: None) -> None:
     from sam2.build_sam import build_sam2
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    path = str(folder / SPEC.checkpoint)
+    path = str(medsam2_folder / SPEC.checkpoint)
     peer = SAM2ImagePredictor(build_sam2(CONFIG, path, device="cpu", hydra_overrides_extra=AT_512))
     peer._bb_feat_sizes = [(128, 128), (64, 64), (32, 32)]  # that class has those of 1024×1024 built in
     image = frame(0)[:100]
@@ -86,11 +73,11 @@ def test_masks_on_an_image_are_the_peers(medsam2: Predictor, folder: Path, upstr
 
 
 def test_masks_through_a_volume_are_the_peers(
-    medsam2: Any, folder: Path, upstream: None, monkeypatch: pytest.MonkeyPatch
+    medsam2: Any, medsam2_folder: Path, upstream: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sam2.build_sam import build_sam2_video_predictor
 
-    path = str(folder / SPEC.checkpoint)
+    path = str(medsam2_folder / SPEC.checkpoint)
     peer = build_sam2_video_predictor(CONFIG, path, device="cpu", hydra_overrides_extra=AT_512)
     peer.fill_hole_area = 0  # that takes a CUDA extension
     images = torch.cat([medsam2.model_input(frame(k)) for k in range(SLICES)])

@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,16 @@ import torch
 
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
-from lib.sam.models.registry import MODELS, Sam2Spec
-from lib.sam.runtimes import choice
+from lib.sam.models.registry import MODELS
+from lib.sam.predictor import Predictor
+from lib.sam.prompts import Prompts
+from lib.sam.runtimes import choice, memory_form
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 from lib.sam.sam2_predictor import Sam2Predictor
-from support.sam2_checkpoint import SPEC
+from lib.sam.volume.propagation import VolumePrompts
+from lib.sam.volume.sam2_video import propagate_by_memory
 
 
 @pytest.fixture
@@ -51,9 +55,33 @@ def test_int8_without_its_networks_is_refused_with_the_command_that_makes_them(m
         engine.predictor("sam_tiny")
 
 
-def test_sam2_runs_on_pytorch(sam2: Sam2Predictor):
-    assert isinstance(sam2.runtime, TorchRuntime)
-    assert isinstance(SPEC, Sam2Spec)
+@pytest.mark.slow
+def test_sam2_runs_on_openvino_too_with_one_copy_of_the_weights(medsam2: Predictor):
+    assert isinstance(medsam2, Sam2Predictor)
+    assert isinstance(medsam2.runtime, OpenVinoRuntime)
+    module = medsam2.module
+    for part in (module.image_encoder, module.sam_mask_decoder, module.memory_attention, module.memory_encoder):
+        assert all(values.is_meta for values in part.parameters())
+
+
+@pytest.mark.slow
+def test_sam2_whose_memory_differs_after_conversion_runs_on_pytorch_with_the_same_masks(
+    medsam2: Predictor, medsam2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    shutil.copy(medsam2_folder / medsam2.spec.checkpoint, tmp_path)
+    monkeypatch.setattr(memory_form, "_halved", lambda projection: projection)  # the channels in another order
+    on_torch = Engine([medsam2.spec], tmp_path, device="cpu", precision="float32").predictor(medsam2.spec.name)
+    assert isinstance(on_torch.runtime, TorchRuntime)
+    assert "medsam2 runs on PyTorch" in caplog.text and "differs from PyTorch's" in caplog.text
+    prompts = VolumePrompts({0: Prompts.from_clicks(box=[20, 20, 44, 40])}, {}, range(2))
+    ours, theirs = (propagate_by_memory(predictor, picture, prompts).found for predictor in (medsam2, on_torch))
+    assert list(ours) == list(theirs) == [0, 1]
+    for k in ours:
+        np.testing.assert_allclose(ours[k].logits, theirs[k].logits, atol=1e-3, rtol=1e-3)
+
+
+def picture(k: int) -> np.ndarray:
+    return np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from torch import nn
 from lib.sam.runtimes.decoder_form import MAX_FOLDED_TOKENS, decoder_forms
 from lib.sam.runtimes.openvino_ir import DECODER, DECODER_MANY, NetworkKey, convert
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
-from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Networks, RuntimeUnavailableError
 
 CHANNELS, SIDE = 32, 6
 
@@ -49,16 +49,16 @@ def test_each_form_gives_what_segment_anything_gives(decoder: MaskDecoder, token
 def test_the_form_for_many_tokens_runs_from_the_first_token_too_many(tmp_path: Path, decoder: MaskDecoder):
     image_pe, features = torch.randn(2, 1, CHANNELS, SIDE, SIDE)
     encoder = nn.Conv2d(3, CHANNELS, 8, stride=8)
-    folder = convert(tmp_path, NetworkKey("sam_test", "a" * 64), encoder, decoder, image_pe, 48)
+    folder = convert(tmp_path, NetworkKey("sam_test", "a" * 64), Networks(encoder, decoder, image_pe, 48))
     few, one_more = (prompts(MAX_FOLDED_TOKENS + more, with_mask=False) for more in (0, 1))
     runtime, without_many = OpenVinoRuntime(folder), OpenVinoRuntime(folder)
     for sparse, dense in (few, one_more):
-        masks, scores = runtime.decode(features, sparse, dense)
+        masks, scores = runtime.decode([features], sparse, dense)
         expected = decoder.predict_masks(features, image_pe, sparse, dense)
         np.testing.assert_allclose(masks, expected[0], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(scores, expected[1], rtol=1e-3, atol=1e-3)
     (folder / DECODER).unlink()  # is loaded already; the other is loaded when it is needed
     (folder / DECODER_MANY).unlink()
-    without_many.decode(features, *few)
+    without_many.decode([features], *few)
     with pytest.raises(RuntimeUnavailableError):
-        without_many.decode(features, *one_more)
+        without_many.decode([features], *one_more)

@@ -22,7 +22,7 @@ from lib.sam.runtimes.openvino_ir import (
     openvino,
 )
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
-from lib.sam.runtimes.runtime import RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Networks, RuntimeUnavailableError
 
 KEY = NetworkKey("sam_test", "a" * 64)
 
@@ -49,25 +49,25 @@ def networks() -> tuple[nn.Module, nn.Module, torch.Tensor]:
 
 def test_they_are_converted_once_and_compared(tmp_path: Path, networks, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    folder = convert(tmp_path, KEY, *networks, side=32)
+    folder = convert(tmp_path, KEY, Networks(*networks, side=32))
     manifest = json.loads((folder / MANIFEST).read_text())
     assert set(manifest["files"]) == {"encoder.xml", "encoder.bin", "decoder.xml", "decoder.bin"}
     assert 0 <= max(manifest["relative_difference"].values()) < 1e-5
-    assert convert(tmp_path, KEY, *networks, side=32) == folder
+    assert convert(tmp_path, KEY, Networks(*networks, side=32)) == folder
     assert caplog.text.count("Converting sam_test for OpenVINO") == 1
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [folder.name]
 
 
 def test_any_number_of_objects_and_tokens_is_decoded(tmp_path: Path, networks):
     encoder, decoder, pe = networks
-    runtime = OpenVinoRuntime(convert(tmp_path, KEY, encoder, decoder, pe, side=32))
+    runtime = OpenVinoRuntime(convert(tmp_path, KEY, Networks(encoder, decoder, pe, side=32)))
     pixels = torch.randn(1, 3, 32, 32)
     features = runtime.encode(pixels)[0]
     torch.testing.assert_close(features, encoder(pixels), rtol=1e-4, atol=1e-5)
     for objects, tokens in ((1, 0), (1, 1), (5, 3), (2, 40)):
         sparse = torch.randn(objects, tokens, 8)
         for dense in (torch.randn(objects, 8, 8, 8), torch.randn(1, 8, 1, 1).expand(objects, -1, 8, 8)):
-            masks, scores = runtime.decode(features, sparse, dense)
+            masks, scores = runtime.decode([features], sparse, dense)
             expected = decoder.predict_masks(
                 image_embeddings=features, image_pe=pe, sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense
             )
@@ -75,14 +75,14 @@ def test_any_number_of_objects_and_tokens_is_decoded(tmp_path: Path, networks):
 
 
 def test_another_checkpoint_makes_others_and_the_old_ones_go(tmp_path: Path, networks):
-    first = convert(tmp_path, KEY, *networks, side=32)
-    second = convert(tmp_path, NetworkKey("sam_test", "b" * 64), *networks, side=32)
+    first = convert(tmp_path, KEY, Networks(*networks, side=32))
+    second = convert(tmp_path, NetworkKey("sam_test", "b" * 64), Networks(*networks, side=32))
     assert first != second and not first.exists() and second.exists()
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated", "no manifest", "manifest of nonsense"])
 def test_damaged_networks_are_made_anew(tmp_path: Path, networks, damage: str):
-    folder = convert(tmp_path, KEY, *networks, side=32)
+    folder = convert(tmp_path, KEY, Networks(*networks, side=32))
     weights = folder / "encoder.bin"
     content = weights.read_bytes()
     if damage == "changed":
@@ -94,7 +94,7 @@ def test_damaged_networks_are_made_anew(tmp_path: Path, networks, damage: str):
     else:
         (folder / MANIFEST).write_text("[1]")
     assert find_networks(tmp_path, KEY) is None
-    assert convert(tmp_path, KEY, *networks, side=32) == folder
+    assert convert(tmp_path, KEY, Networks(*networks, side=32)) == folder
     assert weights.read_bytes() == content
 
 
@@ -134,7 +134,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path):
 def test_networks_that_differ_from_pytorch_s_are_refused(tmp_path: Path, networks, monkeypatch):
     monkeypatch.setattr(openvino_ir, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(RuntimeUnavailableError, match="differs from PyTorch's"):
-        convert(tmp_path, KEY, *networks, side=32)
+        convert(tmp_path, KEY, Networks(*networks, side=32))
     assert not list((tmp_path / FOLDER).iterdir())
 
 
@@ -144,14 +144,14 @@ def test_what_cannot_be_converted_is_said_without_a_path(tmp_path: Path, network
             return x * float(torch.linalg.svdvals(x.flatten(1)).sum())
 
     with pytest.raises(RuntimeUnavailableError, match="OpenVINO cannot convert sam_test") as caught:
-        convert(tmp_path, KEY, Stubborn(), *networks[1:], side=32)
+        convert(tmp_path, KEY, Networks(Stubborn(), *networks[1:], side=32))
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written_is_said_without_its_path(tmp_path: Path, networks):
     (tmp_path / FOLDER).write_text("a file where the folder should be")
     with pytest.raises(RuntimeUnavailableError, match="cannot be kept") as caught:
-        convert(tmp_path, KEY, *networks, side=32)
+        convert(tmp_path, KEY, Networks(*networks, side=32))
     assert str(tmp_path) not in str(caught.value)
 
 

@@ -58,11 +58,11 @@ def compare_masks(
         inputs = float32.model_input(image)
         (ours, seconds), (theirs, float32_seconds) = _timed_encode(predictor, inputs), _timed_encode(float32, inputs)
         times.append((seconds, float32_seconds))
-        differences.append(float((ours - theirs).norm() / theirs.norm()))
+        differences.append(float((ours[0] - theirs[0]).norm() / theirs[0].norm()))
         prompts = _prompts(width, height, points_per_side, with_points=float32.spec.takes_points)
         predictions = [
-            one.decode(Embedding(features, image_size=(height, width), key=""), prompts)
-            for one, features in ((predictor, ours), (float32, theirs))
+            one.decode(Embedding(levels[0], image_size=(height, width), key="", finer=levels[1:]), prompts)
+            for one, levels in ((predictor, ours), (float32, theirs))
         ]
         for one, other in zip(*predictions, strict=True):
             union = np.count_nonzero(one.masks[0] | other.masks[0])
@@ -107,10 +107,10 @@ def section_images(count: int, side: int = 256) -> list[np.ndarray]:
     return images
 
 
-def _timed_encode(predictor: Predictor, inputs: torch.Tensor) -> tuple[torch.Tensor, float]:
+def _timed_encode(predictor: Predictor, inputs: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], float]:
     started = time.perf_counter()
-    features = predictor.runtime.encode(inputs)[0]
-    return features, time.perf_counter() - started
+    levels = predictor.runtime.encode(inputs)
+    return levels, time.perf_counter() - started
 
 
 def _prompts(width: int, height: int, points_per_side: int, *, with_points: bool) -> list[Prompts]:

@@ -95,15 +95,16 @@ class Engine:
         sha256 = self._store.load_into(module, spec)
         module = module.to(self.device).eval().requires_grad_(False)
         kind = predictor_class(spec)
+        networks = kind.networks(module)
         runtime: Runtime | None = None
         precision = self._precision
         if self.device.type == "cpu":
             if precision is None and is_known_to_agree(spec, sha256, self._folder):
                 precision = "bfloat16"
-            runtime = on_cpu(spec, module, sha256, self._folder, precision)
+            runtime = on_cpu(spec, networks, sha256, self._folder, precision)
         if runtime is None:
             chosen = self._precision or torch_precision(self.device)
-            runtime = kind.torch_runtime(module, self.device, precision=chosen, compiled=self._compiled)
+            runtime = TorchRuntime.of(networks, self.device, precision=chosen, compiled=self._compiled)
         predictor = kind(
             spec,
             module,
@@ -116,8 +117,7 @@ class Engine:
         if precision is None:
             predictor = in_bfloat16(predictor, self._folder)
         if not isinstance(runtime, TorchRuntime):
-            module.image_encoder.to("meta")  # the runtime has the weights: drop this second copy
-            module.mask_decoder.to("meta")
+            networks.drop_weights()
         logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, predictor.runtime.name)
         return predictor
 

@@ -22,7 +22,7 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import PromptError, Prompts
-from lib.sam.runtimes.runtime import Runtime, all_masks, never
+from lib.sam.runtimes.runtime import Networks, Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Predictor:
         self._preprocessor = make_preprocessor(spec, module)
         self._cache = cache
         self._queue = queue or DeviceQueue()
-        self.runtime = runtime or self.torch_runtime(self.module, self.device)
+        self.runtime = runtime or TorchRuntime.of(self.networks(self.module), self.device)
 
     def with_runtime(self, runtime: Runtime) -> Self:
         """Return this predictor with another runtime of the same model."""
@@ -273,10 +273,10 @@ class Predictor:
         return self.module.prompt_encoder
 
     @staticmethod
-    def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
-        """Return the PyTorch runtime for this kind of model; ``options`` are :class:`TorchRuntime`'s."""
+    def networks(module: Any) -> Networks:
+        """Return the networks of this kind of model that a runtime runs; those of prompts are run by the predictor."""
         image_pe = module.prompt_encoder.get_dense_pe().detach()
-        return TorchRuntime(module.image_encoder, partial(all_masks, module.mask_decoder, image_pe), device, **options)
+        return Networks(module.image_encoder, module.mask_decoder, image_pe, int(module.image_encoder.img_size))
 
     def _run_decoder(
         self,
@@ -288,7 +288,7 @@ class Predictor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, S, S)``."""
         sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=logits)
-        masks, scores = self.runtime.decode(embedding.features, sparse, dense)
+        masks, scores = self.runtime.decode(embedding.levels, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]
 

@@ -14,7 +14,8 @@ from lib.sam.embeddings.cache import Embedding
 from lib.sam.models.registry import ModelSpec, Sam2Spec
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
-from lib.sam.runtimes.torch_runtime import TorchRuntime
+from lib.sam.runtimes.memory_form import memory_networks
+from lib.sam.runtimes.runtime import Networks
 
 _BOX_CORNERS = (2, 3)
 """Point labels of a box's top left and bottom right corner."""
@@ -56,9 +57,36 @@ class Sam2Predictor(Predictor):
         return self.module.sam_prompt_encoder
 
     @staticmethod
-    def torch_runtime(module: Any, device: torch.device, **options: Any) -> TorchRuntime:
-        """See :class:`~lib.sam.predictor.Predictor`; without a decoder, as this class decodes with finer features."""
-        return TorchRuntime(_Encoder(module), None, device, **options)
+    def networks(module: Any) -> Networks:
+        """See :class:`~lib.sam.predictor.Predictor`."""
+        image_pe = module.sam_prompt_encoder.get_dense_pe().detach()
+        others = memory_networks(module)
+        return Networks(_Encoder(module), module.sam_mask_decoder, image_pe, int(module.image_size), others)
+
+    def embedded(
+        self, points: tuple[torch.Tensor, torch.Tensor] | None, logits: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens and the dense embedding of B objects' prompts.
+
+        Args:
+            points: ``(B, N, 2)`` in pixels of the model's input and ``(B, N)`` int labels.
+            logits: ``(B, 1, S, S)``.
+        """
+        clipped = None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND)
+        sparse, dense = self._prompt_encoder(points=points, boxes=None, masks=clipped)
+        return sparse, dense
+
+    def single(self, masks: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return of the four masks and scores the single one; if it is unstable, the best of the three candidates."""
+        chosen: tuple[torch.Tensor, torch.Tensor] = self.module.sam_mask_decoder._dynamic_multimask_via_stability(
+            masks, scores
+        )
+        return chosen
+
+    def without_memory(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the features ``(1, C, h, w)`` of an image as the decoder takes them when nothing is remembered."""
+        added: torch.Tensor = features + self.module.no_mem_embed.view(1, -1, 1, 1)
+        return added
 
     def _run_decoder(
         self,
@@ -68,21 +96,9 @@ class Sam2Predictor(Predictor):
         logits: torch.Tensor | None,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        sparse, dense = self._prompt_encoder(
-            points=_as_points(points, boxes),
-            boxes=None,
-            masks=None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND),
-        )
-        low_res, scores, _, _ = self.module.sam_mask_decoder(
-            image_embeddings=embedding.features + self.module.no_mem_embed.view(1, -1, 1, 1),
-            image_pe=self._prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            repeat_image=len(sparse) > 1,
-            high_res_features=list(embedding.finer),
-        )
-        return low_res, scores
+        levels = [self.without_memory(embedding.features), *embedding.finer]
+        masks, scores, _, _ = self.runtime.decode(levels, *self.embedded(_as_points(points, boxes), logits))
+        return (masks[:, 1:], scores[:, 1:]) if multimask else self.single(masks, scores)
 
 
 @singledispatch
@@ -101,12 +117,12 @@ class _Encoder(nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.image_encoder = module.image_encoder  # so that its blocks are found
-        self._forward = module.forward_image
+        self.image_encoder = module.image_encoder
+        self.finest, self.finer = module.sam_mask_decoder.conv_s0, module.sam_mask_decoder.conv_s1
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        *finer, features = self._forward(pixels)["backbone_fpn"]
-        return (features, *finer)
+        finest, finer, features = self.image_encoder(pixels)["backbone_fpn"]
+        return features, self.finest(finest), self.finer(finer)
 
 
 def _as_points(

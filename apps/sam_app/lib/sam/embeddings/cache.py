@@ -33,9 +33,14 @@ class Embedding:
     finer: tuple[torch.Tensor, ...] = ()
 
     @property
+    def levels(self) -> tuple[torch.Tensor, ...]:
+        """The features of all resolutions, the coarsest first."""
+        return (self.features, *self.finer)
+
+    @property
     def nbytes(self) -> int:
         """Size of all features in bytes."""
-        return sum(level.numel() * level.element_size() for level in (self.features, *self.finer))
+        return sum(level.numel() * level.element_size() for level in self.levels)
 
 
 def embedding_key(image: np.ndarray, model_key: str) -> str:

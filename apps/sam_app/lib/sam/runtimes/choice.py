@@ -2,14 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from lib.sam.models.registry import ModelSpec, Sam2Spec
+from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks, has_bfloat16
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Networks, Precision, RuntimeUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ def torch_precision(device: torch.device) -> Precision:
 
 
 def on_cpu(
-    spec: ModelSpec, module: Any, checkpoint_sha256: str, model_folder: Path, precision: Precision | None
+    spec: ModelSpec, networks: Networks, checkpoint_sha256: str, model_folder: Path, precision: Precision | None
 ) -> OpenVinoRuntime | None:
     """Return the OpenVINO runtime for a model on a CPU; None if PyTorch must be used (a failure is logged).
 
     Args:
-        spec: The model; SAM 2 is not converted for OpenVINO.
-        module: The module on the CPU, in evaluation mode, with its weights.
+        spec: The model.
+        networks: Its networks on the CPU, in evaluation mode, with their weights.
         checkpoint_sha256: SHA-256 of the weights' file.
         model_folder: The folder of the checkpoints and of the converted networks.
         precision: ``int8``, once ``scripts/quantize`` has made the networks; ``bfloat16``, where the CPU has it; None
@@ -48,7 +48,7 @@ def on_cpu(
                 f"`scripts/quantize {spec.name} --images FOLDER`, or start without --conf precision int8"
             )
         return OpenVinoRuntime(folder, "int8")
-    if isinstance(spec, Sam2Spec) or precision == "float16":
+    if precision == "float16":
         return None
     if precision == "bfloat16" and not has_bfloat16():
         raise RuntimeUnavailableError(
@@ -56,9 +56,7 @@ def on_cpu(
         )
     try:
         key = NetworkKey.of(spec, checkpoint_sha256)
-        side = int(module.image_encoder.img_size)
-        image_pe = module.prompt_encoder.get_dense_pe().detach()
-        folder = convert(model_folder, key, module.image_encoder, module.mask_decoder, image_pe, side)
+        folder = convert(model_folder, key, networks)
         return OpenVinoRuntime(folder, precision or "float32")
     except RuntimeUnavailableError as error:
         logger.warning("%s runs on PyTorch, which is slower on a CPU: %s", spec.name, error)

@@ -33,15 +33,16 @@ def decoder_forms(decoder: Any, image_pe: Tensor) -> tuple[nn.Module, nn.Module 
     """Return the forms of a decoder to be converted: for few prompt tokens, and for more.
 
     Args:
-        decoder: With SAM's ``predict_masks``; in evaluation mode.
+        decoder: With the ``predict_masks`` of SAM or SAM 2; in evaluation mode.
         image_pe: ``(1, C, h, w)``: the positional encoding of the image.
 
     Returns:
         Modules with the forward of :class:`PlacesDecoder`; None as the second if the first is for any number of tokens.
     """
-    if not isinstance(decoder, MaskDecoder):
+    kind = Sam2PlacesDecoder if hasattr(decoder, "obj_score_token") else SamPlacesDecoder
+    if kind is SamPlacesDecoder and not isinstance(decoder, MaskDecoder):
         return PlacesDecoder(decoder, image_pe), None
-    return SamPlacesDecoder(decoder, image_pe, is_folded=True), SamPlacesDecoder(decoder, image_pe, is_folded=False)
+    return kind(decoder, image_pe, is_folded=True), kind(decoder, image_pe, is_folded=False)
 
 
 class PlacesDecoder(nn.Module):
@@ -58,7 +59,7 @@ class PlacesDecoder(nn.Module):
         self.image_pe: Tensor
         self.register_buffer("image_pe", image_pe)
 
-    def forward(self, features: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, ...]:
         """Return all masks and their scores.
 
         Args:
@@ -71,7 +72,7 @@ class PlacesDecoder(nn.Module):
         """
         height, width = features.shape[1:3]
         everywhere = dense.permute(0, 3, 1, 2).expand(1, -1, height, width)
-        return all_masks(self.decoder, self.image_pe, features.permute(0, 3, 1, 2), sparse, everywhere)
+        return all_masks(self.decoder, self.image_pe, [features.permute(0, 3, 1, 2)], sparse, everywhere)
 
 
 class SamPlacesDecoder(nn.Module):
@@ -83,7 +84,7 @@ class SamPlacesDecoder(nn.Module):
         is_folded: Whether attention between tokens and places is folded, for few tokens.
     """
 
-    def __init__(self, decoder: MaskDecoder, image_pe: Tensor, *, is_folded: bool) -> None:
+    def __init__(self, decoder: Any, image_pe: Tensor, *, is_folded: bool) -> None:
         super().__init__()
         self.decoder = decoder
         self.position: Tensor
@@ -96,11 +97,14 @@ class SamPlacesDecoder(nn.Module):
         decoder: Any = self.decoder
         prompt = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight, sparse[0]])
         tokens, places = self._transformed(prompt, (features + dense)[0].flatten(0, 1))
-        count = 1 + decoder.num_mask_tokens
-        networks = zip(decoder.output_hypernetworks_mlps, tokens[1:count], strict=True)
-        weights = torch.stack([network(token[None])[0] for network, token in networks])
+        weights = self._mask_weights(tokens[1 : 1 + decoder.num_mask_tokens])
         masks = _in_image_order(_upscaled(decoder.output_upscaling, places) @ weights.T, features.shape[1:3])
         return masks[None], decoder.iou_prediction_head(tokens[:1])
+
+    def _mask_weights(self, tokens: Tensor) -> Tensor:
+        """Return for each mask's token ``(M, C)`` the weights ``(M, C / 8)`` of the upscaled features."""
+        networks = zip(self.decoder.output_hypernetworks_mlps, tokens, strict=True)
+        return torch.stack([network(token[None])[0] for network, token in networks])
 
     def _transformed(self, prompt: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Run SAM's two-way transformer for tokens ``(T, C)`` and places ``(L, C)``."""
@@ -123,6 +127,37 @@ class SamPlacesDecoder(nn.Module):
         last = transformer.final_attn_token_to_image
         tokens = tokens + self._to_places(last, tokens + prompt, places + self.position, places)
         return cast(Tensor, transformer.norm_final_attn(tokens)), places
+
+
+class Sam2PlacesDecoder(SamPlacesDecoder):
+    """The same for SAM 2's decoder, which adds finer features while it upscales, and says whether the object is there.
+
+    Source: facebookresearch/sam2, ``sam2/modeling/sam/mask_decoder.py``.
+    """
+
+    def forward(  # type: ignore[override]
+        self, features: Tensor, sparse: Tensor, dense: Tensor, finest: Tensor, finer: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return all masks, their scores, their tokens, and the logit of whether the object is there.
+
+        Args:
+            features: See :class:`PlacesDecoder`, likewise ``sparse`` and ``dense``.
+            sparse: See there.
+            dense: See there.
+            finest: ``(1, 4h, 4w, C / 8)``.
+            finer: ``(1, 2h, 2w, C / 4)``.
+        """
+        decoder: Any = self.decoder
+        own = [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight]
+        tokens, places = self._transformed(torch.cat([*own, sparse[0]]), (features + dense)[0].flatten(0, 1))
+        first, norm, activation, second, last = decoder.output_upscaling
+        pixels = _doubled(_four_pixels(first, places), features.shape[1:3]) + finer[0]
+        pixels = activation(F.layer_norm(pixels, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+        pixels = last(_doubled(_four_pixels(second, pixels.flatten(0, 1)), finer.shape[1:3]) + finest[0])
+        of_masks = tokens[2 : 2 + decoder.num_mask_tokens]
+        masks = (self._mask_weights(of_masks) @ pixels.flatten(0, 1).T).unflatten(1, finest.shape[1:3])
+        scores, is_there = decoder.iou_prediction_head(tokens[1:2]), decoder.pred_obj_score_head(tokens[:1])
+        return masks[None], scores, of_masks[None], is_there
 
 
 def _heads(x: Tensor, count: int) -> Tensor:
@@ -182,6 +217,13 @@ def _four_pixels(convolution: nn.ConvTranspose2d, places: Tensor) -> Tensor:
     weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * c, C)
     bias = cast(Tensor, convolution.bias)
     return F.linear(places, weight, bias.repeat(4)).view(-1, len(bias))
+
+
+def _doubled(pixels: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Convert the values ``(h * w * 4, C)`` of places' 2 x 2 pixels to an image ``(2h, 2w, C)``."""
+    height, width = size
+    nested = pixels.view(height, width, 2, 2, -1)  # rows and columns of places, then of halves
+    return nested.transpose(1, 2).reshape(2 * height, 2 * width, -1)
 
 
 def _in_image_order(pixels: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

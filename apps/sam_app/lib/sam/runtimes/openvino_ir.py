@@ -2,7 +2,7 @@
 
 Layout of the model folder::
 
-    openvino/<model>-<precision>-<key>/      preparation, encoder, decoder, decoder_many (.xml, .bin); manifest.json
+    openvino/<model>-<precision>-<key>/      encoder, decoder and others (.xml, .bin); manifest.json
     openvino/.<model>-….<random>.part/       unfinished
 
 The key is a hash of the checkpoint's SHA-256, the versions of OpenVINO and PyTorch, and :data:`_FORMAT`. A folder is
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from lib.base.files import sha256_of
 from lib.base.locks import locked
 from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.decoder_form import decoder_forms
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, all_masks
+from lib.sam.runtimes.runtime import Networks, OtherNetwork, Precision, RuntimeUnavailableError, all_masks
 
 logger = logging.getLogger(__name__)
 
@@ -164,18 +164,13 @@ def keep_networks(model_folder: Path, key: NetworkKey, make: Callable[[Path], di
         raise RuntimeUnavailableError(f"OpenVINO's networks cannot be kept: {error.strerror}") from error
 
 
-def convert(
-    model_folder: Path, key: NetworkKey, encoder: nn.Module, decoder: nn.Module, image_pe: torch.Tensor, side: int
-) -> Path:
+def convert(model_folder: Path, key: NetworkKey, networks: Networks) -> Path:
     """Return the folder of a model's float32 networks, converted from PyTorch's if it is absent.
 
     Args:
         model_folder: The folder of the checkpoints.
         key: Key of the networks.
-        encoder: ``(1, 3, side, side)`` to ``(1, C, h, w)``; on the CPU, in evaluation mode.
-        decoder: With SAM's ``predict_masks``.
-        image_pe: ``(1, C, h, w)``: the positional encoding of the image.
-        side: Side of the encoder's input in pixels.
+        networks: PyTorch's; on the CPU, in evaluation mode.
 
     Raises:
         RuntimeUnavailableError: If a network cannot be converted or stored, or its output differs from PyTorch's.
@@ -185,7 +180,7 @@ def convert(
         logger.info("Converting %s for OpenVINO: once for this checkpoint, up to some minutes ...", key.model)
         started = time.monotonic()
         try:
-            differences = _convert_into(folder, encoder, decoder, image_pe, side)
+            differences = _convert_into(folder, networks)
         except OSError:
             raise
         except Exception as error:  # the converter can raise anything
@@ -201,9 +196,7 @@ def convert(
     return keep_networks(model_folder, key, make)
 
 
-def _convert_into(
-    folder: Path, encoder: nn.Module, decoder: nn.Module, image_pe: torch.Tensor, side: int
-) -> dict[str, float]:
+def _convert_into(folder: Path, networks: Networks) -> dict[str, float]:
     """Write the networks; return the difference of each from PyTorch's: for an image, and for prompts of all forms."""
     generator = torch.Generator().manual_seed(0)
 
@@ -211,7 +204,6 @@ def _convert_into(
         return torch.randn(shape, generator=generator)
 
     core = openvino().Core()
-    _, channels, height, width = image_pe.shape
     differences: dict[str, float] = {}
 
     def compare(name: str, network: Any, inputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
@@ -220,25 +212,40 @@ def _convert_into(
             differences[name] = max(differences.get(name, 0.0), relative_difference(ours, theirs.numpy()))
 
     with torch.no_grad():
-        pixels = random(1, 3, side, side)
-        for name, part in _parts(encoder).items():
+        pixels = random(1, 3, networks.side, networks.side)
+        for name, part in _parts(networks.encoder).items():
+            output = part(pixels)  # before it is traced: SAM 2's keeps tables, which are then real ones
+            levels = [output] if isinstance(output, torch.Tensor) else list(output)
             _save(folder / name, part, (pixels,))
-            output = part(pixels)
-            compare(name, compiled(core, folder / name), [pixels], [output])
-            pixels = output
-        features = random(1, channels, height, width)
-        for name, form in zip((DECODER, DECODER_MANY), decoder_forms(decoder, image_pe), strict=True):
+            compare(name, compiled(core, folder / name), [pixels], levels)
+            pixels = levels[0]
+        levels = [random(*level.shape) for level in levels]  # not those of the test image
+        _, channels, height, width = networks.image_pe.shape
+        for name, form in zip((DECODER, DECODER_MANY), decoder_forms(networks.decoder, networks.image_pe), strict=True):
             if form is None:
                 continue
-            example = _channels_last(features), random(1, 3, channels), random(1, height, width, channels)
-            _save(folder / name, form.eval(), example, {1: torch.export.Dim("tokens", max=8192)})
+            places = [_channels_last(level) for level in levels]
+            example = places[0], random(1, 3, channels), random(1, height, width, channels), *places[1:]
+            _save(folder / name, form.eval(), example, {1: {1: "tokens"}}, {2: [1, (1, height), (1, width), channels]})
             network = compiled(core, folder / name)
             earlier_mask, no_mask = random(1, channels, height, width), random(1, channels, 1, 1)
             for tokens, dense in ((0, earlier_mask), (3, no_mask), (40, earlier_mask)):
                 sparse, everywhere = random(1, tokens, channels), dense.expand(-1, -1, height, width)
-                inputs = [_channels_last(features), sparse, _channels_last(dense)]
-                compare(name, network, inputs, all_masks(decoder, image_pe, features, sparse, everywhere))
+                inputs = [places[0], sparse, _channels_last(dense), *places[1:]]
+                expected = all_masks(networks.decoder, networks.image_pe, levels, sparse, everywhere)
+                compare(name, network, inputs, expected)
+        for name, other in networks.others.items():
+            _convert_other(folder / f"{name}.xml", other)
+            network = compiled(core, folder / f"{name}.xml")
+            for values in other.examples:
+                compare(name, network, values, [other.module(*values)])
     return differences
+
+
+def _convert_other(path: Path, other: OtherNetwork) -> None:
+    """Write a network whose inputs can have any number of rows."""
+    lengths = {index: {0: name} for index, name in enumerate(other.any_number) if name}
+    _save(path, other.form().eval(), other.examples[0], lengths)
 
 
 class _Method(nn.Module):
@@ -266,20 +273,32 @@ def _channels_last(values: torch.Tensor) -> torch.Tensor:
 
 
 def _save(
-    path: Path, module: nn.Module, example: tuple[torch.Tensor, ...], of_sparse: dict[int, Any] | None = None
+    path: Path,
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    any_length: Mapping[int, Mapping[int, str]] | None = None,
+    sizes: Mapping[int, Sequence[Any]] | None = None,
 ) -> None:
-    """Convert a module and write it. A decoder has any number of tokens, and its dense prompt any size or one place."""
+    """Convert a module and write it.
+
+    Args:
+        path: The file.
+        module: The module.
+        example: Its inputs, whose sizes are fixed but for the following.
+        any_length: By input and axis, a name of its length, which can be any.
+        sizes: By input, its sizes in OpenVINO's terms.
+    """
+    dims = {name: torch.export.Dim(name, max=8192) for axes in (any_length or {}).values() for name in axes.values()}
+    dynamic = [{axis: dims[name] for axis, name in (any_length or {}).get(n, {}).items()} for n in range(len(example))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about the exporter's own code
-        dynamic = (None, of_sparse, None) if of_sparse else None
-        program = torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
+        program = torch.export.export(module, example, dynamic_shapes=tuple(dynamic), strict=False)
         network = openvino().convert_model(program)
-    shapes = [openvino().PartialShape(list(value.shape)) for value in example]
-    if of_sparse:
-        _, height, width, channels = example[0].shape
-        shapes[1] = openvino().PartialShape([1, -1, channels])
-        shapes[2] = openvino().PartialShape([1, (1, height), (1, width), channels])
-    network.reshape(dict(enumerate(shapes)))
+    shapes = {}
+    for index, value in enumerate(example):
+        shape = [-1 if axis in dynamic[index] else length for axis, length in enumerate(value.shape)]
+        shapes[index] = openvino().PartialShape(list((sizes or {}).get(index, shape)))
+    network.reshape(shapes)
     openvino().save_model(network, path, compress_to_fp16=False)
 
 

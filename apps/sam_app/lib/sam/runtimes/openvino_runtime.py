@@ -1,7 +1,7 @@
 """OpenVINO runtime for a CPU: the same networks in half of PyTorch's time or less."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class OpenVinoRuntime:
         self._encoder = self._load(ENCODER, precision)
         self._decoder = self._load(DECODER, precision)
         self._decoder_many = None if (folder / DECODER_MANY).exists() else self._decoder  # loaded when it is needed
+        self._others: dict[str, Any] = {}  # by name, loaded when they are needed
         self._decoding = threading.Lock()
 
     def _load(self, name: str, precision: Precision) -> Any:
@@ -62,8 +63,8 @@ class OpenVinoRuntime:
                     request.wait()
                 raise PreemptedError("a click is waiting")
         request.wait()
-        features = torch.from_numpy(request.get_output_tensor(0).data)
-        return (features.clone(memory_format=torch.channels_last),)  # as the decoder takes them
+        levels = (torch.from_numpy(tensor.data) for tensor in request.output_tensors)
+        return tuple(level.clone(memory_format=torch.channels_last) for level in levels)  # as the decoder takes them
 
     def prepared(self, inputs: torch.Tensor) -> np.ndarray:
         """Return what the network of the encoder takes; not to be kept beyond the next call."""
@@ -75,21 +76,28 @@ class OpenVinoRuntime:
         return prepared
 
     def decode(
-        self, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, levels: Sequence[torch.Tensor], sparse: torch.Tensor, dense: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
-        places = _places(features)
+        places = [_places(level) for level in levels]
         results = [self._decode(places, sparse[n : n + 1], dense[n : n + 1]) for n in range(len(sparse))]
-        masks, scores = zip(*results, strict=True)
-        return torch.cat(masks), torch.cat(scores)
+        return tuple(torch.cat(values) for values in zip(*results, strict=True))
 
-    def _decode(self, places: np.ndarray, sparse: torch.Tensor, dense: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _decode(self, places: Sequence[np.ndarray], sparse: torch.Tensor, dense: torch.Tensor) -> list[torch.Tensor]:
         """Decode one object."""
         is_uniform = dense.stride(2) == dense.stride(3) == 0  # as without an earlier mask
-        inputs = [places, np.ascontiguousarray(sparse), _places(dense[:, :, :1, :1] if is_uniform else dense)]
+        prompt = np.ascontiguousarray(sparse), _places(dense[:, :, :1, :1] if is_uniform else dense)
         with self._decoding:
-            outputs = self._decoder_for(sparse.shape[1]).infer(inputs, share_inputs=True).values()
-            return tuple(torch.from_numpy(values.copy()) for values in outputs)
+            outputs = self._decoder_for(sparse.shape[1]).infer([places[0], *prompt, *places[1:]], share_inputs=True)
+            return [torch.from_numpy(values.copy()) for values in outputs.values()]
+
+    def compute(self, network: str, *inputs: torch.Tensor) -> torch.Tensor:
+        """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
+        if network not in self._others:
+            self._others[network] = self._load(f"{network}.xml", self._precision)
+        request = self._others[network]
+        request.infer([np.ascontiguousarray(value) for value in inputs], share_inputs=True)
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
     def _decoder_for(self, tokens: int) -> Any:
         """Return the decoder for this number of prompt tokens."""

@@ -1,15 +1,16 @@
 """PyTorch runtime: on a GPU, with fused attention and reduced precision; on a CPU if OpenVINO cannot be used."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from lib.base.clock import PreemptedError
 from lib.sam.runtimes.fused_attention import fuse_attention
-from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError, never
+from lib.sam.runtimes.runtime import Networks, Precision, RuntimeUnavailableError, all_masks, never
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,11 +24,11 @@ class TorchRuntime:
 
     Args:
         encoder: ``(1, 3, S, S)`` to features, or to a sequence of them, the coarsest first.
-        decoder: Does what :meth:`decode` does, with the same arguments; None if the predictor decodes without the
-            runtime.
+        decoder: Does what :meth:`decode` does, with the same arguments; None for encoding alone.
         device: The device of both.
         precision: ``float32``; or ``bfloat16`` and ``float16`` by autocast.
         compiled: Whether to compile the encoder by ``torch.compile``: takes minutes once, then is faster on a GPU.
+        others: The model's other networks by name.
 
     Raises:
         RuntimeUnavailableError: For a precision that this runtime does not support.
@@ -36,11 +37,12 @@ class TorchRuntime:
     def __init__(
         self,
         encoder: nn.Module,
-        decoder: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None,
+        decoder: Callable[[Sequence[torch.Tensor], torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]] | None,
         device: torch.device,
         precision: Precision = "float32",
         *,
         compiled: bool = False,
+        others: Mapping[str, nn.Module] | None = None,
     ) -> None:
         if precision not in ("float32", *_AUTOCAST):
             raise RuntimeUnavailableError(f"PyTorch runs float32, {', '.join(_AUTOCAST)}; not {precision}")
@@ -58,6 +60,14 @@ class TorchRuntime:
                 block.register_forward_pre_hook(self._raise_if_preempted)
         self._encoder: Callable[[torch.Tensor], Any] = torch.compile(encoder) if compiled else encoder
         self._decoder = decoder
+        self._others = others or {}
+
+    @classmethod
+    def of(cls, networks: Networks, device: torch.device, **options: Any) -> Self:
+        """Return the runtime of a model's networks; ``options`` are :class:`TorchRuntime`'s."""
+        decoder = partial(all_masks, networks.decoder, networks.image_pe)
+        others = {name: other.module for name, other in networks.others.items()}
+        return cls(networks.encoder, decoder, device, others=others, **options)
 
     def _raise_if_preempted(self, module: nn.Module, inputs: object) -> None:
         if getattr(self._stop, "should_stop", never)():
@@ -77,12 +87,18 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def decode(
-        self, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, levels: Sequence[torch.Tensor], sparse: torch.Tensor, dense: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
         if self._decoder is None:
-            raise TypeError("this model is decoded by its predictor")
-        return self._decoder(features, sparse, dense)
+            raise TypeError("this runtime has no decoder")
+        return self._decoder(levels, sparse, dense)
+
+    @torch.inference_mode()
+    def compute(self, network: str, *inputs: torch.Tensor) -> torch.Tensor:
+        """See :class:`~lib.sam.runtimes.runtime.Runtime`."""
+        output: torch.Tensor = self._others[network](*inputs)
+        return output
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,14 +1,17 @@
 """Follow an object through a volume with SAM 2's memory: the slices are the frames of a video.
 
-Sources: Ravi et al. 2024, arXiv:2408.00714, section 4; facebookresearch/sam2, ``sam2/sam2_video_predictor.py``. That
-class reads its frames from JPEG files and stores all of them and everything it computed. Here its step for one frame,
-``SAM2Base.track_step``, is called on slices as they are reached, and returns the same masks. Only what a later step can
-use is stored: 16 slices and those with prompts, 0.5 MiB each.
+Sources: Ravi et al. 2024, arXiv:2408.00714, section 4; facebookresearch/sam2, ``sam2/sam2_video_predictor.py``, whose
+masks these are. That class reads its frames from JPEG files; here slices are encoded as they are reached.
+
+After a correction that class follows the object through all slices again. Here, what is remembered of the slices is a
+part of the result, and the object is followed from the corrected slice in both directions, each until its masks are as
+they were before, or up to the next slice with prompts.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +21,31 @@ from lib.base.clock import current_clock
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.logits_grid import dice
 from lib.sam.prompts import BACKGROUND, Prompts
-from lib.sam.sam2_predictor import LOGITS_BOUND, Sam2Predictor
+from lib.sam.sam2_predictor import Sam2Predictor
 from lib.sam.volume.propagation import Progress, PropagationOptions, VolumePrompts, propagate
-from lib.sam.volume.result import SliceMask, Stop, VolumeResult
+from lib.sam.volume.result import SliceMask, Source, Stop, VolumeResult
+from lib.sam.volume.sam2_memory import Found, Memories, Sam2Step, SliceMemory, StepPrompts
+
+T = TypeVar("T")
 
 _MAX_ABSENT_SLICES = 5
 """The object has ended after this many slices in a row without it; after fewer, SAM 2's memory finds it again."""
+
+_SAME_DICE, _SAME_SLICES = 0.99, 2
+"""After a correction, a mask is as before from this Dice on; following ends after this many such slices in a row."""
+
+
+@dataclass(frozen=True, eq=False)
+class RememberedResult(VolumeResult):
+    """A result with what a later call needs to correct it.
+
+    Args:
+        prompts: The prompts that it is the result of.
+        memories: What is remembered of all slices that were reached: 0.5 MiB each for a model of 1024×1024.
+    """
+
+    prompts: VolumePrompts
+    memories: Memories
 
 
 @propagate.register
@@ -34,7 +56,7 @@ def propagate_by_memory(
     options: PropagationOptions | None = None,
     *,
     earlier: VolumeResult | None = None,
-) -> VolumeResult:
+) -> RememberedResult:
     """Segment the object on every slice on which SAM 2 finds it; arguments as of :func:`.propagation.propagate`.
 
     Slices are visited upwards from the first marked one, then downwards from it, as upstream does. Every slice uses
@@ -46,7 +68,8 @@ def propagate_by_memory(
         frame: Returns slice k, ``(H, W, 3)`` uint8 after windowing; called only for slices that are reached.
         prompts: The user's prompts.
         options: Only ``max_slices`` is used; SAM 2 has its own rules for when an object has ended.
-        earlier: Not used: every slice depends on every prompt. The embeddings of slices come from the cache, though.
+        earlier: A result of the same volume, window and model. If no slice has lost its prompts since, the object is
+            followed only from slices whose prompts are new or other than before, see :data:`_SAME_DICE`.
 
     Returns:
         The masks, without anchors or spans. A mask's ``score`` is SAM 2's predicted probability that the object is on
@@ -57,30 +80,33 @@ def propagate_by_memory(
         TimeLimitError: If the current clock's time is up.
     """
     options = options or PropagationOptions()
-    tracker = _Tracker(predictor, frame, prompts, options.max_slices)
-    marked = {k: tracker.mark(k, prompts.marked[k]) for k in sorted(prompts.marked)}
-    found = {k: mask for k, mask in marked.items() if _has_object(mask)}
-    stops: list[Stop] = []
-    if found:
-        first, last = min(marked), max(marked)
-        up, down = range(first + 1, prompts.bounds.stop), range(first - 1, prompts.bounds.start - 1, -1)
-        for slices, anchor in ((up, last), (down, first)):
-            stops.append(tracker.walk(slices, anchor, marked, found))
-    return VolumeResult(dict(sorted(found.items())), tuple(stops), {}, {}, rules=("sam2", options, prompts.bounds))
+    rules = ("sam2", options, prompts.bounds)
+    if isinstance(earlier, RememberedResult) and earlier.rules == rules and _only_adds(prompts, earlier):
+        tracker = _Tracker(predictor, frame, prompts, options.max_slices, earlier)
+        tracker.correct(earlier.prompts)
+    else:
+        tracker = _Tracker(predictor, frame, prompts, options.max_slices)
+        tracker.follow_all()
+    found, stops = dict(sorted(tracker.found.items())), tuple(tracker.stops.values())
+    return RememberedResult(found, stops, {}, {}, rules, prompts, tracker.memories)
 
 
-def _has_object(mask: SliceMask) -> bool:
-    return bool(mask.packed.any())
+def _only_adds(prompts: VolumePrompts, earlier: RememberedResult) -> bool:
+    """Return whether the object was found, and all slices that had prompts have prompts of the same kind."""
+    before = earlier.prompts
+    is_kept = before.marked.keys() <= prompts.marked.keys() and before.background.keys() <= prompts.background.keys()
+    return is_kept and bool(earlier.found)
 
 
 class _Tracker:
-    """One object in one volume: its memory, and the steps that use and extend it.
+    """One object in one volume: its masks, its memory, and the steps that use and extend them.
 
     Args:
         predictor: The model.
         frame: Returns a slice.
         prompts: The user's prompts.
         max_slices: At most this many are followed beyond the first and the last marked one; None for no limit.
+        earlier: The result to correct.
     """
 
     def __init__(
@@ -89,130 +115,173 @@ class _Tracker:
         frame: Callable[[int], np.ndarray],
         prompts: VolumePrompts,
         max_slices: int | None,
+        earlier: RememberedResult | None = None,
     ) -> None:
         self._predictor = predictor
         self._frame = frame
         self._prompts = prompts
         self._max_slices = max_slices
-        self._prompted: dict[int, dict[str, Any]] = {}
-        self._followed: dict[int, dict[str, Any]] = {}
-        self._position: list[torch.Tensor] | None = None  # the same for every slice
-        self._reach = max(predictor.module.num_maskmem, predictor.module.max_obj_ptrs_in_encoder)
+        self._step = Sam2Step(predictor, prompts.bounds.stop)
         self._progress = Progress()
+        self._anchors = {1: max(prompts.marked), -1: min(prompts.marked)}
+        self.memories = earlier.memories.copy() if earlier else Memories()
+        self.found: dict[int, SliceMask] = dict(earlier.found) if earlier else {}
+        self.stops: dict[int, Stop] = dict(zip((1, -1), earlier.stops, strict=True)) if earlier else {}
+        self._before = {k: self.found.get(k) for k in self.memories.slices}
+        """What was found earlier on the slices that were reached, None where the object was absent."""
+        self._earlier: dict[int, SliceMemory] = {}
+        """What was remembered of followed slices before a correction."""
 
-    def mark(self, k: int, prompts: Prompts) -> SliceMask:
-        """Return the mask of a slice's own prompts, without memory; it is remembered for all other slices."""
-        embedding = self._predictor.encode(self._frame(k))
-        return self._step(k, embedding, prompts, is_first=True)
+    def follow_all(self) -> None:
+        """Find the object on all slices."""
+        for k in sorted(self._prompts.marked):
+            self._mark(k)
+        if self.found:
+            for step in (1, -1):
+                self._walk(self._anchors[-1], step)
 
-    def walk(self, slices: range, anchor: int, marked: Mapping[int, SliceMask], found: dict[int, SliceMask]) -> Stop:
-        """Follow the object slice by slice, add its masks to ``found`` and return where it ended.
+    def correct(self, earlier: VolumePrompts) -> None:
+        """Find the object where prompts have changed, and follow it from there as far as that changes its masks."""
+        marked, background = self._prompts.marked, self._prompts.background
+        changed = [k for k in sorted(marked) if not _is_same(marked[k], earlier.marked.get(k))]
+        for k in changed:
+            self._mark(k)
+        if self.found.keys().isdisjoint(marked):
+            self.found, self.stops = {}, {}
+            return
+        for k in sorted((background.keys() & self.found.keys()) - marked.keys()):
+            if not np.array_equal(background[k], earlier.background.get(k, ())):
+                self._follow(k, in_reverse=k < self._anchors[-1])
+                changed.append(k)
+        self._earlier.update(self.memories.followed)  # may be wrong, as the user corrects it: no slice is to use it
+        self.memories.followed.clear()
+        for k in changed:
+            for step in (1, -1):
+                self._walk(k, step)
+        kept = {k: memory for k, memory in self._earlier.items() if k not in self.memories.slices}
+        self.memories.followed.update(kept)
+
+    def _walk(self, start: int, step: int) -> None:
+        """Follow the object from a slice to where it ends, or where all is as before, and note where it ended.
 
         Args:
-            slices: In visiting order; the first is next to a marked one.
-            anchor: The marked slice beyond which the object can end.
-            marked: The masks of all slices with their own prompts.
-            found: The masks are added here.
+            start: A slice with prompts.
+            step: 1 for upwards, -1 for downwards.
         """
-        before, absent = marked[slices.start - slices.step], 0
-        for k in slices:
-            if k in marked:
-                before, absent = marked[k], 0
+        anchor, k = self._anchors[step], start + step
+        absent = same = 0
+        while k in self._prompts.bounds:
+            if k in self.memories.prompted:
+                if self._before:
+                    return
+                absent, k = 0, k + step
                 continue
-            beyond = (k - anchor) * slices.step
+            beyond = (k - anchor) * step
             if self._max_slices is not None and beyond > self._max_slices:
-                return Stop(anchor, k, "max_slices")
-            mask = self._follow(k, in_reverse=slices.step < 0)
-            if _has_object(mask):
-                found[k] = replace(mask, overlap=dice(mask.logits > 0, before.logits > 0))
-                absent = 0
-            else:
-                absent += 1
+                return self._end(k, step, "max_slices")
+            self._follow(k, in_reverse=step < 0)
+            absent = 0 if k in self.found else absent + 1
+            same = same + 1 if self._is_as_before(k) else 0
             if beyond >= _MAX_ABSENT_SLICES and absent >= _MAX_ABSENT_SLICES:
-                return Stop(anchor, k - (absent - 1) * slices.step, "nothing found")
-            before = mask
-        return Stop(anchor, slices.stop, "end of slices")
+                return self._end(k - (absent - 1) * step, step, "nothing found")
+            k += step
+            if same >= _SAME_SLICES:
+                stop = self.stops[step]
+                if stop.reason != "max_slices":
+                    return
+                absent, same, k = 0, 0, stop.k  # more slices may be followed now
+        return self._end(k, step, "end of slices")
 
-    def _follow(self, k: int, *, in_reverse: bool) -> SliceMask:
-        """Return the mask found by the memory of other slices, corrected by background points, which are remembered."""
-        background = self._prompts.background.get(k)
+    def _end(self, k: int, step: int, reason: str) -> None:
+        """Note that the object's first slice without a mask is k, and drop what was found beyond it before."""
+        absent = _MAX_ABSENT_SLICES if reason == "nothing found" else 0
+        self.stops[step] = Stop(self._anchors[step], k, reason)
+        for other in {*self.memories.slices, *self._earlier}:
+            if (other - k) * step >= 0:
+                self.found.pop(other, None)
+            if (other - k) * step >= absent:
+                self.memories.forget(other)
+                self._earlier.pop(other, None)
+
+    def _is_as_before(self, k: int) -> bool:
+        if k not in self._before:
+            return False
+        before, now = self._before[k], self.found.get(k)
+        if before is None or now is None:
+            return before is now
+        return dice(now.logits > 0, before.logits > 0) >= _SAME_DICE
+
+    def _mark(self, k: int) -> None:
+        """Find the object by a slice's own prompts, without memory; it is remembered for all other slices."""
         embedding = self._predictor.encode(self._frame(k))
-        mask = self._step(k, embedding, None, in_reverse=in_reverse)
-        if background is not None and _has_object(mask):
-            points = Prompts(background, [BACKGROUND] * len(background), mask_logits=mask.logits)  # type: ignore[arg-type]
-            del self._followed[k]
-            mask = self._step(k, embedding, points, in_reverse=in_reverse)
-        self._forget(k)
+        prompts = self._in_model_terms(self._prompts.marked[k], embedding.image_size)
+
+        def find() -> Found:
+            features = self._predictor.without_memory(embedding.features)
+            return self._step.find(embedding, features, prompts, is_first=True)
+
+        self._keep(k, embedding, self._on_device(find), "prompts")
+
+    def _follow(self, k: int, *, in_reverse: bool) -> None:
+        """Find the object by the memory of other slices, corrected by background points, which are remembered."""
+        embedding = self._predictor.encode(self._frame(k))
+        background = self._prompts.background.get(k)
+        self.memories.forget(k)
+
+        def find() -> tuple[Found, Source]:
+            features = self._step.remembering(k, embedding, self.memories, in_reverse=in_reverse)
+            found = self._step.find(embedding, features, StepPrompts(), is_first=False)
+            if background is None or not bool((found.logits > 0).any()):
+                return found, "followed"
+            labels, logits = np.full(len(background), BACKGROUND), found.logits[0, 0].cpu().numpy()
+            corrections = self._in_model_terms(Prompts(background, labels, mask_logits=logits), embedding.image_size)
+            return self._step.find(embedding, features, corrections, is_first=False), "prompts"
+
+        before = self.found.get(k + 1 if in_reverse else k - 1)
+        self._keep(k, embedding, *self._on_device(find), before)
         self._progress.show(k)
-        return mask
 
-    @torch.inference_mode()
-    def _step(
-        self,
-        k: int,
-        embedding: Embedding,
-        prompts: Prompts | None,
-        *,
-        is_first: bool = False,
-        in_reverse: bool = False,
-    ) -> SliceMask:
-        module, size = self._predictor.module, embedding.image_size
-        points = mask = earlier = None
-        if prompts is not None:
-            prompts = self._predictor.understood(prompts).within(size[1], size[0])
-            points = self._predictor.point_inputs(prompts, size)
-            if prompts.mask_logits is not None:
-                logits = torch.tensor(prompts.mask_logits, device=self._predictor.device)[None, None]
-                if points is None:
-                    side = (module.image_size, module.image_size)
-                    mask = (F.interpolate(logits, side, mode="bilinear", align_corners=False) > 0).float()
-                else:
-                    earlier = logits.clamp(-LOGITS_BOUND, LOGITS_BOUND)
-        levels = (*embedding.finer, embedding.features)
+    def _keep(
+        self, k: int, embedding: Embedding, found: Found, source: Source, neighbour: SliceMask | None = None
+    ) -> None:
+        """Remember what was found on a slice, and keep its mask if it is not empty."""
+        self.memories.forget(k)
+        memories = self.memories.prompted if source == "prompts" else self.memories.followed
+        memories[k] = found.memory
+        logits = found.logits[0, 0].cpu().numpy().astype(np.float16)
+        shown = self._predictor.masks(found.logits, embedding.image_size)[0, 0].cpu().numpy()
+        self.found.pop(k, None)
+        if shown.any():
+            score = 1 / (1 + math.exp(-found.presence))
+            overlap = None if neighbour is None else dice(logits > 0, neighbour.logits > 0)
+            self.found[k] = SliceMask(logits, np.packbits(shown), embedding.image_size, source, score, overlap)
 
-        def track() -> dict[str, Any]:
+    def _on_device(self, work: Callable[[], T]) -> T:
+        def stage() -> T:
             with current_clock().stage("decode"), torch.inference_mode():
-                tracked: dict[str, Any] = module.track_step(
-                    frame_idx=k,
-                    is_init_cond_frame=is_first,
-                    current_vision_feats=[_flat(level) for level in levels],
-                    current_vision_pos_embeds=[_flat(module.image_encoder.neck.position_encoding(embedding.features))],
-                    feat_sizes=[tuple(level.shape[-2:]) for level in levels],
-                    point_inputs=points,
-                    mask_inputs=mask,
-                    output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._followed},
-                    num_frames=self._prompts.bounds.stop,
-                    track_in_reverse=in_reverse,
-                    prev_sam_mask_logits=earlier,
-                )
-            return tracked
+                return work()
 
-        output = self._predictor.on_device(track)
-        if self._position is None:
-            self._position = output["maskmem_pos_enc"]
-        memory = self._followed if prompts is None else self._prompted
-        memory[k] = {
-            "maskmem_features": output["maskmem_features"].to(torch.bfloat16),  # as upstream stores them
-            "maskmem_pos_enc": self._position,
-            "obj_ptr": output["obj_ptr"],
-        }
-        shown = self._predictor.masks(output["pred_masks"], size)[0, 0].cpu().numpy()
-        return SliceMask(
-            logits=output["pred_masks"][0, 0].cpu().numpy().astype(np.float16),
-            packed=np.packbits(shown),
-            size=size,
-            source="followed" if prompts is None else "prompts",
-            score=float(output["object_score_logits"].sigmoid()),
-        )
+        return self._predictor.on_device(stage)
 
-    def _forget(self, k: int) -> None:
-        """Drop memory that no later step uses: far from this slice and from the first marked one (going down)."""
-        first = min(self._prompted)
-        for other in list(self._followed):
-            if abs(other - k) > self._reach and abs(other - first) > self._reach:
-                del self._followed[other]
+    def _in_model_terms(self, prompts: Prompts, size: tuple[int, int]) -> StepPrompts:
+        """Return prompts on a slice of this ``(height, width)`` for a step."""
+        predictor = self._predictor
+        prompts = predictor.understood(prompts).within(size[1], size[0])
+        points = predictor.point_inputs(prompts, size)
+        if prompts.mask_logits is None:
+            return StepPrompts(points)
+        logits = torch.tensor(prompts.mask_logits, dtype=torch.float32, device=predictor.device)[None, None]
+        if points is not None:
+            return StepPrompts(points, logits)
+        side = (predictor.module.image_size, predictor.module.image_size)
+        return StepPrompts(mask=(F.interpolate(logits, side, mode="bilinear", align_corners=False) > 0).float())
 
 
-def _flat(level: torch.Tensor) -> torch.Tensor:
-    """Reshape ``(1, C, h, w)`` to the ``(h * w, 1, C)`` that SAM 2's attention takes."""
-    return level.flatten(2).permute(2, 0, 1)
+def _is_same(prompts: Prompts, earlier: Prompts | None) -> bool:
+    """Return whether two slices' prompts are the same."""
+    if earlier is None:
+        return False
+    pairs = (
+        (getattr(each, name) for each in (prompts, earlier)) for name in ("points", "labels", "box", "mask_logits")
+    )
+    return all(one is other if one is None or other is None else np.array_equal(one, other) for one, other in pairs)
