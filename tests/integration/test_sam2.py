@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.sam2_checkpoint import SPEC, write_sam2_checkpoint
+from lib.sam.engine import Engine
+from lib.sam.models.registry import MODELS
+from support.sam2_checkpoint import write_sam2_checkpoint
 from support.server_process import SAM_APP, running_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+SPEC = MODELS["medsam2"]
+"""The SAM 2 that takes the least time."""
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +27,12 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sam2")
     app = folder / "sam_app"
     shutil.copytree(SAM_APP, app, ignore=shutil.ignore_patterns("__pycache__", "results", "logs", "*.pth", "*.pt"))
-    write_sam2_checkpoint(app / "model")
+    write_sam2_checkpoint(app / "model", SPEC)
+    Engine([SPEC], app / "model", device="cpu", precision="float32").predictor(SPEC.name)  # converts it, once
     (folder / "studies").mkdir()
     values = np.random.default_rng(1).normal(0, 100, (64, 64, 3)).astype(np.int16)
     nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])).to_filename(folder / "studies" / "small.nii.gz")
-    with running_server(folder, "device", "cpu", app=app) as server:
+    with running_server(folder, "precision", "float32", app=app) as server:
         yield server
 
 

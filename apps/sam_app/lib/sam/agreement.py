@@ -11,9 +11,14 @@ import torch
 from scipy.ndimage import gaussian_filter
 from segment_anything.utils.amg import build_point_grid
 
+import lib.sam.volume.sam2_video  # noqa: F401 - registers how SAM 2 follows an object
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
+from lib.sam.volume.propagation import VolumePrompts, propagate
+
+_SLICES = 3
+"""Slices of a volume in which an object is followed for the comparison."""
 
 _BOX_SHARE = 0.25
 """Side of a box used for the comparison, as a share of the image's."""
@@ -24,8 +29,9 @@ class MaskAgreement:
     """Comparison of a faster form of a model with its float32 form.
 
     Args:
-        masks: Number of masks compared, from points on a grid and from boxes around them.
-        mean_iou: Mean IoU of a mask with the float32 one.
+        masks: Number of masks compared, from points on a grid and from boxes around them; and, of a model with a
+            memory, of objects that it follows.
+        mean_iou: Mean IoU of a mask with the float32 one; the smaller of that from prompts and that by following.
         worst_iou: 5th percentile of the IoU.
         embedding_difference: Mean relative L2 distance of the embeddings.
         seconds, float32_seconds: Median time of an encode, each image encoded by both in turn.
@@ -51,6 +57,7 @@ def compare_masks(
         points_per_side: Of the grid of points; as many boxes are used, and no points for a model that takes none.
     """
     overlaps: list[float] = []
+    followed: list[float] = []
     differences: list[float] = []
     times: list[tuple[float, float]] = []
     for image in images:
@@ -65,17 +72,40 @@ def compare_masks(
             for one, levels in ((predictor, ours), (float32, theirs))
         ]
         for one, other in zip(*predictions, strict=True):
-            union = np.count_nonzero(one.masks[0] | other.masks[0])
-            if union:
-                overlaps.append(np.count_nonzero(one.masks[0] & other.masks[0]) / union)
+            overlaps += _overlap(one.masks[0], other.masks[0])
+        if float32.remembers:
+            followed += _overlaps_of_followed(predictor, float32, image)
     return MaskAgreement(
-        masks=len(overlaps),
-        mean_iou=float(np.mean(overlaps)) if overlaps else 0.0,
-        worst_iou=float(np.percentile(overlaps, 5)) if overlaps else 0.0,
+        masks=len(overlaps + followed),
+        mean_iou=min(float(np.mean(each)) for each in (overlaps, followed) if each) if overlaps else 0.0,
+        worst_iou=float(np.percentile(overlaps + followed, 5)) if overlaps else 0.0,
         embedding_difference=statistics.fmean(differences),
         seconds=statistics.median(pair[0] for pair in times),
         float32_seconds=statistics.median(pair[1] for pair in times),
     )
+
+
+def _overlap(mask: np.ndarray, other: np.ndarray) -> list[float]:
+    """Return the IoU of two masks; nothing if both are empty."""
+    union = np.count_nonzero(mask | other)
+    return [np.count_nonzero(mask & other) / union] if union else []
+
+
+def _overlaps_of_followed(predictor: Predictor, float32: Predictor, image: np.ndarray) -> list[float]:
+    """Return the IoUs of the masks of an object followed by memory through slices that show the image, moved."""
+    height, width = image.shape[:2]
+    box = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])
+    prompts = VolumePrompts({0: Prompts(box=box)}, {}, range(_SLICES))
+
+    def frame(k: int) -> np.ndarray:
+        return np.roll(image, k * width // 64, axis=1)
+
+    ours, theirs = (propagate(one, frame, prompts).found for one in (predictor, float32))
+    nothing = np.zeros((height, width), dtype=bool)
+    pairs = [
+        [found[k].mask if k in found else nothing for found in (ours, theirs)] for k in sorted({*ours, *theirs} - {0})
+    ]
+    return [overlap for pair in pairs for overlap in _overlap(*pair)]
 
 
 def section_images(count: int, side: int = 256) -> list[np.ndarray]:

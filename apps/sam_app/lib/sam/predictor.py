@@ -65,6 +65,9 @@ class Predictor:
         runtime: Runs the encoder and the decoder instead of their modules; PyTorch in float32 when None.
     """
 
+    remembers = False
+    """Whether it follows an object through a volume by networks of its own."""
+
     def __init__(
         self,
         spec: ModelSpec,

@@ -32,6 +32,8 @@ class Sam2Predictor(Predictor):
     ``(1, 32, 256, 256)`` and ``(1, 64, 128, 128)``. Together they take 16 MiB.
     """
 
+    remembers = True
+
     def point_inputs(self, prompts: Prompts, image_size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
         """Return points and box of one object as ``SAM2Base.track_step`` takes them; None if there are none.
 
