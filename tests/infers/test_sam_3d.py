@@ -74,7 +74,7 @@ def test_a_click_as_viewers_send_it(task, ball):
     with use_clock(Clock()) as clock:
         labels, facts = ask(task, {"label": "lesion", "client_id": "x", **CLICK}, path)
     assert set(clock.stages) >= {"read", "window", "encode", "decode", "write"}
-    assert sum(clock.stages.values()) < clock.elapsed, "a stage was counted twice"
+    assert sum(clock.stages.values()) < 2 * clock.elapsed, "two directions are followed at once, and no more"
     assert labels.shape == truth.shape and labels.dtype == np.uint8 and set(np.unique(labels)) == {0, 1}
     assert dice(labels > 0, truth) > 0.85
     slices = np.flatnonzero(labels.any(axis=(0, 1)))

@@ -539,6 +539,19 @@ def test_a_file_that_goes_away_while_it_is_read_is_not_excluded_for_good(studies
     assert store.opens("a") and "a" in store.list_images()
 
 
+def test_nor_is_one_that_is_back_before_the_check_has_ended(studies):
+    path = studies / "a.nii.gz"
+    path.write_bytes(nifti())
+
+    def is_gone_for_a_moment(asked: Path) -> object:
+        raise FileNotFoundError(2, "No such file or directory", asked)
+
+    reads = iter([is_gone_for_a_moment])
+    store = FolderDatastore(studies, studies, lambda asked: next(reads, read_image)(asked), read_image)
+    store.opens("a")
+    assert store.opens("a") and "a" in store.list_images()
+
+
 def test_studies_that_go_away_are_503_and_come_back(opened, studies):
     (studies / "a.nii.gz").write_bytes(nifti())
     store = opened()

@@ -156,6 +156,8 @@ class StudyFiles:
                 read(path)
         except ImageError as error:
             reason = str(error)
+        except FileNotFoundError as error:  # gone, and it may be back before it is looked at again
+            reason, identity = _open_failure(error), None
         except OSError as error:
             reason = _open_failure(error)
         if identity is not None and identity == self._identity(name):  # else what was read is not what is there now
