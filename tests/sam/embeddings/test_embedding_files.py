@@ -117,11 +117,10 @@ def test_masks_from_disk_are_those_of_a_fresh_embedding(tmp_path, disc):
 
 
 @pytest.mark.slow
-def test_sam2_s_finer_levels_are_kept(tmp_path, sam2_checkpoint, disc):
-    [spec] = [spec for spec in MODELS.values() if spec.checkpoint == sam2_checkpoint.name]
-
+def test_sam2_s_finer_levels_are_kept(tmp_path, medsam2_folder, disc):
     def predictor(files: EmbeddingFiles) -> Predictor:
-        engine = Engine([spec], sam2_checkpoint.parent, device="cpu", embedding_files=files)
+        spec = MODELS["medsam2"]
+        engine = Engine([spec], medsam2_folder, device="cpu", precision="float32", embedding_files=files)
         return engine.predictor(spec.name)
 
     files = EmbeddingFiles(tmp_path, 100 * MEGABYTE)
