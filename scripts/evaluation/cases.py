@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import highdicom
@@ -107,7 +108,11 @@ class LabelledVolume:
         """Return the object on the slice on which it is largest."""
         k = int(self.truth.sum(axis=(1, 2)).argmax())
         path, frame = (self.files[0], k) if len(self.files) == 1 else (self.files[k], 0)
-        return _case(self.name, self.label, path, read_image(path), frame, self.truth[k])
+        return _case(self.name, self.label, path, _read(path), frame, self.truth[k])
+
+
+_read = lru_cache(maxsize=1)(read_image)
+"""Reads an image once for the objects in it, which come one after the other."""
 
 
 def labelled_volumes(folder: Path) -> Iterator[LabelledVolume]:
@@ -129,9 +134,9 @@ def _nifti_volumes(folder: Path) -> Iterator[LabelledVolume]:
 
 def _dicom_volumes(folder: Path) -> Iterator[LabelledVolume]:
     for study in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(study.glob("*.dcm"))
-        masks = [path for path in files if _header(path).SOPClassUID == SegmentationStorage]
-        by_uid = {_header(path).SOPInstanceUID: path for path in files if path not in masks}
+        headers = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(study.glob("*.dcm"))}
+        masks = [path for path, header in headers.items() if header.SOPClassUID == SegmentationStorage]
+        by_uid = {header.SOPInstanceUID: path for path, header in headers.items() if path not in masks}
         if not masks or not by_uid:
             continue
         for mask_path in masks:
@@ -149,10 +154,6 @@ def _dicom_volumes(folder: Path) -> Iterator[LabelledVolume]:
                 truth = np.zeros((len(by_uid), *planes.shape[1:3]), dtype=bool)
                 truth[[list(by_uid).index(uid) for uid in segmented]] = planes[..., 0] > 0
                 yield LabelledVolume(name, label, truth, tuple(by_uid.values()))
-
-
-def _header(path: Path) -> pydicom.Dataset:
-    return pydicom.dcmread(path, stop_before_pixels=True)
 
 
 def _case(name: str, label: str, path: Path, image: MedicalImage, k: int, truth: np.ndarray) -> Case:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lib.imaging.readers import read_image
 from lib.sam.predictor import Predictor
 from lib.sam.volume.propagation import propagate
 from lib.sam.volume.result import VolumeResult
+from lib.transforms.masks import ResultToVolumed
 from lib.transforms.request import ViewerPrompts
 from lib.transforms.viewer_prompts import volume_prompts
 from lib.transforms.window import volume_pictures
@@ -73,20 +75,26 @@ def find_volume_cases(folder: Path) -> list[VolumeCase]:
 
 
 def _case(volume: LabelledVolume) -> VolumeCase:
-    if len(volume.files) == 1:
-        image, truth = read_image(volume.files[0]), volume.truth
-    else:
-        with tempfile.TemporaryDirectory() as folder:  # the series alone, without its Segmentation
-            for file in volume.files:
-                Path(folder, file.name).symlink_to(file.resolve())
-            image, headers = read_image(folder), read_dicom_headers(folder)
-        uids = [pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID for file in volume.files]
-        truth = volume.truth[[uids.index(header.SOPInstanceUID) for header in headers]]
+    image, order = _read_in_order(volume.files)
+    truth = volume.truth if order is None else volume.truth[order]
     if image.volume_fault or truth.shape != (image.frame_count, *image.frame_size):
         raise CaseError(f"the image of {volume.name}, {image.frames.shape}, does not fit its mask, {truth.shape}")
     column, row, depth = np.linalg.norm(image.affine[:3, :3], axis=0)
     spacing = float(depth), float(row), float(column)
     return VolumeCase(volume.name, volume.label, image, truth, spacing, volume.files)
+
+
+@lru_cache(maxsize=1)  # the objects of a volume come one after the other
+def _read_in_order(files: tuple[Path, ...]) -> tuple[MedicalImage, list[int] | None]:
+    """Read a volume, and of a series which of its files each slice is from."""
+    if len(files) == 1:
+        return read_image(files[0]), None
+    with tempfile.TemporaryDirectory() as folder:  # the series alone, without its Segmentation
+        for file in files:
+            Path(folder, file.name).symlink_to(file.resolve())
+        image, headers = read_image(folder), read_dicom_headers(folder)
+    uids = [pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID for file in files]
+    return image, [uids.index(header.SOPInstanceUID) for header in headers]
 
 
 @dataclass(eq=False)
@@ -123,10 +131,8 @@ class VolumeDialogue:
         sent = ViewerPrompts(self.foreground, self.background, self.region)
         prompts = volume_prompts(self.case.image, sent)
         self._last = propagate(self.predictor, self._picture, prompts, earlier=self._last)
-        mask = np.zeros(self.case.truth.shape, dtype=bool)
-        for k, found in self._last.found.items():
-            mask[k] = found.mask
-        return mask
+        labels = ResultToVolumed()({"volume_result": self._last, "image": self.case.image})["pred"]
+        return np.asarray(labels) > 0
 
 
 def one_click(case: VolumeCase, dialogue: VolumeDialogue) -> Iterator[tuple[str, np.ndarray]]:

@@ -111,11 +111,10 @@ def propagate(
     rules = (options or PropagationOptions(), prompts.bounds)
     work = _Propagation(predictor, frame, rules, earlier if earlier is not None and earlier.rules == rules else None)
     anchors: dict[int, Anchor] = {}
-    found: dict[int, SliceMask] = {}
     for k, marked in prompts.marked.items():
-        if anchors and marked.box is None:
-            found, _ = work.fill(anchors)
-        anchors[k] = work.anchor(k, marked, found.get(k) if marked.box is None else None, anchors)
+        refines = bool(anchors) and marked.box is None and "mask" in predictor.spec.prompts
+        before = work.fill(anchors)[0].get(k) if refines else None
+        anchors[k] = work.anchor(k, marked, before, anchors)
     found, stops = work.fill(anchors)
     for k in sorted(prompts.background, key=lambda k: (min(abs(k - marked) for marked in prompts.marked), k)):
         if k in found and _covers(found[k].mask, prompts.background[k]):
@@ -143,7 +142,7 @@ class _Propagation:
         """Return the anchor for a slice's own prompts, which refine the mask found there between the anchors before."""
         box = b"" if prompts.box is None else prompts.box.tobytes()
         parts = prompts.points.tobytes(), prompts.labels.tobytes(), box
-        if found is None or "mask" not in self.predictor.spec.prompts:
+        if found is None:
             return self._anchor(k, _key(k, *parts), lambda grid: prompts)
         refined = replace(prompts, mask_logits=found.logits.astype(np.float32))
         return self._anchor(k, _key(k, *parts, *_keys_beside(k, anchors)), lambda grid: refined)
