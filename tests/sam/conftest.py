@@ -24,16 +24,13 @@ def _shared_checkpoint(tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec
         return path if path.exists() else write_sam2_checkpoint(folder, spec)
 
 
-@pytest.fixture(scope="session")
-def sam2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``sam2.1_hiera_tiny.pt`` with random weights, in a model folder."""
-    return _shared_checkpoint(tmp_path_factory, SPEC)
-
-
-@pytest.fixture(scope="session")
-def sam2(sam2_checkpoint: Path) -> Predictor:
-    """SAM 2 as the engine loads it."""
-    return Engine([SPEC], sam2_checkpoint.parent, device="cpu", precision="float32").predictor(SPEC.name)
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param("medsam2", id="512"), pytest.param(SPEC.name, id="1024", marks=pytest.mark.long)],
+)
+def sam2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """SAM 2 as the engine loads it: for images of 512×512, as MedSAM2 is; for 1024×1024 only with ``-m long``."""
+    return _loaded(tmp_path_factory, MODELS[request.param])
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +40,17 @@ def medsam2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def medsam2(medsam2_folder: Path) -> Predictor:
+def medsam2(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """MedSAM2 as the engine loads it: the SAM 2 that takes the least time."""
-    spec = MODELS["medsam2"]
-    return Engine([spec], medsam2_folder, device="cpu", precision="float32").predictor(spec.name)
+    return _loaded(tmp_path_factory, MODELS["medsam2"])
+
+
+def _loaded(tmp_path_factory: pytest.TempPathFactory, spec: ModelSpec) -> Predictor:
+    folder = _shared_checkpoint(tmp_path_factory, spec).parent
+    return Engine([spec], folder, device="cpu", precision="float32").predictor(spec.name)
+
+
+@pytest.fixture(scope="session")
+def sam2_checkpoint(sam2: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of ``sam2``, with random weights."""
+    return _shared_checkpoint(tmp_path_factory, sam2.spec)

@@ -1,4 +1,7 @@
-"""SAM 2 in the engine against ``sam2.sam2_image_predictor.SAM2ImagePredictor``, the tiny Hiera with random weights."""
+"""SAM 2 in the engine against ``sam2.sam2_image_predictor.SAM2ImagePredictor``, the tiny Hiera with random weights.
+
+By default for images of 512×512, as MedSAM2 is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 
 from lib.sam.automatic import GridOptions, segment_automatically
 from lib.sam.prompts import Prompts
-from support.sam2_checkpoint import CONFIG, SPEC, upstream_configuration
+from support.sam2_checkpoint import CONFIG, overrides, upstream_configuration
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,14 +34,18 @@ def an_image(shape: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def peer(sam2_checkpoint):
+def peer(sam2, sam2_checkpoint):
     """As upstream builds and loads it, from the same file."""
     from sam2.build_sam import build_sam2
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     with upstream_configuration():
-        module = build_sam2(CONFIG, str(sam2_checkpoint), device="cpu")
-    return SAM2ImagePredictor(module)
+        changes = overrides(sam2.spec)
+        module = build_sam2(CONFIG, str(sam2_checkpoint), device="cpu", hydra_overrides_extra=changes)
+    predictor = SAM2ImagePredictor(module)
+    places = sam2.spec.input_size // 16
+    predictor._bb_feat_sizes = [(4 * places,) * 2, (2 * places,) * 2, (places,) * 2]  # it has those of 1024 built in
+    return predictor
 
 
 @pytest.fixture(scope="module", params=list(SHAPES))
@@ -55,13 +62,15 @@ def test_embedding_is_the_peers(pair):
     for level, theirs in zip(embedding.finer, peer._features["high_res_feats"], strict=True):
         torch.testing.assert_close(level, theirs, atol=1e-5, rtol=1e-5)
     assert embedding.image_size == size
-    assert embedding.nbytes == 4 * (256 * 64 * 64 + 32 * 256 * 256 + 64 * 128 * 128)
+    places = (ours.spec.input_size // 16) ** 2
+    assert embedding.nbytes == 4 * (256 + 32 * 16 + 64 * 4) * places
 
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", ["point", "points", "box", "box and points", "logits and point", "logits and box"])
 def test_masks_scores_and_logits_are_the_peers(pair, kind, multimask):
     peer, ours, embedding, (height, width) = pair
+    side = ours.logits_side
     points = labels = box = logits = None
     if "point" in kind:
         points = np.array([[width * 0.4, height * 0.6], [width * 0.9 - 1, 3], [0, height - 1]])
@@ -71,7 +80,7 @@ def test_masks_scores_and_logits_are_the_peers(pair, kind, multimask):
     if "box" in kind:
         box = np.array([width * 0.2, height * 0.1, width * 0.7, height * 0.9])
     if "logits" in kind:
-        logits = np.random.default_rng(1).normal(0, 3, (1, 256, 256)).astype(np.float32)
+        logits = np.random.default_rng(1).normal(0, 3, (1, side, side)).astype(np.float32)
 
     masks, scores, low_res = peer.predict(points, labels, box, logits, multimask_output=multimask)
     prompts = Prompts(
@@ -94,7 +103,8 @@ def test_masks_scores_and_logits_are_the_peers(pair, kind, multimask):
 def test_a_mask_alone_and_several_objects_at_once(pair):
     """What upstream has no call for: answers together are those of each alone."""
     _, ours, embedding, (height, width) = pair
-    logits = np.random.default_rng(2).normal(0, 3, (3, 256, 256)).astype(np.float32)
+    side = ours.logits_side
+    logits = np.random.default_rng(2).normal(0, 3, (3, side, side)).astype(np.float32)
     objects = [Prompts(mask_logits=one) for one in logits]
     objects += [Prompts.from_clicks(box=[2, 3, width * share, height * share]) for share in (0.3, 0.6, 1.0)]
     together = ours.decode(embedding, objects)
@@ -109,7 +119,8 @@ def test_a_kept_answer_is_restored_and_large_logits_are_clipped_as_prompts(pair)
     (prediction,) = ours.decode(embedding, [Prompts.from_clicks(point)], multimask=True)
     restored = ours.restore(embedding, prediction.scores, prediction.low_res_logits)
     assert np.array_equal(restored.masks, prediction.masks)
-    beyond, bound = (np.full((256, 256), value, dtype=np.float32) for value in (1000.0, 32.0))
+    square = (ours.logits_side, ours.logits_side)
+    beyond, bound = (np.full(square, value, dtype=np.float32) for value in (1000.0, 32.0))
     beyond, bound = ours.decode(embedding, [Prompts(mask_logits=beyond), Prompts(mask_logits=bound)])
     np.testing.assert_allclose(beyond.low_res_logits, bound.low_res_logits, atol=1e-4)
 
@@ -117,12 +128,13 @@ def test_a_kept_answer_is_restored_and_large_logits_are_clipped_as_prompts(pair)
 def test_the_logits_lie_on_the_whole_image(pair):
     _, ours, embedding, (height, width) = pair
     grid = ours.logits_grid(embedding.image_size)
-    assert grid.shape == (256, 256)
-    assert grid.cell((width - 1, height - 1)) == (255, 255)
+    last = ours.logits_side - 1
+    assert grid.shape == (last + 1, last + 1)
+    assert grid.cell((width - 1, height - 1)) == (last, last)
 
 
 def test_automatic_segmentation_runs_on_it(sam2):
-    spec = replace(SPEC, min_score=0.0, min_stability=0.0)
+    spec = replace(sam2.spec, min_score=0.0, min_stability=0.0)
     lenient = copy(sam2)
     lenient.spec = spec
     embedding = lenient.encode(an_image((300, 300)))

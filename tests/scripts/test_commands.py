@@ -69,7 +69,8 @@ def checks(clone, tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "called"),
     [
-        ([], "-m pytest --cov -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder"),
+        ([], "-m pytest -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder"),
+        (["--coverage"], "-m pytest --cov -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder"),
         (["tests/sam", "-x"], "-m pytest tests/sam -x"),
         (["-m", "long"], "-m pytest -m long"),
         (
@@ -78,7 +79,7 @@ def checks(clone, tmp_path) -> Path:
             "tests/sam",
         ),
     ],
-    ids=["everything", "some", "long", "fast"],
+    ids=["everything", "coverage", "some", "long", "fast"],
 )
 def test_what_is_checked(checks, arguments, called):
     done = call(checks, "test", *arguments)

@@ -12,6 +12,17 @@ from lib.sam.models.registry import MODELS, ModelSpec
 
 SPEC = MODELS["sam2_hiera_tiny"]
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
+_AT_512 = [
+    "++model.image_size=512",
+    "++model.memory_attention.layer.self_attention.feat_sizes=[32,32]",
+    "++model.memory_attention.layer.cross_attention.feat_sizes=[32,32]",
+]
+"""What MedSAM2's own configuration, ``sam2.1_hiera_t512.yaml``, changes in SAM 2.1's."""
+
+
+def overrides(spec: ModelSpec) -> list[str]:
+    """Return how a spec's configuration differs from ``CONFIG``."""
+    return _AT_512 if spec.input_size == 512 else []
 
 
 def write_sam2_checkpoint(folder: Path, spec: ModelSpec = SPEC, seed: int = 7) -> Path:
