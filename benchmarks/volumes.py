@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from lib.sam.models.registry import MODELS
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
-from lib.sam.volume.slice_following import FollowingOptions
 from lib.transforms.masks import ResultToVolumed
 from lib.transforms.window import volume_pictures
 
@@ -67,6 +65,7 @@ def measured(
     prompts = VolumePrompts({solid.middle: prompter(solid.truth[solid.middle])}, {}, range(image.frame_count))
     with use_clock(Clock()) as clock:
         result = propagate(predictor, frame, prompts, options)
+        seconds = clock.elapsed
     followed = np.asarray(ResultToVolumed()({"volume_result": result, "image": image})["pred"]) > 0
 
     peer = np.zeros_like(followed)
@@ -80,9 +79,10 @@ def measured(
         "slices": len(result.found),
         "true_slices": len(true),
         "past_the_ends": sum(bool(k < true[0] or k > true[-1]) for k in result.found),
-        "seconds": clock.elapsed,
+        "seconds": seconds,
         "encode_seconds": clock.stages.get("encode", 0.0),
         "decode_seconds": clock.stages.get("decode", 0.0),
+        "follow_seconds": clock.stages.get("follow", 0.0),
     }
 
 
@@ -91,13 +91,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="sam_tiny", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="of the volumes (default: %(default)s)")
-    names = [field.name for field in fields(FollowingOptions)]
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=", ".join(names))
+    presence = PropagationOptions().min_presence
+    parser.add_argument("--min-presence", type=float, default=presence, help="ends following (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     arguments = parser.parse_args()
-    chosen: dict[str, Any] = {name: float(value) for name, value in arguments.set}
-    following = replace(FollowingOptions(), **chosen)
-    options = PropagationOptions(following=following)
+    options = PropagationOptions(min_presence=arguments.min_presence)
 
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.model}")
     columns = f"{'one click':>10s}{'on each':>9s}{'one box':>10s}{'on each':>9s}"

@@ -21,6 +21,9 @@ from package_licences import UNKNOWN, Package, packages
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "apps" / "sam_app" / "model"
 
+FOLLOWER = ROOT / "apps" / "sam_app" / "lib" / "sam" / "volume" / "follower.safetensors"
+"""The weights that are part of the app itself."""
+
 Component = dict[str, Any]
 
 _OHIF = "monailabel/endpoints/static/ohif/"
@@ -64,6 +67,8 @@ def bill_of_materials(folders: list[Path], checkpoints: list[Path]) -> str:
     found = packages(folders)
     components = [_package(package) for package in found]
     components += [_model(path) for path in sorted(checkpoints)]
+    follower = {"type": "machine-learning-model", "bom-ref": "model:follower", "name": FOLLOWER.stem}
+    components.append({**follower, **_licence("MIT"), **_sha256(FOLLOWER)})
     components += [ohif for package in found if package.name == "monailabel" for ohif in _ohif(package)]
     app = {"type": "application", "bom-ref": "sam-app", "name": "sam-app", "version": VERSION, **_licence("MIT")}
     names = {package.name: _purl(package) for package in found}

@@ -21,6 +21,10 @@ MIN_PIXELS = 16
 """Smaller objects are left out: a tight box around them is hardly more than a point."""
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""How the names of pictures end; their masks are PNG, which loses nothing."""
+
+
 class CaseError(ValueError):
     """The folder is not laid out in a way that is known; the message says which ways there are."""
 
@@ -56,9 +60,10 @@ class Case:
 def find_cases(folder: Path) -> list[Case]:
     """Every object in a folder.
 
-    The layouts are ``images/NAME.png`` with ``masks/NAME_LABEL_NUMBER.png``; ``images/NAME.nii.gz`` with
-    ``labels/NAME.nii.gz`` (also ``imagesTr`` and ``labelsTr``; numbers are named by ``labels.json``), of which each
-    label's largest slice is taken; and a folder for each DICOM series, with a Segmentation of it, likewise.
+    The layouts are ``images/NAME.png`` (or another picture) with ``masks/NAME_LABEL_NUMBER.png``;
+    ``images/NAME.nii.gz`` with ``labels/NAME.nii.gz`` (also ``imagesTr`` and ``labelsTr``; numbers are named by
+    ``labels.json``), of which each label's largest slice is taken; and a folder for each DICOM series, with a
+    Segmentation of it, likewise.
 
     Raises:
         CaseError: If it holds none of them.
@@ -78,7 +83,8 @@ def find_cases(folder: Path) -> list[Case]:
 
 
 def _png_cases(folder: Path) -> Iterator[Case]:
-    for path in sorted((folder / "images").glob("*.png")):
+    images = [path for path in (folder / "images").iterdir() if path.suffix.lower() in PICTURES]
+    for path in sorted(images):
         image = read_image(path)
         for mask_path in sorted((folder / "masks").glob(f"{path.stem}_*.png")):
             truth = read_image(mask_path).frames[0]

@@ -73,7 +73,7 @@ def test_a_click_as_viewers_send_it(task, ball):
     path, truth = ball
     with use_clock(Clock()) as clock:
         labels, facts = ask(task, {"label": "lesion", "client_id": "x", **CLICK}, path)
-    assert set(clock.stages) >= {"read", "window", "encode", "decode", "write"}
+    assert set(clock.stages) >= {"read", "window", "encode", "decode", "follow", "write"}
     assert sum(clock.stages.values()) < 2 * clock.elapsed, "two directions are followed at once, and no more"
     assert labels.shape == truth.shape and labels.dtype == np.uint8 and set(np.unique(labels)) == {0, 1}
     assert dice(labels > 0, truth) > 0.85
@@ -82,6 +82,8 @@ def test_a_click_as_viewers_send_it(task, ball):
     assert facts["voxels"] == np.count_nonzero(labels) == sum(found["area"] for found in facts["found"])
     assert [found["source"] for found in facts["found"] if found["k"] == K] == ["prompts"]
     assert len(facts["stops"]) == 2 and facts["model"] == "sam_tiny" and facts["window"]["source"] == "percentiles"
+    assert set(facts["uncertain_slices"]) <= set(range(facts["frames"]))
+    assert all(0 <= each["presence"] <= 1 for each in (*facts["found"], *facts["stops"]))
     assert facts["latencies"]["total"] > 0 and len(facts["checkpoint_sha256"]) == 64
 
 

@@ -53,6 +53,7 @@ def test_of_this_environment() -> None:
     tiny = ROOT / "apps" / "sam_app" / "model" / "sam_tiny.safetensors"
     (digest,) = components["sam_tiny"]["hashes"]
     assert digest == {"alg": "SHA-256", "content": hashlib.sha256(tiny.read_bytes()).hexdigest()}
+    assert components["follower"]["licenses"] == [{"expression": "MIT"}] and components["follower"]["hashes"]
     assert components["OHIF Viewer"]["version"].startswith("3.")
     requires = {one["ref"]: one["dependsOn"] for one in made_of["dependencies"]}
     assert components["numpy"]["purl"] in requires[components["highdicom"]["purl"]]

@@ -134,7 +134,7 @@ def test_an_ellipsoid_from_its_middle_slice(predictor, egg, counter, prompt):
     assert found[0] >= true[0] - 2 and found[-1] <= true[-1] + 2, "it leaks past the object's ends"
     assert found == list(range(found[0], found[-1] + 1))
     assert len(result.stops) == 2 and all(stop.reason != "end of slices" for stop in result.stops)
-    assert set(counter.slices) == set(range(found[0] - 1, found[-1] + 2)), "slices that were not reached were encoded"
+    assert set(counter.slices) == set(range(found[0] - 1, found[-1] + 2)), "slices that were not reached were read"
 
 
 @pytest.mark.parametrize(("kinds", "least"), [(("point", "box"), 0.85), (("point",), 0.6), (("box",), 0.85)])
@@ -203,7 +203,7 @@ def test_a_correction_follows_anew_only_beside_it(predictor, egg, counter):
     box = marked[15].box
     corrected = {**marked, 15: Prompts.from_clicks([[60, 58]], box=box)}
     later = run(predictor, egg, corrected, earlier=first, counter=counter)
-    assert 0 < counter.decodes < all_decodes and min(counter.slices) == 12
+    assert 0 < counter.decodes < all_decodes and min(counter.slices) == 11, "it is followed from slice 11 on"
     assert np.array_equal(labels(later, egg)[:12], labels(first, egg)[:12])
 
     counter.reset()
@@ -230,27 +230,35 @@ def test_a_point_where_the_object_was_found_refines_the_mask_there(predictor, eg
     truth = egg.truth[k]
     assert after.found[k].source == "prompts" and dice(after.found[k].mask, truth) > 0.95
     assert dice(after.found[k].mask, truth) > dice(alone.found[k].mask, truth), "it needs nothing to refine here"
-    assert min(counter.slices) > egg.middle, "what the point does not change was followed anew"
+    assert min(counter.slices) == egg.middle, "what the point does not change was followed anew"
     fresh = run(predictor, egg, {**box, k: point})
     assert np.array_equal(labels(fresh, egg), labels(after, egg)), "it depends on what was kept"
 
 
-def test_background_points_where_it_leaked(predictor, counter):
-    """A rod that another one of the same grey value runs into: a point on that one takes it away, there and beyond."""
+def test_another_object_of_the_same_grey_value_that_runs_into_it_is_left_out(predictor):
     rod, other = tube([(60, 60, -20), (60, 60, 120)], 14), tube([(90, 60, 40), (76, 60, 60), (90, 60, 80)], 13)
     both = volume("both", union(rod, other), thickness=6.0, value=180.0)
     alone = volume("rod", rod, thickness=6.0, value=180.0)
-    marked = {3: tight_box(alone, 3)}
+    result = run(predictor, both, {3: tight_box(alone, 3)})
+    assert not any(found.mask[60, 88] for found in result.found.values())
+
+
+def test_background_points_where_it_leaked(predictor, counter):
+    """Two rods of the same grey value that touch, in one box: a point on one takes it away, there and beyond."""
+    rod, other = tube([(60, 60, -20), (60, 60, 120)], 14), tube([(90, 60, -20), (76, 60, 60), (90, 60, 120)], 13)
+    both = volume("both", union(rod, other), thickness=6.0, value=180.0)
+    alone = volume("rod", rod, thickness=6.0, value=180.0)
+    marked = {3: tight_box(both, 3)}
     first = run(predictor, both, marked, counter=counter)
-    assert first.found[10].mask[60, 88], "the phantom does not leak, so that there is nothing to correct"
+    assert first.found[10].mask[60, 84], "the phantom does not leak, so that there is nothing to correct"
     counter.reset()
-    second = run(predictor, both, marked, {10: np.array([[88.0, 60.0]])}, earlier=first, counter=counter)
-    assert not second.found[10].mask[60, 88] and second.found[10].source == "prompts"
+    second = run(predictor, both, marked, {10: np.array([[84.0, 60.0]])}, earlier=first, counter=counter)
+    assert not second.found[10].mask[60, 84] and second.found[10].source == "prompts"
     before, after = (dice(labels(result, both)[10:], alone.truth[10:]) for result in (first, second))
-    assert before < 0.75 < 0.79 < after
-    assert min(counter.slices) == 4, "slices on the other side of the prompt were followed anew"
+    assert before < 0.75 < 0.9 < after
+    assert min(counter.slices) == 3, "slices on the other side of the prompt were followed anew"
     assert np.array_equal(labels(second, both)[:3], labels(first, both)[:3])
-    fresh = run(predictor, both, marked, {10: np.array([[88.0, 60.0]])})
+    fresh = run(predictor, both, marked, {10: np.array([[84.0, 60.0]])})
     assert np.array_equal(labels(fresh, both), labels(second, both)), "what is kept changes no result"
 
 
@@ -297,4 +305,4 @@ def test_the_time_limit_holds(predictor, egg):
 def test_stages_are_timed(predictor, egg):
     with use_clock(Clock()) as clock:
         run(predictor, egg, {11: click(egg, 11)}, options=PropagationOptions(max_slices=1))
-    assert clock.stages["decode"] > 0
+    assert clock.stages["decode"] > 0 and clock.stages["follow"] > 0

@@ -40,9 +40,10 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     Returns:
         ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what users should know about how it was read),
         ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (for
-        each slice with a mask: ``k``, ``source``, ``score``, ``overlap``, ``likeness``, see
-        :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels) and ``stops`` (where following ended:
-        ``anchor``, ``k``, ``reason``, see :class:`~lib.sam.volume.result.Stop`).
+        each slice with a mask: ``k``, ``source``, ``score``, ``presence``, see
+        :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels), ``uncertain_slices`` (that a user should
+        look at) and ``stops`` (where following ended: ``anchor``, ``k``, ``reason``, ``presence``, see
+        :class:`~lib.sam.volume.result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
     labels: SliceLabels = data["pred"]
@@ -52,8 +53,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
             "k": k,
             "source": mask.source,
             "score": round(mask.score, 4),
-            "overlap": None if mask.overlap is None else round(mask.overlap, 4),
-            "likeness": None if mask.likeness is None else round(mask.likeness, 4),
+            "presence": round(mask.presence, 4),
             "area": areas[k],
         }
         for k, mask in result.found.items()
@@ -68,5 +68,6 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "voxels": sum(areas.values()),
         "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
         "found": found,
-        "stops": [asdict(stop) for stop in result.stops],
+        "uncertain_slices": result.uncertain_slices,
+        "stops": [{**asdict(stop), "presence": round(stop.presence, 4)} for stop in result.stops],
     }

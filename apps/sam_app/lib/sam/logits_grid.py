@@ -11,6 +11,9 @@ from scipy import ndimage
 
 from lib.sam.packed_mask import extent
 
+_LEAST_PROBABILITY = 1e-4
+"""Bounds logits made of probabilities to about 9, as far as SAM's own reach."""
+
 
 @dataclass(frozen=True)
 class LogitsGrid:
@@ -43,6 +46,15 @@ class LogitsGrid:
         """Convert ``(S, S)`` logits to the ``(rows, columns)`` bool mask, without padding."""
         rows, columns = self.shape
         return logits[:rows, :columns] > 0
+
+    def logits(self, probability: np.ndarray) -> np.ndarray:
+        """Return the ``(S, S)`` float32 logits of an image's ``(H, W)`` float32 probabilities; low on the padding."""
+        rows, columns = self.shape
+        small = Image.fromarray(probability).resize((columns, rows), Image.Resampling.BILINEAR)
+        inside = np.clip(np.asarray(small), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        result = np.full((self.side, self.side), np.log(_LEAST_PROBABILITY), dtype=np.float32)
+        result[:rows, :columns] = np.log(inside / (1 - inside))
+        return result
 
     def only(self, logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return the logits with all cells outside a ``(rows, columns)`` mask made negative."""

@@ -2,13 +2,14 @@
 
 A slice with prompts, decoded with them, is an *anchor*. Points on a slice where the object was found already, from the
 anchors before, refine the mask found there. From an anchor the object is followed slice by slice in both
-directions (:mod:`lib.sam.volume.slice_following`); between two anchors it is followed from both, and the two results
-are blended. The slices between two anchors, or between one and the end of the volume, are a *span*. A span depends
-only on the anchors at its ends, so that a correction on one slice changes the two spans next to it and no other; a
-later call reuses the spans that it shares with an earlier result.
+directions by a network of its own (:mod:`lib.sam.volume.follower`), which needs the pixels alone: the model encodes and
+decodes only the anchors. Between two anchors it is followed from both, and the two results are blended. The slices
+between two anchors, or between one and the end of the volume, are a *span*. A span depends only on the anchors at its
+ends, so that a correction on one slice changes the two spans next to it and no other; a later call reuses the spans
+that it shares with an earlier result.
 
-Slices are encoded when they are reached; the logits and a packed mask of each are stored. Two directions are followed
-at the same time, each in a thread, so that one decodes and compares masks while the other's next slice is encoded.
+The logits and a packed mask of each slice are stored. Two directions are followed at the same time, each in a thread,
+so that one slice is read and windowed while the network looks at another.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial, singledispatch
 from itertools import pairwise
 from typing import TypeVar
@@ -26,12 +27,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from lib.base.clock import current_clock
 from lib.sam.logits_grid import LogitsGrid, touching
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import FOREGROUND, PromptError, Prompts
-from lib.sam.volume.appearance import Appearance
+from lib.sam.volume.corrections import correction_prompts
+from lib.sam.volume.follower import Found, Slice, bundled_follower
 from lib.sam.volume.result import Anchor, SliceMask, Source, Span, SpanKey, Stop, VolumeResult
-from lib.sam.volume.slice_following import FollowingOptions, ObjectLostError, correction_prompts, encode_slice, follow
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +46,20 @@ Followed = tuple[dict[int, SliceMask], Stop | None]
 _PROGRESS_SECONDS = 2.0
 
 _DIRECTIONS_AT_ONCE = 2
-"""One encodes while the other decodes; more would wait for the device."""
+"""One slice is read while the network looks at another; more would wait for it."""
 
 
 @dataclass(frozen=True)
 class PropagationOptions:
-    """How far and by which rules an object is followed.
+    """How far an object is followed.
 
     Args:
         max_slices: At most this many beyond the first and the last slice with prompts; None for no limit.
-        following: Decides whether the object is on the next slice or has ended.
+        min_presence: It has ended where the probability that it is there is below this.
     """
 
     max_slices: int | None = None
-    following: FollowingOptions = field(default_factory=FollowingOptions)
+    min_presence: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,7 @@ class _Propagation:
         self.anchors: dict[str, Anchor] = {}
         self.spans: dict[SpanKey, Span] = {}
         self._options, self._bounds = self.rules
+        self._follower = bundled_follower()
         self._progress = Progress()
 
     def anchor(self, k: int, prompts: Prompts, found: SliceMask | None, anchors: Mapping[int, Anchor]) -> Anchor:
@@ -158,22 +161,22 @@ class _Propagation:
         return _reused(key, self.anchors, known, lambda: self._new_anchor(k, key, prompts_on))
 
     def _new_anchor(self, k: int, key: str, prompts_on: Callable[[LogitsGrid], Prompts | None]) -> Anchor:
-        here = encode_slice(self.predictor, self.frame(k))
-        prompts = prompts_on(here.grid)
+        embedding = self.predictor.encode(self.frame(k))
+        grid = self.predictor.logits_grid(embedding.image_size)
+        prompts = prompts_on(grid)
         side = self.predictor.logits_side
         logits, score = np.full((side, side), -1.0, dtype=np.float32), 0.0
         if prompts is not None:
             multimask = prompts.is_lone_point and self.predictor.spec.point_candidates
-            prediction = self.predictor.decode(here.embedding, [prompts], multimask=multimask)[0]
-            logits = _keep_pointed_pieces(here.grid, prediction.low_res_logits[0], prompts)
+            prediction = self.predictor.decode(embedding, [prompts], multimask=multimask)[0]
+            logits = _keep_pointed_pieces(grid, prediction.low_res_logits[0], prompts)
             score = float(prediction.scores[0])
-        found = self._slice_mask(here.embedding.image_size, logits, "prompts", score)
-        mask = here.grid.mask(found.logits)
-        return Anchor(k, key, found, Appearance.of(here.grey, mask) if mask.any() else None)
+        found = self._slice_mask(embedding.image_size, logits, "prompts", score)
+        return Anchor(k, key, found, is_empty=not found.packed.any())
 
     def fill(self, anchors: Mapping[int, Anchor]) -> tuple[dict[int, SliceMask], tuple[Stop, ...]]:
         """Return the masks of all slices (anchors, between and beyond them) and where following ended."""
-        found = {k: anchor.found for k, anchor in anchors.items() if anchor.appearance is not None}
+        found = {k: anchor.found for k, anchor in anchors.items() if not anchor.is_empty}
         stops: list[Stop] = []
         ends = [None, *(anchors[k] for k in sorted(anchors)), None]
         sides = {_span_key(left, right): (left, right) for left, right in pairwise(ends)}
@@ -190,10 +193,9 @@ class _Propagation:
         """Begin to follow the object in both directions; return what waits for the end and makes the span."""
         first = left.k + 1 if left else self._bounds.start
         last = right.k - 1 if right else self._bounds.stop - 1
-        memory = _merged_appearance(left, right)
         is_open = left is None or right is None
         directions = ((left, range(first, last + 1)), (right, range(last, first - 1, -1)))
-        follow = partial(self._follow, memory=memory, is_open=is_open)
+        follow = partial(self._follow, is_open=is_open)
         ways = [pool.submit(copy_context().run, follow, anchor, slices) for anchor, slices in directions]
         return lambda: self._new_span(first, last, *(way.result() for way in ways))
 
@@ -205,28 +207,34 @@ class _Propagation:
             found[k] = self._blended(forward[k], backward[k], weight=(last + 1 - k) / (last - first + 2))
         return Span(found, tuple(each for each in (stop, other_stop) if each is not None))
 
-    def _follow(self, anchor: Anchor | None, slices: range, memory: Appearance | None, *, is_open: bool) -> Followed:
+    def _follow(self, anchor: Anchor | None, slices: range, *, is_open: bool) -> Followed:
         """Follow the object slice by slice until it is lost; return its masks, and the stop unless at an anchor."""
         found: dict[int, SliceMask] = {}
-        if anchor is None or anchor.appearance is None or memory is None:
+        if anchor is None or anchor.is_empty:
             return found, None
-        logits = anchor.found.logits
+        marked = before = Slice.of(self.frame(anchor.k), anchor.found.mask)
         for k in slices:
             if is_open and len(found) == self._options.max_slices:
                 return found, Stop(anchor.k, k, "max_slices")
-            here = encode_slice(self.predictor, self.frame(k))
-            try:
-                step = follow(self.predictor, here, logits, memory, self._options.following)
-            except ObjectLostError as lost:
-                return found, Stop(anchor.k, k, str(lost))
-            logits = step.logits
-            found[k] = self._slice_mask(
-                here.embedding.image_size, logits, "followed", step.score, step.overlap, step.likeness
-            )
+            here = Slice.of(self.frame(k))
+            with current_clock().stage("follow"):
+                step = self._follower.find(marked, before, here)
+            if step.presence < self._options.min_presence:
+                return found, Stop(anchor.k, k, "object ended", step.presence)
+            if not (step.probability > 0.5).any():
+                return found, Stop(anchor.k, k, "nothing found", step.presence)
+            found[k] = self._followed(step)
+            before = replace(here, mask=step.probability)
             self._progress.show(k)
         if not is_open:
             return found, None
         return found, Stop(anchor.k, slices.stop, "end of slices")
+
+    def _followed(self, step: Found) -> SliceMask:
+        size = step.probability.shape
+        logits = self.predictor.logits_grid(size).logits(step.probability)
+        packed = np.packbits(step.probability > 0.5)
+        return SliceMask(logits.astype(np.float16), packed, size, "followed", step.score, step.presence)
 
     def _blended(self, forward: SliceMask, backward: SliceMask, weight: float) -> SliceMask:
         """Average both sides' logits, the nearer anchor's weighing more; keep only what either side found."""
@@ -234,14 +242,15 @@ class _Propagation:
         logits = weight * forward.logits + (1 - weight) * backward.logits
         mask = touching(grid.mask(logits), grid.mask(forward.logits) | grid.mask(backward.logits))
         score = weight * forward.score + (1 - weight) * backward.score
-        return self._slice_mask(forward.size, grid.only(logits, mask), "blended", score)
+        presence = weight * forward.presence + (1 - weight) * backward.presence
+        return self._slice_mask(forward.size, grid.only(logits, mask), "blended", score, presence)
 
     def _slice_mask(
-        self, size: tuple[int, int], logits: np.ndarray, source: Source, score: float, *fit: float
+        self, size: tuple[int, int], logits: np.ndarray, source: Source, score: float, presence: float = 1.0
     ) -> SliceMask:
         tensor = torch.as_tensor(logits, dtype=torch.float32, device=self.predictor.device)[None, None]
         mask = self.predictor.masks(tensor, size)[0, 0].cpu().numpy()
-        return SliceMask(logits.astype(np.float16), np.packbits(mask), size, source, score, *fit)
+        return SliceMask(logits.astype(np.float16), np.packbits(mask), size, source, score, presence)
 
 
 def _reused(key: K, made: dict[K, V], earlier: Mapping[K, V], make: Callable[[], V]) -> V:
@@ -290,11 +299,6 @@ def _keys_beside(k: int, anchors: Mapping[int, Anchor]) -> list[bytes]:
 
 def _span_key(left: Anchor | None, right: Anchor | None) -> SpanKey:
     return (left.key if left else "", right.key if right else "")
-
-
-def _merged_appearance(left: Anchor | None, right: Anchor | None) -> Appearance | None:
-    known = [anchor.appearance for anchor in (left, right) if anchor is not None and anchor.appearance is not None]
-    return None if not known else known[0].merged(known[-1])
 
 
 def _keep_pointed_pieces(grid: LogitsGrid, logits: np.ndarray, prompts: Prompts) -> np.ndarray:

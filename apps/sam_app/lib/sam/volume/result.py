@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from lib.sam.volume.appearance import Appearance
+_SURE_PRESENCE = 0.8
+_SURE_SCORE = 0.75
+"""Above these a slice counts as sure; below 1 minus the former it is sure that the object is not there."""
 
 Source = Literal["prompts", "followed", "blended"]
 
@@ -21,8 +23,7 @@ class SliceMask:
         size: ``(height, width)`` of the slice.
         source: How it was made: from prompts, by following, or by blending both directions.
         score: Predicted IoU; the mean for blended slices.
-        overlap: Dice with the previous slice in the direction of following; None for "prompts" and "blended".
-        likeness: How much it looks like the object on its anchor; None likewise.
+        presence: Probability that the object is there; 1 on a slice with prompts, the mean for blended slices.
     """
 
     logits: np.ndarray
@@ -30,8 +31,7 @@ class SliceMask:
     size: tuple[int, int]
     source: Source
     score: float
-    overlap: float | None = None
-    likeness: float | None = None
+    presence: float = 1.0
 
     @property
     def mask(self) -> np.ndarray:
@@ -48,13 +48,13 @@ class Anchor:
         k: The slice.
         key: Identifies the prompts and, for a correction, the anchors that led to the mask it corrects.
         found: The mask; if it is empty, nothing is followed from here.
-        appearance: Of the object on this slice; None if the mask is empty.
+        is_empty: Whether it is.
     """
 
     k: int
     key: str
     found: SliceMask
-    appearance: Appearance | None
+    is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ class Stop:
     Args:
         anchor: The slice that it started from.
         k: The first slice without a mask.
-        reason: "end of slices", "max_slices", or how the object was lost, see
-            :class:`~lib.sam.volume.slice_following.ObjectLostError`.
+        reason: "end of slices", "max_slices", "nothing found" or "object ended".
+        presence: Probability that the object is on slice k all the same.
     """
 
     anchor: int
     k: int
     reason: str
+    presence: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,3 +108,14 @@ class VolumeResult:
     anchors: Mapping[str, Anchor]
     spans: Mapping[SpanKey, Span]
     rules: Hashable
+
+    @property
+    def uncertain_slices(self) -> list[int]:
+        """The slices whose mask, or whether there is one, is less sure than others: where to look first."""
+        doubtful = {
+            k
+            for k, each in self.found.items()
+            if each.source != "prompts" and (each.presence < _SURE_PRESENCE or each.score < _SURE_SCORE)
+        }
+        ended = {stop.k for stop in self.stops if stop.presence > 1 - _SURE_PRESENCE}
+        return sorted(doubtful | ended - self.found.keys())

@@ -237,13 +237,10 @@ class _Tracker:
             corrections = self._in_model_terms(Prompts(background, labels, mask_logits=logits), embedding.image_size)
             return self._step.find(embedding, features, corrections, is_first=False), "prompts"
 
-        before = self.found.get(k + 1 if in_reverse else k - 1)
-        self._keep(k, embedding, *self._on_device(find), before)
+        self._keep(k, embedding, *self._on_device(find))
         self._progress.show(k)
 
-    def _keep(
-        self, k: int, embedding: Embedding, found: Found, source: Source, neighbour: SliceMask | None = None
-    ) -> None:
+    def _keep(self, k: int, embedding: Embedding, found: Found, source: Source) -> None:
         """Remember what was found on a slice, and keep its mask if it is not empty."""
         self.memories.forget(k)
         memories = self.memories.prompted if source == "prompts" else self.memories.followed
@@ -253,8 +250,8 @@ class _Tracker:
         self.found.pop(k, None)
         if shown.any():
             score = 1 / (1 + math.exp(-found.presence))
-            overlap = None if neighbour is None else dice(logits > 0, neighbour.logits > 0)
-            self.found[k] = SliceMask(logits, np.packbits(shown), embedding.image_size, source, score, overlap)
+            presence = 1.0 if source == "prompts" else score
+            self.found[k] = SliceMask(logits, np.packbits(shown), embedding.image_size, source, score, presence)
 
     def _on_device(self, work: Callable[[], T]) -> T:
         def stage() -> T:

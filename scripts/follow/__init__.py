@@ -1,0 +1,1 @@
+"""Training of the network that follows an object through a volume, ``lib.sam.volume.follow_net``."""
