@@ -70,7 +70,8 @@ class Stacks(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = torch.utils.data.get_worker_info()
-        torch.set_num_threads(1)
+        if worker is not None:
+            torch.set_num_threads(1)
         rng = np.random.default_rng([self._seed, 0 if worker is None else worker.id])
         while True:
             stack = draw_stack(rng, self._real)
@@ -134,17 +135,13 @@ class Trainer:
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))
-        self.generator = torch.Generator().manual_seed(settings.seed)
         self.step, self.elapsed = 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "state.pt").exists():
             self.resume()
+        self.generator = torch.Generator().manual_seed(1000 * settings.seed + self.step)
         stacks = Stacks(1000 * settings.seed + self.step, real)
-        self.loader = DataLoader(
-            stacks,
-            batch_size=settings.stacks,
-            num_workers=workers,
-        )
+        self.loader = DataLoader(stacks, batch_size=settings.stacks, num_workers=workers)
         rng = np.random.default_rng(2)
         held_out = [draw_stack(rng, ()) for _ in range(40)]
         self.held_out = (
