@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,19 +13,25 @@ from hydra.core.global_hydra import GlobalHydra
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.models.registry import MODELS
-from support.sam2_checkpoint import SPEC
+from support.sam2_checkpoint import SPEC, write_sam2_checkpoint
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_file_carried_in_is_recognised_and_loaded_strictly(sam2_checkpoint, tmp_path):
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """``sam2.1_hiera_tiny.pt`` with random weights."""
+    return write_sam2_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_a_file_carried_in_is_recognised_and_loaded_strictly(checkpoint, tmp_path):
     store = CheckpointStore(tmp_path / "model")
     assert store.state(SPEC) == "missing"
-    assert store.add(sam2_checkpoint) is SPEC
+    assert store.add(checkpoint) is SPEC
     assert store.state(SPEC) == "verified"
     module = SPEC.build()
     assert store.load_into(module, SPEC) == store.verified(SPEC).sha256
-    tensors = torch.load(sam2_checkpoint, weights_only=True)["model"]
+    tensors = torch.load(checkpoint, weights_only=True)["model"]
     assert module.state_dict().keys() == tensors.keys()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in module.state_dict().items())
 
@@ -36,8 +43,8 @@ def test_without_a_file_the_engine_says_so_and_the_message_says_how_to_get_one(t
 
 
 @pytest.mark.parametrize("wrong", ["another size", "a tensor less"])
-def test_what_does_not_fit_is_refused(sam2_checkpoint, tmp_path, wrong):
-    spec, content = SPEC, torch.load(sam2_checkpoint, weights_only=True)
+def test_what_does_not_fit_is_refused(checkpoint, tmp_path, wrong):
+    spec, content = SPEC, torch.load(checkpoint, weights_only=True)
     if wrong == "another size":
         spec = MODELS["sam2_hiera_small"]
     else:
