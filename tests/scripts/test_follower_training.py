@@ -22,6 +22,8 @@ from lib.sam.volume.follow_net import SIDE, FollowNet
 from lib.sam.volume.follower import Follower
 from support.server_process import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 MIDDLE = LENGTH // 2
 
 
@@ -87,7 +89,6 @@ def test_the_loss_is_least_for_the_right_answer_and_leaves_out_what_ended_before
     assert left_out == pytest.approx(float(right), abs=1e-3)
 
 
-@pytest.mark.slow
 def test_a_run_is_resumed_where_it_was_and_learns(tmp_path):
     settings = Settings(steps=3, stacks=2, report=1, check=1)
     trainer = Trainer(tmp_path, settings, [[a_picture(50)]], workers=0)
@@ -141,7 +142,6 @@ def test_held_out_slices_are_followed_from_the_largest_and_it_does_not_count():
     assert measure(Sees(FollowNet()), [slices[:2]]) is None
 
 
-@pytest.mark.slow
 def test_the_command_writes_weights_and_card(tmp_path, monkeypatch):
     real = write_set(tmp_path / "mr_t1_sarcoma", [f"STS-{p:03d}-MR-T1-z{z:03d}" for p in range(9) for z in (4, 6, 8)])
     output = tmp_path / "follower.safetensors"
