@@ -43,7 +43,7 @@ def peer(sam2, sam2_checkpoint):
         changes = overrides(sam2.spec)
         module = build_sam2(CONFIG, str(sam2_checkpoint), device="cpu", hydra_overrides_extra=changes)
     predictor = SAM2ImagePredictor(module)
-    places = sam2.spec.input_size // 16
+    places = sam2.logits_side // 4
     predictor._bb_feat_sizes = [(4 * places,) * 2, (2 * places,) * 2, (places,) * 2]  # it has those of 1024 built in
     return predictor
 
@@ -62,7 +62,7 @@ def test_embedding_is_the_peers(pair):
     for level, theirs in zip(embedding.finer, peer._features["high_res_feats"], strict=True):
         torch.testing.assert_close(level, theirs, atol=1e-5, rtol=1e-5)
     assert embedding.image_size == size
-    places = (ours.spec.input_size // 16) ** 2
+    places = (ours.logits_side // 4) ** 2
     assert embedding.nbytes == 4 * (256 + 32 * 16 + 64 * 4) * places
 
 
