@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+
+from training import fill
 
 from .measure import Score
 
@@ -112,9 +113,4 @@ def write_card(path: Path, facts: Facts) -> None:
         held_out=held_out,
     )
     blocks = [block.strip("\n") for block in text.split("\n\n")]
-    path.write_text("\n\n".join(_filled(block) for block in blocks if block) + "\n")
-
-
-def _filled(block: str) -> str:
-    """Return a paragraph with its lines filled; tables, headings and code stay as they are."""
-    return block if block.startswith(("|", "#", "`")) else textwrap.fill(block, 118, break_on_hyphens=False)
+    path.write_text("\n\n".join(fill(block) for block in blocks if block) + "\n")

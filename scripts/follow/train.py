@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from lib.sam.volume.follow_net import FollowNet
+from training import learning_rate, move_average
 
 from .stacks import LENGTH, Rng, Slices, Stack, real_stack, synthetic_stack
 
@@ -185,10 +185,9 @@ class Trainer:
         if torch.rand((), generator=self.generator) < 0.5:
             grey, truth = grey.flip(1), truth.flip(1)
         self.model.train()
-        warm = min((self.step + 1) / 100, 1.0)
-        progress = self.step / self.settings.steps
+        rate = learning_rate(self.settings.rate, self.step, self.step / self.settings.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = rate
         middle = LENGTH // 2
         before = roughened(truth[:, middle], self.generator)
         marked = shifted(torch.stack([grey[:, middle], before], 1), self.generator)
@@ -211,13 +210,7 @@ class Trainer:
         if torch.isfinite(norm):
             self.optimizer.step()
         self.step += 1
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mine, theirs in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
-                if mine.is_floating_point():
-                    mine.lerp_(theirs, 1 - decay)
-                else:
-                    mine.copy_(theirs)
+        move_average(self.averaged, self.model, step=self.step, most=self.settings.average)
         return {"loss": float(np.mean(losses)), "dice": float(np.mean(scores)), "norm": float(norm)}
 
     @torch.no_grad()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from training import fill
 
 CARD = """# sam_tiny
 
@@ -93,11 +94,6 @@ def write_card(
     blocks = [block.strip("\n") for block in text.split("\n\n")]
     text = "\n\n".join(fill(block) for block in blocks if block)
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
-
-
-def fill(block: str) -> str:
-    """Return a paragraph with its lines filled; tables, headings and code stay as they are."""
-    return block if block.startswith(("|", "#", "`")) else textwrap.fill(block, 118, break_on_hyphens=False)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lib.sam.models import tiny as sam_tiny
+from training import learning_rate, move_average
 
 from .batches import Batch, draw_batch, next_round
 from .evaluate import score_folder, score_scenes, summary
@@ -28,7 +28,6 @@ from .scenes import Scenes
 from .warm_start import warm_start
 
 CLIP_NORM = 1.0
-WARMUP = 100
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,7 @@ class Trainer:
         settings = self.settings
         batch = self.next_batch()
         moved = batch.to(self.device)
-        warm = min((self.step + 1) / WARMUP, 1.0)
-        rate = settings.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+        rate = learning_rate(settings.rate, self.step, self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -178,7 +176,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         if torch.isfinite(norm):
             self.optimizer.step()
-            self.update_average()
+            move_average(self.averaged, self.model, step=self.step, most=settings.average)
         self.step += 1
         self.prompts_seen += masks.shape[0]
         if settings.carried:
@@ -196,16 +194,6 @@ class Trainer:
         logits = batch.logits.flatten(0, 1)[:, None]
         sparse, dense = model.prompt_encoder(points, batch.boxes.flatten(0, 1), logits)
         return model.mask_decoder.predict_masks(embeddings, model.prompt_encoder.get_dense_pe(), sparse, dense)
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Move the averaged weights, and the statistics of normalisation, towards the current ones."""
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        for mine, theirs in zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
 
     def check(self) -> dict[str, Any]:
         """Evaluate the averaged weights."""

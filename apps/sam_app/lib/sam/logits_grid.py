@@ -9,8 +9,6 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from lib.sam.packed_mask import extent
-
 _LEAST_PROBABILITY = 1e-4
 """Bounds logits made of probabilities to about 9, as far as SAM's own reach."""
 
@@ -35,12 +33,6 @@ class LogitsGrid:
         height, width = self.image_size
         rows, columns = round(height * self.scale[1]), round(width * self.scale[0])
         return max(1, min(rows, self.side)), max(1, min(columns, self.side))
-
-    def grey(self, image: np.ndarray) -> np.ndarray:
-        """Resize an image, ``(H, W, 3)`` uint8, to grey ``(rows, columns)`` on the grid, float32 from 0 to 255."""
-        rows, columns = self.shape
-        small = Image.fromarray(image).convert("L").resize((columns, rows), Image.Resampling.BILINEAR)
-        return np.asarray(small, dtype=np.float32)
 
     def mask(self, logits: np.ndarray) -> np.ndarray:
         """Convert ``(S, S)`` logits to the ``(rows, columns)`` bool mask, without padding."""
@@ -74,13 +66,6 @@ class LogitsGrid:
         rows, columns = self.shape
         return min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)
 
-    def box(self, mask: np.ndarray, margin: float) -> np.ndarray:
-        """Return the XYXY box in pixels around a non-empty mask, widened on each side by a share of its length."""
-        rows, columns = extent(np.any(mask, axis=1)), extent(np.any(mask, axis=0))
-        dx, dy = margin * (columns.stop - columns.start), margin * (rows.stop - rows.start)
-        box = [columns.start - dx, rows.start - dy, columns.stop + dx, rows.stop + dy]
-        return np.asarray(np.array(box) / np.array([*self.scale, *self.scale]))
-
 
 def depth(mask: np.ndarray) -> np.ndarray:
     """Return each mask cell's distance, in cells, to the outside (including beyond the grid's border); 0 outside."""
@@ -91,21 +76,6 @@ def innermost(mask: np.ndarray) -> tuple[int, int]:
     """Return the (row, column) of the deepest cell of a non-empty mask."""
     row, column = np.unravel_index(int(np.argmax(depth(mask))), mask.shape)
     return int(row), int(column)
-
-
-def grown(mask: np.ndarray, cells: float) -> np.ndarray:
-    """Return the mask and all cells at most this many cells away from it."""
-    if not mask.any():
-        return mask
-    distance: np.ndarray = ndimage.distance_transform_edt(~mask)
-    return distance <= cells
-
-
-def parts(mask: np.ndarray, most: int) -> list[np.ndarray]:
-    """Return at most this many connected components of a mask, the largest first."""
-    labels, _ = ndimage.label(mask)
-    sizes = np.bincount(labels.reshape(-1))[1:]
-    return [labels == index + 1 for index in np.argsort(-sizes, kind="stable")[:most]]
 
 
 def touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:

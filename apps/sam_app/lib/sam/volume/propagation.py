@@ -171,8 +171,7 @@ class _Propagation:
             prediction = self.predictor.decode(embedding, [prompts], multimask=multimask)[0]
             logits = _keep_pointed_pieces(grid, prediction.low_res_logits[0], prompts)
             score = float(prediction.scores[0])
-        found = self._slice_mask(embedding.image_size, logits, "prompts", score)
-        return Anchor(k, key, found, is_empty=not found.packed.any())
+        return Anchor(k, key, self._slice_mask(embedding.image_size, logits, "prompts", score))
 
     def fill(self, anchors: Mapping[int, Anchor]) -> tuple[dict[int, SliceMask], tuple[Stop, ...]]:
         """Return the masks of all slices (anchors, between and beyond them) and where following ended."""

@@ -48,13 +48,16 @@ class Anchor:
         k: The slice.
         key: Identifies the prompts and, for a correction, the anchors that led to the mask it corrects.
         found: The mask; if it is empty, nothing is followed from here.
-        is_empty: Whether it is.
     """
 
     k: int
     key: str
     found: SliceMask
-    is_empty: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the mask is."""
+        return not self.found.packed.any()
 
 
 @dataclass(frozen=True)
