@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from held_out import CREDITS
 from training import fill
 
 from .measure import Score
-
-CREDITS = {
-    "mr_cardiac_sunnybrook": "Sunnybrook Cardiac Data (Radau et al. 2009), CC0 1.0",
-    "microscopy_nuclei_dsb18": "2018 Data Science Bowl, stage 1, corrected masks, CC0 1.0",
-    "endoscopy_polyp_kvasir": "Kvasir-SEG's images as in HyperKvasir (Borgli et al. 2020), CC BY 4.0",
-    "mr_t1_sarcoma": "soft tissue sarcomas of TCIA (Vallières et al. 2015) as prepared by IBSI, CC BY 3.0",
-}
-"""Whose images they are, by the name of a set's folder."""
 
 CARD = """# Follower
 

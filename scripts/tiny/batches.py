@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .canvas import MIN_AREA
 from .prompts import MAX_POINTS, Prompt, correct, first_prompt
-from .scenes import Scenes
 from .shapes import Rng
+from .sources import Drawn, Source
 
 
 @dataclass
@@ -55,82 +55,38 @@ class Batch:
         return Batch(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
-def augment(
-    rng: Rng, image: NDArray[np.uint8], size: tuple[int, int], masks: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], tuple[int, int], NDArray[np.bool_]]:
-    """Flip and transpose a scene, and vary its contrast, noise and colour.
-
-    Args:
-        rng: Source of randomness.
-        image: (S, S).
-        size: Valid height and width.
-        masks: (P, S, S).
+def augment(rng: Rng, drawn: Drawn) -> tuple[NDArray[np.float32], tuple[int, int], NDArray[np.bool_]]:
+    """Flip and transpose an image, and vary its contrast, noise and colour.
 
     Returns:
-        Image (3, S, S) in 0..255, valid size, masks.
+        Image (3, S, S) in 0..255, valid size, masks (P, S, S).
     """
-    height, width = size
-    image, masks = image.copy(), masks.copy()
-    for axis, extent in ((0, height), (1, width)):
+    height, width = drawn.size
+    image, masks = drawn.image.copy(), drawn.masks.copy()
+    for axis, extent in ((1, height), (2, width)):
         if rng.random() < 0.5:
-            valid = (slice(0, extent), slice(None)) if axis == 0 else (slice(None), slice(0, extent))
+            valid = (slice(None), *(slice(0, extent) if axis == each else slice(None) for each in (1, 2)))
             image[valid] = np.flip(image[valid], axis).copy()
-            masks[:, valid[0], valid[1]] = np.flip(masks[:, valid[0], valid[1]], axis + 1).copy()
+            masks[valid] = np.flip(masks[valid], axis).copy()
     if rng.random() < 0.5:
-        image, masks, (height, width) = image.T, masks.transpose(0, 2, 1), (width, height)
-    colour = np.repeat(image[None].astype(np.float32), 3, 0)
+        image, masks, (height, width) = image.transpose(0, 2, 1), masks.transpose(0, 2, 1), (width, height)
+    colour = image.astype(np.float32)
+    is_coloured = bool((image[0] != image[1]).any())
+    if is_coloured and rng.random() < 0.2:
+        colour = np.repeat(colour.mean(0, keepdims=True), 3, 0)
+    elif is_coloured and rng.random() < 0.3:
+        colour = colour[rng.permutation(3)]
+    if rng.random() < 0.3:
+        colour = 255 * (colour / 255) ** np.exp(rng.uniform(-0.5, 0.5))
     if rng.random() < 0.5:
         colour = colour * rng.uniform(0.6, 1.15) + rng.uniform(-10, 40)
     if rng.random() < 0.06:
         colour = 255 - colour
-    if rng.random() < 0.06:
+    if rng.random() < (0.3 if is_coloured else 0.06):
         colour = colour * rng.uniform(0.4, 1.1, (3, 1, 1)).astype(np.float32)
     if rng.random() < 0.2:
-        colour = colour + rng.standard_normal(image.shape).astype(np.float32) * rng.uniform(0, 8)
+        colour = colour + rng.standard_normal(image.shape[1:]).astype(np.float32) * rng.uniform(0, 8)
     return np.clip(colour, 0, 255).astype(np.float32), (height, width), masks
-
-
-def zoom(
-    rng: Rng, image: NDArray[np.uint8], size: tuple[int, int], masks: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint8], tuple[int, int], NDArray[np.bool_], float]:
-    """Take a part of a scene, as an image of a coarser resolution may show it, and enlarge it to the scene's size.
-
-    Objects of which too little is left are replaced by others. Arguments as for `augment`.
-
-    Returns:
-        Image, valid size, masks, and the side of a pixel of the coarser image.
-    """
-    side = image.shape[0]
-    part = rng.uniform(0.45, 1) if rng.random() < 0.5 else 1.0
-    height, width = (max(int(extent * part), 8) for extent in size)
-    top, left = (int(rng.integers(extent - kept + 1)) for extent, kept in zip(size, (height, width), strict=True))
-    coarse = int(side * np.exp(rng.uniform(np.log(0.27), 0))) if rng.random() < 0.6 else side
-    if part == 1 and coarse == side:
-        return image, size, masks, 1.0
-    pixel = side / coarse
-
-    def resampled(planes: Tensor, mode: str, longest: int) -> Tensor:
-        scale = longest / max(planes.shape[-2:])
-        shape = [max(round(extent * scale), 1) for extent in planes.shape[-2:]]
-        options = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
-        return F.interpolate(planes, size=shape, mode=mode, **options)
-
-    kept = (slice(top, top + height), slice(left, left + width))
-    planes = torch.from_numpy(masks[:, kept[0], kept[1]].astype(np.float32))[None]
-    planes = resampled(planes, "bilinear", coarse) > 0.5
-    enough = planes[0].sum((1, 2)) * pixel**2 >= MIN_AREA
-    if not enough.any():
-        return image, size, masks, 1.0
-    order = torch.cat([torch.nonzero(enough)[:, 0], torch.nonzero(~enough)[:, 0]])
-    places = torch.arange(len(order)) % int(enough.sum())
-    planes = resampled(planes[:, order[places]].float(), "nearest", side) > 0.5
-    picture = torch.from_numpy(image[kept].astype(np.float32))[None, None]
-    picture = resampled(resampled(picture, "bilinear", coarse), "bilinear", side).round().clamp(0, 255)
-    height, width = planes.shape[-2:]
-    result, moved = np.zeros_like(image), np.zeros_like(masks)
-    result[:height, :width] = picture[0, 0].numpy()
-    moved[:, :height, :width] = planes[0].numpy()
-    return result, (height, width), moved, pixel
 
 
 def shrunk(masks: NDArray[np.bool_]) -> Tensor:
@@ -138,35 +94,32 @@ def shrunk(masks: NDArray[np.bool_]) -> Tensor:
     return F.avg_pool2d(torch.from_numpy(masks.astype(np.float32))[None], masks.shape[-1] // 256)[0]
 
 
-def draw_batch(rng: Rng, scenes: Scenes, *, images: int, prompts: int, mean: float, std: float) -> Batch:
-    """Return a batch of random scenes with first prompts for random objects.
+def draw_batch(
+    rng: Rng, sources: Sequence[Source], shares: Sequence[float], *, images: int, prompts: int, mean: float, std: float
+) -> Batch:
+    """Return a batch of random images with first prompts for random objects.
 
     Args:
         rng: Source of randomness.
-        scenes: Set to draw from.
-        images: Scenes I to draw.
-        prompts: Objects P per scene, with repetition in scenes that have fewer.
+        sources: Sets to draw from.
+        shares: How often each is drawn from; they sum to 1.
+        images: Images I to draw.
+        prompts: Objects P per image, with repetition in images that have fewer.
         mean: Subtracted from the intensities.
         std: Divides them then.
     """
-    side = scenes.images.shape[-1]
-    pictures = np.zeros((images, 3, side, side), np.float32)
-    targets = torch.zeros(images, prompts, 256, 256)
-    made: list[Prompt] = []
-    for i, scene in enumerate(rng.integers(len(scenes), size=images)):
-        count = int(scenes.starts[scene + 1] - scenes.starts[scene])
-        which = rng.permutation(count)[:prompts]
-        which = np.concatenate([which, rng.integers(count, size=prompts - len(which))])
-        masks = scenes.object_masks(int(scene), which)
-        size = (int(scenes.sizes[scene, 0]), int(scenes.sizes[scene, 1]))
-        image, size, masks, pixel = zoom(rng, scenes.images[scene], size, masks)
-        picture, (height, width), masks = augment(rng, image, size, masks)
-        pictures[i, :, :height, :width] = (picture[:, :height, :width] - mean) / std
-        targets[i] = shrunk(masks)
-        made += [first_prompt(rng, mask, pixel) for mask in masks]
+    pictures, targets, made = [], [], []
+    for which in rng.choice(len(sources), size=images, p=shares):
+        drawn = sources[which].draw(rng, prompts)
+        picture, (height, width), masks = augment(rng, drawn)
+        padded = np.zeros_like(picture)
+        padded[:, :height, :width] = (picture[:, :height, :width] - mean) / std
+        pictures.append(torch.from_numpy(padded))
+        targets.append(shrunk(masks))
+        made += [first_prompt(rng, mask, drawn.pixel) for mask in masks]
     return Batch(
-        torch.from_numpy(pictures),
-        targets,
+        torch.stack(pictures),
+        torch.stack(targets),
         torch.from_numpy(np.stack([p.coords for p in made])).view(images, prompts, MAX_POINTS, 2),
         torch.from_numpy(np.stack([p.labels for p in made])).view(images, prompts, MAX_POINTS),
         torch.from_numpy(np.stack([p.box for p in made])).view(images, prompts, 4),

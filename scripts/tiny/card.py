@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from held_out import CREDITS
 from training import fill
 
 CARD = """# sam_tiny
 
 A small model for interactive segmentation with the pattern and the interfaces of the Segment Anything Model
 (Kirillov et al., 2023, [arXiv:2304.02643](https://arxiv.org/abs/2304.02643)): an image encoder that runs once per
-image, and a prompt encoder and mask decoder that answer each click or box. It was trained on **synthetic images
-alone**: random shapes with random intensities. No image of a patient, no photograph and no other model was used.
+image, and a prompt encoder and mask decoder that answer each click or box. {taught}
 
 **For:** a default that works at once and offline; demonstrations; tests. **Not for:** diagnosis, treatment or any
 other clinical use; measurements; a comparison with models that have seen medical images.
@@ -28,7 +28,7 @@ other clinical use; measurements; a comparison with models that have seen medica
 | Embedding | {embed_dim}x64x64 |
 | Answer | logits 256x256: 1 mask, or 3 candidates, each with a predicted IoU |
 | Prompts | points (foreground, background), one box, logits of an earlier answer |
-| Licence | as the project |
+| Licence | as the project{credited} |
 
 ## How it was made
 
@@ -44,11 +44,15 @@ Prompts: tight, shifted and careless boxes, one or several clicks, both, and cor
 Loss: cross-entropy and Dice, the best of three candidates, and the error of the predicted IoU. The weights are an
 exponential average over the steps. {remark}
 
+{sources}
+
 ![Loss, and Dice on held-out scenes and on the measured images, over the run]({curves})
 
 ## What it reaches
 
 {held_out}
+
+{real}
 
 {results}
 
@@ -63,14 +67,22 @@ to choose among versions: the figures are not those of an untouched test set.
 
 
 def write_card(
-    path: Path, *, facts: dict[str, Any], held_out: dict[str, float], results: list[dict[str, Any]], name: str
+    path: Path,
+    *,
+    facts: dict[str, Any],
+    held_out: dict[str, float],
+    real: dict[str, dict[str, float]],
+    results: list[dict[str, Any]],
+    name: str,
 ) -> None:
     """Write the model card.
 
     Args:
         path: File to write.
-        facts: Values for the card's text; `curves` is the path of the picture from there.
+        facts: Values for the card's text; `curves` is the path of the picture from there, `learned_from` the number
+            of real pictures by set.
         held_out: `evaluate.summary` of held-out scenes.
+        real: The same of held-out pictures, by set.
         results: The summary in `results.json` of ``scripts/evaluate``; empty if nothing was measured.
         name: What was measured there.
     """
@@ -90,10 +102,44 @@ def write_card(
             interval = f"{dice['mean']:.3f} ({dice['low']:.3f}-{dice['high']:.3f})"
             rating = "" if known is None else f"{known:.2f}"
             table += f"| {line['row']} | {interval} | {line['iou']['mean']:.3f} | {rating} |\n"
-    text = CARD.format(held_out=scenes, results=table, **facts)
+    text = CARD.format(
+        held_out=scenes, real=_real_results(real), results=table, **_sources(facts.pop("learned_from")), **facts
+    )
     blocks = [block.strip("\n") for block in text.split("\n\n")]
     text = "\n\n".join(fill(block) for block in blocks if block)
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+
+
+def _sources(learned_from: dict[str, int]) -> dict[str, str]:
+    """Return what the card says of the pictures that the run learned from, their number given by set."""
+    if not learned_from:
+        alone = (
+            "It was trained on **synthetic images alone**: random shapes with random intensities. No image of a "
+            "patient, no photograph and no other model was used."
+        )
+        return {"taught": alone, "credited": "", "sources": ""}
+    rows = "".join(f"| {CREDITS.get(name, name)} | {count} |\n" for name, count in learned_from.items())
+    return {
+        "taught": "It was trained on **synthetic images and on openly licensed real ones**, listed below.",
+        "credited": "; the images that it learned from are listed below",
+        "sources": f"| Real images | pictures |\n|---|---|\n{rows}",
+    }
+
+
+def _real_results(real: dict[str, dict[str, float]]) -> str:
+    """Return the table of held-out pictures, or nothing if there are none."""
+    if not real:
+        return ""
+    rows = "".join(
+        f"| {CREDITS.get(name, name)} | {score['objects']} | {score['box']:.3f} | {score['jitter']:.3f} | "
+        f"{score['point']:.3f} | {score['clicks']:.3f} | {score['box_clicks']:.3f} | {score['rating']:.2f} |\n"
+        for name, score in real.items()
+    )
+    return (
+        "On pictures of patients whom it was not trained on, mean Dice:\n\n"
+        "| Set | objects | box | shifted box | point | and 2 clicks | box and 5 clicks | r of predicted IoU |\n"
+        f"|---|---|---|---|---|---|---|---|\n{rows}"
+    )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -101,14 +147,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def plot(lines: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss, Dice and rating over the prompts seen into a PNG, one panel of 450x440 pixels for each."""
-    from PIL import Image, ImageDraw
-
+def _curves(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return the curves of a log by panel and name, each as points (prompts seen, value)."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": defaultdict(list)}
-    for group in ("held_out", "folder"):
-        if any(group in line for line in lines):
-            curves[group] = defaultdict(list)
+    for line in lines:
+        for group, value in line.items():
+            if isinstance(value, dict) and group != "final":
+                curves.setdefault(group, defaultdict(list))
     for line in lines:
         for key in ("single", "candidates", "quality"):
             if key in line:
@@ -117,6 +162,14 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             for key, value in line.get(group, {}).items():
                 if key != "objects":
                     curves[group][key].append((line["prompts"], value))
+    return curves
+
+
+def plot(lines: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss, Dice and rating over the prompts seen into a PNG, one panel of 450x440 pixels for each."""
+    from PIL import Image, ImageDraw
+
+    curves = _curves(lines)
     picture = Image.new("RGB", (450 * len(curves), 440), "white")
     draw = ImageDraw.Draw(picture)
     colours = ["#1b6ca8", "#d1495b", "#2e933c", "#8d6a9f", "#c98a1b", "#555555"]

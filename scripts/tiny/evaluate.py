@@ -1,6 +1,5 @@
 """Measure a model: on held-out scenes, and on a folder of images with masks.
 
-A folder holds ``images/<name>.png`` and ``masks/<name>_<object>_<number>.png``; non-zero pixels are the object.
 This serves to watch a run; what the finished model reaches is measured with ``scripts/evaluate``.
 """
 
@@ -22,6 +21,7 @@ from lib.sam.models import tiny as sam_tiny
 from .prompts import centre_point, largest_error, shifted_box, tight_box
 from .scenes import Scenes
 from .shapes import Mask
+from .sources import Picture, read_pictures
 
 JITTER = 5.0
 """Pixels by which the jittered box is shifted at most."""
@@ -61,11 +61,11 @@ class ObjectScore:
 
 
 def prepare(model: sam_tiny.SamTiny, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-    """Return an image (H, W) as model input (1, 3, S, S), and its scaled height and width."""
-    height, width = image.shape
+    """Return an image (H, W, 3), or (H, W) if grey, as model input (1, 3, S, S), and its scaled height and width."""
+    height, width = image.shape[:2]
     scale = model.img_size / max(height, width)
     size = (int(height * scale + 0.5), int(width * scale + 0.5))
-    x = torch.from_numpy(image.astype(np.float32))[None, None]
+    x = torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None]
     x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
     device = model.pixel_mean.device
     return model.preprocess(x.expand(-1, 3, -1, -1).to(device)), size
@@ -155,7 +155,7 @@ def score_object(
 
 
 def score_image(model: sam_tiny.SamTiny, image: NDArray[np.uint8], objects: dict[str, Mask]) -> list[ObjectScore]:
-    """Score objects by name, each (H, W), of an image (H, W)."""
+    """Score objects by name, each (H, W), of an image (H, W) or (H, W, 3)."""
     x, size = prepare(model, image)
     with torch.no_grad():
         embedding = model.image_encoder(x)
@@ -164,19 +164,18 @@ def score_image(model: sam_tiny.SamTiny, image: NDArray[np.uint8], objects: dict
 
 def score_folder(model: sam_tiny.SamTiny, folder: Path) -> list[ObjectScore]:
     """Score every mask of a folder at the images' own resolution."""
-    from PIL import Image
+    learned, held_out = read_pictures(folder)
+    return score_pictures(model, [*learned, *held_out], objects=None)
 
+
+def score_pictures(
+    model: sam_tiny.SamTiny, pictures: Sequence[Picture], *, most: int | None = None, objects: int | None = 2
+) -> list[ObjectScore]:
+    """Score the first `objects` objects, or all, of about `most` of the pictures, or all, at their own resolution."""
     scores = []
-    for path in sorted((folder / "images").iterdir()):
-        with Image.open(path) as picture:
-            image = np.asarray(picture.convert("L"))
-        objects = {}
-        for mask_path in sorted((folder / "masks").glob(f"{path.stem}_*.png")):
-            with Image.open(mask_path) as picture:
-                mask = np.asarray(picture.convert("L")) > 0
-            if mask.any():
-                objects[mask_path.stem] = mask
-        scores += score_image(model, image, objects)
+    for picture in pictures[:: max(len(pictures) // most, 1) if most else 1]:
+        named = {f"{picture.name} {number}": mask for number, mask in enumerate(picture.masks[:objects])}
+        scores += score_image(model, picture.image, named)
     return scores
 
 

@@ -11,23 +11,30 @@ from pathlib import Path
 
 import torch
 
+from evaluation.cases import CaseError
 from lib.sam.models import tiny as sam_tiny
 
 from .card import plot, read_log, write_card
-from .evaluate import score_scenes, summary
+from .evaluate import score_pictures, score_scenes, summary
 from .export import export
 from .scenes import load_scenes, make_scenes
+from .sources import read_pictures
 from .train import Settings, Trainer
+from .warm_start import blend
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 HELD_OUT_SEED = 2
+HELD_OUT_SCENES = 60
+HELD_OUT_PICTURES = 20
+"""Of each real set, at least."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = argparse.ArgumentParser(
-        prog="train_tiny", description="Train sam_tiny on synthetic images. Run it again to resume a stopped run."
+        prog="train_tiny",
+        description="Train sam_tiny on synthetic and real images. Run it again to resume a stopped run.",
     )
     defaults = Settings()
     result.add_argument("--work", type=Path, required=True, help="folder for scenes, log and resumable state")
@@ -39,6 +46,21 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--start-from", type=Path, default=None, metavar="FILE", help="checkpoint whose weights the run begins with"
+    )
+    result.add_argument(
+        "--blend",
+        type=float,
+        default=1.0,
+        metavar="PART",
+        help="part of the run's own weights in what is written; the rest are those of --start-from (default: 1)",
+    )
+    result.add_argument(
+        "--real",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="images/NAME.png with masks/NAME_LABEL_NUMBER.png to learn from, too; may be given more than once",
     )
     result.add_argument("--scenes", type=int, default=4000, help="training scenes (default: %(default)s)")
     result.add_argument("--workers", type=int, default=2, help="processes that make scenes (default: %(default)s)")
@@ -83,6 +105,8 @@ def main() -> None:
     """Make the scenes, train, and write checkpoint, curves and model card."""
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
+    if options.blend < 1 and options.start_from is None:
+        raise SystemExit("--blend needs --start-from, whose weights are the other part")
     if options.seed == HELD_OUT_SEED:
         raise SystemExit(f"seed {HELD_OUT_SEED} is that of the held-out scenes")
     settings = Settings(
@@ -98,14 +122,19 @@ def main() -> None:
     )
     cache = options.work / "cache"
     size = sam_tiny.TinyConfig().img_size
-    held_out = make_scenes(cache, seed=HELD_OUT_SEED, count=200, size=size, workers=options.workers)
+    held_out = make_scenes(cache, seed=HELD_OUT_SEED, count=HELD_OUT_SCENES, size=size, workers=options.workers)
     files = make_scenes(cache, seed=options.seed, count=options.scenes, size=size, workers=options.workers)
+    try:
+        real = {folder.name: read_pictures(folder) for folder in options.real}
+    except CaseError as fault:
+        raise SystemExit(str(fault)) from None
     trainer = Trainer(
         options.work,
         settings,
         load_scenes(files),
         load_scenes(held_out),
         device=torch.device(options.device),
+        real=real,
         evaluation=options.evaluate,
         start_from=options.start_from,
     )
@@ -116,6 +145,8 @@ def main() -> None:
 
 def finish(trainer: Trainer, options: argparse.Namespace) -> None:
     """Copy the averaged weights to the output, measure that very file, and write the card and the curves."""
+    if options.blend < 1:
+        blend(trainer.averaged, options.start_from, options.blend)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     partial = options.output.with_name(options.output.name + ".partial")
     export(trainer.averaged, partial)
@@ -138,15 +169,20 @@ def finish(trainer: Trainer, options: argparse.Namespace) -> None:
         "seen": f"{trainer.prompts_seen:,}",
         "minutes": trainer.elapsed / 60,
         "remark": options.remark,
+        "learned_from": trainer.learned_from,
         "begun": beginning(options),
         "curves": options.output.with_suffix(".png").name,
         "machine": options.machine or machine(trainer.device),
     }
     held_out = summary(score_scenes(model, trainer.held_out, count=len(trainer.held_out)))
+    real = {
+        name: summary(score_pictures(model, pictures, most=HELD_OUT_PICTURES))
+        for name, pictures in trainer.real_held_out.items()
+    }
     plot(read_log(options.work / "log.jsonl"), options.output.with_suffix(".png"))
     results = json.loads(options.results.read_text())["summary"] if options.results else []
     card = options.output.with_suffix(".md")
-    write_card(card, facts=facts, held_out=held_out, results=results, name=options.results_name)
+    write_card(card, facts=facts, held_out=held_out, real=real, results=results, name=options.results_name)
     trainer.log(final=held_out)
 
 
@@ -159,9 +195,11 @@ def command(options: argparse.Namespace) -> str:
     """Return the command of the run, without what names this machine's files."""
     length = f"--minutes {options.minutes:g}" if options.minutes is not None else f"--steps {options.steps}"
     begin = " --start-from EARLIER" if options.start_from else ""
+    begin += f" --blend {options.blend:g}" if options.blend < 1 else ""
     precision = " --bfloat16" if options.bfloat16 else ""
+    real = "".join(f" --real {folder.name}" for folder in options.real)
     size = f"--scenes {options.scenes} --images {options.images} --prompts {options.prompts} --rate {options.rate:g}"
-    return f"scripts/train_tiny --work WORK{begin} {size} {length}{precision}"
+    return f"scripts/train_tiny --work WORK{begin}{real} {size} {length}{precision}"
 
 
 def beginning(options: argparse.Namespace) -> str:

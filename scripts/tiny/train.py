@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,19 @@ from lib.sam.models import tiny as sam_tiny
 from training import learning_rate, move_average
 
 from .batches import Batch, draw_batch, next_round
-from .evaluate import score_folder, score_scenes, summary
+from .evaluate import score_folder, score_pictures, score_scenes, summary
 from .export import export
 from .loss import total_loss
 from .scenes import Scenes
+from .sources import Picture, RealSource, Source, SyntheticSource
 from .warm_start import warm_start
 
 CLIP_NORM = 1.0
+REAL_SHARE = 0.6
+"""Of the images, those that are real; each set has the same part of them."""
+
+CHECK_PICTURES = 12
+"""Held-out pictures of each real set in an evaluation during the run."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Settings:
     prompts: int = 4
     rate: float = 1.0e-3
     decay: float = 0.03
-    average: float = 0.998
+    average: float = 0.99
     report: int = 20
     check: int = 250
     check_scenes: int = 30
@@ -80,14 +87,21 @@ class Trainer:
         held_out: Scenes,
         *,
         device: torch.device,
+        real: Mapping[str, tuple[list[Picture], list[Picture]]] | None = None,
         evaluation: Path | None = None,
         config: sam_tiny.TinyConfig | None = None,
         start_from: Path | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
-        self.folder, self.settings, self.scenes, self.held_out = folder, settings, scenes, held_out
+        self.folder, self.settings, self.held_out = folder, settings, held_out
         self.device, self.evaluation = device, evaluation
         self.model = sam_tiny.SamTiny(config)
+        self.learned_from = {name: len(pictures) for name, (pictures, _) in (real or {}).items()}
+        self.real_held_out = {name: others for name, (_, others) in (real or {}).items()}
+        learned = [RealSource(pictures, self.model.img_size) for pictures, _ in (real or {}).values()]
+        self.sources: list[Source] = [SyntheticSource(scenes), *learned]
+        part = REAL_SHARE / len(learned) if learned else 0.0
+        self.shares = [1 - part * len(learned), *[part] * len(learned)]
         if start_from is not None:
             warm_start(self.model, start_from)
         self.model = self.model.to(device).to(memory_format=torch.channels_last)
@@ -156,7 +170,9 @@ class Trainer:
         settings = self.settings
         fresh = settings.images - (len(self.carried.images) if self.carried else 0)
         mean, std = float(self.model.pixel_mean[0]), float(self.model.pixel_std[0])
-        batch = draw_batch(self.rng, self.scenes, images=fresh, prompts=settings.prompts, mean=mean, std=std)
+        batch = draw_batch(
+            self.rng, self.sources, self.shares, images=fresh, prompts=settings.prompts, mean=mean, std=std
+        )
         return Batch.join([batch, self.carried]) if self.carried else batch
 
     def train_step(self) -> dict[str, float]:
@@ -200,6 +216,8 @@ class Trainer:
         result: dict[str, Any] = {
             "held_out": summary(score_scenes(self.averaged, self.held_out, count=self.settings.check_scenes))
         }
+        for name, pictures in self.real_held_out.items():
+            result[name] = summary(score_pictures(self.averaged, pictures, most=CHECK_PICTURES))
         if self.evaluation is not None:
             result["folder"] = summary(score_folder(self.averaged, self.evaluation))
         return result

@@ -1,4 +1,4 @@
-"""Begin a run with the weights of an earlier checkpoint, also where its input was smaller."""
+"""Begin a run with the weights of an earlier checkpoint, also where its input was smaller, and blend with them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,26 @@ def warm_start(model: sam_tiny.SamTiny, path: Path) -> list[str]:
             state[name] = found.to(tensor.dtype)
     model.load_state_dict(state)
     return fresh
+
+
+@torch.no_grad()
+def blend(model: sam_tiny.SamTiny, path: Path, part: float) -> None:
+    """Move a model's weights back towards those of the checkpoint that its run began with.
+
+    The mean of weights before and after a short run keeps what was known and most of what is new (Wortsman et al.
+    2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903).
+
+    Args:
+        model: Changed in place.
+        path: safetensors file of the same configuration.
+        part: Of the model's own weights, 0 to 1.
+    """
+    from safetensors.torch import load_file
+
+    earlier = load_file(path)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(earlier[name].to(tensor).lerp(tensor, part))
 
 
 def spread(weight: Tensor, channels: int) -> Tensor:

@@ -15,9 +15,10 @@ from scipy import ndimage
 from evaluation.cases import CaseError
 from follow.main import main
 from follow.measure import measure
-from follow.real import NUMBERED, read_set
+from follow.real import read_set
 from follow.stacks import LENGTH, MIN_CELLS, Slices, Stack, real_stack
 from follow.train import Settings, Trainer, draw_stack, follow_loss
+from held_out import NUMBERED
 from lib.sam.volume.follow_net import SIDE, FollowNet
 from lib.sam.volume.follower import Follower
 from support.server_process import REPOSITORY

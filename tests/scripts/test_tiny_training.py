@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from held_out import place_of
 from lib.sam.models import tiny as sam_tiny
-from tiny import batches, card, loss, prompts, scenes
+from tiny import batches, card, loss, prompts, scenes, sources
 from tiny.evaluate import score_folder, summary
 from tiny.export import export
 from tiny.train import Settings, Trainer
-from tiny.warm_start import spread, warm_start
+from tiny.warm_start import blend, spread, warm_start
 
 SMALL = sam_tiny.TinyConfig(
     img_size=256, widths=(8, 8, 8, 8, 8), semantic=8, fine=2, token_dim=16, decoder_widths=(8, 8, 8), upscaled=8
@@ -88,13 +89,66 @@ def test_zooming_keeps_masks_on_their_objects():
     image[200:] = 0
     sides = set()
     for _ in range(40):
-        zoomed, (height, width), moved, pixel = batches.zoom(rng, image, (200, 256), masks)
+        zoomed, (height, width), moved, pixel = sources.zoom(rng, image, (200, 256), masks)
         sides.add(round(pixel, 3))
         assert max(height, width) == 256 and pixel >= 1
         assert not zoomed[height:].any() and not moved[:, height:].any() and not moved[:, :, width:].any()
         for mask in moved:
             assert mask.sum() >= 16 and min(abs(zoomed[mask].mean() - value) for value in (200, 120)) < 45
     assert len(sides) > 5
+
+
+def a_picture(name: str = "a", side: int = 90) -> sources.Picture:
+    """A reddish disc of radius 20 and a blue square of 12 pixels on grey."""
+    rows, columns = np.mgrid[:side, : side + 50]
+    disc = np.hypot(columns - 60, rows - 40) < 20
+    square = (abs(columns - 20) < 6) & (abs(rows - 70) < 6)
+    image = np.full((*disc.shape, 3), 90, np.uint8)
+    image[disc], image[square] = (220, 60, 60), (40, 40, 230)
+    return sources.Picture(name, image, np.stack([disc, square]))
+
+
+def test_real_pictures_are_shown_whole_and_cut_around_an_object_with_masks_on_their_objects():
+    rng = np.random.default_rng(2)
+    source = sources.RealSource([a_picture()], 256)
+    covered = []
+    for _ in range(60):
+        drawn = source.draw(rng, 3)
+        height, width = drawn.size
+        assert drawn.image.shape == (3, 256, 256) and max(height, width) == 256 and drawn.masks.shape == (3, 256, 256)
+        assert not drawn.image[:, height:].any() and not drawn.masks[:, :, width:].any()
+        for mask in drawn.masks:
+            red, _, blue = drawn.image[:, mask].mean(1)
+            assert np.hypot(red - 220, blue - 60) < 30 or np.hypot(red - 40, blue - 230) < 30
+        covered.append(drawn.masks.any(0).sum() / (height * width))
+    assert min(covered) < 0.12 and max(covered) > 0.4
+
+
+def test_pictures_of_other_patients_are_held_out(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number in range(40):
+        picture = a_picture()
+        Image.fromarray(picture.image).save(tmp_path / "images" / f"n{number}.png")
+        for index, mask in enumerate(picture.masks):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "masks" / f"n{number}_thing_{index}.png")
+    learned, held_out = sources.read_pictures(tmp_path)
+    assert len(learned) + len(held_out) == 40 and 1 <= len(held_out) <= 12
+    assert not {each.name for each in learned} & {each.name for each in held_out}
+    assert np.array_equal(held_out[0].masks, a_picture().masks)
+    assert place_of("mr_t1_sarcoma", "STS-002-MR-T1-z014") == ("STS-002", 14)
+    assert place_of("mr_t1_sarcoma", "other") is None
+
+
+def test_a_batch_holds_scenes_and_pictures_in_their_shares(few_scenes):
+    both = [sources.SyntheticSource(few_scenes), sources.RealSource([a_picture()], 256)]
+    rng = np.random.default_rng(4)
+    for shares, is_coloured in (((1.0, 0.0), False), ((0.0, 1.0), True)):
+        batch = batches.draw_batch(rng, both, shares, images=12, prompts=2, mean=96.0, std=64.0)
+        assert batch.images.shape == (12, 3, 256, 256) and batch.targets.shape == (12, 2, 256, 256)
+        channels = batch.images
+        spread_of_colour = (channels.amax(1) - channels.amin(1)).amax((1, 2))
+        assert (spread_of_colour > 0.5).sum() >= 6 if is_coloured else (spread_of_colour < 1e-5).sum() >= 9
 
 
 def test_a_run_begins_where_another_network_of_a_smaller_input_ended(tmp_path):
@@ -112,6 +166,17 @@ def test_a_run_begins_where_another_network_of_a_smaller_input_ended(tmp_path):
         spread(torch.zeros(8, 6 * 16, 3, 3), 6 * 4)
 
 
+def test_blending_keeps_a_part_of_each_weight_of_either_model(tmp_path):
+    earlier, later = sam_tiny.SamTiny(SMALL), sam_tiny.SamTiny(SMALL)
+    export(earlier, tmp_path / "earlier.safetensors")
+    expected = {name: value.half().float() * 0.75 for name, value in earlier.state_dict().items()}
+    expected = {name: value + later.state_dict()[name] * 0.25 for name, value in expected.items()}
+    blend(later, tmp_path / "earlier.safetensors", 0.25)
+    for name, value in later.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+
+
 def test_loss_is_least_for_the_right_mask():
     target = torch.zeros(1, 256, 256, dtype=torch.bool)
     target[:, 10:30, 20:40] = True
@@ -126,10 +191,11 @@ def test_loss_is_least_for_the_right_mask():
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, few_scenes):
-    whole = a_run(tmp_path / "whole", few_scenes)
+    real = {"discs": ([a_picture("a")], [a_picture("b")])}
+    whole = a_run(tmp_path / "whole", few_scenes, real=real)
     whole.run()
-    a_run(tmp_path / "parts", few_scenes).run(stop_after=2)
-    parts = a_run(tmp_path / "parts", few_scenes)
+    a_run(tmp_path / "parts", few_scenes, real=real).run(stop_after=2)
+    parts = a_run(tmp_path / "parts", few_scenes, real=real)
     assert parts.step == 2
     parts.run()
     assert parts.step == whole.step == 4
@@ -137,10 +203,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, few_scenes):
         torch.testing.assert_close(parts.averaged.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     lines = card.read_log(tmp_path / "whole" / "log.jsonl")
     assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
-    assert any("held_out" in line for line in lines)
+    assert any("held_out" in line and line["discs"]["objects"] == 2 for line in lines)
     card.plot(lines, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (900, 440)
+        assert picture.size == (1350, 440)
 
 
 def test_the_export_is_read_strictly_and_rounds_to_half_precision(tmp_path, few_scenes):
@@ -163,15 +229,21 @@ def test_a_folder_is_evaluated_at_its_own_resolution(tmp_path):
     torch.manual_seed(0)
     scores = score_folder(sam_tiny.SamTiny(SMALL).eval(), tmp_path)
     result = summary(scores)
-    assert result["objects"] == 1 and scores[0].name == "a_blob_0"
+    assert result["objects"] == 1 and scores[0].name == "a 0"
     assert 0 <= result["box"] <= 1 and len(scores[0].rated) == 5
     facts = dict.fromkeys(("img_size", "embed_dim", "scenes", "seed", "steps", "images", "prompts", "seen"), 1)
     facts |= {"parameters": 1.0, "bytes": 1.0, "minutes": 1.0, "command": "c", "machine": "m", "remark": "r"}
     facts |= {"begun": "b", "curves": "c.png"}
     line = {"row": "tight box", "dice": {"mean": 0.9, "low": 0.8, "high": 1.0}, "iou": {"mean": 0.82}}
     line["score_correlation"] = None
-    card.write_card(tmp_path / "card.md", facts=facts, held_out=result, results=[line], name="Blobs")
+    facts["learned_from"] = {"mr_t1_sarcoma": 7}
+    given = {"held_out": result, "results": [line], "name": "Blobs"}
+    card.write_card(tmp_path / "card.md", facts=dict(facts), real={"mr_t1_sarcoma": result}, **given)
     text = (tmp_path / "card.md").read_text()
+    assert "CC BY 3.0 | 7 |" in text and f"CC BY 3.0 | 1 | {result['box']:.3f} |" in text
+    card.write_card(tmp_path / "card.md", facts={**facts, "learned_from": {}}, real={}, **given)
+    text = (tmp_path / "card.md").read_text()
+    assert "synthetic images alone" in text
     assert "On 1 objects" in text and "| tight box | 0.900 (0.800-1.000) | 0.820 |" in text
 
 
