@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import textwrap
+from pathlib import Path
 
 import torch
 from torch import nn
 
 WARMUP = 100
 """Steps in which the learning rate rises to its highest."""
+
+
+def add_real(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option of learning from folders of real images as well."""
+    parser.add_argument(
+        "--real",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="images/NAME.png with masks/NAME_LABEL_NUMBER.png to learn from, too; may be given more than once",
+    )
 
 
 def learning_rate(highest: float, step: int, progress: float) -> float:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from evaluation.cases import CaseError
 from lib.sam.volume.follow_net import FollowNet
 from lib.sam.volume.follower import WEIGHTS, Follower
+from training import add_real
 
 from .card import Facts, write_card
 from .measure import Score, measure
@@ -28,14 +29,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train the network that follows objects from slice to slice. Run it again to resume a stopped run.",
     )
     result.add_argument("--work", type=Path, required=True, help="folder for the log and the resumable state")
-    result.add_argument(
-        "--real",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="images/NAME.png with masks/NAME_LABEL_NUMBER.png to learn from, too; may be given more than once",
-    )
+    add_real(result)
     result.add_argument("--steps", type=int, default=defaults.steps, help="length of the run (default: %(default)s)")
     result.add_argument("--stacks", type=int, default=defaults.stacks, help="stacks per step (default: %(default)s)")
     result.add_argument("--threads", type=int, default=2, help="CPU threads for training (default: %(default)s)")

@@ -13,6 +13,7 @@ import torch
 
 from evaluation.cases import CaseError
 from lib.sam.models import tiny as sam_tiny
+from training import add_real
 
 from .card import plot, read_log, write_card
 from .evaluate import score_pictures, score_scenes, summary
@@ -54,14 +55,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PART",
         help="part of the run's own weights in what is written; the rest are those of --start-from (default: 1)",
     )
-    result.add_argument(
-        "--real",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="images/NAME.png with masks/NAME_LABEL_NUMBER.png to learn from, too; may be given more than once",
-    )
+    add_real(result)
     result.add_argument("--scenes", type=int, default=4000, help="training scenes (default: %(default)s)")
     result.add_argument("--workers", type=int, default=2, help="processes that make scenes (default: %(default)s)")
     result.add_argument("--threads", type=int, default=2, help="CPU threads for training (default: %(default)s)")
@@ -128,6 +122,9 @@ def main() -> None:
         real = {folder.name: read_pictures(folder) for folder in options.real}
     except CaseError as fault:
         raise SystemExit(str(fault)) from None
+    for name, (learned, _) in real.items():
+        if not learned:
+            raise SystemExit(f"all images of {name} are held out for measuring: give a folder with more of them")
     trainer = Trainer(
         options.work,
         settings,

@@ -97,7 +97,7 @@ class Trainer:
         self.device, self.evaluation = device, evaluation
         self.model = sam_tiny.SamTiny(config)
         self.learned_from = {name: len(pictures) for name, (pictures, _) in (real or {}).items()}
-        self.real_held_out = {name: others for name, (_, others) in (real or {}).items()}
+        self.real_held_out = {name: others for name, (_, others) in (real or {}).items() if others}
         learned = [RealSource(pictures, self.model.img_size) for pictures, _ in (real or {}).values()]
         self.sources: list[Source] = [SyntheticSource(scenes), *learned]
         part = REAL_SHARE / len(learned) if learned else 0.0
