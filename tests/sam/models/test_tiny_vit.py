@@ -125,8 +125,6 @@ def assert_masks_of_the_publisher(
             assert 0 < theirs.mean() < 1
             different += np.count_nonzero(ours.masks[0] != theirs)
             total += np.count_nonzero(theirs)
-    if predictor.runtime.name.startswith("torch"):
-        assert different == 0
     assert different <= total / 10_000, "pixels on the border, by rounding"
 
 

@@ -182,7 +182,7 @@ def _sam2(size: str, config: Architecture, megabytes: str) -> Sam2Spec:
 _SPECS = (
     ModelSpec(
         name="sam_tiny",
-        description="Small bundled model of SAM's pattern, trained on synthetic images: for trying things out",
+        description="Small bundled model of SAM's pattern, trained on synthetic and some real images",
         license="MIT",
         architecture="tiny",
         checkpoint="sam_tiny.safetensors",
