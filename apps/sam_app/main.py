@@ -25,6 +25,7 @@ from lib.dicomweb.datastore import AddressError, DicomWebStore, for_inference, o
 from lib.imaging.decoding.isolation import start_workers
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
+from lib.infers.auto_label import AutoLabel
 from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import Sam3D
@@ -113,7 +114,31 @@ class SamApp(MONAILabelApp):
             shared = (name, self.engine, self.options.limits, self.images)
             tasks |= {name: Sam2D(*shared, ahead=self.ahead), name + VOLUME_SUFFIX: Sam3D(*shared)}
         logger.info("SAM models: %s", ", ".join(tasks))
-        return tasks
+        return tasks | self._learned_tasks()
+
+    def _learned_tasks(self) -> dict[str, InferTask]:
+        """Return the tasks of the labels that are found without prompts, as served now."""
+        return {
+            name: AutoLabel(version, self.engine, self.options.limits, self.images)
+            for name, version in self.engine.automatic().items()
+        }
+
+    def require_model(self, model: str) -> None:
+        """Check that there is a task with this name; a label's may have been learned a moment ago.
+
+        Raises:
+            UnknownModelError: If there is none; the message lists the tasks.
+        """
+        known = self._infers.get(model)
+        if known is None or not known.is_valid():
+            self._follow_learning()
+        if model not in self._infers:
+            raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(self._infers)}")
+
+    def _follow_learning(self) -> None:
+        """Offer the labels that are found without prompts as served now, and no others."""
+        fixed = {name: task for name, task in self._infers.items() if not isinstance(task, AutoLabel)}
+        self._infers: dict[str, InferTask] = fixed | self._learned_tasks()
 
     def init_datastore(self) -> Datastore:
         """Return our datastore for a folder, or one for a server."""
@@ -146,6 +171,7 @@ class SamApp(MONAILabelApp):
 
     def info(self) -> dict[str, Any]:
         """Return what clients request when they connect; from then on a DICOMweb server's series are read anew."""
+        self._follow_learning()
         store = self.datastore()
         if isinstance(store, DicomWebStore):
             store.folders.expire_all()

@@ -64,9 +64,26 @@ def make_parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=2.0, help="of the border for surface Dice, mm (pixels without spacing)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the jitter and the random points")
+    parser.add_argument(
+        "--learn",
+        metavar="N,N",
+        type=_counts,
+        help="let the model learn from so many of the pictures, and measure pictures of other patients",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="of each training, with --learn (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="folder for results.json, table.txt, manifest.json and pictures")
     parser.add_argument("--pictures", type=int, default=4, help="worst and best answers of each row to draw; 0: none")
     return parser
+
+
+def _counts(text: str) -> list[int]:
+    """Parse growing numbers of pictures."""
+    counts = [int(word) for word in text.split(",")]
+    if counts != sorted(set(counts)) or counts[0] < 1:
+        raise ValueError
+    return counts
 
 
 AnyCase = Case | VolumeCase
@@ -105,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         protocols = _protocols(arguments)
         if not arguments.folder.is_dir():
             raise CaseError(f"there is no folder {arguments.folder}")
+        if arguments.learn:
+            return _learn(arguments)
         cases: Sequence[AnyCase]
         cases = find_volume_cases(arguments.folder) if arguments.volumes else find_cases(arguments.folder)
         segmenter = _segmenter(arguments)
@@ -147,6 +166,21 @@ def main(argv: list[str] | None = None) -> int:
         (arguments.out / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
         save_pictures(results, arguments.out / "pictures", arguments.pictures)
         print(f"\nWritten to {arguments.out}")
+    return 0
+
+
+def _learn(arguments: argparse.Namespace) -> int:
+    """Measure what labels teach; returns the exit status."""
+    from evaluation import learning
+
+    spec = get_spec(arguments.model or DEFAULT_MODEL)
+    results = learning.measure(spec, arguments.folder, arguments.learn, minutes=arguments.minutes, say=print)
+    table = learning.as_table(results)
+    print(table)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "learning.txt").write_text(table + "\n")
+        (arguments.out / "learning.json").write_text(learning.as_json(results))
     return 0
 
 

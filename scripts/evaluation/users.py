@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiny.prompts import centre_point, largest_error, tight_box
+from lib.learning.simulated_user import centre_point, largest_error, tight_box
 
 Click = tuple[float, float, int]
 """x, y, and 1 on the object or 0 beside it."""

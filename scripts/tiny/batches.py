@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .prompts import MAX_POINTS, Prompt, correct, first_prompt
+from lib.learning.simulated_user import MAX_POINTS, Prompt, correct, first_prompt
+
 from .shapes import Rng
 from .sources import Drawn, Source
 

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.learning.loss import total_loss
 from lib.sam.models import tiny as sam_tiny
 from training import learning_rate, move_average
 
 from .batches import Batch, draw_batch, next_round
 from .evaluate import score_folder, score_pictures, score_scenes, summary
 from .export import export
-from .loss import total_loss
 from .scenes import Scenes
 from .sources import Picture, RealSource, Source, SyntheticSource
 from .warm_start import warm_start
 
 CLIP_NORM = 1.0
-REAL_SHARE = 0.6
+REAL_SHARE = 0.5
 """Of the images, those that are real; each set has the same part of them."""
 
 CHECK_PICTURES = 12

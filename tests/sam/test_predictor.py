@@ -181,10 +181,10 @@ def test_requests_at_the_same_time_give_what_they_give_alone(tiny):
 
 def test_medsam_sees_the_stretched_image_between_0_and_1(vit_b):
     ours = Predictor(MODELS["medsam_vit_b"], vit_b, checkpoint_sha256="random", cache=EmbeddingCache(0))
-    tensor = ours._preprocessor.image(an_image((100, 300)))
+    tensor = ours.preprocessor.image(an_image((100, 300)))
     assert tensor.shape == (1, 3, 256, 256)
     assert (float(tensor.min()), float(tensor.max())) == (0.0, 1.0)
-    corners = ours._preprocessor.coordinates(np.array([[0.0, 0.0], [300.0, 100.0], [150.0, 25.0]]), (100, 300))
+    corners = ours.preprocessor.coordinates(np.array([[0.0, 0.0], [300.0, 100.0], [150.0, 25.0]]), (100, 300))
     assert corners.tolist() == [[0, 0], [256, 256], [128, 64]]
     low_res = torch.full((1, 1, 64, 64), -9.0)
     low_res[..., 16:32, 32:48] = 9.0

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from held_out import place_of
+from lib.learning import loss, simulated_user
 from lib.sam.models import tiny as sam_tiny
-from tiny import batches, card, loss, prompts, scenes, sources
+from tiny import batches, card, scenes, sources
 from tiny.evaluate import score_folder, summary
 from tiny.export import export
 from tiny.train import Settings, Trainer
@@ -55,27 +56,27 @@ def test_prompts_mark_the_object():
     rng = np.random.default_rng(0)
     mask = np.zeros((256, 256), bool)
     mask[40:90, 100:120] = True
-    assert prompts.tight_box(mask).tolist() == [100, 40, 120, 90]
-    x, y = prompts.centre_point(mask)
+    assert simulated_user.tight_box(mask).tolist() == [100, 40, 120, 90]
+    x, y = simulated_user.centre_point(mask)
     assert 108 <= x <= 111 and 49 <= y <= 80
     for _ in range(50):
-        prompt = prompts.first_prompt(rng, mask)
+        prompt = simulated_user.first_prompt(rng, mask)
         assert np.isfinite(prompt.box).all() or (prompt.labels == 1).any()
         for (column, row), label in zip(prompt.coords, prompt.labels, strict=True):
             assert label < 0 or mask[int(row), int(column)] == bool(label)
     answer = np.zeros_like(mask)
     answer[40:60, 100:120] = True
-    corrected = prompts.correct(rng, prompts.Prompt.empty(), mask, answer, 1.0)
+    corrected = simulated_user.correct(rng, simulated_user.Prompt.empty(), mask, answer, 1.0)
     column, row = corrected.coords[0].astype(int)
     assert corrected.labels[0] == 1 and mask[row, column] and not answer[row, column]
-    assert prompts.correct(rng, corrected, mask, mask, 1.0).labels.tolist() == corrected.labels.tolist()
+    assert simulated_user.correct(rng, corrected, mask, mask, 1.0).labels.tolist() == corrected.labels.tolist()
 
 
 def test_shifted_boxes_keep_their_size_and_stay_within_bounds():
     rng = np.random.default_rng(0)
     mask = np.zeros((256, 256), bool)
     mask[40:90, 100:106] = True
-    shifts = np.array([prompts.shifted_box(rng, mask, 5) for _ in range(200)]) - prompts.tight_box(mask)
+    shifts = np.array([simulated_user.shifted_box(rng, mask, 5) for _ in range(200)]) - simulated_user.tight_box(mask)
     assert np.allclose(shifts[:, :2], shifts[:, 2:], atol=1e-4)
     assert 2.5 < np.abs(shifts).max() <= 3, "at most half the shorter side"
 

@@ -70,7 +70,7 @@ def state_of_peer(peer, sam2, frame: Frame, slices: int, monkeypatch) -> dict:
 
     It gets them as the engine prepares them, in place of a folder of JPEG files, which would change them.
     """
-    images = torch.cat([sam2._preprocessor.image(frame(k)) for k in range(slices)])
+    images = torch.cat([sam2.preprocessor.image(frame(k)) for k in range(slices)])
     monkeypatch.setattr(
         "sam2.sam2_video_predictor.load_video_frames", lambda **_: (images, sam2.logits_side, sam2.logits_side)
     )

@@ -6,22 +6,33 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.labels.slice_labels import SliceLabels
+from lib.sam.predictor import Predictor
 from lib.sam.volume.result import VolumeResult
+
+
+def made_by(predictor: Predictor) -> dict[str, str]:
+    """Return the facts about the weights that a result comes from.
+
+    Returns:
+        ``checkpoint_sha256`` and, for what was learned here, ``version``: ``sam_tiny@3``.
+    """
+    version = {"version": predictor.title} if predictor.version else {}
+    return {"checkpoint_sha256": predictor.checkpoint_sha256, **version}
 
 
 def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """Return the facts about the result on one slice, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``slice``, ``slice_source`` (``request`` or ``middle``), ``frames``,
-        ``image_notes`` (what users should know about how it was read), ``window``, ``scores`` (predicted IoU, one per
-        object), ``areas`` (pixels of each object's whole mask, also where another covers it), ``candidates`` (largest
-        number of masks of an object) and ``candidate_scores`` (of each object, best first).
+        ``model``, ``checkpoint_sha256``, ``version`` (if it has learned), ``slice``, ``slice_source`` (``request`` or
+        ``middle``), ``frames``, ``image_notes`` (what users should know about how it was read), ``window``, ``scores``
+        (predicted IoU, one per object), ``areas`` (pixels of each object's whole mask, also where another covers it),
+        ``candidates`` (largest number of masks of an object) and ``candidate_scores`` (of each object, best first).
     """
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
     return {
         "model": model,
-        "checkpoint_sha256": data["checkpoint_sha256"],
+        **data["made_by"],
         "slice": data["slice"],
         "slice_source": data["slice_source"],
         "frames": data["image"].frame_count,
@@ -38,9 +49,9 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """Return the facts about the result on a volume, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``frames``, ``image_notes`` (what users should know about how it was read),
-        ``window``, ``slices`` (first and last with a mask, or None), ``voxels``, ``prompted`` (slices), ``found`` (for
-        each slice with a mask: ``k``, ``source``, ``score``, ``presence``, see
+        ``model``, ``checkpoint_sha256``, ``version`` (if it has learned), ``frames``, ``image_notes`` (what users
+        should know about how it was read), ``window``, ``slices`` (first and last with a mask, or None), ``voxels``,
+        ``prompted`` (slices), ``found`` (for each slice with a mask: ``k``, ``source``, ``score``, ``presence``, see
         :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels), ``uncertain_slices`` (that a user should
         look at) and ``stops`` (where following ended: ``anchor``, ``k``, ``reason``, ``presence``, see
         :class:`~lib.sam.volume.result.Stop`).
@@ -60,7 +71,7 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     ]
     return {
         "model": model,
-        "checkpoint_sha256": data["checkpoint_sha256"],
+        **data["made_by"],
         "frames": data["image"].frame_count,
         "image_notes": list(data["image"].notes),
         "window": asdict(data["window"]),

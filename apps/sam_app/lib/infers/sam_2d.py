@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from lib.infers.click_memory import ClickMemory
-from lib.infers.facts import result_facts
+from lib.infers.facts import made_by, result_facts
 from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_task import SamTask
 from lib.sam.automatic import segment_automatically
@@ -86,7 +86,7 @@ class Sam2D(SamTask):
             data["predictions"] = segment_automatically(predictor, embedding)
         else:
             data["predictions"] = []
-        data["checkpoint_sha256"] = predictor.checkpoint_sha256
+        data["made_by"] = made_by(predictor)
         return data
 
     def _segment_click(

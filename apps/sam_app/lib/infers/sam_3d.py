@@ -11,7 +11,7 @@ from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage, NotOneVolumeError
 from lib.imaging.image_cache import cached_per_image
 from lib.infers.click_memory import ClickMemory
-from lib.infers.facts import volume_facts
+from lib.infers.facts import made_by, volume_facts
 from lib.infers.sam_task import SamTask
 from lib.sam.volume.propagation import PropagationOptions, propagate
 from lib.sam.volume.result import VolumeResult
@@ -87,7 +87,7 @@ class Sam3D(SamTask):
         )
         if key:
             self._memory.remember(key, result)
-        data.update(volume_result=result, window=applied, checkpoint_sha256=predictor.checkpoint_sha256)
+        data.update(volume_result=result, window=applied, made_by=made_by(predictor))
         return data
 
     def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:

@@ -15,6 +15,7 @@ from lib.imaging.image_cache import ImageCache
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.limits import Limits
 from lib.sam.engine import Engine
+from lib.sam.models.registry import ModelSpec
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import REQUEST, LabelFormat, SegmentRequest
@@ -37,25 +38,33 @@ class SamTask(InferTask):
     DIMENSION: ClassVar[int]
     """2 if one call segments a slice, 3 if it segments a volume."""
 
+    TYPE: ClassVar[InferType] = InferType.DEEPGROW
+    """In which of the viewers' panels it is listed."""
+
     OPTIONS: ClassVar[dict[str, Any]]
     """Options that viewers show, by name, with their defaults."""
 
     def __init__(self, model: str, engine: Engine, limits: Limits, images: ImageCache | None = None) -> None:
         super().__init__(
-            type=InferType.DEEPGROW,
+            type=self.TYPE,
             labels=[],
             dimension=self.DIMENSION,
             description=engine.specs[model].description,
-            config={**self.OPTIONS, "box_from_points": not engine.specs[model].takes_points},
+            config=self.options(engine.specs[model]),
         )
         self.engine_model = model
+        self._spec = engine.specs[model]
         self._engine = engine
         self._limits = limits
         self._images = images or ImageCache()
 
+    def options(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return the options that viewers show, with their defaults for a model."""
+        return {**self.OPTIONS, "box_from_points": not spec.takes_points}
+
     def info(self) -> dict[str, Any]:
         """Return what ``/info/`` says of the task: MONAI Label's facts, the model's licence and kinds of prompts."""
-        return {**super().info(), **self._engine.specs[self.engine_model].facts}
+        return {**super().info(), **self._spec.facts}
 
     def is_valid(self) -> bool:
         """Return whether the model can be used; clients see it only then."""

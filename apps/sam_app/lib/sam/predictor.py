@@ -18,7 +18,9 @@ from lib.base.clock import PreemptedError, current_clock
 from lib.sam.device_queue import DeviceQueue, ShouldStop
 from lib.sam.embeddings.cache import Embedding, EmbeddingCache, embedding_key
 from lib.sam.logits_grid import LogitsGrid
+from lib.sam.models.overlay import LearnedPrompt
 from lib.sam.models.registry import ModelSpec
+from lib.sam.models.versions import Version
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import PromptError, Prompts
@@ -58,7 +60,8 @@ class Predictor:
     Args:
         spec: The model's spec.
         module: Built by ``spec.build()`` with its weights loaded; put into evaluation mode here.
-        checkpoint_sha256: SHA-256 of the weights' file, in hexadecimal; part of every embedding's key.
+        checkpoint_sha256: SHA-256 of the weights' file, in hexadecimal; part of every embedding's key, as what is
+            learned leaves the encoder as it is.
         cache: Stores embeddings; may be shared among predictors.
         device: Where to run.
         queue: The device's queue; shared among its predictors.
@@ -80,12 +83,14 @@ class Predictor:
         runtime: Runtime | None = None,
     ) -> None:
         self.spec = spec
-        self.checkpoint_sha256 = checkpoint_sha256
+        self.checkpoint_sha256 = self._encoder_sha256 = checkpoint_sha256
         self.device = torch.device(device)
         self.module = module.to(self.device).eval().requires_grad_(False)
-        self._preprocessor = make_preprocessor(spec, module)
+        self.preprocessor = make_preprocessor(spec, module)
         self._cache = cache
         self._queue = queue or DeviceQueue()
+        self.version: Version | None = None
+        self._learned_prompt: LearnedPrompt | None = None
         self.runtime = runtime or TorchRuntime.of(self.networks(self.module), self.device)
 
     def with_runtime(self, runtime: Runtime) -> Self:
@@ -93,6 +98,43 @@ class Predictor:
         other = copy(self)
         other.runtime = runtime
         return other
+
+    def as_version(self, version: Version, runtime: Runtime, prompt: LearnedPrompt | None) -> Self:
+        """Return this predictor with what was learned; embeddings are valid for both.
+
+        Args:
+            version: What is learned.
+            runtime: With the learned decoder.
+            prompt: Of a label that it finds by itself.
+        """
+        other = self.with_runtime(runtime)
+        other.version, other._learned_prompt = version, prompt
+        other.checkpoint_sha256 = str(version.manifest["sha256"])
+        return other
+
+    @property
+    def title(self) -> str:
+        """The model's name, with its version if it has learned: ``sam_tiny@3``."""
+        return self.version.title if self.version else self.spec.name
+
+    @torch.inference_mode()
+    def find(self, embedding: Embedding) -> Prediction:
+        """Return what a learned prompt finds on an encoded image; its mask may be empty.
+
+        Raises:
+            PromptError: If this predictor answers prompts only.
+            TimeLimitError: If the current clock's time is up.
+        """
+        prompt, clock = self._learned_prompt, current_clock()
+        if prompt is None:
+            raise PromptError(f"{self.title} finds nothing by itself: mark the object")
+        height, width = embedding.features.shape[-2:]
+        with clock.stage("decode"), self._queue.attended():
+            tokens, dense = prompt.tokens.to(self.device), prompt.dense.to(self.device)
+            logits, scores, *_ = self.runtime.decode(embedding.levels, tokens, dense.expand(-1, -1, height, width))
+        low_res = logits[:, :1]
+        packed = self._packed(low_res, embedding.image_size)
+        return Prediction(packed=packed, scores=scores[0, :1].cpu().numpy(), low_res_logits=low_res[0].cpu().numpy())
 
     def encode(self, image: np.ndarray) -> Embedding:
         """Return the image's embedding, from the cache if it is there.
@@ -142,12 +184,12 @@ class Predictor:
 
     def model_input(self, image: np.ndarray) -> torch.Tensor:
         """Convert ``(H, W, 3)`` uint8 to the encoder's input, ``(1, 3, S, S)`` float32."""
-        return self._preprocessor.image(image)
+        return self.preprocessor.image(image)
 
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        parts = self.spec.name, self.spec.encoding, self.checkpoint_sha256, self.runtime.key
+        parts = self.spec.name, self.spec.encoding, self._encoder_sha256, self.runtime.key
         return embedding_key(image, "|".join(filter(None, parts)))
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
@@ -211,7 +253,7 @@ class Predictor:
     @property
     def logits_side(self) -> int:
         """S, the side of the low-resolution logits: four for each place of an embedding, 256 for most models."""
-        return int(self._prompt_encoder.mask_input_size[0])
+        return int(self.prompt_encoder.mask_input_size[0])
 
     def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
         """Return the prediction of an earlier :meth:`decode`, rebuilt from its stored scores and logits.
@@ -257,22 +299,42 @@ class Predictor:
         Returns:
             ``(B, C, S, S)`` float32 logits and ``(B, C)`` float32 predicted IoU, in the model's own order.
         """
-        size = embedding.image_size
+        return self._run_decoder(embedding, *self._prompt_tensors(batch, embedding.image_size), multimask)
+
+    @torch.inference_mode()
+    def prompt_embeddings(
+        self, batch: Sequence[Prompts], image_size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the prompt encoder's tokens ``(B, N, C)`` and dense embedding ``(B, C, h, w)`` of B objects.
+
+        Args:
+            batch: As for :meth:`decode_logits`.
+            image_size: ``(height, width)`` of the image.
+        """
+        points, boxes, logits = self._prompt_tensors(batch, image_size)
+        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        return sparse, dense
+
+    def _prompt_tensors(
+        self, batch: Sequence[Prompts], size: tuple[int, int]
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, torch.Tensor | None, torch.Tensor | None]:
+        """Return points ``(B, N, 2)`` with labels ``(B, N)``, boxes ``(B, 4)`` and logits, in the model's input."""
         points = boxes = logits = None
         if len(batch[0].points):
-            xy = np.stack([self._preprocessor.coordinates(prompts.points, size) for prompts in batch])
+            xy = np.stack([self.preprocessor.coordinates(prompts.points, size) for prompts in batch])
             labels = np.stack([prompts.labels for prompts in batch])
             points = (self._tensor(xy), torch.as_tensor(labels, dtype=torch.int, device=self.device))
         if batch[0].box is not None:
             corners = np.stack([prompts.box.reshape(2, 2) for prompts in batch if prompts.box is not None])
-            boxes = self._tensor(self._preprocessor.coordinates(corners, size).reshape(-1, 4))
+            boxes = self._tensor(self.preprocessor.coordinates(corners, size).reshape(-1, 4))
         if batch[0].mask_logits is not None:
             stacked = np.stack([prompts.mask_logits for prompts in batch if prompts.mask_logits is not None])
             logits = self._tensor(stacked[:, None])
-        return self._run_decoder(embedding, points, boxes, logits, multimask)
+        return points, boxes, logits
 
     @property
-    def _prompt_encoder(self) -> Any:
+    def prompt_encoder(self) -> Any:
+        """The network of prompts, on PyTorch."""
         return self.module.prompt_encoder
 
     @staticmethod
@@ -290,7 +352,7 @@ class Predictor:
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode B objects: points ``(B, N, 2)``, labels ``(B, N)``, boxes ``(B, 4)``, logits ``(B, 1, S, S)``."""
-        sparse, dense = self._prompt_encoder(points=points, boxes=boxes, masks=logits)
+        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=logits)
         masks, scores = self.runtime.decode(embedding.levels, sparse, dense)
         chosen = slice(1, None) if multimask else slice(0, 1)
         return masks[:, chosen], scores[:, chosen]
@@ -298,13 +360,13 @@ class Predictor:
     def logits_grid(self, image_size: tuple[int, int]) -> LogitsGrid:
         """Return the position of the low-resolution logits on an image of this ``(height, width)``."""
         height, width = image_size
-        corner = self._preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), image_size)[0]
-        cells_per_pixel = self.logits_side / self._preprocessor.input_size * corner / (width, height)
+        corner = self.preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), image_size)[0]
+        cells_per_pixel = self.logits_side / self.preprocessor.input_size * corner / (width, height)
         return LogitsGrid(image_size, (float(cells_per_pixel[0]), float(cells_per_pixel[1])), self.logits_side)
 
     def masks(self, low_res_logits: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """Convert ``(B, C, S, S)`` logits to bool masks ``(B, C, H, W)`` of an image of ``(height, width)``."""
-        return self._preprocessor.masks(low_res_logits, image_size)
+        return self.preprocessor.masks(low_res_logits, image_size)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float, device=self.device)

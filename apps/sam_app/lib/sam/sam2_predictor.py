@@ -46,16 +46,17 @@ class Sam2Predictor(Predictor):
         """
         points = box = None
         if len(prompts.points):
-            xy = self._preprocessor.coordinates(prompts.points, image_size)
+            xy = self.preprocessor.coordinates(prompts.points, image_size)
             labels = torch.tensor(prompts.labels.tolist(), dtype=torch.int, device=self.device)
             points = (self._tensor(xy)[None], labels[None])
         if prompts.box is not None:
-            box = self._tensor(self._preprocessor.coordinates(prompts.box.reshape(2, 2), image_size)).reshape(1, 4)
+            box = self._tensor(self.preprocessor.coordinates(prompts.box.reshape(2, 2), image_size)).reshape(1, 4)
         together = _as_points(points, box)
         return None if together is None else {"point_coords": together[0], "point_labels": together[1]}
 
     @property
-    def _prompt_encoder(self) -> Any:
+    def prompt_encoder(self) -> Any:
+        """See :class:`~lib.sam.predictor.Predictor`."""
         return self.module.sam_prompt_encoder
 
     @staticmethod
@@ -75,7 +76,7 @@ class Sam2Predictor(Predictor):
             logits: ``(B, 1, S, S)``.
         """
         clipped = None if logits is None else logits.clamp(-LOGITS_BOUND, LOGITS_BOUND)
-        sparse, dense = self._prompt_encoder(points=points, boxes=None, masks=clipped)
+        sparse, dense = self.prompt_encoder(points=points, boxes=None, masks=clipped)
         return sparse, dense
 
     def single(self, masks: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

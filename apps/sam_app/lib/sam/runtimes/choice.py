@@ -7,9 +7,10 @@ from typing import get_args
 import torch
 
 from lib.sam.models.registry import ModelSpec
-from lib.sam.runtimes.openvino_ir import NetworkKey, convert, find_networks, has_bfloat16
+from lib.sam.runtimes.openvino_ir import NetworkKey, convert, convert_decoder, find_networks, has_bfloat16
 from lib.sam.runtimes.openvino_runtime import OpenVinoRuntime
-from lib.sam.runtimes.runtime import Networks, Precision, RuntimeUnavailableError
+from lib.sam.runtimes.runtime import Networks, Precision, Runtime, RuntimeUnavailableError
+from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,30 @@ def torch_precision(device: torch.device) -> Precision:
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def with_decoder(
+    runtime: Runtime, spec: ModelSpec, networks: Networks, title: str, sha256: str, model_folder: Path
+) -> Runtime:
+    """Return a model's runtime with a learned mask decoder; the encoder is the same one.
+
+    Args:
+        runtime: The model's.
+        spec: The model.
+        networks: Its networks, with the learned decoder.
+        title: The version's.
+        sha256: SHA-256 of the version's weights.
+        model_folder: The folder of the checkpoints and of the converted networks.
+
+    Raises:
+        RuntimeUnavailableError: If it cannot be converted.
+    """
+    if isinstance(runtime, TorchRuntime):
+        return runtime.with_decoder(networks)
+    if not isinstance(runtime, OpenVinoRuntime):
+        raise RuntimeUnavailableError(f"{runtime.name} takes no learned decoder")
+    key = NetworkKey(title, sha256, "float32", spec.encoding)
+    return runtime.with_decoder(convert_decoder(model_folder, key, networks))
 
 
 def on_cpu(

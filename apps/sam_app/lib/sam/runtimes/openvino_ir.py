@@ -175,12 +175,40 @@ def convert(model_folder: Path, key: NetworkKey, networks: Networks) -> Path:
     Raises:
         RuntimeUnavailableError: If a network cannot be converted or stored, or its output differs from PyTorch's.
     """
+    return _kept_conversion(model_folder, key, lambda folder: _convert_into(folder, networks))
+
+
+def convert_decoder(model_folder: Path, key: NetworkKey, networks: Networks) -> Path:
+    """Return the folder of a learned mask decoder alone, converted from PyTorch's if it is absent.
+
+    Those of other versions are removed then; servers that use them have them in memory.
+
+    Args:
+        model_folder: The folder of the checkpoints.
+        key: Key of the decoder: its model is the version's title.
+        networks: PyTorch's, of a SAM whose embeddings have one level; on the CPU, in evaluation mode.
+
+    Raises:
+        RuntimeUnavailableError: As :func:`convert`.
+    """
+
+    def make(folder: Path) -> dict[str, float]:
+        for other in (model_folder / FOLDER).glob(f"{key.model.partition('@')[0]}@*"):
+            shutil.rmtree(other, ignore_errors=True)
+        with torch.no_grad():
+            return _convert_decoder(folder, networks, [networks.image_pe.shape], _Comparison())
+
+    return _kept_conversion(model_folder, key, make)
+
+
+def _kept_conversion(model_folder: Path, key: NetworkKey, fill: Callable[[Path], dict[str, float]]) -> Path:
+    """Return the folder of networks; if it is absent, fill it and check the differences from PyTorch's."""
 
     def make(folder: Path) -> dict[str, Any]:
-        logger.info("Converting %s for OpenVINO: once for this checkpoint, up to some minutes ...", key.model)
+        logger.info("Converting %s for OpenVINO: once for these weights, up to some minutes ...", key.model)
         started = time.monotonic()
         try:
-            differences = _convert_into(folder, networks)
+            differences = fill(folder)
         except OSError:
             raise
         except Exception as error:  # the converter can raise anything
@@ -196,50 +224,66 @@ def convert(model_folder: Path, key: NetworkKey, networks: Networks) -> Path:
     return keep_networks(model_folder, key, make)
 
 
-def _convert_into(folder: Path, networks: Networks) -> dict[str, float]:
-    """Write the networks; return the difference of each from PyTorch's: for an image, and for prompts of all forms."""
-    generator = torch.Generator().manual_seed(0)
+class _Comparison:
+    """Random inputs, always the same, and by network the largest difference of its outputs from PyTorch's."""
 
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self.core = openvino().Core()
+        self.differences: dict[str, float] = {}
 
-    core = openvino().Core()
-    differences: dict[str, float] = {}
+    def random(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator)
 
-    def compare(name: str, network: Any, inputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    def compare(
+        self, name: str, network: Any, inputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
+    ) -> None:
         outputs = network([np.ascontiguousarray(value) for value in inputs]).values()
         for ours, theirs in zip(outputs, expected, strict=True):
-            differences[name] = max(differences.get(name, 0.0), relative_difference(ours, theirs.numpy()))
+            difference = relative_difference(ours, theirs.numpy())
+            self.differences[name] = max(self.differences.get(name, 0.0), difference)
 
+
+def _convert_into(folder: Path, networks: Networks) -> dict[str, float]:
+    """Write the networks; return the difference of each from PyTorch's: for an image, and for prompts of all forms."""
+    made = _Comparison()
     with torch.no_grad():
-        pixels = random(1, 3, networks.side, networks.side)
+        pixels = made.random(1, 3, networks.side, networks.side)
         for name, part in _parts(networks.encoder).items():
             output = part(pixels)  # before it is traced: SAM 2's keeps tables, which are then real ones
             levels = [output] if isinstance(output, torch.Tensor) else list(output)
             _save(folder / name, part, (pixels,))
-            compare(name, compiled(core, folder / name), [pixels], levels)
+            made.compare(name, compiled(made.core, folder / name), [pixels], levels)
             pixels = levels[0]
-        levels = [random(*level.shape) for level in levels]  # not those of the test image
-        _, channels, height, width = networks.image_pe.shape
-        for name, form in zip((DECODER, DECODER_MANY), decoder_forms(networks.decoder, networks.image_pe), strict=True):
-            if form is None:
-                continue
-            places = [_channels_last(level) for level in levels]
-            example = places[0], random(1, 3, channels), random(1, height, width, channels), *places[1:]
-            _save(folder / name, form.eval(), example, {1: {1: "tokens"}}, {2: [1, (1, height), (1, width), channels]})
-            network = compiled(core, folder / name)
-            earlier_mask, no_mask = random(1, channels, height, width), random(1, channels, 1, 1)
-            for tokens, dense in ((0, earlier_mask), (3, no_mask), (40, earlier_mask)):
-                sparse, everywhere = random(1, tokens, channels), dense.expand(-1, -1, height, width)
-                inputs = [places[0], sparse, _channels_last(dense), *places[1:]]
-                expected = all_masks(networks.decoder, networks.image_pe, levels, sparse, everywhere)
-                compare(name, network, inputs, expected)
+        _convert_decoder(folder, networks, [level.shape for level in levels], made)
         for name, other in networks.others.items():
             _convert_other(folder / f"{name}.xml", other)
-            network = compiled(core, folder / f"{name}.xml")
+            network = compiled(made.core, folder / f"{name}.xml")
             for values in other.examples:
-                compare(name, network, values, [other.module(*values)])
-    return differences
+                made.compare(name, network, values, [other.module(*values)])
+    return made.differences
+
+
+def _convert_decoder(
+    folder: Path, networks: Networks, shapes: Sequence[Sequence[int]], made: _Comparison
+) -> dict[str, float]:
+    """Write the forms of the mask decoder for embeddings with levels of these shapes; return all differences."""
+    levels = [made.random(*shape) for shape in shapes]  # not those of the test image
+    _, channels, height, width = networks.image_pe.shape
+    for name, form in zip((DECODER, DECODER_MANY), decoder_forms(networks.decoder, networks.image_pe), strict=True):
+        if form is None:
+            continue
+        places = [_channels_last(level) for level in levels]
+        example = places[0], made.random(1, 3, channels), made.random(1, height, width, channels), *places[1:]
+        _save(folder / name, form.eval(), example, {1: {1: "tokens"}}, {2: [1, (1, height), (1, width), channels]})
+        network = compiled(made.core, folder / name)
+        earlier_mask, no_mask = made.random(1, channels, height, width), made.random(1, channels, 1, 1)
+        for tokens, dense in ((0, earlier_mask), (3, no_mask), (40, earlier_mask)):
+            sparse, everywhere = made.random(1, tokens, channels), dense.expand(-1, -1, height, width)
+            inputs = [places[0], sparse, _channels_last(dense), *places[1:]]
+            expected = all_masks(networks.decoder, networks.image_pe, levels, sparse, everywhere)
+            made.compare(name, network, inputs, expected)
+    return made.differences
 
 
 def _convert_other(path: Path, other: OtherNetwork) -> None:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,6 +46,20 @@ class OpenVinoRuntime:
         self._decoder_many = None if (folder / DECODER_MANY).exists() else self._decoder  # loaded when it is needed
         self._others: dict[str, Any] = {}  # by name, loaded when they are needed
         self._decoding = threading.Lock()
+
+    def with_decoder(self, folder: Path) -> Self:
+        """Return this runtime with the mask decoder of another folder; the encoder is the same one.
+
+        Raises:
+            RuntimeUnavailableError: If OpenVINO cannot load it.
+        """
+        other = copy(self)
+        other.folder = folder
+        other._decoder = other._load(DECODER, self._precision)
+        other._decoder_many = None if (folder / DECODER_MANY).exists() else other._decoder
+        other._others = {}
+        other._decoding = threading.Lock()
+        return other
 
     def _load(self, name: str, precision: Precision) -> Any:
         try:

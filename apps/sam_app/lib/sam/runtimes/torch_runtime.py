@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, Self
 
@@ -68,6 +69,13 @@ class TorchRuntime:
         decoder = partial(all_masks, networks.decoder, networks.image_pe)
         others = {name: other.module for name, other in networks.others.items()}
         return cls(networks.encoder, decoder, device, others=others, **options)
+
+    def with_decoder(self, networks: Networks) -> Self:
+        """Return this runtime with another mask decoder, and no networks beside it; the encoder is the same one."""
+        other = copy(self)
+        other._decoder = partial(all_masks, networks.decoder, networks.image_pe)
+        other._others = {}
+        return other
 
     def _raise_if_preempted(self, module: nn.Module, inputs: object) -> None:
         if getattr(self._stop, "should_stop", never)():

@@ -21,6 +21,7 @@ from lib.imaging.decoding.memory_budget import MemoryBusyError
 from lib.imaging.image import ImageChangedError, ImageError, ImageGoneError, ImageTooLargeError, UnsupportedImageError
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.models.registry import UnknownModelError
+from lib.sam.models.versions import VersionError
 from lib.sam.prompts import PromptError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
@@ -87,6 +88,7 @@ STATUS: dict[type[Exception], int] = {
     ImageGoneError: 404,
     NotFinishedError: 409,
     UnknownModelError: 404,
+    VersionError: 404,
     UnknownImageError: 404,
     UnknownResultError: 404,
     BusyError: 429,

@@ -59,6 +59,7 @@ class ResultFacts(_Stored):
 
     model: str
     checkpoint_sha256: str
+    version: str | None = None
     slice: int
     slice_source: str = "middle"
     frames: int = 1

@@ -222,7 +222,7 @@ def _segmentation(result: StoredResult, candidate: int) -> bytes:
             frame=_frame_of(source, result),
             segment_labels=_segment_labels(label, len(facts.scores)),
             algorithm_name=facts.model,
-            algorithm_version=facts.checkpoint_sha256[:12],
+            algorithm_version=facts.version or facts.checkpoint_sha256[:12],
             instance_time=_instance_time(result),
             series_description=f"{facts.model} segmentation{_candidate_suffix(candidate)}",
             is_automatic=_is_automatic(result),

@@ -16,7 +16,6 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.base.request_record import note
-from lib.sam.models.registry import UnknownModelError
 from lib.server.batch import BatchInference
 from lib.server.upstream.arguments import known_image
 from lib.server.upstream.viewer_params import BatchParams, read_params
@@ -60,8 +59,7 @@ def run(
     Other keys are ignored. With ``run_sync`` the response is sent at the end: the results by image.
     """
     app = app_instance()
-    if model not in app._infers:
-        raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
+    app.require_model(model)
     given = params or {}
     check_storable(given)
     sent = read_params(BatchParams, given)

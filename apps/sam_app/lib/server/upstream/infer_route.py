@@ -26,7 +26,6 @@ from lib.base.request_record import current_record, note
 from lib.base.scratch import scratch_file
 from lib.dicomweb.datastore import for_inference
 from lib.dicomweb.dicom_seg import dicom_seg_response
-from lib.sam.models.registry import UnknownModelError
 from lib.server.admission import Admission
 from lib.server.auth.roles import LABELLING, monai_user
 from lib.server.auth.users import CurrentUser
@@ -58,8 +57,7 @@ def infer(
 ) -> Any:
     """Run a model on an image of the datastore, of a session or an upload; returns the file of its labels."""
     app = app_instance()
-    if model not in app._infers:
-        raise UnknownModelError(f"there is no model {model!r}; the models are: {', '.join(app._infers)}")
+    app.require_model(model)
     session = None
     if session_id:
         session = session_of(session_id, user)
@@ -101,8 +99,9 @@ def infer(
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
             label_info = sent.label_info or [{"name": sent.label}]
-            response = dicom_seg_response(Path(series), Path(response.path), label_info, model=model)
-    note(checkpoint_sha256=app.engine.predictor(app._infers[model].engine_model).checkpoint_sha256)
+            made_by = result["params"].get("version", model)
+            response = dicom_seg_response(Path(series), Path(response.path), label_info, model=made_by)
+    note(checkpoint_sha256=result["params"]["checkpoint_sha256"])
     record = current_record()
     if given and record and not record.image_sha256:  # a DICOMweb server's series is only now on disk
         note_datastore_image(given)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .shapes import Mask, Rng
+from lib.learning.examples import Mask
+
+Rng = np.random.Generator
 
 MAX_POINTS = 8
 """Point slots per prompt; unused ones are padding with label -1."""

@@ -1,0 +1,97 @@
+"""Examples with their embeddings: each as it is, and a few times turned, scaled and shifted a little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.learning.examples import Example, Mask
+from lib.sam.predictor import Predictor
+
+VARIANTS = 6
+"""Embeddings per example: the first is that of the picture as it is."""
+
+TURN, SCALE, SHIFT, GAMMA = 15.0, 0.2, 0.08, 0.3
+"""At most so many degrees, parts of the size, parts of the side, and powers of e."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """An example, and the embedding of its picture.
+
+    Args:
+        example: The picture and masks that the embedding is of.
+        levels: The embedding's levels, float16 to save memory.
+    """
+
+    example: Example
+    levels: tuple[Tensor, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return self.example.picture.shape[0], self.example.picture.shape[1]
+
+    def features(self) -> tuple[Tensor, ...]:
+        """Return the levels in float32."""
+        return tuple(level.float() for level in self.levels)
+
+
+def encode(
+    predictor: Predictor, examples: Sequence[Example], *, variants: int, seed: int = 0
+) -> Iterator[list[Encoded]]:
+    """Yield the encoded variants of each example, so that the caller can say how far it is.
+
+    Args:
+        predictor: Of the model.
+        examples: What was accepted.
+        variants: How many of each; 1: as it is.
+        seed: Of the variations.
+    """
+    rng = np.random.default_rng(seed)
+    for example in examples:
+        shown = [example, *(varied(rng, example) for _ in range(variants - 1))]
+        yield [Encoded(one, _half(predictor.encode(one.picture).levels)) for one in shown]
+
+
+def _half(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(level.half() for level in levels)
+
+
+def varied(rng: np.random.Generator, example: Example) -> Example:
+    """Return an example turned, scaled and shifted a little, darker or brighter; never mirrored, as bodies are not."""
+    height, width = example.picture.shape[:2]
+    turn, scale = np.radians(rng.uniform(-TURN, TURN)), np.exp(rng.uniform(-SCALE, SCALE))
+    cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
+    matrix = [
+        [cos, -sin * height / width, rng.uniform(-2, 2) * SHIFT],
+        [sin * width / height, cos, rng.uniform(-2, 2) * SHIFT],
+    ]
+    grid = F.affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, height, width], align_corners=False)
+
+    def moved(planes: NDArray[np.float32], mode: str) -> NDArray[np.float32]:
+        return F.grid_sample(torch.from_numpy(planes)[None], grid, mode=mode, align_corners=False)[0].numpy()
+
+    picture = moved(np.ascontiguousarray(example.picture.transpose(2, 0, 1), np.float32), "bilinear")
+    picture = 255 * (picture / 255).clip(0, 1) ** np.exp(rng.uniform(-GAMMA, GAMMA))
+    masks: dict[str, Mask] = {}
+    for label, mask in example.masks.items():
+        masks[label] = moved(mask[None].astype(np.float32), "bilinear")[0] > 0.5
+    return Example(example.study, picture.round().astype(np.uint8).transpose(1, 2, 0), masks)
+
+
+def on_grid(predictor: Predictor, masks: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
+    """Return masks ``(n, H, W)`` as the covered part of each cell of the low-resolution logits, ``(n, S, S)``."""
+    side = predictor.logits_side
+    height, width = size
+    corner = predictor.preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), size)[0]
+    scaled = np.maximum(1, np.round(corner * side / predictor.preprocessor.input_size)).astype(int)
+    planes = torch.from_numpy(masks.astype(np.float32))[None]
+    small = F.interpolate(planes, (int(scaled[1]), int(scaled[0])), mode="area")[0]
+    return F.pad(small, (0, side - small.shape[-1], 0, side - small.shape[-2]))

@@ -1,0 +1,133 @@
+"""A better answer to prompts: the mask decoder learns from accepted labels with simulated users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.learning.encoded import Encoded
+from lib.learning.examples import Mask, objects_of
+from lib.learning.fitting import Effort, Progress, fit, unwatched
+from lib.learning.loss import total_loss
+from lib.learning.pupil import Pupil
+from lib.learning.simulated_user import (
+    Rng,
+    centre_point,
+    largest_error,
+    loose_box,
+    outside_point,
+    random_point,
+)
+from lib.sam.prompts import Prompts
+
+PICTURES, OBJECTS = 3, 4
+"""Of a step: the objects of a picture have prompts of one form."""
+
+OBJECTS_PER_LABEL = 12
+"""The largest objects of a label in one picture, from which is drawn."""
+
+CORRECTED_SHARE = 0.4
+"""Of the pictures, those whose first answers get a corrective click before anything is learned from them."""
+
+FORMS = {"box": 0.45, "point": 0.35, "points": 0.1, "both": 0.1}
+"""What users mark an object with, and how often."""
+
+
+def learn(pupil: Pupil, pictures: Sequence[Sequence[Encoded]], effort: Effort, progress: Progress = unwatched) -> int:
+    """Teach a model's decoder by examples.
+
+    Args:
+        pupil: Changed in place.
+        pictures: The variants of each example.
+        effort: How long.
+        progress: Told after each step.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        ValueError: If there is no object in any of the examples.
+    """
+    rng = np.random.default_rng(effort.seed)
+    taught = [[(seen, objects) for seen in variants if (objects := objects_in(seen))] for variants in pictures]
+    taught = [variants for variants in taught if variants]
+    if not taught:
+        raise ValueError("there is no object in the examples")
+
+    def loss() -> Tensor:
+        losses = []
+        for _ in range(PICTURES):
+            variants = taught[rng.integers(len(taught))]
+            seen, objects = variants[rng.integers(len(variants))]
+            chosen = [objects[index] for index in rng.permutation(len(objects))[:OBJECTS]]
+            losses.append(_loss_of(pupil, seen, chosen, rng))
+        return torch.stack(losses).mean()
+
+    with pupil.learning() as parameters:
+        return fit(parameters, loss, effort, progress)
+
+
+def _loss_of(pupil: Pupil, seen: Encoded, objects: Sequence[Mask], rng: Rng) -> Tensor:
+    """Prompt for some objects of a picture, correct some of the answers, and return the loss of what is answered."""
+    prompts = first_prompts(rng, objects, takes_points=pupil.predictor.spec.takes_points)
+    if rng.random() < CORRECTED_SHARE and pupil.predictor.spec.takes_points:
+        with torch.no_grad():
+            logits, _ = pupil.answer(seen, prompts)
+        prompts = corrected(rng, prompts, objects, pupil.masks(logits, seen), logits[:, 0].numpy())
+    masks, quality = pupil.answer(seen, prompts)
+    value, _ = total_loss(masks, quality, pupil.targets(seen, objects))
+    return value
+
+
+def objects_in(seen: Encoded) -> list[Mask]:
+    """Return the objects ``(H, W)`` of an example, label by label."""
+    return [one for mask in seen.example.masks.values() for one in objects_of(mask, OBJECTS_PER_LABEL)]
+
+
+def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = True) -> list[Prompts]:
+    """Return a user's first prompts for objects of a picture, all of one form."""
+    form = rng.choice(list(FORMS), p=list(FORMS.values())) if takes_points else "box"
+    clicks, with_background = int(rng.integers(1, 3)), rng.random() < 0.5
+    prompts = []
+    for mask in objects:
+        box, foreground, background = None, [], []
+        if form in ("box", "both"):
+            box = loose_box(rng, mask, 1.0)
+        if form == "point":
+            inner = 0.9 if rng.random() < 0.5 else rng.uniform(0, 0.7)
+            foreground = [random_point(rng, mask, inner)]
+        elif form in ("points", "both"):
+            foreground = [random_point(rng, mask, rng.uniform(0, 0.6)) for _ in range(clicks)]
+            background = [_within(outside_point(rng, mask), mask)] if with_background else []
+        prompts.append(Prompts.from_clicks(foreground, background, box))  # type: ignore[arg-type]
+    return prompts
+
+
+def corrected(
+    rng: Rng, prompts: Sequence[Prompts], objects: Sequence[Mask], answers: np.ndarray, logits: np.ndarray
+) -> list[Prompts]:
+    """Return prompts with a click where each answer is most wrong, and the answers' logits.
+
+    Args:
+        rng: Source of randomness.
+        prompts: What was asked.
+        objects: ``(H, W)`` each.
+        answers: ``(B, H, W)`` bool.
+        logits: ``(B, S, S)``, the answers'.
+    """
+    result = []
+    for prompt, mask, answer, earlier in zip(prompts, objects, answers, logits, strict=True):
+        error = largest_error(mask, answer)
+        region, label = error if error else (mask, 1)
+        click = centre_point(region) if rng.random() < 0.6 else random_point(rng, region, 0.4)
+        points = [*prompt.points.tolist(), list(click)]
+        result.append(Prompts(points, [*prompt.labels.tolist(), label], prompt.box, earlier))  # type: ignore[arg-type]
+    return result
+
+
+def _within(point: tuple[float, float], mask: Mask) -> tuple[float, float]:
+    height, width = mask.shape
+    return min(max(point[0], 0.0), width - 1.0), min(max(point[1], 0.0), height - 1.0)
