@@ -9,17 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.imaging.image import ImageError
-from lib.learning.accepted import read_examples
-from lib.learning.examples import Example, TooFewError, split
-from lib.learning.fitting import Effort
-from lib.learning.fixed import fixed_examples
+from lib.learning.examples import TooFewError
+from lib.learning.job import Job, run
 from lib.learning.pupil import UntrainableError
-from lib.learning.teaching import Outcome, Teacher
-from lib.sam.engine import Engine
-from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError, CheckpointStore
+from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
-from lib.sam.models.versions import AUTO, VersionError, VersionStore, auto_name
+from lib.sam.models.versions import AUTO, VersionError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.studies.folder_datastore import FolderDatastore
 from lib.trainers.accepted_labels import accepted_labels
@@ -77,60 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _teach(asked: argparse.Namespace) -> int:
-    spec = get_spec(asked.model)
-    store = CheckpointStore(asked.model_folder)
-    store.verified(spec)
-    examples = _examples(asked.studies, asked.study_pattern)
-    split(examples)
-    labels = sorted({label for example in examples for label, mask in example.masks.items() if mask.any()})
-    known = {spec.name: None, **{auto_name(label): label for label in labels}}
-    names = asked.only or list(known)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise TooFewError(f"there is nothing to learn {', '.join(unknown)} from, only {', '.join(known)}")
-    predictor = Engine([spec], asked.model_folder, device="cpu").published(spec.name)
-    teacher = Teacher(spec, predictor, store, VersionStore(asked.model_folder), fixed_examples())
-    effort = Effort(seconds=60 * asked.minutes / len(names))
-    is_done = True
-    for name in names:
-        label = known[name]
-        try:
-            outcome = teacher.automate(label, examples, effort) if label else teacher.improve(examples, effort)
-        except (TooFewError, ValueError) as error:
-            print(f"{name}: not learned: {error}", file=sys.stderr)
-            is_done = False
-        else:
-            print(_summary(outcome), flush=True)
-    return 0 if is_done else 1
-
-
-def _examples(studies: Path, study_pattern: str) -> list[Example]:
-    """Return the examples in all accepted labels that can be read."""
-    read = LoadMedicalImage()
-    datastore = FolderDatastore(studies, studies, read, read, follows=False)
-    examples: list[Example] = []
+    """Do what was asked for, and print what came of it; returns the exit status."""
+    datastore = FolderDatastore(asked.studies, asked.studies, LoadMedicalImage(), LoadMedicalImage(), follows=False)
     try:
-        for accepted in accepted_labels(datastore, study_pattern):
-            try:
-                examples += read_examples(accepted, read)
-            except ImageError as error:
-                print(f"A label of {accepted.study} is left out: {error}", file=sys.stderr)
+        accepted = list(accepted_labels(datastore, asked.study_pattern))
     finally:
         datastore.close()
-    print(
-        f"{len(examples)} pictures of {len({one.study for one in examples})} studies have accepted labels", flush=True
-    )
-    return examples
-
-
-def _summary(outcome: Outcome) -> str:
-    """Return what came of a training, in a line."""
-    verdict = outcome.verdict
-    dice = ", ".join(
-        f"{kind} {verdict.before[kind]:.3f} -> {value:.3f}" for kind, value in sorted(verdict.after.items())
-    )
-    fate = "is served" if verdict.accepted else "is not served"
-    return f"{outcome.version.title} {fate}: {verdict.reason}. Dice: {dice}"
+    print(f"{len(accepted)} images have accepted labels", flush=True)
+    is_done = True
+    for taught in run(Job(get_spec(asked.model), asked.model_folder, accepted, asked.only or (), asked.minutes)):
+        print(taught, flush=True)
+        is_done = is_done and taught.title is not None
+    return 0 if is_done else 1
 
 
 if __name__ == "__main__":

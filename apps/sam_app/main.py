@@ -12,6 +12,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 
 from lib.activelearning.random_sample import RandomSample
@@ -34,6 +35,7 @@ from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.models.model_specs import VOLUME_SUFFIX
 from lib.sam.models.registry import DEFAULT_MODEL, ModelSpec, UnknownModelError, get_spec
+from lib.sam.sam2_predictor import predictor_class
 from lib.server.app import create_app
 from lib.server.http.connections import limit_connections, raise_file_limit
 from lib.server.observe.audit import AuditLogError
@@ -48,6 +50,7 @@ from lib.server.upstream.temporary_files import remove_log_configuration, track_
 from lib.studies.folder_datastore import FolderDatastore
 from lib.studies.folder_index import StudiesError
 from lib.studies.folder_place import open_folder
+from lib.trainers.teach import TeachTask
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import SegmentRequest
 from lib.version import VERSION
@@ -139,6 +142,11 @@ class SamApp(MONAILabelApp):
         """Offer the labels that are found without prompts as served now, and no others."""
         fixed = {name: task for name, task in self._infers.items() if not isinstance(task, AutoLabel)}
         self._infers: dict[str, InferTask] = fixed | self._learned_tasks()
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Return a task for each model that can be taught from accepted labels."""
+        taught = {name: spec for name, spec in self.engine.specs.items() if not predictor_class(spec).remembers}
+        return {name: TeachTask(spec, self.engine, self.options.study_pattern) for name, spec in taught.items()}
 
     def init_datastore(self) -> Datastore:
         """Return our datastore for a folder, or one for a server."""

@@ -1,4 +1,4 @@
-"""A server whose users' accepted labels teach it: by the command line, while it serves."""
+"""A server whose users' accepted labels teach it, while it serves."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -47,42 +51,110 @@ def accept(server: Server, image: str, mask: np.ndarray) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_five_are_labelled_and_the_sixth_comes_by_itself(tmp_path: Path) -> None:
-    app, studies = tmp_path / "sam_app", tmp_path / "studies"
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server whose users have accepted a label on seven of eight images, and its app's folder."""
+    folder = tmp_path_factory.mktemp("taught")
+    app, studies = folder / "sam_app", folder / "studies"
     shutil.copytree(SAM_APP, app, ignore=shutil.ignore_patterns("__pycache__", "results", "logs", "learned", "*.pt*"))
     studies.mkdir()
     for seed in range(8):
         Image.fromarray(disc_picture(seed)[0]).save(studies / f"image{seed}.png")
-    with running_server(tmp_path, app=app, studies=studies) as server:
+    with running_server(folder, app=app, studies=studies) as server:
         for seed in range(7):
             accept(server, f"image{seed}", disc_picture(seed)[1])
-        assert "auto_bright_disc" not in server.get("/info/").json()["models"]
-        done = command("train_labels", app, "--studies", str(studies), "--only", "auto_bright_disc", "--minutes", "0.6")
-        assert done.returncode == 0, done.stderr
-        assert "7 pictures of 7 studies have accepted labels" in done.stdout
-        assert "auto_bright_disc@1 is served: its Dice on the held-out studies is 0." in done.stdout, done.stdout
-
-        task = server.get("/info/").json()["models"]["auto_bright_disc"]
-        assert (task["type"], task["labels"], task["prompts"]) == ("segmentation", {"bright disc": 1}, [])
-        answer = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
-        assert answer.status_code == 200, answer.text
-        mask, truth = np.asarray(Image.open(io.BytesIO(answer.content))) > 0, disc_picture(7)[1]
-        assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
-        facts = server.post("/infer/auto_bright_disc?image=image7&output=json", data={"params": "{}"}).json()
-        assert facts["version"] == "auto_bright_disc@1" and len(facts["found"]) == 1
-
-        listed = command("models", app, "list")
-        assert "served auto_bright_disc@1" in listed.stdout
-        back = command("models", app, "rollback", "auto_bright_disc")
-        assert back.stdout == "auto_bright_disc as it was before any learning is served now\n"
-        assert "auto_bright_disc" not in server.get("/info/").json()["models"]
-        gone = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
-        assert gone.status_code == 404 and gone.json()["detail"].startswith("there is no model 'auto_bright_disc'")
-        forward = command("models", app, "promote", "auto_bright_disc@1")
-        assert forward.stdout == "auto_bright_disc@1 is served now\n"
-        again = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
-        assert again.content == answer.content
+        yield server, app
         assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+def start(server: Server, minutes: float = 0.6) -> requests.Response:
+    """Start a training of one label."""
+    return server.post("/train/sam_tiny", json={"teach": "bright disc", "minutes": minutes})
+
+
+def ended(server: Server, within: float = 240) -> dict[str, Any]:
+    """Return the state of the training that was started last, when it has ended."""
+    until = time.monotonic() + within
+    while (state := server.get("/train/").json())["status"] == "RUNNING":
+        assert time.monotonic() < until, state
+        time.sleep(0.3)
+    return state
+
+
+def training_processes(server: Server) -> list[psutil.Process]:
+    """Return the server's children that learn."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [child for child in children if "lib.learning.process" in " ".join(child.cmdline())]
+
+
+def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, Path]) -> None:
+    server, app = taught
+    info = server.get("/info/").json()
+    assert "auto_bright_disc" not in info["models"]
+    assert info["trainers"]["sam_tiny"]["config"]["teach"] == ["everything", "prompts", "labels"]
+    begun = start(server)
+    assert begun.status_code == 200 and begun.json()["status"] == "RUNNING", begun.text
+    assert server.get("/train/?check_if_running=true").json()["status"] == "RUNNING"
+    assert start(server).status_code == 429
+    state = ended(server)
+    assert state["status"] == "DONE" and state["progress"] == 1.0, state
+    [result] = state["results"]
+    assert result["title"] == "auto_bright_disc@1" and result["served"], result
+    assert server.get("/train/?check_if_running=true").status_code == 404
+
+    task = server.get("/info/").json()["models"]["auto_bright_disc"]
+    assert (task["type"], task["labels"], task["prompts"]) == ("segmentation", {"bright disc": 1}, [])
+    answer = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
+    assert answer.status_code == 200, answer.text
+    mask, truth = np.asarray(Image.open(io.BytesIO(answer.content))) > 0, disc_picture(7)[1]
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.5
+    facts = server.post("/infer/auto_bright_disc?image=image7&output=json", data={"params": "{}"}).json()
+    assert facts["version"] == "auto_bright_disc@1" and len(facts["found"]) == 1
+
+    listed = command("models", app, "list")
+    assert "served auto_bright_disc@1" in listed.stdout
+    back = command("models", app, "rollback", "auto_bright_disc")
+    assert back.stdout == "auto_bright_disc as it was before any learning is served now\n"
+    assert "auto_bright_disc" not in server.get("/info/").json()["models"]
+    gone = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
+    assert gone.status_code == 404 and gone.json()["detail"].startswith("there is no model 'auto_bright_disc'")
+    forward = command("models", app, "promote", "auto_bright_disc@1")
+    assert forward.stdout == "auto_bright_disc@1 is served now\n"
+    again = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
+    assert again.content == answer.content
+
+
+def test_a_training_that_is_killed_or_stopped_leaves_the_server_as_it_was(taught: tuple[Server, Path]) -> None:
+    server, _ = taught
+    before = server.get("/info/").json()["models"].keys()
+    assert start(server, 5).status_code == 200
+    until = time.monotonic() + 60
+    while not (processes := training_processes(server)):
+        assert time.monotonic() < until
+    assert processes[0].nice() >= 0
+    processes[0].kill()
+    state = ended(server)
+    assert state["status"] == "ERROR"
+    assert state["details"][-1] == "the training's process was ended by SIGKILL; nothing else is affected"
+    assert start(server, 5).status_code == 200
+    stopped = requests.delete(f"{server.url}/train/", timeout=30)
+    assert stopped.status_code == 200
+    assert ended(server)["status"] == "STOPPED"
+    assert not training_processes(server)
+    assert server.get("/info/").json()["models"].keys() == before
+    assert server.get("/health_check/").json()["status"] == "ok"
+
+
+def test_the_command_teaches_beside_the_server(taught: tuple[Server, Path]) -> None:
+    _, app = taught
+    studies = app.parent / "studies"
+    done = command("train_labels", app, "--studies", str(studies), "--only", "auto_bright_disc", "--minutes", "0.03")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("7 images have accepted labels\nauto_bright_disc@")
+    wrong = command("train_labels", app, "--studies", str(studies), "--only", "auto_spleen")
+    assert (wrong.returncode, wrong.stdout) == (1, "7 images have accepted labels\n")
+    expected = "Cannot learn: there is nothing to learn auto_spleen from, only sam_tiny, auto_bright_disc\n"
+    assert wrong.stderr == expected
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:

@@ -186,7 +186,11 @@ LABEL_FILE = {"files": {"label": ("a.nii.gz", IMAGE)}}
         ("GET", "/batch/infer?check_if_running=true", {}, 404, "no batch"),
         ("POST", "/batch/infer/none", {}, 404, "no model"),
         ("POST", "/batch/infer/sam_tiny", {"json": {"label_tag": "final"}}, 422, "final"),
-        ("POST", "/train/", {}, 404, "not trained"),
+        ("POST", "/train/none", {}, 404, "'none' is not taught here; sam_tiny can be"),
+        ("POST", "/train/sam_tiny", {"json": {"minutes": "ten"}}, 422, "minutes must be a number above 0"),
+        ("POST", "/train/", {}, 422, "learning needs final labels of at least 2 studies"),
+        ("GET", "/train/", {}, 404, "no training has been started yet"),
+        ("GET", "/train/?check_if_running=true", {}, 404, "no training is running"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(target, method, path, kwargs, status, said):

@@ -78,7 +78,7 @@ class Engine:
         self.cache = EmbeddingCache(cache_bytes, embedding_files, self.device)
         self._store = CheckpointStore(model_folder)
         self._loading = threading.Lock()
-        self._folder = model_folder
+        self.model_folder = model_folder
         self.queue = DeviceQueue()
         self._precision = precision
         self._compiled = compiled
@@ -171,7 +171,7 @@ class Engine:
         overlay.apply(decoder)
         networks = replace(networks, decoder=decoder.to(self.device).eval().requires_grad_(False))
         sha256 = str(version.manifest["sha256"])
-        runtime = with_decoder(published.runtime, published.spec, networks, version.title, sha256, self._folder)
+        runtime = with_decoder(published.runtime, published.spec, networks, version.title, sha256, self.model_folder)
         logger.info("Loaded %s in %.1f s", version.title, time.monotonic() - started)
         return published.as_version(version, runtime, overlay.prompt)
 
@@ -197,9 +197,9 @@ class Engine:
         runtime: Runtime | None = None
         precision = self._precision
         if self.device.type == "cpu":
-            if precision is None and is_known_to_agree(spec, sha256, self._folder):
+            if precision is None and is_known_to_agree(spec, sha256, self.model_folder):
                 precision = "bfloat16"
-            runtime = on_cpu(spec, networks, sha256, self._folder, precision)
+            runtime = on_cpu(spec, networks, sha256, self.model_folder, precision)
         if runtime is None:
             chosen = self._precision or torch_precision(self.device)
             runtime = TorchRuntime.of(networks, self.device, precision=chosen, compiled=self._compiled)
@@ -213,7 +213,7 @@ class Engine:
             runtime=runtime,
         )
         if precision is None:
-            predictor = in_bfloat16(predictor, self._folder)
+            predictor = in_bfloat16(predictor, self.model_folder)
         if not isinstance(runtime, TorchRuntime):
             networks.drop_weights()
         logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, predictor.runtime.name)

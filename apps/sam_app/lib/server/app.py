@@ -34,6 +34,7 @@ from lib.server.rest import routes
 from lib.server.rest.health import HealthReport
 from lib.server.rest.results import ResultStore
 from lib.server.rest.segmentation_service import SegmentationService
+from lib.server.training import Trainings
 from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
 from lib.server.upstream.faults import upstream_routers
@@ -88,6 +89,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.admission = service.admission
     app.state.segmentation_service = service
     app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
+    app.state.trainings = Trainings()
     app.state.health_report = HealthReport(sam_app.engine, service)
     logger.info("Results: %s", options.results)
     logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")

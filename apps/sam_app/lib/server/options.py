@@ -6,6 +6,7 @@ its row in ``docs/options.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -78,6 +79,15 @@ def _model_specs(text: str) -> tuple[ModelSpec, ...]:
         return read_model_specs(Path(text).expanduser())
     except ModelSpecsError as error:
         raise OptionError(f"--conf model_specs: {error}") from None
+
+
+def _pattern(text: str) -> str:
+    try:
+        if re.compile(text).groups < 1:
+            raise ValueError("must have a group, as in (patient[0-9]+)_.*")
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
@@ -162,6 +172,12 @@ class ServerOptions:
         _positive,
         "what the images of all requests may take together: [limits]",
         shown="half of what is free at start, or of the control group's limit",
+    )
+    study_pattern: str = _option(
+        "(.*)",
+        _pattern,
+        "regular expression whose first group is the patient in an image's id, where one has several files: [learning]",
+        shown="each image is a patient's own",
     )
     upstream: str = _option(
         "checked",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter
-from monailabel.endpoints import activelearning, datastore, info, train
+from monailabel.endpoints import activelearning, datastore, info
 
 from lib.server.upstream import (
     batch_infer,
@@ -18,6 +18,7 @@ from lib.server.upstream import (
     infer_route,
     next_sample,
     session_routes,
+    train_routes,
     unserved_routes,
     viewer,
 )
@@ -181,6 +182,13 @@ FAULTS = (
         "studies/test_displayed_images.py::test_who_reads_it_here_is_refused_until_it_is_read_anew",
     ),
     Fault(
+        "train-second-server",
+        "training loads the app again in a second server, which writes the same datastore, with a client's parameters",
+        "server/upstream/train_routes.py",
+        "integration/test_upstream_faults.py::test_the_same_attack_fails_on_ours",
+        router=train_routes.router,
+    ),
+    Fault(
         "batch-second-server",
         "a batch takes paths for images, and runs in a second server that writes the same datastore",
         "server/upstream/batch_infer.py",
@@ -321,8 +329,8 @@ FAULTS = (
 )
 
 
-_GUARDED = (info.router, activelearning.router, datastore.router, train.router)
-_UNCHECKED = ("GET /info/", "GET /train/", "DELETE /train/")
+_GUARDED = (info.router, activelearning.router, datastore.router)
+_UNCHECKED = ("GET /info/",)
 """Routes that are served unchanged, except that they work off the event loop."""
 
 

@@ -22,7 +22,6 @@ _REFUSED = {
     "/reload": "the app is not reloaded: restart the server",
     "/scoring/{rest:path}": "there are no scoring methods",
 }
-_NO_TRAINING = "models are not trained here"
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
 
@@ -36,4 +35,3 @@ def _refuse(reason: str) -> Callable[[], NoReturn]:
 
 for _path, _reason in _REFUSED.items():
     router.add_api_route(_path, _refuse(_reason), methods=list(_ANY_METHOD), response_model=None)
-router.add_api_route("/train/{rest:path}", _refuse(_NO_TRAINING), methods=["POST"], response_model=None)
