@@ -134,7 +134,7 @@ class Engine:
                 raise
             predictor = before.predictor if before else self.published(name)
         if predictor is None:
-            if name not in self.specs:
+            if name.startswith(AUTO) and name not in self.specs:
                 raise VersionError(f"nothing that was learned is served as {name}")
             predictor = self.published(name)
         self._served[name] = served = _Served(predictor, stamp)
