@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.learning.examples import TooFewError
-from lib.learning.job import Job, run
-from lib.learning.pupil import UntrainableError
+from lib.learning.job import Job, TrainingRequestError
+from lib.learning.running import run
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
 from lib.sam.models.versions import AUTO, VersionError
@@ -20,7 +19,7 @@ from lib.studies.folder_datastore import FolderDatastore
 from lib.trainers.accepted_labels import accepted_labels
 from lib.transforms.load import LoadMedicalImage
 
-REFUSALS = (CheckpointError, TooFewError, UnknownModelError, UntrainableError, VersionError)
+REFUSALS = (CheckpointError, TrainingRequestError, UnknownModelError, VersionError)
 """Errors of what was asked for, whose messages say what to do."""
 
 

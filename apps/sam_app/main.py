@@ -174,6 +174,7 @@ class SamApp(MONAILabelApp):
 
     def segment(self, request: SegmentRequest, datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a request's task, which reads a DICOMweb server's series as DICOM; stores the result if requested."""
+        self.require_model(request.model)
         store = for_inference(datastore or self.datastore())
         return infer_and_save(lambda asked: self.infer(asked.as_monai(), store), request, store)
 

@@ -136,7 +136,7 @@ def measure(
         prompt, _ = automatic.learn(pupil, label, pictures, Effort(seconds))
         with torch.no_grad():
             answers = [pupil.masks(pupil.find(seen, prompt)[0], seen)[0] for seen in questions]
-        found = [dice(answer, seen.example.masks[label]) for answer, seen in zip(answers, questions, strict=True)]
+        found = [dice(answer, seen.mask(label)) for answer, seen in zip(answers, questions, strict=True)]
         unet = _unet(to_label[:count], to_measure, label, seconds)
         results.append(Learned(count, *prompted, round(float(np.mean(found)), 4), unet))
         say(str(results[-1]))
@@ -150,7 +150,7 @@ def _prompted(pupil: Pupil, questions: Sequence[Encoded]) -> tuple[float, float,
     point: list[float] = []
     clicks: list[int] = []
     for seen in questions:
-        for mask in [one for whole in seen.example.masks.values() for one in objects_of(whole, OBJECTS)]:
+        for mask in [one for label in seen.packed for one in objects_of(seen.mask(label), OBJECTS)]:
             box.append(dice(_ask(pupil, seen, Prompts(box=tight_box(mask)))[0], mask))
             prompts = Prompts.from_clicks([centre_point(mask)])
             answer, logits = _ask(pupil, seen, prompts)

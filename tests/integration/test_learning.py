@@ -111,6 +111,22 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     facts = server.post("/infer/auto_bright_disc?image=image7&output=json", data={"params": "{}"}).json()
     assert facts["version"] == "auto_bright_disc@1" and len(facts["found"]) == 1
 
+    picture = io.BytesIO()
+    Image.fromarray(disc_picture(7)[0]).save(picture, "PNG")
+    posted = server.segment(picture.getvalue(), json.dumps({"model": "auto_bright_disc"}))
+    assert posted.status_code == 200, posted.text
+    assert json.loads(posted.headers["SAM-Result"])["version"] == "auto_bright_disc@1"
+    view = server.get(f"/get_segmented_image/{posted.json()['timestamp']}?view=mask")
+    assert ((np.asarray(Image.open(io.BytesIO(view.content)).convert("L")) > 0) == mask).mean() > 0.999
+    prompted = {"model": "auto_bright_disc", "positive_points": [{"x": 5, "y": 5}]}
+    refused = server.segment(picture.getvalue(), json.dumps(prompted))
+    assert refused.status_code == 422 and "finds its label by itself" in refused.json()["detail"]
+
+    lines = [json.loads(line) for line in (app / "logs" / "audit.jsonl").read_text().splitlines()]
+    [line] = [line for line in lines if line["route"] == "training"]
+    assert (line["kind"], line["model"], line["outcome"]) == ("job", "auto_bright_disc@1", "ok")
+    assert line["request_id"] in {other["request_id"] for other in lines if other["route"] == "/train/{model}"}
+
     listed = command("models", app, "list")
     assert "served auto_bright_disc@1" in listed.stdout
     back = command("models", app, "rollback", "auto_bright_disc")

@@ -9,7 +9,8 @@ from learning.conftest import disc_picture
 from lib.imaging.image import MedicalImage
 from lib.learning.accepted import MOST_ABSENT, examples_of
 from lib.learning.encoded import varied
-from lib.learning.examples import Example, TooFewError, objects_of, split
+from lib.learning.examples import Example, objects_of, split
+from lib.learning.job import TrainingRequestError
 
 
 def example(study: str) -> Example:
@@ -31,7 +32,7 @@ def test_studies_stay_on_their_side_when_others_arrive() -> None:
 
 
 def test_one_study_is_too_few() -> None:
-    with pytest.raises(TooFewError, match="at least 2 studies, there are 1"):
+    with pytest.raises(TrainingRequestError, match="at least 2 studies, there are 1"):
         split([example("one")])
 
 

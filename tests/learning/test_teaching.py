@@ -11,7 +11,8 @@ import torch
 from learning.conftest import disc_picture
 from lib.learning.examples import Example
 from lib.learning.fitting import Effort
-from lib.learning.pupil import Pupil, UntrainableError
+from lib.learning.job import TrainingRequestError
+from lib.learning.pupil import Pupil
 from lib.learning.teaching import Teacher, dice
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointStore
@@ -147,7 +148,7 @@ def test_a_version_that_cannot_be_used_leaves_the_model_as_it_was(
 
 
 def test_sam_2_is_not_taught(tmp_path: Path) -> None:
-    with pytest.raises(UntrainableError, match="sam2_hiera_tiny is not taught here"):
+    with pytest.raises(TrainingRequestError, match="sam2_hiera_tiny is not taught here"):
         Pupil(MODELS["sam2_hiera_tiny"], CheckpointStore(tmp_path))
 
 

@@ -17,10 +17,13 @@ from lib.infers.facts import made_by
 from lib.infers.sam_task import SamTask
 from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version
+from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImaged, SentLabeld
-from lib.transforms.request import REQUEST, SegmentRequest
+from lib.transforms.masks import BestMasksd, FrameToVolumed, MergeMasksd
+from lib.transforms.request import REQUEST, SegmentRequest, Source
+from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.viewer_options import WINDOWS
-from lib.transforms.window import volume_pictures
+from lib.transforms.window import WindowFramed, volume_pictures
 
 
 def auto_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
@@ -48,7 +51,8 @@ def auto_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
 class AutoLabel(SamTask):
     """What was learned for one label as a MONAI Label task: OHIF and 3D Slicer list it for automatic segmentation.
 
-    Each frame is segmented by itself. Options that viewers show: ``window``, ``largest_component``.
+    Each frame is segmented by itself; for a client of the REST routes only the one that it asks for. Options that
+    viewers show: ``window``, ``largest_component``.
 
     Args:
         version: That is served now; a later one of the same name is used as soon as it is served.
@@ -80,16 +84,29 @@ class AutoLabel(SamTask):
         return self.engine_model in self._engine.automatic()
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
-        """Return the transforms that load the image."""
+        """Return the transforms that load the image and, for the REST routes, choose the frame and window it."""
         request: SegmentRequest = data[REQUEST]
         load = LoadMedicalImaged(self._limits, self._images, request.image_sha256)
+        if request.source is Source.REST:
+            return [load, SentLabeld(load.load), SamInputPromptsd(self._limits), WindowFramed()]
         return [load, SentLabeld(load.load)]
 
     def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Find the label on every frame; where it is not, there is no mask."""
+        """Find the label on every frame, or on the chosen one; where it is not, there is no mask.
+
+        Raises:
+            PromptError: If there are prompts.
+        """
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
         predictor = self._engine.predictor(self.engine_model)
+        data["made_by"] = made_by(predictor)
+        if request.source is Source.REST:
+            if data["objects"]:
+                raise PromptError(f"{self.engine_model} finds its label by itself: leave points and rectangles out")
+            found = predictor.find(predictor.encode(data["frame"]))
+            data["predictions"] = [found] if found.packed[0].area else []
+            return data
         with current_clock().stage("window"):
             windowed, applied = volume_pictures(image, image.frame_count // 2, request.options.window)
         masks: dict[int, np.ndarray] = {}
@@ -100,11 +117,14 @@ class AutoLabel(SamTask):
             if prediction.packed[0].area:
                 masks[k] = np.asarray(prediction.packed[0]).astype(np.uint8)
                 scores[k] = float(prediction.scores[0])
-        data.update(slice_masks=masks, slice_scores=scores, window=applied, made_by=made_by(predictor))
+        data.update(slice_masks=masks, slice_scores=scores, window=applied)
         return data
 
     def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms to the volume of the masks."""
+        request: SegmentRequest = data[REQUEST]
+        if request.source is Source.REST:
+            return [BestMasksd(), MergeMasksd(), FrameToVolumed()]
         return [_in_volume]
 
 

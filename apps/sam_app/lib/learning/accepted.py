@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from lib.imaging.image import CorruptImageError, MedicalImage
 from lib.imaging.labels.label_grid import RAW_SUFFIX, labels_on_grid
 from lib.learning.examples import Example
+from lib.learning.job import AcceptedLabel
 from lib.transforms.window import choose_window, windowed_frame
 
 MOST_SLICES = 12
@@ -24,23 +24,6 @@ MARGIN = 2
 
 LEAST_RUN = 3
 """Labelled slices in a row from which on a structure counts as labelled through the volume."""
-
-
-@dataclass(frozen=True)
-class AcceptedLabel:
-    """An image with its final label, as files.
-
-    Args:
-        study: Whose image it is, unless its DICOM header says it.
-        image: A file, or the folder of a DICOM series.
-        label: A file with numbers on the image's grid.
-        names: The label set: names by number; without a name a number is ``label_<number>``.
-    """
-
-    study: str
-    image: Path
-    label: Path
-    names: Mapping[int, str]
 
 
 def read_examples(accepted: AcceptedLabel, read: Callable[[Path], MedicalImage]) -> list[Example]:

@@ -45,7 +45,9 @@ def learn(
     Raises:
         ValueError: If the label is in none of the examples.
     """
-    if not any(variants[0].example.masks[label].any() for variants in pictures):
+    present = [variants for variants in pictures if variants[0].holds(label)]
+    absent = [variants for variants in pictures if not variants[0].holds(label)]
+    if not present:
         raise ValueError(f"{label} is in none of the examples")
     rng = np.random.default_rng(effort.seed)
     generator = torch.Generator().manual_seed(effort.seed)
@@ -53,9 +55,7 @@ def learn(
     tokens = nn.Parameter(tokens + 0.02 * torch.randn(tokens.shape, generator=generator))
     dense = nn.Parameter(dense)
     prompt = LearnedPrompt(tokens, dense)
-    targets = {id(seen): pupil.targets(seen, [seen.example.masks[label]]).half() for one in pictures for seen in one}
-    present = [variants for variants in pictures if variants[0].example.masks[label].any()]
-    absent = [variants for variants in pictures if not variants[0].example.masks[label].any()]
+    targets = {id(seen): pupil.targets(seen, [seen.mask(label)]).half() for one in pictures for seen in one}
 
     def draw() -> Encoded:
         side = absent if absent and rng.random() < min(0.5, len(absent) / len(pictures)) else present

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.learning.examples import Example, Mask
+from lib.sam.embeddings.cache import Embedding
+from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Predictor
 
 VARIANTS = 6
@@ -23,20 +25,33 @@ TURN, SCALE, SHIFT, GAMMA = 15.0, 0.2, 0.08, 0.3
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An example, and the embedding of its picture.
+    """The embedding of an example, and its masks; without its picture, and packed, as there are hundreds of them.
 
     Args:
-        example: The picture and masks that the embedding is of.
-        levels: The embedding's levels, float16 to save memory.
+        study: Whose it is.
+        size: Height and width of the picture.
+        packed: By label.
+        levels: The embedding's levels, float16.
     """
 
-    example: Example
+    study: str
+    size: tuple[int, int]
+    packed: Mapping[str, PackedMask]
     levels: tuple[Tensor, ...]
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture."""
-        return self.example.picture.shape[0], self.example.picture.shape[1]
+    @classmethod
+    def of(cls, example: Example, embedding: Embedding) -> Encoded:
+        """Return an example with its embedding."""
+        packed = {label: PackedMask.of(mask) for label, mask in example.masks.items()}
+        return cls(example.study, embedding.image_size, packed, tuple(level.half() for level in embedding.levels))
+
+    def mask(self, label: str) -> Mask:
+        """Return where a label is, ``(H, W)`` bool."""
+        return np.asarray(self.packed[label])
+
+    def holds(self, label: str) -> bool:
+        """Return whether a label is in the picture."""
+        return self.packed[label].area > 0
 
     def features(self) -> tuple[Tensor, ...]:
         """Return the levels in float32."""
@@ -57,11 +72,7 @@ def encode(
     rng = np.random.default_rng(seed)
     for example in examples:
         shown = [example, *(varied(rng, example) for _ in range(variants - 1))]
-        yield [Encoded(one, _half(predictor.encode(one.picture).levels)) for one in shown]
-
-
-def _half(levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(level.half() for level in levels)
+        yield [Encoded.of(one, predictor.encode(one.picture)) for one in shown]
 
 
 def varied(rng: np.random.Generator, example: Example) -> Example:

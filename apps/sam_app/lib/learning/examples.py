@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lib.learning.job import TrainingRequestError
+
 HELD_OUT_SHARE = 0.2
 """Of the studies, those that a new version is judged by."""
 
 MIN_OBJECT = 12
 """Smallest object, in pixels, that an interactive model learns from or is judged by."""
+
+MOST_PICTURES = 300
+"""Pictures that are learned from, or judged by: six embeddings of each are held in memory."""
 
 Mask = NDArray[np.bool_]
 
@@ -52,13 +57,13 @@ def split(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
     studies' names.
 
     Raises:
-        TooFewError: If there are less than two studies.
+        TrainingRequestError: If there are less than two studies.
     """
     of_study: dict[str, list[Example]] = {}
     for example in examples:
         of_study.setdefault(example.study, []).append(example)
     if len(of_study) < 2:
-        raise TooFewError(f"learning needs labels of at least 2 studies, there are {len(of_study)}")
+        raise TrainingRequestError(f"learning needs labels of at least 2 studies, there are {len(of_study)}")
     order = sorted(of_study, key=lambda study: hashlib.sha256(study.encode()).digest())
     judges = max(1, round(HELD_OUT_SHARE * len(order)))
     learned = [example for study in order[judges:] for example in of_study[study]]
@@ -66,8 +71,15 @@ def split(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
     return learned, held_out
 
 
-class TooFewError(ValueError):
-    """There are too few accepted labels to learn from; the message says how many are needed."""
+def fewer(examples: Sequence[Example], most: int = MOST_PICTURES) -> list[Example]:
+    """Return at most so many examples: of each study alike, evenly spread over it."""
+    of_study: dict[str, list[Example]] = {}
+    for example in examples:
+        of_study.setdefault(example.study, []).append(example)
+    while sum(map(len, of_study.values())) > most:
+        longest = max(of_study, key=lambda study: len(of_study[study]))
+        of_study[longest] = of_study[longest][::2] if len(of_study[longest]) > 1 else []
+    return [example for of_one in of_study.values() for example in of_one]
 
 
 def objects_of(mask: Mask, most: int | None = None) -> list[Mask]:

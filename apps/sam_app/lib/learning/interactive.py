@@ -84,7 +84,7 @@ def _loss_of(pupil: Pupil, seen: Encoded, objects: Sequence[Mask], rng: Rng) -> 
 
 def objects_in(seen: Encoded) -> list[Mask]:
     """Return the objects ``(H, W)`` of an example, label by label."""
-    return [one for mask in seen.example.masks.values() for one in objects_of(mask, OBJECTS_PER_LABEL)]
+    return [one for label in seen.packed for one in objects_of(seen.mask(label), OBJECTS_PER_LABEL)]
 
 
 def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = True) -> list[Prompts]:

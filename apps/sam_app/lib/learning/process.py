@@ -22,10 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lib.imaging.image import ImageError
-from lib.learning.examples import TooFewError
-from lib.learning.job import Job, Step, Taught, run
-from lib.learning.pupil import UntrainableError
+from lib.learning.job import Job, Step, Taught, TrainingRequestError
 from lib.sam.models.checkpoints import CheckpointError
 
 MEMORY_BYTES = 8 << 30
@@ -42,7 +39,7 @@ from lib.learning.process import work
 work()
 """
 _PR_SET_PDEATHSIG = 1
-_REFUSALS = (TooFewError, CheckpointError, UntrainableError, ImageError)
+_REFUSALS = (TrainingRequestError, CheckpointError)
 
 
 class TrainingEndedError(RuntimeError):
@@ -127,6 +124,8 @@ def work() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    from lib.learning.running import run  # with all that learning needs, which a server does not
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
     def say(kind: str, **facts: object) -> None:

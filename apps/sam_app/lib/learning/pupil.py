@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lib.learning.encoded import Encoded, on_grid
 from lib.learning.examples import Mask
+from lib.learning.job import TrainingRequestError
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.overlay import LearnedPrompt
@@ -18,10 +19,6 @@ from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.runtime import all_masks
 from lib.sam.sam2_predictor import predictor_class
-
-
-class UntrainableError(ValueError):
-    """A model cannot be taught here; the message says why."""
 
 
 class Pupil:
@@ -34,14 +31,14 @@ class Pupil:
         store: Its checkpoints.
 
     Raises:
-        UntrainableError: For a SAM 2: what it remembers was trained together with its decoder.
+        TrainingRequestError: For a SAM 2: what it remembers was trained together with its decoder.
         CheckpointError: If its checkpoint is missing or wrong.
     """
 
     def __init__(self, spec: ModelSpec, store: CheckpointStore) -> None:
         kind = predictor_class(spec)
         if kind.remembers:
-            raise UntrainableError(f"{spec.name} is not taught here: its decoder and its memory belong together")
+            raise TrainingRequestError(f"{spec.name} is not taught here: its decoder and its memory belong together")
         module = spec.build()
         sha256 = store.load_into(module, spec)
         self.predictor = Predictor(spec, module, checkpoint_sha256=sha256, cache=EmbeddingCache(0))

@@ -12,7 +12,7 @@ import torch
 from lib.learning import automatic, interactive
 from lib.learning.curve import draw_curve
 from lib.learning.encoded import VARIANTS, Encoded, encode
-from lib.learning.examples import Example, Mask, objects_of, split, with_label
+from lib.learning.examples import Example, Mask, fewer, objects_of, split, with_label
 from lib.learning.fitting import Effort, Progress, unwatched
 from lib.learning.gate import Score, Verdict, judge
 from lib.learning.pupil import Pupil
@@ -78,17 +78,16 @@ class Teacher:
         It begins with the published weights each time, so that nothing drifts away over many trainings.
 
         Raises:
-            TooFewError: If there are labels of less than two studies.
+            TrainingRequestError: If there are labels of less than two studies.
         """
-        learned, held_out = split(examples)
+        learned, held_out = (fewer(part) for part in split(examples))
         say("encoding")
         pictures = self._encoded([*learned, *self.repeated], VARIANTS)
         questions = self._encoded(held_out, 1)
         fixed = self._encoded(self.judged, 1)
         pupil = Pupil(self.spec, self.store)
-        served = self.versions.served(self.spec.name)
-        if served is not None:
-            self.versions.overlay(self.versions.get(self.spec.name, served)).apply(pupil.decoder)
+        if served := self._served(self.spec.name):
+            served.apply(pupil.decoder)
         before, fixed_before = _prompted(pupil, questions), _prompted(pupil, fixed)
         pupil = Pupil(self.spec, self.store)
         say("learning")
@@ -119,28 +118,34 @@ class Teacher:
             say: Told what begins.
 
         Raises:
-            TooFewError: If there are labels of less than two studies.
+            TrainingRequestError: If there are labels of less than two studies.
         """
         name = auto_name(label)
-        learned, held_out = split(with_label(examples, label))
+        learned, held_out = (fewer(part) for part in split(with_label(examples, label)))
         say("encoding")
         pictures, questions = self._encoded(learned, VARIANTS), self._encoded(held_out, 1)
         pupil = Pupil(self.spec, self.store)
-        served = self.versions.served(name)
         before = _nothing_found(label, questions)
-        if served is not None:
-            overlay = self.versions.overlay(self.versions.get(name, served))
-            overlay.apply(pupil.decoder)
-            before = _found(pupil, overlay.prompt, label, questions)
+        if served := self._served(name):
+            served.apply(pupil.decoder)
+            before = _found(pupil, served.prompt, label, questions)
             pupil = Pupil(self.spec, self.store)
         say("learning")
         losses, watched = _watch(progress)
         prompt, steps = automatic.learn(pupil, label, pictures, effort, watched)
         say("comparing")
         after = _found(pupil, prompt, label, questions)
-        verdict = judge(before, after, ((), ())) if served is not None else _first(before, after)
+        verdict = judge(before, after, ((), ())) if served else _first(before, after)
         facts = {**self._facts(learned, held_out, effort, steps), "label": label}
         return self._publish(name, Overlay.of(pupil.decoder, prompt), facts, verdict, losses)
+
+    def _served(self, name: str) -> Overlay | None:
+        """Return what is served for a name; None if nothing is, or what other weights of the model learned."""
+        number = self.versions.served(name)
+        version = None if number is None else self.versions.get(name, number)
+        if version is None or version.manifest.get("checkpoint_sha256") != self.predictor.checkpoint_sha256:
+            return None
+        return self.versions.overlay(version)
 
     def _encoded(self, examples: Sequence[Example], variants: int) -> list[list[Encoded]]:
         return list(encode(self.predictor, examples, variants=variants))
@@ -173,7 +178,7 @@ class Teacher:
 
 def _nothing_found(label: str, questions: Sequence[Sequence[Encoded]]) -> list[Score]:
     """Return the scores of an answer that never finds a label."""
-    return [Score(seen.example.study, "auto", float(not seen.example.masks[label].any())) for [seen] in questions]
+    return [Score(seen.study, "auto", float(not seen.holds(label))) for [seen] in questions]
 
 
 def _first(before: Sequence[Score], after: Sequence[Score]) -> Verdict:
@@ -221,7 +226,7 @@ def _prompted(pupil: Pupil, questions: Sequence[Sequence[Encoded]]) -> list[Scor
     """Ask for the largest objects of each picture by a tight box and, if the model takes points, by the centre."""
     scores = []
     for [seen] in questions:
-        objects = [one for mask in seen.example.masks.values() for one in objects_of(mask, JUDGED_OBJECTS)]
+        objects = [one for label in seen.packed for one in objects_of(seen.mask(label), JUDGED_OBJECTS)]
         if not objects:
             continue
         asked = {"box": [Prompts(box=tight_box(mask)) for mask in objects]}
@@ -231,7 +236,7 @@ def _prompted(pupil: Pupil, questions: Sequence[Sequence[Encoded]]) -> list[Scor
             logits, _ = pupil.answer(seen, prompts)
             answers = pupil.masks(logits, seen)
             pairs = zip(answers, objects, strict=True)
-            scores += [Score(seen.example.study, kind, dice(answer, mask)) for answer, mask in pairs]
+            scores += [Score(seen.study, kind, dice(answer, mask)) for answer, mask in pairs]
     return scores
 
 
@@ -246,5 +251,5 @@ def _found(
     for [seen] in questions:
         logits, _ = pupil.find(seen, prompt)
         [answer] = pupil.masks(logits, seen)
-        scores.append(Score(seen.example.study, "auto", dice(answer, seen.example.masks[label])))
+        scores.append(Score(seen.study, "auto", dice(answer, seen.mask(label))))
     return scores

@@ -12,6 +12,9 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import get_current_user
 from starlette.middleware.errors import ServerErrorMiddleware
 
+from lib.base.threads import start_periodic
+from lib.dicomweb.datastore import for_inference
+from lib.sam.models.versions import FOLDER as LEARNED
 from lib.server.admission import Admission
 from lib.server.auth import login
 from lib.server.auth.authenticator import Authenticator, make_authenticator
@@ -34,7 +37,7 @@ from lib.server.rest import routes
 from lib.server.rest.health import HealthReport
 from lib.server.rest.results import ResultStore
 from lib.server.rest.segmentation_service import SegmentationService
-from lib.server.training import Trainings
+from lib.server.training import TrainingByItself, Trainings
 from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
 from lib.server.upstream.faults import upstream_routers
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from main import SamApp
 
 logger = logging.getLogger(__name__)
+
+_LOOK_FOR_LABELS_S = 60.0
 
 
 def create_app(sam_app: SamApp) -> FastAPI:
@@ -89,11 +94,35 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.admission = service.admission
     app.state.segmentation_service = service
     app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
-    app.state.trainings = Trainings()
+    app.state.trainings = trainings = Trainings(observer.training_ended)
+    if options.train:
+        _train_by_itself(sam_app, trainings, service.admission)
     app.state.health_report = HealthReport(sam_app.engine, service)
     logger.info("Results: %s", options.results)
     logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
     return app
+
+
+def _train_by_itself(sam_app: SamApp, trainings: Trainings, admission: Admission) -> None:
+    """Start trainings of the default model whenever enough labels were accepted."""
+    model = sam_app.engine.default_model
+    task = sam_app._trainers.get(model)
+    if task is None:
+        logger.warning("%s cannot be taught: --conf train has no effect", model)
+        return
+
+    def start() -> None:
+        task.check({}, sam_app.datastore())
+        trainings.start(lambda: task({}, for_inference(sam_app.datastore())), {"model": model})
+
+    by_itself = TrainingByItself(
+        sam_app.options.train,
+        accepted=lambda: len(sam_app.datastore().get_labeled_images()),
+        start=start,
+        is_idle=lambda: admission.count == 0 and trainings.running() is None,
+        state=sam_app.engine.model_folder / LEARNED / "accepted.json",
+    )
+    start_periodic("training-by-itself", by_itself.look, _LOOK_FOR_LABELS_S)
 
 
 def _middleware(options: ServerOptions, observer: Observer, authenticator: Authenticator | None) -> list[Middleware]:

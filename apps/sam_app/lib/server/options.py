@@ -81,6 +81,13 @@ def _model_specs(text: str) -> tuple[ModelSpec, ...]:
         raise OptionError(f"--conf model_specs: {error}") from None
 
 
+def _by_itself(text: str) -> int:
+    kind, _, number = text.partition(":")
+    if kind != "auto" or not number.isascii() or not number.isdigit() or not int(number):
+        raise ValueError("must be auto:N, as in auto:20")
+    return int(number)
+
+
 def _pattern(text: str) -> str:
     try:
         if re.compile(text).groups < 1:
@@ -172,6 +179,9 @@ class ServerOptions:
         _positive,
         "what the images of all requests may take together: [limits]",
         shown="half of what is free at start, or of the control group's limit",
+    )
+    train: int = _option(
+        0, _by_itself, "`auto:N`: learn from accepted labels after N new ones, when nobody segments: [learning]"
     )
     study_pattern: str = _option(
         "(.*)",

@@ -5,23 +5,36 @@ The lock guards the list of trainings and is never held while anything is learne
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+from lib.base.files import atomic_write
+from lib.base.request_record import RequestRecord, current_record
 from lib.base.threads import start_watched
-from lib.learning.job import Job, Step, Taught
+from lib.dicomweb.connection import DicomWebError
+from lib.learning.job import Job, Step, Taught, TrainingRequestError
 from lib.learning.process import TrainingEndedError, TrainingProcess
 from lib.server.admission import BusyError
+from lib.server.http.errors import failure_of
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["RUNNING", "DONE", "ERROR", "STOPPED"]
 _MAX_TRAININGS = 20
+
+
+class Note(Protocol):
+    """Notes what came of a training."""
+
+    def __call__(self, record: RequestRecord, seconds: float, *, model: str | None, status: int) -> None:
+        """See :meth:`~lib.server.observe.middleware.Observer.training_ended`."""
 
 
 class TrainingRunningError(BusyError):
@@ -69,18 +82,23 @@ class Training:
             lines.append(f"{self.step.stage} {self.step.name}, {self.step.part:.0%} done".replace("  ", " "))
         return [*lines, self.error] if self.error else lines
 
+    @property
+    def seconds(self) -> float:
+        """How long it has taken until now."""
+        return time.monotonic() - self._begun
+
     def _eta(self) -> int:
-        return round((time.monotonic() - self._begun) * (1 - self.step.part) / self.step.part)
+        return round(self.seconds * (1 - self.step.part) / self.step.part)
 
 
 class Trainings:
     """Runner of trainings.
 
     Args:
-        note: Told when a training has ended, for the audit log.
+        note: Told what came of it, see :meth:`~lib.server.observe.middleware.Observer.training_ended`.
     """
 
-    def __init__(self, note: Callable[[Training], None] = lambda _: None) -> None:
+    def __init__(self, note: Note) -> None:
         self._note = note
         self._all: list[Training] = []
         self._lock = threading.Lock()
@@ -96,11 +114,11 @@ class Trainings:
         """Return the training that has not ended; None if there is none."""
         return next((one for one in self.all if one.end_ts is None), None)
 
-    def start(self, job: Job, shown: Mapping[str, Any], *, wait: bool = False) -> Training:
+    def start(self, make_job: Callable[[], Job], shown: Mapping[str, Any], *, wait: bool = False) -> Training:
         """Start a training and return it.
 
         Args:
-            job: What to learn.
+            make_job: Returns what to learn; called in the training's thread, as it may fetch labels.
             shown: As in :class:`Training`.
             wait: Whether to return only when it has ended.
 
@@ -108,11 +126,12 @@ class Trainings:
             TrainingRunningError: If one is running already.
         """
         training = Training(shown)
+        record = replace(current_record() or RequestRecord())
         with self._lock:
             if any(other.end_ts is None for other in self._all):
                 raise TrainingRunningError("a training is running already; wait until it is done, or stop it")
             self._all[:] = [*self._all, training][-_MAX_TRAININGS:]
-        thread = start_watched("training", lambda: self._run(training, job))
+        thread = start_watched("training", lambda: self._run(training, make_job, record))
         if wait:
             thread.join()
         return training
@@ -124,30 +143,91 @@ class Trainings:
             process.stop()
         return training
 
-    def _run(self, training: Training, job: Job) -> None:
+    def _run(self, training: Training, make_job: Callable[[], Job], record: RequestRecord) -> None:
         def on_step(step: Step) -> None:
             training.step = step
 
         def on_taught(taught: Taught) -> None:
             training.taught = [*training.taught, taught]  # replaced, as other threads read it
             logger.info("Learned: %s", taught)
+            status = 422 if taught.title is None else 200 if taught.served else 409
+            self._note(record, training.seconds, model=taught.title or taught.name, status=status)
 
         try:
-            self._process = process = TrainingProcess(job, on_step, on_taught)
+            self._process = process = TrainingProcess(make_job(), on_step, on_taught)
             process.wait()
             training.step = Step("", "done", 1.0)
             training.status = "DONE"
         except TrainingEndedError as error:
             training.error = str(error)
             training.status = "STOPPED" if "stopped" in training.error else "ERROR"
-        except OSError as error:
-            training.error, training.status = f"the training cannot be started: {error.strerror}", "ERROR"
+        except Exception as error:
+            failure = failure_of(error)
+            training.error, training.status = failure.detail, "ERROR"
+            if failure.status >= 500:
+                logger.error("A training could not be started", exc_info=error)
         finally:
             training.end_ts = _now()
             self._process = None
             if training.error:
                 logger.warning("Training ended: %s", training.error)
-            self._note(training)
+                status = 499 if training.status == "STOPPED" else 500
+                self._note(record, training.seconds, model=str(training.shown["model"]), status=status)
+
+
+class TrainingByItself:
+    """Starts a training whenever so many labels were accepted since the last one, while nobody segments.
+
+    Args:
+        after: So many.
+        accepted: Returns how many accepted labels there are.
+        start: Starts the training.
+        is_idle: Returns whether nobody segments, and no training runs.
+        state: File that keeps the count of the last training beyond a restart.
+    """
+
+    def __init__(
+        self,
+        after: int,
+        *,
+        accepted: Callable[[], int],
+        start: Callable[[], None],
+        is_idle: Callable[[], bool],
+        state: Path,
+    ) -> None:
+        self._after, self._accepted, self._start, self._is_idle = after, accepted, start, is_idle
+        self._state = state
+
+    def look(self) -> None:
+        """Start a training if it is time; called from time to time."""
+        if not self._is_idle():
+            return
+        try:
+            accepted = self._accepted()
+        except DicomWebError as error:
+            logger.info("Accepted labels cannot be counted now: %s", error)
+            return
+        last = self._last()
+        if accepted < last:  # labels were removed
+            self._keep(accepted)
+        elif accepted - last >= self._after:
+            try:
+                self._start()
+            except (TrainingRequestError, TrainingRunningError) as error:
+                logger.info("No training was started by itself: %s", error)
+                return
+            self._keep(accepted)
+
+    def _last(self) -> int:
+        try:
+            return int(json.loads(self._state.read_bytes())["accepted"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _keep(self, accepted: int) -> None:
+        self._state.parent.mkdir(exist_ok=True)
+        with atomic_write(self._state) as file:
+            file.write(json.dumps({"accepted": accepted}).encode())
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,11 +10,17 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from lib.learning.accepted import AcceptedLabel
+from lib.dicomweb.connection import DicomWebError
+from lib.imaging.image import ImageError
+from lib.learning.job import AcceptedLabel
+
+logger = logging.getLogger(__name__)
 
 
 def accepted_labels(datastore: Datastore, study_pattern: str = "(.*)") -> Iterator[AcceptedLabel]:
     """Yield the images with a final label; proposals that a model saved under other tags are none.
+
+    Of a DICOMweb server, series and Segmentations are fetched.
 
     Args:
         datastore: A folder's, or that of a DICOMweb server.
@@ -21,14 +28,22 @@ def accepted_labels(datastore: Datastore, study_pattern: str = "(.*)") -> Iterat
             in which the slices of one patient are files of their own.
     """
     for image in sorted(datastore.get_labeled_images()):
-        label = datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL)
-        path = datastore.get_label_uri(label, DefaultLabelTag.FINAL) if label else ""
-        if not path:
+        try:
+            path = datastore.get_label_uri(image, DefaultLabelTag.FINAL)
+            if not path:
+                continue
+            file = datastore.get_image_uri(image)
+            names = label_set(datastore.get_label_info(image, DefaultLabelTag.FINAL))
+        except (ImageError, DicomWebError) as error:
+            logger.warning("A label is not learned from: %s", error)
             continue
-        info = datastore.get_label_info(label, DefaultLabelTag.FINAL)
-        match = re.match(study_pattern, image)
-        study = match.group(1) if match and match.groups() else image
-        yield AcceptedLabel(study, Path(datastore.get_image_uri(image)), Path(path), label_set(info))
+        yield AcceptedLabel(study_of(image, study_pattern), Path(file), Path(path), names)
+
+
+def study_of(image: str, study_pattern: str) -> str:
+    """Return the study that an image's id names."""
+    match = re.match(study_pattern, image)
+    return match.group(1) if match and match.group(1) else image
 
 
 def label_set(info: Mapping[str, Any]) -> dict[int, str]:

@@ -7,20 +7,16 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.learning.job import Job
+from lib.learning.job import Job, TrainingRequestError
 from lib.sam.engine import Engine
 from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import auto_name
-from lib.trainers.accepted_labels import accepted_labels
+from lib.trainers.accepted_labels import accepted_labels, study_of
 
 DEFAULT_MINUTES, MOST_MINUTES = 10.0, 600.0
 EVERYTHING, PROMPTS, LABELS = "everything", "prompts", "labels"
 TEACH = (EVERYTHING, PROMPTS, LABELS)
 """What to teach: to answer prompts, to find labels by itself, or both; the first is the default."""
-
-
-class TrainingRequestError(ValueError):
-    """A request for a training cannot be understood; the message says what can be asked for."""
 
 
 class TeachTask(TrainTask):
@@ -48,8 +44,21 @@ class TeachTask(TrainTask):
         version = self._engine.versions.get(self._spec.name, number)
         return {"version": version.title, "dice": version.manifest.get("verdict", {}).get("after", {})}
 
+    def check(self, request: dict[str, Any], datastore: Datastore) -> None:
+        """Check a request as far as that takes no time.
+
+        Raises:
+            TrainingRequestError: For values that cannot be, or if there are too few labels.
+        """
+        minutes = request.get("minutes", DEFAULT_MINUTES)
+        if not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not 0 < minutes <= MOST_MINUTES:
+            raise TrainingRequestError(f"minutes must be a number above 0, up to {MOST_MINUTES:g}")
+        studies = len({study_of(image, self._study_pattern) for image in datastore.get_labeled_images()})
+        if studies < 2:
+            raise TrainingRequestError(f"learning needs final labels of at least 2 studies, there are {studies}")
+
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> Job:
-        """Return what a request means to learn.
+        """Return what a request means to learn; fetches the labels of a DICOMweb server.
 
         Args:
             request: ``teach``, one of :data:`TEACH` or the name of a label; ``minutes``. Other keys are ignored.
@@ -60,16 +69,11 @@ class TeachTask(TrainTask):
         """
         asked = request.get("teach", EVERYTHING)
         asked = asked[0] if isinstance(asked, list) and asked else asked
-        minutes = request.get("minutes", DEFAULT_MINUTES)
-        if not isinstance(minutes, (int, float)) or isinstance(minutes, bool) or not 0 < minutes <= MOST_MINUTES:
-            raise TrainingRequestError(f"minutes must be a number above 0, up to {MOST_MINUTES:g}")
         accepted = list(accepted_labels(datastore, self._study_pattern))
-        studies = len({one.study for one in accepted})
-        if studies < 2:
-            raise TrainingRequestError(f"learning needs final labels of at least 2 studies, there are {studies}")
         labels = sorted({name for one in accepted for name in one.names.values()})
         names = {EVERYTHING: [], PROMPTS: [self._spec.name], LABELS: [auto_name(label) for label in labels]}
         names |= {label: [auto_name(label)] for label in labels if label not in names}
         if not isinstance(asked, str) or asked not in names:
             raise TrainingRequestError(f"teach must be {', '.join([*TEACH, *labels])}, not {asked!r:.80}")
-        return Job(self._spec, self._engine.model_folder, accepted, names[asked], float(minutes))
+        minutes = float(request.get("minutes", DEFAULT_MINUTES))
+        return Job(self._spec, self._engine.model_folder, accepted, names[asked], minutes)

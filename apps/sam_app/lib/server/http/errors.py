@@ -19,6 +19,7 @@ from lib.base.request_record import note
 from lib.dicomweb.connection import DicomWebError, DicomWebUnreachableError, SeriesGoneError
 from lib.imaging.decoding.memory_budget import MemoryBusyError
 from lib.imaging.image import ImageChangedError, ImageError, ImageGoneError, ImageTooLargeError, UnsupportedImageError
+from lib.learning.job import TrainingRequestError
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.models.registry import UnknownModelError
 from lib.sam.models.versions import VersionError
@@ -89,6 +90,7 @@ STATUS: dict[type[Exception], int] = {
     NotFinishedError: 409,
     UnknownModelError: 404,
     VersionError: 404,
+    TrainingRequestError: 422,
     UnknownImageError: 404,
     UnknownResultError: 404,
     BusyError: 429,

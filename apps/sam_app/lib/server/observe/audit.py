@@ -108,7 +108,7 @@ def audit_entry(
     Args:
         record: The facts recorded about the request.
         seconds: How long it took.
-        kind: ``request``: an HTTP request. ``job``: a queued segmentation.
+        kind: ``request``: an HTTP request. ``job``: a queued segmentation, or what came of a training.
         method: The HTTP method; None for a job.
         status: The HTTP status; for a job, the status of a request for its result; None if there was no response.
         outcome: ``ok``, ``refused`` (the client's fault), ``failed`` (the server's), ``timeout`` (the work exceeded its

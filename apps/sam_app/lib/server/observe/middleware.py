@@ -7,7 +7,7 @@ objects. The audit log's file is written in another thread: a slow disk delays o
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from monailabel.config import settings
 from starlette._utils import get_route_path  # what the router matches; there is no public function
@@ -21,6 +21,7 @@ from lib.server.observe.metrics import Metrics
 from lib.server.observe.template import UNMATCHED, RouteTemplates, known_method
 
 _QUEUED_ROUTE = "/segment_input_image/"
+_TRAINING_ROUTE = "training"
 """The only route whose work can be queued."""
 
 
@@ -50,6 +51,21 @@ class Observer:
             record.user = None  # no login: the default user's name, admin, would mislead
         self.metrics.job_ended(outcome, clock.stages)
         self.audit.write(audit_entry(record, clock.elapsed, kind="job", method=None, status=status, outcome=outcome))
+
+    def training_ended(self, record: RequestRecord, seconds: float, *, model: str | None, status: int) -> None:
+        """Report what came of a training, from the thread that worked on it.
+
+        Args:
+            record: That of the request that started it, whose id links the two lines.
+            seconds: How long it has taken until now.
+            model: The version that was made, or what was to be taught.
+            status: 200 if the version is served, 409 if it was refused, 422 if it could not be learned; 499 if the
+                training was stopped, 500 if it failed.
+        """
+        record = replace(record, route=_TRAINING_ROUTE, model=model)
+        self.audit.write(
+            audit_entry(record, seconds, kind="job", method=None, status=status, outcome=outcome_of(status))
+        )
 
 
 def server_timing(clock: Clock) -> str:

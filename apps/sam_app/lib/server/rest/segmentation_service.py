@@ -187,8 +187,10 @@ class SegmentationService:
         """
         if (asked or "").lower() in ("", DEFAULT_MODEL_ALIAS):
             return self.engine.default_model
-        if asked not in self.engine.specs:
-            raise UnknownModelError(f"there is no model {asked!r}; the models are: {', '.join(self.engine.specs)}")
+        learned = self.engine.automatic() if asked not in self.engine.specs else {}
+        if asked not in self.engine.specs and asked not in learned:
+            known = ", ".join([*self.engine.specs, *learned])
+            raise UnknownModelError(f"there is no model {asked!r}; the models are: {known}")
         return str(asked)
 
     def _segment_and_finish(self, pending: PendingResult, received: ReceivedRequest) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.base.request_record import note
+from lib.dicomweb.datastore import for_inference
 from lib.server.training import Training, Trainings
 from lib.studies.storable import check_storable
-from lib.trainers.teach import TrainingRequestError
 
 router = APIRouter(tags=["Train"])
 
@@ -76,12 +76,9 @@ def _start(request: Request, model: str, given: dict[str, Any], *, wait: bool) -
     if task is None:
         raise HTTPException(404, f"{model!r:.80} is not taught here; {', '.join(app._trainers)} can be")
     check_storable(given)
-    try:
-        job = task(given, app.datastore())
-    except TrainingRequestError as error:
-        raise HTTPException(422, str(error)) from None
+    task.check(given, app.datastore())
     note(model=model)
     trainings: Trainings = request.app.state.trainings
     shown: dict[str, Any] = {key: given[key] for key in ("teach", "minutes") if key in given}
     shown["model"] = model
-    return trainings.start(job, shown, wait=wait)
+    return trainings.start(lambda: task(given, for_inference(app.datastore())), shown, wait=wait)
