@@ -134,8 +134,12 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     assert "auto_bright_disc" not in server.get("/info/").json()["models"]
     gone = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
     assert gone.status_code == 404 and gone.json()["detail"].startswith("there is no model 'auto_bright_disc'")
-    forward = command("models", app, "promote", "auto_bright_disc@1")
-    assert forward.stdout == "auto_bright_disc@1 is served now\n"
+    [versions] = server.get("/versions/").json()
+    assert (versions["name"], versions["served"]) == ("auto_bright_disc", None)
+    assert versions["versions"][0]["learned"] == {"pictures": 6, "studies": 6}
+    none = server.post("/versions/auto_bright_disc/promote?version=7")
+    assert none.status_code == 404 and "there is no version auto_bright_disc@7; there are 1" in none.text
+    assert server.post("/versions/auto_bright_disc/promote?version=1").json()["served"] == 1
     again = server.post("/infer/auto_bright_disc?image=image7&output=image", data={"params": "{}"})
     assert again.content == answer.content
 

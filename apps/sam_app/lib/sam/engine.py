@@ -118,7 +118,7 @@ class Engine:
     def _swap(self, name: str, stamp: Stamp) -> None:
         """Load what is to be served from now on; runs in a thread of its own, and holds ``_swapping``."""
         try:
-            with self._loading:
+            with self._loading, suppress(VersionError):
                 self._serve(name, stamp)
         finally:
             self._swapping.release()
@@ -135,6 +135,7 @@ class Engine:
             predictor = before.predictor if before else self.published(name)
         if predictor is None:
             if name.startswith(AUTO) and name not in self.specs:
+                self._served.pop(name, None)
                 raise VersionError(f"nothing that was learned is served as {name}")
             predictor = self.published(name)
         self._served[name] = served = _Served(predictor, stamp)

@@ -15,6 +15,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from lib.base.threads import start_periodic
 from lib.dicomweb.datastore import for_inference
 from lib.sam.models.versions import FOLDER as LEARNED
+from lib.server import versions
 from lib.server.admission import Admission
 from lib.server.auth import login
 from lib.server.auth.authenticator import Authenticator, make_authenticator
@@ -77,7 +78,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
         exception_handlers=ERROR_HANDLERS,
         form_limits={"max_fields": MAX_PARTS, "max_files": MAX_PARTS},
     )
-    for router in (routes.router, metrics.router, *((login.router,) if authenticator else ())):
+    for router in (routes.router, versions.router, metrics.router, *((login.router,) if authenticator else ())):
         app.include_router(with_head(router))
     for router in upstream_routers():
         app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
@@ -94,6 +95,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.admission = service.admission
     app.state.segmentation_service = service
     app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
+    app.state.versions = sam_app.engine.versions
     app.state.trainings = trainings = Trainings(observer.training_ended)
     if options.train:
         _train_by_itself(sam_app, trainings, service.admission)

@@ -17,6 +17,8 @@ SEGMENTING = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 LABELLING = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 """Raises for a user without the role to store labels, which ``PUT /datastore/label`` requires."""
 
+ADMINISTERING = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
+
 SegmentingUser = Annotated[MonaiUser, Depends(SEGMENTING)]
 """The parameter type of a route that also asks for further roles of the user."""
 

@@ -46,6 +46,7 @@ AUDITED_ROUTES = (
     "/proxy/",
     "/scoring/",
     "/train/",
+    "/versions/",
     "/model/",
     "/logs/",
     "/auth/",
