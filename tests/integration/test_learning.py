@@ -122,7 +122,7 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     refused = server.segment(picture.getvalue(), json.dumps(prompted))
     assert refused.status_code == 422 and "finds its label by itself" in refused.json()["detail"]
 
-    lines = [json.loads(line) for line in (app / "logs" / "audit.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (app.parent / "audit.jsonl").read_text().splitlines()]
     [line] = [line for line in lines if line["route"] == "training"]
     assert (line["kind"], line["model"], line["outcome"]) == ("job", "auto_bright_disc@1", "ok")
     assert line["request_id"] in {other["request_id"] for other in lines if other["route"] == "/train/{model}"}

@@ -13,7 +13,7 @@ from lib.learning.job import Job, Step, Taught, TrainingRequestError
 from lib.learning.teaching import Outcome, Teacher
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointStore
-from lib.sam.models.versions import VersionStore, auto_name
+from lib.sam.models.versions import auto_name
 from lib.transforms.load import LoadMedicalImage
 
 Watch = Callable[[Step], None]
@@ -42,8 +42,9 @@ def run(job: Job, watch: Watch = lambda _: None) -> Iterator[Taught]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TrainingRequestError(f"there is nothing to learn {', '.join(unknown)} from, only {', '.join(known)}")
-    predictor = Engine([job.spec], job.model_folder, device="cpu").published(job.spec.name)
-    teacher = Teacher(job.spec, predictor, store, VersionStore(job.model_folder), fixed_examples())
+    engine = Engine([job.spec], job.model_folder, device="cpu")
+    predictor = engine.published(job.spec.name)
+    teacher = Teacher(job.spec, predictor, store, engine.versions, fixed_examples())
     effort = Effort(seconds=60 * job.minutes / len(names))
     for index, name in enumerate(names):
 
@@ -56,11 +57,15 @@ def run(job: Job, watch: Watch = lambda _: None) -> Iterator[Taught]:
         label = known[name]
         try:
             if label is None:
-                yield _in_short(teacher.improve(examples, effort, progress, say))
+                outcome = teacher.improve(examples, effort, progress, say)
             else:
-                yield _in_short(teacher.automate(label, examples, effort, progress, say))
+                outcome = teacher.automate(label, examples, effort, progress, say)
         except (TrainingRequestError, ValueError, FloatingPointError) as error:
             yield Taught(name, None, False, str(error))
+        else:
+            if outcome.verdict.accepted:
+                engine.predictor(name)  # converts the decoder, so that no click waits for that
+            yield _in_short(outcome)
 
 
 def _in_short(outcome: Outcome) -> Taught:

@@ -1,6 +1,6 @@
 """Training from accepted labels, started by viewers and by itself: one at a time, in a process of its own.
 
-The lock guards the list of trainings and is never held while anything is learned.
+The lock guards the list of trainings and which process runs; it is never held while anything is learned.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Trainings:
         self._all: list[Training] = []
         self._lock = threading.Lock()
         self._process: TrainingProcess | None = None
+        self._stopping = False
 
     @property
     def all(self) -> list[Training]:
@@ -131,6 +132,7 @@ class Trainings:
             if any(other.end_ts is None for other in self._all):
                 raise TrainingRunningError("a training is running already; wait until it is done, or stop it")
             self._all[:] = [*self._all, training][-_MAX_TRAININGS:]
+            self._stopping = False
         thread = start_watched("training", lambda: self._run(training, make_job, record))
         if wait:
             thread.join()
@@ -138,9 +140,12 @@ class Trainings:
 
     def stop(self) -> Training | None:
         """End the running training now; what it has taught stays. Returns it, or None if none is running."""
-        training, process = self.running(), self._process
-        if training is not None and process is not None:
-            process.stop()
+        with self._lock:
+            training = next((one for one in self._all if one.end_ts is None), None)
+            if training is not None:
+                self._stopping = True
+                if self._process is not None:
+                    self._process.stop()
         return training
 
     def _run(self, training: Training, make_job: Callable[[], Job], record: RequestRecord) -> None:
@@ -154,7 +159,11 @@ class Trainings:
             self._note(record, training.seconds, model=taught.title or taught.name, status=status)
 
         try:
-            self._process = process = TrainingProcess(make_job(), on_step, on_taught)
+            process = TrainingProcess(make_job(), on_step, on_taught)
+            with self._lock:
+                self._process = process
+                if self._stopping:  # before there was a process
+                    process.stop()
             process.wait()
             training.step = Step("", "done", 1.0)
             training.status = "DONE"
@@ -167,8 +176,9 @@ class Trainings:
             if failure.status >= 500:
                 logger.error("A training could not be started", exc_info=error)
         finally:
-            training.end_ts = _now()
-            self._process = None
+            with self._lock:
+                training.end_ts = _now()
+                self._process = None
             if training.error:
                 logger.warning("Training ended: %s", training.error)
                 status = 499 if training.status == "STOPPED" else 500
