@@ -18,12 +18,10 @@ from PIL import Image
 from lib.base.clock import Clock, use_clock
 from lib.sam.embeddings.cache import EmbeddingCache
 from lib.sam.embeddings.disk import EmbeddingFiles
-from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.registry import get_spec
 from lib.sam.predictor import Predictor
-from lib.sam.prompts import Prompts
 from support.rest import picture
-from support.server_process import REPOSITORY, SAM_APP, Server, running_server
+from support.server_process import REPOSITORY, Server, running_server
 
 STORED = REPOSITORY / "tests" / "stored_by_0_1" / "stored.tar.xz"
 KEY = {"Authorization": "Bearer sam_QY6sQgl67Ww7PaeKZ1ylEjAXAolP0VFs_78J6M6WrRM"}
@@ -138,16 +136,17 @@ def test_the_audit_log_goes_on_in_the_same_file(server):
     assert {entry["model"] for entry in entries} == {None, "sam_tiny"}
 
 
+ITS_CHECKPOINT = "7f7af548ab067841726b19f07b0fe99c4b1cade7a69585fcba90f2e72597d8fc"
+"""SHA-256 of the bundled checkpoint then."""
+
+
 def test_the_embedding_is_taken_from_disk(tmp_path):
     files = EmbeddingFiles(extracted(tmp_path) / "embeddings", 1 << 30)
     spec = get_spec("sam_tiny")
     module = spec.build()
-    sha256 = CheckpointStore(SAM_APP / "model").load_into(module, spec)
-    predictor = Predictor(spec, module, checkpoint_sha256=sha256, cache=EmbeddingCache(0, files))
+    predictor = Predictor(spec, module, checkpoint_sha256=ITS_CHECKPOINT, cache=EmbeddingCache(0, files))
     grey = np.asarray(Image.open(io.BytesIO(stored_file(FINISHED, "input"))))
     with use_clock(Clock()) as clock:
         embedding = predictor.encode(np.repeat(grey[..., None], 3, axis=2))
     assert "embedding" in clock.stages and "encode" not in clock.stages
     assert embedding.image_size == (40, 48) and float(embedding.features.sum()) == 36740
-    [prediction] = predictor.decode(embedding, [Prompts(points=[DISC_POINT], labels=[1])])
-    assert np.asarray(prediction.packed[0])[DISC_POINT[::-1]]
