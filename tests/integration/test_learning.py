@@ -22,7 +22,8 @@ import models
 from learning.conftest import disc_picture
 from support.server_process import SAM_APP, Server, running_server
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(600)]
+"""A training waits for whatever else the machine does."""
 
 SCRIPTS = SAM_APP.parents[1] / "scripts"
 
@@ -72,7 +73,7 @@ def start(server: Server, minutes: float = 0.6) -> requests.Response:
     return server.post("/train/sam_tiny", json={"teach": "bright disc", "minutes": minutes})
 
 
-def ended(server: Server, within: float = 240) -> dict[str, Any]:
+def ended(server: Server, within: float = 500) -> dict[str, Any]:
     """Return the state of the training that was started last, when it has ended."""
     until = time.monotonic() + within
     while (state := server.get("/train/").json())["status"] == "RUNNING":

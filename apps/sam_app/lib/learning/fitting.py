@@ -28,7 +28,7 @@ class Effort:
     """How long to learn.
 
     Args:
-        seconds: At most so long.
+        seconds: At most so long, without the time in which other processes have the cores.
         steps: At most so many steps, if that is less.
         rate: Highest learning rate.
         seed: Of everything that is drawn.
@@ -38,6 +38,11 @@ class Effort:
     steps: int = 100_000
     rate: float = 1e-3
     seed: int = 1
+
+
+def _computed() -> float:
+    """Return the seconds that this process has computed, with all its threads: it may have to wait for others."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def fit(parameters: Sequence[Tensor], loss: Callable[[], Tensor], effort: Effort, progress: Progress) -> int:
@@ -57,9 +62,9 @@ def fit(parameters: Sequence[Tensor], loss: Callable[[], Tensor], effort: Effort
     """
     optimizer = torch.optim.AdamW(parameters, lr=effort.rate, weight_decay=0.01)
     averaged = [parameter.detach().clone() for parameter in parameters]
-    begun, step, late = time.monotonic(), 0, math.nan
+    begun, step, late = _computed(), 0, math.nan
     while True:
-        done = max((time.monotonic() - begun) / effort.seconds, step / effort.steps)
+        done = max((_computed() - begun) / effort.seconds, step / effort.steps)
         if done >= 1:
             break
         for group in optimizer.param_groups:

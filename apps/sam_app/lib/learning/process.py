@@ -28,6 +28,9 @@ from lib.sam.models.checkpoints import CheckpointError
 MEMORY_BYTES = 8 << 30
 """Address space of the process beyond which it gets none."""
 
+PATIENCE = 10
+"""A training may take so many times its minutes, as it waits for everything else."""
+
 GRACE_S = 600.0
 """Beyond the minutes of a job: reading, encoding and comparing."""
 
@@ -57,7 +60,7 @@ class TrainingProcess:
 
     def __init__(self, job: Job, on_step: Callable[[Step], None], on_taught: Callable[[Taught], None]) -> None:
         self._on_step, self._on_taught = on_step, on_taught
-        self._seconds = 60 * job.minutes + GRACE_S
+        self._seconds = PATIENCE * 60 * job.minutes + GRACE_S
         self._stopped = False
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROCESS, json.dumps([_APP_FOLDER, *sys.path])],
