@@ -68,7 +68,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, P
         assert "Traceback" not in server.log.read_text(errors="replace")
 
 
-def start(server: Server, minutes: float = 0.6) -> requests.Response:
+def start(server: Server, minutes: float = 0.4) -> requests.Response:
     """Start a training of one label."""
     return server.post("/train/sam_tiny", json={"teach": "bright disc", "minutes": minutes})
 

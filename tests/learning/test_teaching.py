@@ -41,6 +41,7 @@ def teacher(engine: Engine, model_folder: Path) -> Teacher:
     return Teacher(SPEC, engine.published(SPEC.name), CheckpointStore(model_folder), engine.versions)
 
 
+@pytest.mark.long
 def test_a_label_is_found_without_prompts_after_a_few_pictures(
     teacher: Teacher, engine: Engine, discs: list[Example]
 ) -> None:
