@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
-from scipy import ndimage
 
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage
@@ -19,7 +18,7 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImaged, SentLabeld
-from lib.transforms.masks import BestMasksd, FrameToVolumed, MergeMasksd
+from lib.transforms.masks import BestMasksd, FrameToVolumed, MergeMasksd, largest_component
 from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.viewer_options import WINDOWS
@@ -134,8 +133,5 @@ def _in_volume(data: dict[str, Any]) -> dict[str, Any]:
     request: SegmentRequest = data[REQUEST]
     labels = SliceLabels((image.frame_count, *image.frame_size), data["slice_masks"])
     if request.options.largest_component and labels.slices:
-        pieces, count = ndimage.label(np.asarray(labels))
-        if count > 1:
-            largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-            labels = SliceLabels.of((pieces == largest).astype(np.uint8))
+        labels = SliceLabels.of(largest_component(np.asarray(labels, dtype=bool)).astype(np.uint8))
     return {**data, "pred": labels}

@@ -99,10 +99,8 @@ def varied(rng: np.random.Generator, example: Example) -> Example:
 
 def on_grid(predictor: Predictor, masks: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
     """Return masks ``(n, H, W)`` as the covered part of each cell of the low-resolution logits, ``(n, S, S)``."""
-    side = predictor.logits_side
-    height, width = size
-    corner = predictor.preprocessor.coordinates(np.array([[width, height]], dtype=np.float64), size)[0]
-    scaled = np.maximum(1, np.round(corner * side / predictor.preprocessor.input_size)).astype(int)
+    grid = predictor.logits_grid(size)
+    side = grid.side
     planes = torch.from_numpy(masks.astype(np.float32))[None]
-    small = F.interpolate(planes, (int(scaled[1]), int(scaled[0])), mode="area")[0]
+    small = F.interpolate(planes, grid.shape, mode="area")[0]
     return F.pad(small, (0, side - small.shape[-1], 0, side - small.shape[-2]))

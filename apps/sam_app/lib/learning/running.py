@@ -27,9 +27,8 @@ def run(job: Job, watch: Watch = lambda _: None) -> Iterator[Taught]:
         watch: Told where it is; raises to stop.
 
     Raises:
-        TrainingRequestError: If there is nothing to learn from.
+        TrainingRequestError: If there is nothing to learn from, or the model cannot be taught.
         CheckpointError: If the model's checkpoint is missing or wrong.
-        UntrainableError: If the model cannot be taught.
     """
     store = CheckpointStore(job.model_folder)
     store.verified(job.spec)

@@ -121,7 +121,7 @@ def _train_by_itself(sam_app: SamApp, trainings: Trainings, admission: Admission
         sam_app.options.train,
         accepted=lambda: len(sam_app.datastore().get_labeled_images()),
         start=start,
-        is_idle=lambda: admission.count == 0 and trainings.running() is None,
+        is_idle=lambda: admission.count == 0 and trainings.runs.running() is None,
         state=sam_app.engine.model_folder / LEARNED / "accepted.json",
     )
     start_periodic("training-by-itself", by_itself.look, _LOOK_FOR_LABELS_S)

@@ -1,13 +1,10 @@
 """Inference on many images, one after the other, in a separate thread.
 
 One batch runs at a time. Users' requests are processed between its images: each image counts as a segmentation
-in progress, but is never refused. The lock guards the list of batches and is never held while an
-image is segmented.
+in progress, but is never refused.
 """
 
 import logging
-import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +15,12 @@ from lib.base.scratch import scratch_files
 from lib.base.threads import start_watched
 from lib.server.admission import Admission, BusyError
 from lib.server.http.errors import failure_of
+from lib.server.recent_runs import RecentRuns, now
 from lib.transforms.request import Infer, SegmentRequest
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["SUBMITTED", "RUNNING", "DONE", "ERROR", "STOPPED"]
-_MAX_BATCHES = 20
 
 
 class BatchRunningError(BusyError):
@@ -45,9 +42,10 @@ class Batch:
     shown: Mapping[str, Any]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = "SUBMITTED"
-    start_ts: str = field(default_factory=lambda: _now())
+    start_ts: str = field(default_factory=now)
     end_ts: str | None = None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    is_to_stop: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON with MONAI Label's keys; ``details`` describes the progress."""
@@ -76,19 +74,7 @@ class BatchInference:
         self._infer = infer
         self._admission = admission
         self._max_seconds = max_seconds
-        self._batches: list[Batch] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-
-    @property
-    def batches(self) -> list[Batch]:
-        """The most recent batches, oldest first."""
-        with self._lock:
-            return list(self._batches)
-
-    def running(self) -> Batch | None:
-        """Return the batch that has not ended; None if there is none."""
-        return next((batch for batch in self.batches if batch.end_ts is None), None)
+        self.runs: RecentRuns[Batch] = RecentRuns("batch")
 
     def start(
         self, request: SegmentRequest, images: Sequence[str], shown: Mapping[str, Any], *, wait: bool = False
@@ -105,11 +91,8 @@ class BatchInference:
             BatchRunningError: If one is running already.
         """
         batch = Batch(request, sorted(images), shown)
-        with self._lock:
-            if any(other.end_ts is None for other in self._batches):
-                raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
-            self._batches[:] = [*self._batches, batch][-_MAX_BATCHES:]
-            self._stop.clear()
+        if not self.runs.add(batch):
+            raise BatchRunningError("a batch is running already; wait until it is done, or stop it")
         worker = start_watched("batch", lambda: self._run(batch))
         if wait:
             worker.join()
@@ -117,21 +100,21 @@ class BatchInference:
 
     def stop(self) -> Batch | None:
         """Stop the running batch after its current image; returns it, or None if none is running."""
-        batch = self.running()
+        batch = self.runs.running()
         if batch is not None:
-            self._stop.set()
+            batch.is_to_stop = True
         return batch
 
     def _run(self, batch: Batch) -> None:
         batch.status = "RUNNING"
         for image in batch.images:
-            if self._stop.is_set():
+            if batch.is_to_stop:
                 break
             batch.results = {**batch.results, image: self._one(batch, image)}  # replaced, as other threads read it
         failed = bool(batch.images) and all("error" in result for result in batch.results.values())
         whole = len(batch.results) == len(batch.images)
         batch.status = ("ERROR" if failed else "DONE") if whole else "STOPPED"
-        batch.end_ts = _now()
+        batch.end_ts = now()
 
     def _one(self, batch: Batch, image: str) -> dict[str, Any]:
         self._admission.enter(unconditionally=True)
@@ -146,7 +129,3 @@ class BatchInference:
             return {"error": failure.detail}
         finally:
             self._admission.leave()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,6 +1,6 @@
 """Training from accepted labels, started by viewers and by itself: one at a time, in a process of its own.
 
-The lock guards the list of trainings and which process runs; it is never held while anything is learned.
+The lock guards which process runs; it is never held while anything is learned.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lib.learning.job import Job, Step, Taught, TrainingRequestError
 from lib.learning.process import TrainingEndedError, TrainingProcess
 from lib.server.admission import BusyError
 from lib.server.http.errors import failure_of
+from lib.server.recent_runs import RecentRuns, now
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["RUNNING", "DONE", "ERROR", "STOPPED"]
-_MAX_TRAININGS = 20
 
 
 class Note(Protocol):
@@ -52,11 +52,12 @@ class Training:
     shown: Mapping[str, Any]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = "RUNNING"
-    start_ts: str = field(default_factory=lambda: _now())
+    start_ts: str = field(default_factory=now)
     end_ts: str | None = None
     step: Step = field(default_factory=lambda: Step("", "reading", 0.0))
     taught: list[Taught] = field(default_factory=list)
     error: str = ""
+    is_to_stop: bool = False
     _begun: float = field(default_factory=time.monotonic)
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,20 +101,9 @@ class Trainings:
 
     def __init__(self, note: Note) -> None:
         self._note = note
-        self._all: list[Training] = []
+        self.runs: RecentRuns[Training] = RecentRuns("training")
         self._lock = threading.Lock()
         self._process: TrainingProcess | None = None
-        self._stopping = False
-
-    @property
-    def all(self) -> list[Training]:
-        """The most recent trainings, oldest first."""
-        with self._lock:
-            return list(self._all)
-
-    def running(self) -> Training | None:
-        """Return the training that has not ended; None if there is none."""
-        return next((one for one in self.all if one.end_ts is None), None)
 
     def start(self, make_job: Callable[[], Job], shown: Mapping[str, Any], *, wait: bool = False) -> Training:
         """Start a training and return it.
@@ -128,11 +118,8 @@ class Trainings:
         """
         training = Training(shown)
         record = replace(current_record() or RequestRecord())
-        with self._lock:
-            if any(other.end_ts is None for other in self._all):
-                raise TrainingRunningError("a training is running already; wait until it is done, or stop it")
-            self._all[:] = [*self._all, training][-_MAX_TRAININGS:]
-            self._stopping = False
+        if not self.runs.add(training):
+            raise TrainingRunningError("a training is running already; wait until it is done, or stop it")
         thread = start_watched("training", lambda: self._run(training, make_job, record))
         if wait:
             thread.join()
@@ -140,10 +127,10 @@ class Trainings:
 
     def stop(self) -> Training | None:
         """End the running training now; what it has taught stays. Returns it, or None if none is running."""
-        with self._lock:
-            training = next((one for one in self._all if one.end_ts is None), None)
-            if training is not None:
-                self._stopping = True
+        training = self.runs.running()
+        if training is not None:
+            with self._lock:
+                training.is_to_stop = True
                 if self._process is not None:
                     self._process.stop()
         return training
@@ -162,7 +149,7 @@ class Trainings:
             process = TrainingProcess(make_job(), on_step, on_taught)
             with self._lock:
                 self._process = process
-                if self._stopping:  # before there was a process
+                if training.is_to_stop:  # before there was a process
                     process.stop()
             process.wait()
             training.step = Step("", "done", 1.0)
@@ -177,8 +164,8 @@ class Trainings:
                 logger.error("A training could not be started", exc_info=error)
         finally:
             with self._lock:
-                training.end_ts = _now()
                 self._process = None
+                training.end_ts = now()
             if training.error:
                 logger.warning("Training ended: %s", training.error)
                 status = 499 if training.status == "STOPPED" else 500
@@ -238,7 +225,3 @@ class TrainingByItself:
         self._state.parent.mkdir(exist_ok=True)
         with atomic_write(self._state) as file:
             file.write(json.dumps({"accepted": accepted}).encode())
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")

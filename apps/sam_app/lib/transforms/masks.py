@@ -67,7 +67,7 @@ class CleanMasksd:
         steps: list[Callable[[np.ndarray], np.ndarray]] = []
         request: SegmentRequest = data[REQUEST]
         if request.options.largest_component:
-            steps.append(_largest_component)
+            steps.append(largest_component)
         if request.options.fill_holes:
             steps.append(ndimage.binary_fill_holes)
         return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
@@ -81,7 +81,8 @@ def _cleaned(mask: PackedMask, steps: Sequence[Callable[[np.ndarray], np.ndarray
     return PackedMask.of(pixels)
 
 
-def _largest_component(mask: np.ndarray) -> np.ndarray:
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected piece of a mask of any dimension, over edges or faces."""
     pieces, count = ndimage.label(mask)
     if count <= 1:
         return mask

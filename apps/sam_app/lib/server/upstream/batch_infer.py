@@ -31,15 +31,7 @@ _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 def status(request: Request, user: _User, all: bool = False, check_if_running: bool = False) -> Any:
     """Return the latest batch, or all recent ones; 404 if there is none or, with ``check_if_running``, none running."""
     batches: BatchInference = request.app.state.batches
-    if check_if_running:
-        running = batches.running()
-        found = [running] if running else []
-    else:
-        found = batches.batches
-    if not found:
-        raise HTTPException(404, "no batch is running" if check_if_running else "no batch has been started yet")
-    described = [batch.as_dict() for batch in found]
-    return described if all and not check_if_running else described[-1]
+    return batches.runs.described(all=all, check_if_running=check_if_running)
 
 
 @router.post("/batch/infer/{model}", summary="Run a model on many images")

@@ -29,15 +29,7 @@ _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 def status(request: Request, user: _User, all: bool = False, check_if_running: bool = False) -> Any:
     """Return the latest training, or all recent ones; 404 if there is none, or none running if that is asked."""
     trainings: Trainings = request.app.state.trainings
-    if check_if_running:
-        running = trainings.running()
-        found = [running] if running else []
-    else:
-        found = trainings.all
-    if not found:
-        raise HTTPException(404, "no training is running" if check_if_running else "no training has been started yet")
-    described = [one.as_dict() for one in found]
-    return described if all and not check_if_running else described[-1]
+    return trainings.runs.described(all=all, check_if_running=check_if_running)
 
 
 @router.post("/train/", summary="Teach the default model from the accepted labels")
