@@ -46,7 +46,7 @@ exponential average over the steps. {remark}
 
 {sources}
 
-![Loss, and Dice on held-out scenes and on the measured images, over the run]({curves})
+![Loss over the run, and Dice where it was measured on the way]({curves})
 
 ## What it reaches
 
