@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from evaluation.cases import find_cases
 from held_out import NUMBERED, is_held_out
 from lib.learning import automatic, interactive
-from lib.learning.encoded import VARIANTS, Encoded, encode, varied
+from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied, varied
 from lib.learning.examples import Example, objects_of
-from lib.learning.fitting import Effort, fit
+from lib.learning.fitting import Effort, fit, unwatched
 from lib.learning.loss import mask_loss, near_weights
 from lib.learning.pupil import Pupil
 from lib.learning.simulated_user import centre_point, largest_error, tight_box
@@ -117,28 +117,29 @@ def measure(
         spec: The model.
         folder: As for :func:`~evaluation.cases.find_cases`.
         counts: Numbers of labelled pictures.
-        minutes: For each training: half of them for prompts, half for the label itself; the U-Net has half, too.
+        minutes: Of computing, for each training: for prompts, for the label itself, and of the U-Net.
         say: Told each result.
     """
     to_label, to_measure = untouched(read_examples(folder))
     [label] = {label for one in to_label for label in one.masks}
     store = CheckpointStore(MODEL_FOLDER)
     predictor = Engine([spec], MODEL_FOLDER, device="cpu").published(spec.name)
-    questions = [variants[0] for variants in encode(predictor, to_measure, variants=1)]
-    seconds = 30 * minutes
+    questions = encode(predictor, to_measure)
+    effort = Effort(60 * minutes)
+    learning = effort.share(1 - ENCODING_SHARE)
     results = [Learned(0, *_prompted(Pupil(spec, store), questions))]
     say(f"{folder.name}: {label}, {len(to_measure)} pictures measured. {results[0]}")
     for count in counts:
-        pictures = list(encode(predictor, to_label[:count], variants=VARIANTS))
+        pictures = encode_varied(predictor, to_label[:count], seconds=effort.share(ENCODING_SHARE).seconds)
         pupil = Pupil(spec, store)
-        interactive.learn(pupil, pictures, Effort(seconds))
+        interactive.learn(pupil, pictures, learning)
         prompted = _prompted(pupil, questions)
         pupil = Pupil(spec, store)
-        prompt, _ = automatic.learn(pupil, label, pictures, Effort(seconds))
+        prompt, _ = automatic.learn(pupil, label, pictures, learning)
         with torch.no_grad():
             answers = [pupil.masks(pupil.find(seen, prompt)[0], seen)[0] for seen in questions]
         found = [dice(answer, seen.mask(label)) for answer, seen in zip(answers, questions, strict=True)]
-        unet = _unet(to_label[:count], to_measure, label, seconds)
+        unet = _unet(to_label[:count], to_measure, label, effort)
         results.append(Learned(count, *prompted, round(float(np.mean(found)), 4), unet))
         say(str(results[-1]))
     return results
@@ -174,22 +175,22 @@ def _ask(pupil: Pupil, seen: Encoded, prompts: Prompts) -> tuple[np.ndarray, np.
     return pupil.masks(logits, seen)[0], logits[0, 0].numpy()
 
 
-def _unet(learned: Sequence[Example], measured: Sequence[Example], label: str, seconds: float) -> float:
-    """Return the mean Dice of a U-Net that learned from the same pictures, varied in the same way."""
+def _unet(learned: Sequence[Example], measured: Sequence[Example], label: str, effort: Effort) -> float:
+    """Return the mean Dice of a U-Net that learned from the same pictures, varied in the same way each time."""
     from monai.networks.nets import BasicUNet
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     network: nn.Module = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1, features=UNET_FEATURES).train()
-    shown = [_as_input(one, label) for example in learned for one in _variants(rng, example)]
 
     def loss() -> Tensor:
-        batch = [shown[index] for index in rng.integers(len(shown), size=UNET_BATCH)]
+        chosen = [learned[index] for index in rng.integers(len(learned), size=UNET_BATCH)]
+        batch = [_as_input(varied(rng, example), label) for example in chosen]
         pixels, target = (torch.stack(tensors) for tensors in zip(*batch, strict=True))
         values, _ = mask_loss(network(pixels), target, near_weights(target[:, 0] > 0)[:, None])
         return values.mean()
 
-    fit(list(network.parameters()), loss, Effort(seconds), lambda part, value: None)
+    fit(list(network.parameters()), loss, effort, unwatched)
     network.eval()
     scores = []
     with torch.no_grad():
@@ -199,12 +200,6 @@ def _unet(learned: Sequence[Example], measured: Sequence[Example], label: str, s
             logits = F.interpolate(network(pixels[None]), truth.shape, mode="bilinear")
             scores.append(dice((logits[0, 0] > 0).numpy(), truth))
     return round(float(np.mean(scores)), 4)
-
-
-def _variants(rng: np.random.Generator, example: Example) -> Iterator[Example]:
-    yield example
-    for _ in range(VARIANTS - 1):
-        yield varied(rng, example)
 
 
 def _as_input(example: Example, label: str) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encode each picture three times instead of six, to save time."""
-    monkeypatch.setattr("lib.learning.teaching.VARIANTS", 3)
+    """Encode each picture three times, to save time."""
+    monkeypatch.setattr("lib.learning.encoded.MOST_VARIANTS", 3)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Examples with their embeddings: each as it is, and a few times turned, scaled and shifted a little."""
+"""Examples with their embeddings: each as it is, and as often turned, scaled and shifted as time allows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +12,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.learning.examples import Example, Mask
+from lib.learning.fitting import computed
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.packed_mask import PackedMask
 from lib.sam.predictor import Predictor
 
-VARIANTS = 6
+ENCODING_SHARE = 0.2
+"""Of a training's time, in which variants of its pictures are encoded."""
+
+MOST_VARIANTS = 16
 """Embeddings per example: the first is that of the picture as it is."""
 
-TURN, SCALE, SHIFT, GAMMA = 15.0, 0.2, 0.08, 0.3
-"""At most so many degrees, parts of the size, parts of the side, and powers of e."""
+MOST_EMBEDDINGS = 1800
+"""Of a training, as they are all in memory: some 1.5 MiB each."""
+
+ANY_TURN = 0.5
+"""Share of the variants that are turned by any angle: how a heart lies in its picture is another in each patient."""
+
+TURN, SCALE, SHIFT, GAMMA = 15.0, 0.3, 0.08, 0.4
+"""At most so many degrees for the others, parts of the size, parts of the side, and powers of e."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,31 +68,48 @@ class Encoded:
         return tuple(level.float() for level in self.levels)
 
 
-def encode(
-    predictor: Predictor, examples: Sequence[Example], *, variants: int, seed: int = 0
-) -> Iterator[list[Encoded]]:
-    """Yield the encoded variants of each example, so that the caller can say how far it is.
+def encode(predictor: Predictor, examples: Sequence[Example]) -> list[Encoded]:
+    """Return the examples with their embeddings."""
+    return [Encoded.of(example, predictor.encode(example.picture)) for example in examples]
+
+
+def encode_varied(
+    predictor: Predictor, examples: Sequence[Example], *, seconds: float, seed: int = 0
+) -> list[list[Encoded]]:
+    """Return each example as it is and in variants: as many as the time allows, one at least.
 
     Args:
         predictor: Of the model.
         examples: What was accepted.
-        variants: How many of each; 1: as it is.
+        seconds: Of computing, for the variants.
         seed: Of the variations.
     """
     rng = np.random.default_rng(seed)
-    for example in examples:
-        shown = [example, *(varied(rng, example) for _ in range(variants - 1))]
-        yield [Encoded.of(one, predictor.encode(one.picture)) for one in shown]
+    pictures = [[one] for one in encode(predictor, examples)]
+    most = min(MOST_VARIANTS, max(2, MOST_EMBEDDINGS // max(1, len(examples))))
+    until = computed() + seconds
+    for turn in range(1, most):
+        for index in rng.permutation(len(examples)):
+            if turn > 1 and computed() > until:
+                return pictures
+            pictures[index] += encode(predictor, [varied(rng, examples[index])])
+    return pictures
 
 
 def varied(rng: np.random.Generator, example: Example) -> Example:
-    """Return an example turned, scaled and shifted a little, darker or brighter; never mirrored, as bodies are not."""
+    """Return an example turned, scaled and shifted, darker or brighter.
+
+    Only colour pictures are mirrored as well: a camera sees no side of the body, but a heart is never on the right.
+    """
     height, width = example.picture.shape[:2]
-    turn, scale = np.radians(rng.uniform(-TURN, TURN)), np.exp(rng.uniform(-SCALE, SCALE))
-    cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
+    turn, scale = rng.uniform(-TURN, TURN), np.exp(rng.uniform(-SCALE, SCALE))
+    if rng.random() < ANY_TURN:
+        turn = rng.uniform(-180, 180)
+    cos, sin = np.cos(np.radians(turn)) / scale, np.sin(np.radians(turn)) / scale
+    side = -1 if rng.random() < 0.5 and is_coloured(example.picture) else 1
     matrix = [
-        [cos, -sin * height / width, rng.uniform(-2, 2) * SHIFT],
-        [sin * width / height, cos, rng.uniform(-2, 2) * SHIFT],
+        [side * cos, -sin * height / width, rng.uniform(-2, 2) * SHIFT],
+        [side * sin * width / height, cos, rng.uniform(-2, 2) * SHIFT],
     ]
     grid = F.affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, height, width], align_corners=False)
 
@@ -95,6 +122,11 @@ def varied(rng: np.random.Generator, example: Example) -> Example:
     for label, mask in example.masks.items():
         masks[label] = moved(mask[None].astype(np.float32), "bilinear")[0] > 0.5
     return Example(example.study, picture.round().astype(np.uint8).transpose(1, 2, 0), masks)
+
+
+def is_coloured(picture: NDArray[np.uint8]) -> bool:
+    """Return whether the channels of a picture ``(H, W, 3)`` differ."""
+    return bool((picture != picture[..., :1]).any())
 
 
 def on_grid(predictor: Predictor, masks: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ MIN_OBJECT = 12
 """Smallest object, in pixels, that an interactive model learns from or is judged by."""
 
 MOST_PICTURES = 300
-"""Pictures that are learned from, or judged by: six embeddings of each are held in memory."""
+"""Pictures that are learned from, or judged by."""
 
 Mask = NDArray[np.bool_]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,8 +39,12 @@ class Effort:
     rate: float = 1e-3
     seed: int = 1
 
+    def share(self, part: float) -> Effort:
+        """Return an effort of a part of the time."""
+        return replace(self, seconds=part * self.seconds)
 
-def _computed() -> float:
+
+def computed() -> float:
     """Return the seconds that this process has computed, with all its threads: it may have to wait for others."""
     return time.process_time() / torch.get_num_threads()
 
@@ -62,9 +66,9 @@ def fit(parameters: Sequence[Tensor], loss: Callable[[], Tensor], effort: Effort
     """
     optimizer = torch.optim.AdamW(parameters, lr=effort.rate, weight_decay=0.01)
     averaged = [parameter.detach().clone() for parameter in parameters]
-    begun, step, late = _computed(), 0, math.nan
+    begun, step, late = computed(), 0, math.nan
     while True:
-        done = max((_computed() - begun) / effort.seconds, step / effort.steps)
+        done = max((computed() - begun) / effort.seconds, step / effort.steps)
         if done >= 1:
             break
         for group in optimizer.param_groups:

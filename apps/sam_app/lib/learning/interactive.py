@@ -21,6 +21,7 @@ from lib.learning.simulated_user import (
     outside_point,
     random_point,
 )
+from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import Prompts
 
 PICTURES, OBJECTS = 3, 4
@@ -62,7 +63,7 @@ def learn(pupil: Pupil, pictures: Sequence[Sequence[Encoded]], effort: Effort, p
         for _ in range(PICTURES):
             variants = taught[rng.integers(len(taught))]
             seen, objects = variants[rng.integers(len(variants))]
-            chosen = [objects[index] for index in rng.permutation(len(objects))[:OBJECTS]]
+            chosen = [np.asarray(objects[index]) for index in rng.permutation(len(objects))[:OBJECTS]]
             losses.append(_loss_of(pupil, seen, chosen, rng))
         return torch.stack(losses).mean()
 
@@ -82,9 +83,9 @@ def _loss_of(pupil: Pupil, seen: Encoded, objects: Sequence[Mask], rng: Rng) -> 
     return value
 
 
-def objects_in(seen: Encoded) -> list[Mask]:
-    """Return the objects ``(H, W)`` of an example, label by label."""
-    return [one for label in seen.packed for one in objects_of(seen.mask(label), OBJECTS_PER_LABEL)]
+def objects_in(seen: Encoded) -> list[PackedMask]:
+    """Return the objects of an example, label by label."""
+    return [PackedMask.of(one) for label in seen.packed for one in objects_of(seen.mask(label), OBJECTS_PER_LABEL)]
 
 
 def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = True) -> list[Prompts]:

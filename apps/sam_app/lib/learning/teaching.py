@@ -11,7 +11,7 @@ import torch
 
 from lib.learning import automatic, interactive
 from lib.learning.curve import draw_curve
-from lib.learning.encoded import VARIANTS, Encoded, encode
+from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied
 from lib.learning.examples import Example, Mask, fewer, objects_of, split, with_label
 from lib.learning.fitting import Effort, Progress, unwatched
 from lib.learning.gate import Score, Verdict, judge
@@ -82,9 +82,8 @@ class Teacher:
         """
         learned, held_out = (fewer(part) for part in split(examples))
         say("encoding")
-        pictures = self._encoded([*learned, *self.repeated], VARIANTS)
-        questions = self._encoded(held_out, 1)
-        fixed = self._encoded(self.judged, 1)
+        pictures = self._pictures([*learned, *self.repeated], effort)
+        questions, fixed = encode(self.predictor, held_out), encode(self.predictor, self.judged)
         pupil = Pupil(self.spec, self.store)
         if served := self._served(self.spec.name):
             served.apply(pupil.decoder)
@@ -92,7 +91,7 @@ class Teacher:
         pupil = Pupil(self.spec, self.store)
         say("learning")
         losses, watched = _watch(progress)
-        steps = interactive.learn(pupil, pictures, effort, watched)
+        steps = interactive.learn(pupil, pictures, effort.share(1 - ENCODING_SHARE), watched)
         say("comparing")
         verdict = judge(before, _prompted(pupil, questions), (fixed_before, _prompted(pupil, fixed)))
         facts = self._facts(learned, held_out, effort, steps)
@@ -123,7 +122,7 @@ class Teacher:
         name = auto_name(label)
         learned, held_out = (fewer(part) for part in split(with_label(examples, label)))
         say("encoding")
-        pictures, questions = self._encoded(learned, VARIANTS), self._encoded(held_out, 1)
+        pictures, questions = self._pictures(learned, effort), encode(self.predictor, held_out)
         pupil = Pupil(self.spec, self.store)
         before = _nothing_found(label, questions)
         if served := self._served(name):
@@ -132,7 +131,7 @@ class Teacher:
             pupil = Pupil(self.spec, self.store)
         say("learning")
         losses, watched = _watch(progress)
-        prompt, steps = automatic.learn(pupil, label, pictures, effort, watched)
+        prompt, steps = automatic.learn(pupil, label, pictures, effort.share(1 - ENCODING_SHARE), watched)
         say("comparing")
         after = _found(pupil, prompt, label, questions)
         verdict = judge(before, after, ((), ())) if served else _first(before, after)
@@ -147,8 +146,8 @@ class Teacher:
             return None
         return self.versions.overlay(version)
 
-    def _encoded(self, examples: Sequence[Example], variants: int) -> list[list[Encoded]]:
-        return list(encode(self.predictor, examples, variants=variants))
+    def _pictures(self, examples: Sequence[Example], effort: Effort) -> list[list[Encoded]]:
+        return encode_varied(self.predictor, examples, seconds=effort.share(ENCODING_SHARE).seconds)
 
     def _facts(
         self, learned: Sequence[Example], held_out: Sequence[Example], effort: Effort, steps: int
@@ -176,9 +175,9 @@ class Teacher:
         return Outcome(version, verdict)
 
 
-def _nothing_found(label: str, questions: Sequence[Sequence[Encoded]]) -> list[Score]:
+def _nothing_found(label: str, questions: Sequence[Encoded]) -> list[Score]:
     """Return the scores of an answer that never finds a label."""
-    return [Score(seen.study, "auto", float(not seen.holds(label))) for [seen] in questions]
+    return [Score(seen.study, "auto", float(not seen.holds(label))) for seen in questions]
 
 
 def _first(before: Sequence[Score], after: Sequence[Score]) -> Verdict:
@@ -222,10 +221,10 @@ def dice(answer: Mask, truth: Mask) -> float:
 
 
 @torch.no_grad()
-def _prompted(pupil: Pupil, questions: Sequence[Sequence[Encoded]]) -> list[Score]:
+def _prompted(pupil: Pupil, questions: Sequence[Encoded]) -> list[Score]:
     """Ask for the largest objects of each picture by a tight box and, if the model takes points, by the centre."""
     scores = []
-    for [seen] in questions:
+    for seen in questions:
         objects = [one for label in seen.packed for one in objects_of(seen.mask(label), JUDGED_OBJECTS)]
         if not objects:
             continue
@@ -242,13 +241,13 @@ def _prompted(pupil: Pupil, questions: Sequence[Sequence[Encoded]]) -> list[Scor
 
 @torch.no_grad()
 def _found(
-    pupil: Pupil, prompt: LearnedPrompt | None, label: str, questions: Sequence[Sequence[Encoded]]
+    pupil: Pupil, prompt: LearnedPrompt | None, label: str, questions: Sequence[Encoded]
 ) -> list[Score]:
     """Let a label be found in each picture."""
     if prompt is None:
         raise ValueError("this version answers prompts: it finds nothing by itself")
     scores = []
-    for [seen] in questions:
+    for seen in questions:
         logits, _ = pupil.find(seen, prompt)
         [answer] = pupil.masks(logits, seen)
         scores.append(Score(seen.study, "auto", dice(answer, seen.mask(label))))
