@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from bench import click_rows, decoder_row, encoder_rows, gpu_row, load_rows, rest_rows, sam2_rows, start_row
+from bench import (
+    click_rows,
+    decoder_row,
+    encoder_rows,
+    gpu_row,
+    learning_row,
+    load_rows,
+    rest_rows,
+    sam2_rows,
+    start_row,
+)
 from bench.row import Row
 
-ROWS: dict[str, Row] = {
-    row.id: row
-    for module in (encoder_rows, sam2_rows, click_rows, rest_rows, load_rows, start_row, decoder_row, gpu_row)
-    for row in module.ROWS
-}
+MODULES = (
+    encoder_rows, sam2_rows, click_rows, rest_rows, load_rows, learning_row, start_row, decoder_row, gpu_row,
+)  # fmt: skip
+
+ROWS: dict[str, Row] = {row.id: row for module in MODULES for row in module.ROWS}
 
 
 class UnknownRowError(ValueError):

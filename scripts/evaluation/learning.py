@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from evaluation.cases import find_cases
 from held_out import NUMBERED, is_held_out
 from lib.learning import automatic, interactive
+from lib.learning.curve import draw_curves
 from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied, varied
 from lib.learning.examples import Example, objects_of
 from lib.learning.fitting import Effort, fit, unwatched
@@ -123,7 +124,7 @@ def measure(
     to_label, to_measure = untouched(read_examples(folder))
     [label] = {label for one in to_label for label in one.masks}
     store = CheckpointStore(MODEL_FOLDER)
-    predictor = Engine([spec], MODEL_FOLDER, device="cpu").published(spec.name)
+    predictor = Engine([spec], MODEL_FOLDER, device="cpu", cache_bytes=0).published(spec.name)
     questions = encode(predictor, to_measure)
     effort = Effort(60 * minutes)
     learning = effort.share(1 - ENCODING_SHARE)
@@ -218,6 +219,18 @@ def as_table(results: Sequence[Learned]) -> str:
         alone = " ".join("     -" if value is None else f"{value:6.3f}" for value in (one.automatic, one.unet))
         lines.append(f"{one.pictures:8d} {one.box:5.3f}  {one.point:5.3f}  {one.clicks:6.2f} {alone}")
     return "\n".join(lines)
+
+
+def as_picture(results: Sequence[Learned], name: str) -> bytes:
+    """Return the learning curves as a PNG: mean Dice over the number of labelled pictures."""
+    values = {"box": "box", "point": "point", "no prompt": "automatic", "U-Net": "unet"}
+    curves = {
+        title: [(one.pictures, value) for one in results if (value := getattr(one, field)) is not None]
+        for title, field in values.items()
+    }
+    for title in ("no prompt", "U-Net"):
+        curves[title] = [(0, 0.0), *curves[title]]
+    return draw_curves(curves, f"mean Dice after 0 to {results[-1].pictures} labelled pictures, {name}", 1.0)
 
 
 def as_json(results: Sequence[Learned]) -> str:

@@ -181,6 +181,7 @@ def _learn(arguments: argparse.Namespace) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "learning.txt").write_text(table + "\n")
         (arguments.out / "learning.json").write_text(learning.as_json(results))
+        (arguments.out / "learning.png").write_bytes(learning.as_picture(results, arguments.folder.name))
     return 0
 
 

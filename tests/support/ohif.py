@@ -50,6 +50,7 @@ class OhifPage:
         self.page = self._context.new_page()
         self.page.set_default_timeout(60_000)
         self._url = url
+        self._notice_read = False
         self.failures: list[str] = []
         self.hosts: set[str] = set()
         self.page.on("response", self._note_response)
@@ -77,7 +78,9 @@ class OhifPage:
         """The list of studies."""
         self.page.goto(f"{self._url}/ohif/")
         expect(self.page.get_by_text("Study List")).to_be_visible(timeout=_START_MS)
-        self.page.locator('[data-cy="confirm-and-hide-button"]').click()
+        if not self._notice_read:
+            self.page.locator('[data-cy="confirm-and-hide-button"]').click()
+            self._notice_read = True
 
     def open_study(self, patient: str) -> None:
         """From the list, in MONAI Label's mode, until all slices are there."""

@@ -91,7 +91,7 @@ def objects_in(seen: Encoded) -> list[PackedMask]:
 def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = True) -> list[Prompts]:
     """Return a user's first prompts for objects of a picture, all of one form."""
     form = rng.choice(list(FORMS), p=list(FORMS.values())) if takes_points else "box"
-    clicks, with_background = int(rng.integers(1, 3)), rng.random() < 0.5
+    clicks, with_background = int(rng.integers(1, 3)), rng.random() < 0.5 and not any(mask.all() for mask in objects)
     prompts = []
     for mask in objects:
         box, foreground, background = None, [], []
@@ -102,7 +102,7 @@ def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = Tru
             foreground = [random_point(rng, mask, inner)]
         elif form in ("points", "both"):
             foreground = [random_point(rng, mask, rng.uniform(0, 0.6)) for _ in range(clicks)]
-            background = [_within(outside_point(rng, mask), mask)] if with_background else []
+            background = [outside_point(rng, mask)] if with_background else []
         prompts.append(Prompts.from_clicks(foreground, background, box))  # type: ignore[arg-type]
     return prompts
 
@@ -127,8 +127,3 @@ def corrected(
         points = [*prompt.points.tolist(), list(click)]
         result.append(Prompts(points, [*prompt.labels.tolist(), label], prompt.box, earlier))  # type: ignore[arg-type]
     return result
-
-
-def _within(point: tuple[float, float], mask: Mask) -> tuple[float, float]:
-    height, width = mask.shape
-    return min(max(point[0], 0.0), width - 1.0), min(max(point[1], 0.0), height - 1.0)

@@ -41,7 +41,7 @@ def run(job: Job, watch: Watch = lambda _: None) -> Iterator[Taught]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TrainingRequestError(f"there is nothing to learn {', '.join(unknown)} from, only {', '.join(known)}")
-    engine = Engine([job.spec], job.model_folder, device="cpu")
+    engine = Engine([job.spec], job.model_folder, device="cpu", cache_bytes=0)
     predictor = engine.published(job.spec.name)
     teacher = Teacher(job.spec, predictor, store, engine.versions, fixed_examples())
     effort = Effort(seconds=60 * job.minutes / len(names))

@@ -77,13 +77,13 @@ def random_point(rng: Rng, mask: Mask, inner: float) -> tuple[float, float]:
 
 
 def outside_point(rng: Rng, mask: Mask) -> tuple[float, float]:
-    """Return a random pixel XY outside a mask, mostly near it."""
+    """Return a random pixel XY outside a mask that does not fill its picture, mostly near it."""
     x0, y0, x1, y1 = tight_box(mask)
-    size = mask.shape[0]
+    height, width = mask.shape
     for _ in range(20):
         x = rng.uniform(x0 - 0.3 * (x1 - x0) - 4, x1 + 0.3 * (x1 - x0) + 4)
         y = rng.uniform(y0 - 0.3 * (y1 - y0) - 4, y1 + 0.3 * (y1 - y0) + 4)
-        column, row = int(np.clip(x, 0, size - 1)), int(np.clip(y, 0, size - 1))
+        column, row = int(np.clip(x, 0, width - 1)), int(np.clip(y, 0, height - 1))
         if not mask[row, column]:
             return float(column), float(row)
     return random_point(rng, ~mask, 0.0)
@@ -114,7 +114,8 @@ def loose_box(rng: Rng, mask: Mask, pixel: float) -> NDArray[np.float32]:
     if rng.random() < 0.3:
         moved += np.array([-1, -1, 1, 1]) * rng.uniform(0, 0.15) * sides
     low, high = np.minimum(moved[:2], moved[2:] - 2), np.maximum(moved[2:], moved[:2] + 2)
-    return np.clip(np.concatenate([low, high]), 0, mask.shape[0]).astype(np.float32)
+    edge = np.array(mask.shape[::-1], np.float32)
+    return np.concatenate([np.clip(low, 0, edge - 1), np.clip(high, 1, edge)]).astype(np.float32)
 
 
 def first_prompt(rng: Rng, mask: Mask, pixel: float = 1.0) -> Prompt:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lib.learning import automatic, interactive
-from lib.learning.curve import draw_curve
+from lib.learning.curve import draw_loss
 from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied
 from lib.learning.examples import Example, Mask, fewer, objects_of, split, with_label
 from lib.learning.fitting import Effort, Progress, unwatched
@@ -169,7 +169,7 @@ class Teacher:
         self, name: str, overlay: Overlay, facts: dict[str, object], verdict: Verdict, losses: Sequence[float]
     ) -> Outcome:
         manifest = {**facts, "verdict": asdict(verdict), "losses": [round(loss, 4) for loss in losses]}
-        version = self.versions.add(name, overlay, manifest, draw_curve(losses))
+        version = self.versions.add(name, overlay, manifest, draw_loss(losses))
         if verdict.accepted:
             self.versions.promote(name, version.number)
         return Outcome(version, verdict)
@@ -240,9 +240,7 @@ def _prompted(pupil: Pupil, questions: Sequence[Encoded]) -> list[Score]:
 
 
 @torch.no_grad()
-def _found(
-    pupil: Pupil, prompt: LearnedPrompt | None, label: str, questions: Sequence[Encoded]
-) -> list[Score]:
+def _found(pupil: Pupil, prompt: LearnedPrompt | None, label: str, questions: Sequence[Encoded]) -> list[Score]:
     """Let a label be found in each picture."""
     if prompt is None:
         raise ValueError("this version answers prompts: it finds nothing by itself")

@@ -37,12 +37,13 @@ class TeachTask(TrainTask):
         return {"teach": list(TEACH), "minutes": DEFAULT_MINUTES}
 
     def stats(self) -> dict[str, Any]:
-        """Return MONAI Label's figures of what is served: its version and scores."""
+        """Return MONAI Label's figures of what is served: its version and scores, with the best as OHIF shows it."""
         number = self._engine.versions.served(self._spec.name)
         if number is None:
             return {}
         version = self._engine.versions.get(self._spec.name, number)
-        return {"version": version.title, "dice": version.manifest.get("verdict", {}).get("after", {})}
+        scores: dict[str, float] = version.manifest.get("verdict", {}).get("after", {})
+        return {"version": version.title, "dice": scores, "best_metric": max(scores.values(), default=0.0)}
 
     def check(self, request: dict[str, Any], datastore: Datastore) -> None:
         """Check a request as far as that takes no time.

@@ -1,0 +1,110 @@
+"""Row of a server that learns from accepted labels while it serves."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from bench.click_rows import NOTHING_AHEAD, clicks, open_viewer, times
+from bench.figures import Sample, percentile
+from bench.load_rows import probe
+from bench.row import Bar, Measurement, Row
+from bench.server import Client, Server, ServerError
+from bench.workplace import SIZE, Workplace, pictures
+
+MODEL = "sam_tiny"
+LABELLED = 12
+_LIGHT = ("/health_check/", "/info/")
+
+
+def while_it_learns(workplace: Workplace) -> Measurement:
+    """See :data:`ROWS`."""
+    volume = workplace.volume("deep", 200)
+    studies = workplace.folder / "studies-to-learn"
+    studies.mkdir()
+    shutil.copy(volume.path, studies)
+    for number, picture in enumerate(pictures(LABELLED, seed=20)):
+        Image.fromarray(picture).save(studies / f"picture{number}.png")
+    count, seconds = workplace.times(60, 6), workplace.times(20, 4)
+    light: dict[str, dict[str, list[float]]] = {}
+    warm: dict[str, list[float]] = {}
+    with workplace.server(MODEL, conf=NOTHING_AHEAD, studies=studies) as server, server.client() as client:
+        open_viewer(client)
+        list(clicks(client, MODEL, volume, 100, 5))
+        server.wait_until_idle()
+        probe(server, 1)
+        for state in ("idle", "learning"):
+            if state == "learning":
+                _begin_to_learn(server, client)
+            light[state] = probe(server, seconds)
+            warm[state] = times(list(clicks(client, MODEL, volume, 100, count, seed=1)))
+        if _step(client).get("stage") != "learning":
+            raise ServerError("the training ended before all was measured")
+        httpx.delete(server.url + "/train/", timeout=30, trust_env=False).raise_for_status()
+    p99 = {route: {state: percentile(light[state][route], 99) for state in light} for route in _LIGHT}
+    return Measurement(
+        ours=[
+            Sample.of("click on an encoded slice, learning", warm["learning"]),
+            *(Sample.of(f"{route} learning", light["learning"][route]) for route in _LIGHT),
+        ],
+        peer=[
+            Sample.of("click on an encoded slice, idle", warm["idle"]),
+            *(Sample.of(f"{route} idle", light["idle"][route]) for route in _LIGHT),
+        ],
+        ratio=Sample.of("click learning / idle, medians", [_median(warm["learning"]) / _median(warm["idle"])], "x"),
+        values={
+            "click": _median(warm["learning"]) / _median(warm["idle"]),
+            "p99": max(of_route["learning"] for of_route in p99.values()),
+        },
+        table={
+            route: f"p99 {of_route['learning']:.1f} ms learning, {of_route['idle']:.1f} ms idle"
+            for route, of_route in p99.items()
+        },
+    )
+
+
+def _begin_to_learn(server: Server, client: Client) -> None:
+    """Accept a label on each picture, start a training, and wait until its network learns."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[200:300, 180:300] = 1
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "PNG")
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+        for number in range(LABELLED):
+            http.put(
+                f"/datastore/label?image=picture{number}&tag=final",
+                data={"params": json.dumps({"label_info": [{"name": "square", "idx": 1}]})},
+                files={"label": ("label.png", content.getvalue(), "image/png")},
+            ).raise_for_status()
+        http.post(f"/train/{MODEL}", json={"teach": "prompts", "minutes": 10}).raise_for_status()
+    until = time.monotonic() + 300
+    while _step(client).get("stage") != "learning":
+        if time.monotonic() > until:
+            raise ServerError("the training did not begin to learn")
+        time.sleep(0.5)
+
+
+def _step(client: Client) -> dict[str, object]:
+    """Return the state of the latest training."""
+    return dict(json.loads(client.get("/train/").content))
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+ROWS = [
+    Row(
+        "while-learning",
+        "clicks on an encoded slice, /health_check/ and /info/ while a training learns from accepted labels, sam_tiny",
+        "the same server, idle",
+        [Bar("click", 1.5, "x"), Bar("p99", 50, "ms")],
+        while_it_learns,
+    ),
+]
