@@ -26,7 +26,7 @@ from lib.dicomweb.datastore import AddressError, DicomWebStore, for_inference, o
 from lib.imaging.decoding.isolation import start_workers
 from lib.imaging.decoding.memory_budget import budget
 from lib.imaging.image_cache import ImageCache
-from lib.infers.auto_label import AutoLabel
+from lib.infers.auto_label import ALL, AutoLabel
 from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import Sam3D
@@ -120,11 +120,13 @@ class SamApp(MONAILabelApp):
         return tasks | self._learned_tasks()
 
     def _learned_tasks(self) -> dict[str, InferTask]:
-        """Return the tasks of the labels that are found without prompts, as served now."""
-        return {
-            name: AutoLabel(version, self.engine, self.options.limits, self.images)
-            for name, version in self.engine.automatic().items()
-        }
+        """Return the tasks of the labels that are found without prompts, as served now, and that of all together."""
+        learned = self.engine.automatic()
+        chosen = {name: [version] for name, version in learned.items()}
+        if len(learned) > 1:
+            chosen[ALL] = list(learned.values())
+        shared = self.engine, self.options.limits, self.images
+        return {name: AutoLabel(name, versions, *shared) for name, versions in chosen.items()}
 
     def require_model(self, model: str) -> None:
         """Check that there is a task with this name; a label's may have been learned a moment ago.

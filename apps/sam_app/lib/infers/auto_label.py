@@ -1,4 +1,4 @@
-"""Task that finds one label in an image without any prompt, as a site has taught it."""
+"""Task that finds labels in an image without any prompt, as a site has taught them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lib.infers.facts import made_by
 from lib.infers.sam_task import SamTask
 from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version
+from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import PromptError
 from lib.transforms.load import LoadMedicalImaged, SentLabeld
 from lib.transforms.masks import BestMasksd, FrameToVolumed, MergeMasksd, largest_component
@@ -24,37 +25,48 @@ from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.viewer_options import WINDOWS
 from lib.transforms.window import WindowFramed, volume_pictures
 
+ALL = "auto"
+"""Name of the task that finds all labels that were learned."""
+
 
 def auto_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     """Return the facts about the result, for JSON.
 
     Returns:
-        ``model``, ``checkpoint_sha256``, ``version``, ``frames``, ``image_notes`` (what users should know about how it
-        was read), ``window``, ``voxels``, and ``found``: for each slice with the label ``k``, ``score`` (predicted IoU)
-        and ``area`` in pixels.
+        ``model``, ``checkpoint_sha256`` and ``version``, or ``versions`` if there are several, ``frames``,
+        ``image_notes`` (what users should know about how it was read), ``window``, ``voxels``, and ``found``: for each
+        slice and label on it ``k``, ``label``, ``score`` (predicted IoU) and ``area`` in pixels, as far as no surer
+        label covers it.
     """
     labels: SliceLabels = data["pred"]
-    areas = {k: int(np.count_nonzero(on_slice)) for k, on_slice in sorted(labels.slices.items())}
-    found = [{"k": k, "score": round(data["slice_scores"][k], 4), "area": area} for k, area in areas.items()]
+    found = []
+    for k, on_slice in sorted(labels.slices.items()):
+        areas = np.bincount(on_slice.ravel(), minlength=len(data["names"]) + 1)
+        for number, label in enumerate(data["names"], start=1):
+            if areas[number]:
+                score = round(data["scores"][k, number], 4)
+                found.append({"k": k, "label": label, "score": score, "area": int(areas[number])})
     return {
         "model": model,
         **data["made_by"],
         "frames": data["image"].frame_count,
         "image_notes": list(data["image"].notes),
         "window": asdict(data["window"]),
-        "voxels": sum(areas.values()),
+        "voxels": sum(one["area"] for one in found),
         "found": found,
     }
 
 
 class AutoLabel(SamTask):
-    """What was learned for one label as a MONAI Label task: OHIF and 3D Slicer list it for automatic segmentation.
+    """What was learned for one label, or for all, as a MONAI Label task: viewers list it for automatic segmentation.
 
-    Each frame is segmented by itself; for a client of the REST routes only the one that it asks for. Options that
-    viewers show: ``window``, ``largest_component``.
+    Each frame is segmented by itself; for a client of the REST routes only the one that it asks for. Where two labels
+    would overlap is the one with the higher predicted IoU. Options that viewers show: ``window``,
+    ``largest_component`` (of each label).
 
     Args:
-        version: That is served now; a later one of the same name is used as soon as it is served.
+        name: ``auto_<label>``, or :data:`ALL`.
+        versions: What is served now for each label; later ones of the same names are used as soon as they are served.
         others: As of :class:`SamTask`.
     """
 
@@ -63,12 +75,12 @@ class AutoLabel(SamTask):
     OPTIONS: ClassVar[dict[str, Any]] = {"window": WINDOWS, "largest_component": False}
     facts = staticmethod(auto_facts)
 
-    def __init__(self, version: Version, *others: Any) -> None:
-        super().__init__(str(version.manifest["model"]), *others)
-        label = str(version.manifest["label"])
-        self.engine_model = version.name
-        self.labels = {label: 1}
-        self.description = f"Finds {label} without prompts, as learned here from accepted labels"
+    def __init__(self, name: str, versions: Sequence[Version], *others: Any) -> None:
+        super().__init__(str(versions[0].manifest["model"]), *others)
+        self.engine_model = name
+        self.labels = {str(one.manifest["label"]): number for number, one in enumerate(versions, start=1)}
+        self.description = f"Finds {', '.join(self.labels)} without prompts, as learned here from accepted labels"
+        self._learned = [one.name for one in versions]
 
     def options(self, spec: ModelSpec) -> dict[str, Any]:
         """See :class:`SamTask`; there are no prompts."""
@@ -79,8 +91,8 @@ class AutoLabel(SamTask):
         return {**super().info(), "prompts": []}
 
     def is_valid(self) -> bool:
-        """Return whether a version is served; clients see it only then."""
-        return self.engine_model in self._engine.automatic()
+        """Return whether versions of all its labels are served; clients see it only then."""
+        return set(self._learned) <= set(self._engine.automatic())
 
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms that load the image and, for the REST routes, choose the frame and window it."""
@@ -91,32 +103,35 @@ class AutoLabel(SamTask):
         return [load, SentLabeld(load.load)]
 
     def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Find the label on every frame, or on the chosen one; where it is not, there is no mask.
+        """Find the labels on every frame, or on the chosen one; where one is not, there is no mask.
 
         Raises:
             PromptError: If there are prompts.
         """
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
-        predictor = self._engine.predictor(self.engine_model)
-        data["made_by"] = made_by(predictor)
+        predictors = [self._engine.predictor(name) for name in self._learned]
+        data.update(made_by=_made_by(predictors), names=list(self.labels))
         if request.source is Source.REST:
             if data["objects"]:
-                raise PromptError(f"{self.engine_model} finds its label by itself: leave points and rectangles out")
-            found = predictor.find(predictor.encode(data["frame"]))
-            data["predictions"] = [found] if found.packed[0].area else []
+                what = "its label" if len(predictors) == 1 else "its labels"
+                raise PromptError(f"{self.engine_model} finds {what} by itself: leave points and rectangles out")
+            found = _find(predictors, data["frame"])
+            data["predictions"] = found if any(one.packed[0].area for one in found) else []
             return data
         with current_clock().stage("window"):
             windowed, applied = volume_pictures(image, image.frame_count // 2, request.options.window)
         masks: dict[int, np.ndarray] = {}
-        scores: dict[int, float] = {}
+        scores: dict[tuple[int, int], float] = {}
         for k in range(image.frame_count):
             current_clock().check()
-            prediction = predictor.find(predictor.encode(windowed(k)))
-            if prediction.packed[0].area:
-                masks[k] = np.asarray(prediction.packed[0]).astype(np.uint8)
-                scores[k] = float(prediction.scores[0])
-        data.update(slice_masks=masks, slice_scores=scores, window=applied)
+            found = _find(predictors, windowed(k))
+            if any(one.packed[0].area for one in found):
+                masks[k] = np.zeros(image.frame_size, np.uint8)
+                for number, prediction in sorted(enumerate(found, start=1), key=lambda one: float(one[1].scores[0])):
+                    masks[k][np.asarray(prediction.packed[0])] = number
+                    scores[k, number] = float(prediction.scores[0])
+        data.update(slice_masks=masks, scores=scores, window=applied)
         return data
 
     def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
@@ -127,11 +142,30 @@ class AutoLabel(SamTask):
         return [_in_volume]
 
 
+def _made_by(predictors: Sequence[Predictor]) -> dict[str, Any]:
+    """Return the facts about the weights; for several labels ``versions``, in the order of the labels' numbers."""
+    if len(predictors) == 1:
+        return {**made_by(predictors[0])}
+    return {
+        "checkpoint_sha256": predictors[0].checkpoint_sha256,
+        "versions": [predictor.title for predictor in predictors],
+    }
+
+
+def _find(predictors: Sequence[Predictor], picture: np.ndarray) -> list[Prediction]:
+    """Return what each finds on a picture, which is encoded once for all that share an encoder."""
+    return [predictor.find(predictor.encode(picture)) for predictor in predictors]
+
+
 def _in_volume(data: dict[str, Any]) -> dict[str, Any]:
-    """Add ``pred``; with the option ``largest_component`` only the largest piece in three dimensions."""
+    """Add ``pred``; with the option ``largest_component`` only each label's largest piece in three dimensions."""
     image: MedicalImage = data["image"]
     request: SegmentRequest = data[REQUEST]
     labels = SliceLabels((image.frame_count, *image.frame_size), data["slice_masks"])
     if request.options.largest_component and labels.slices:
-        labels = SliceLabels.of(largest_component(np.asarray(labels, dtype=bool)).astype(np.uint8))
+        numbers = np.asarray(labels)
+        kept = np.zeros_like(numbers)
+        for number in range(1, len(data["names"]) + 1):
+            kept[largest_component(numbers == number) & (numbers == number)] = number
+        labels = SliceLabels.of(kept)
     return {**data, "pred": labels}
