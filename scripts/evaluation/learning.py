@@ -25,7 +25,7 @@ from held_out import NUMBERED, is_held_out
 from lib.learning import automatic, interactive
 from lib.learning.curve import draw_curves
 from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied, varied
-from lib.learning.examples import Example, objects_of
+from lib.learning.examples import Example, by_study, objects_of
 from lib.learning.fitting import Effort, fit, unwatched
 from lib.learning.loss import mask_loss, near_weights
 from lib.learning.pupil import Pupil
@@ -100,11 +100,9 @@ def untouched(examples: Sequence[Example]) -> tuple[list[Example], list[Example]
 
 def _spread_over_studies(examples: Sequence[Example]) -> list[Example]:
     """Return the pictures in rounds that have one of each study: nobody labels every slice of a study at first."""
-    of_study: dict[str, list[Example]] = {}
-    for one in examples:
-        of_study.setdefault(one.study, []).append(one)
     rng = np.random.default_rng(0)
-    shuffled = [[pictures[index] for index in rng.permutation(len(pictures))] for pictures in of_study.values()]
+    of_studies = by_study(examples).values()
+    shuffled = [[pictures[index] for index in rng.permutation(len(pictures))] for pictures in of_studies]
     most = max(map(len, shuffled))
     return [pictures[turn] for turn in range(most) for pictures in shuffled if turn < len(pictures)]
 

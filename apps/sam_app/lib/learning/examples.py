@@ -50,6 +50,14 @@ class Example:
         return content.hexdigest()
 
 
+def by_study(examples: Iterable[Example]) -> dict[str, list[Example]]:
+    """Return the examples of each study."""
+    of_study: dict[str, list[Example]] = {}
+    for example in examples:
+        of_study.setdefault(example.study, []).append(example)
+    return of_study
+
+
 def split(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
     """Return the examples to learn from, and those of other studies to judge by.
 
@@ -59,9 +67,7 @@ def split(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
     Raises:
         TrainingRequestError: If there are less than two studies.
     """
-    of_study: dict[str, list[Example]] = {}
-    for example in examples:
-        of_study.setdefault(example.study, []).append(example)
+    of_study = by_study(examples)
     if len(of_study) < 2:
         raise TrainingRequestError(f"learning needs labels of at least 2 studies, there are {len(of_study)}")
     order = sorted(of_study, key=lambda study: hashlib.sha256(study.encode()).digest())
@@ -73,9 +79,7 @@ def split(examples: Iterable[Example]) -> tuple[list[Example], list[Example]]:
 
 def fewer(examples: Sequence[Example], most: int = MOST_PICTURES) -> list[Example]:
     """Return at most so many examples: of each study alike, evenly spread over it."""
-    of_study: dict[str, list[Example]] = {}
-    for example in examples:
-        of_study.setdefault(example.study, []).append(example)
+    of_study = by_study(examples)
     while sum(map(len, of_study.values())) > most:
         longest = max(of_study, key=lambda study: len(of_study[study]))
         of_study[longest] = of_study[longest][::2] if len(of_study[longest]) > 1 else []
