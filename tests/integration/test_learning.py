@@ -112,6 +112,13 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     facts = server.post("/infer/auto_bright_disc?image=image7&output=json", data={"params": "{}"}).json()
     assert facts["version"] == "auto_bright_disc@1" and len(facts["found"]) == 1
 
+    batch = server.post("/batch/infer/auto_bright_disc?images=unlabeled&run_sync=true", json={"label_tag": "auto"})
+    assert batch.status_code == 200 and list(batch.json()) == ["image7"], batch.text
+    proposed = server.get("/datastore/label?label=image7&tag=auto")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(proposed.content))) > 0, mask)
+    score = server.post("/activelearning/uncertainty", json={}).json()["score"]
+    assert score == facts["found"][0]["score"]
+
     picture = io.BytesIO()
     Image.fromarray(disc_picture(7)[0]).save(picture, "PNG")
     posted = server.segment(picture.getvalue(), json.dumps({"model": "auto_bright_disc"}))
