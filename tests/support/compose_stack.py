@@ -213,10 +213,10 @@ def start_server(stack: ComposeStack) -> None:
     port = stack.ports["server"]
     entry.write_text(
         f"""#!/bin/sh
-        export PYTHONPATH={hooks}:{REPOSITORY}/apps/sam_app
+        export PYTHONPATH='{hooks}:{REPOSITORY}/apps/sam_app'
         export MONAI_LABEL_SESSION_PATH={stack.volume("cache")}
         export MONAI_LABEL_DICOMWEB_CACHE_PATH={stack.volume("dicomweb")}
-        exec {sys.executable} {REPOSITORY}/scripts/serve.py --host 127.0.0.1 --port {port} {conf} "$@"
+        exec '{sys.executable}' '{REPOSITORY}/scripts/serve.py' --host 127.0.0.1 --port {port} {conf} "$@"
         """
     )
     entry.chmod(0o700)
