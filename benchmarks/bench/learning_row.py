@@ -13,14 +13,13 @@ from PIL import Image
 
 from bench.click_rows import NOTHING_AHEAD, clicks, open_viewer, times
 from bench.figures import Sample, percentile
-from bench.load_rows import probe
+from bench.load_rows import LIGHT, probe
 from bench.row import Bar, Measurement, Row
 from bench.server import Client, Server, ServerError
 from bench.workplace import SIZE, Workplace, pictures
 
 MODEL = "sam_tiny"
 LABELLED = 12
-_LIGHT = ("/health_check/", "/info/")
 
 
 def while_it_learns(workplace: Workplace) -> Measurement:
@@ -47,21 +46,20 @@ def while_it_learns(workplace: Workplace) -> Measurement:
         if _step(client).get("stage") != "learning":
             raise ServerError("the training ended before all was measured")
         httpx.delete(server.url + "/train/", timeout=30, trust_env=False).raise_for_status()
-    p99 = {route: {state: percentile(light[state][route], 99) for state in light} for route in _LIGHT}
+    p99 = {route: {state: percentile(light[state][route], 99) for state in light} for route in LIGHT}
+    learning, idle = (
+        [
+            Sample.of(f"click on an encoded slice, {state}", warm[state]),
+            *(Sample.of(f"{route} {state}", light[state][route]) for route in LIGHT),
+        ]
+        for state in ("learning", "idle")
+    )
+    slower = learning[0].median / idle[0].median
     return Measurement(
-        ours=[
-            Sample.of("click on an encoded slice, learning", warm["learning"]),
-            *(Sample.of(f"{route} learning", light["learning"][route]) for route in _LIGHT),
-        ],
-        peer=[
-            Sample.of("click on an encoded slice, idle", warm["idle"]),
-            *(Sample.of(f"{route} idle", light["idle"][route]) for route in _LIGHT),
-        ],
-        ratio=Sample.of("click learning / idle, medians", [_median(warm["learning"]) / _median(warm["idle"])], "x"),
-        values={
-            "click": _median(warm["learning"]) / _median(warm["idle"]),
-            "p99": max(of_route["learning"] for of_route in p99.values()),
-        },
+        ours=learning,
+        peer=idle,
+        ratio=Sample.of("click learning / idle, medians", [slower], "x"),
+        values={"click": slower, "p99": max(of_route["learning"] for of_route in p99.values())},
         table={
             route: f"p99 {of_route['learning']:.1f} ms learning, {of_route['idle']:.1f} ms idle"
             for route, of_route in p99.items()
@@ -93,10 +91,6 @@ def _begin_to_learn(server: Server, client: Client) -> None:
 def _step(client: Client) -> dict[str, object]:
     """Return the state of the latest training."""
     return dict(json.loads(client.get("/train/").content))
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values))
 
 
 ROWS = [

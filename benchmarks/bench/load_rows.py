@@ -21,7 +21,8 @@ from bench.server import Client, Server, ServerError, png
 from bench.workplace import Volume, Workplace, pictures, torso
 
 _PAUSE_S = 0.02
-_LIGHT = ("/health_check/", "/info/")
+LIGHT = ("/health_check/", "/info/")
+"""Routes that are to be answered at once whatever the server does."""
 
 
 def click_on_ever_new(url: str, model: str, volume: Volume, clients: int) -> None:
@@ -67,11 +68,11 @@ def load(server: Server, model: str, volume: Volume, clients: int) -> Iterator[N
 
 def probe(server: Server, seconds: float) -> dict[str, list[float]]:
     """Milliseconds of each light request in that time, by route."""
-    taken: dict[str, list[float]] = {route: [] for route in _LIGHT}
+    taken: dict[str, list[float]] = {route: [] for route in LIGHT}
     end = time.monotonic() + seconds
     with server.client() as client:
         while time.monotonic() < end:
-            for route in _LIGHT:
+            for route in LIGHT:
                 taken[route].append(client.get(route).milliseconds)
             time.sleep(_PAUSE_S)
     return taken
@@ -86,9 +87,9 @@ def light_routes(workplace: Workplace) -> Measurement:
         idle = probe(server, workplace.times(10, 3))
         with load(server, model, volume, clients=2):
             busy = probe(server, workplace.times(30, 5))
-    ours = [Sample.of(f"{route} during encodes, {model}", busy[route]) for route in _LIGHT]
-    peer = [Sample.of(f"{route} idle", idle[route]) for route in _LIGHT]
-    p99 = {route: (percentile(busy[route], 99), percentile(idle[route], 99)) for route in _LIGHT}
+    ours = [Sample.of(f"{route} during encodes, {model}", busy[route]) for route in LIGHT]
+    peer = [Sample.of(f"{route} idle", idle[route]) for route in LIGHT]
+    p99 = {route: (percentile(busy[route], 99), percentile(idle[route], 99)) for route in LIGHT}
     return Measurement(
         ours=ours,
         peer=peer,

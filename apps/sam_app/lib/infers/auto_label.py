@@ -166,6 +166,6 @@ def _in_volume(data: dict[str, Any]) -> dict[str, Any]:
         numbers = np.asarray(labels)
         kept = np.zeros_like(numbers)
         for number in range(1, len(data["names"]) + 1):
-            kept[largest_component(numbers == number) & (numbers == number)] = number
+            kept[largest_component(numbers == number)] = number
         labels = SliceLabels.of(kept)
     return {**data, "pred": labels}
