@@ -20,7 +20,14 @@ from support.systemd_machine import boot
 
 UNIT = REPOSITORY / "deploy" / "systemd" / "sam-app.service"
 MOST_EXPOSED = 1.3
-CHECKS = f"{sys.executable} {REPOSITORY}/tests/support/systemd_checks.py"
+
+
+def in_unit(path: Path | str) -> str:
+    """A path as a word in a unit: a space that is not quoted would end it (systemd.syntax(7))."""
+    return str(path).replace(" ", '" "')
+
+
+CHECKS = f"{in_unit(sys.executable)} {in_unit(REPOSITORY)}/tests/support/systemd_checks.py"
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def analyze() -> str:
 
 def here() -> str:
     """The unit for this checkout in the place of /opt/sam-app."""
-    return UNIT.read_text().replace("/opt/sam-app", str(REPOSITORY))
+    return UNIT.read_text().replace("/opt/sam-app", in_unit(REPOSITORY))
 
 
 def drop_ins() -> list[str]:
@@ -185,9 +192,9 @@ def _drop_in() -> str:
             "TimeoutStartSec=180",
             "StandardOutput=append:/run/out/server.log",
             "StandardError=inherit",
-            f"ExecPaths={sys.base_prefix}",
+            f"ExecPaths={in_unit(sys.base_prefix)}",
             *(["ProtectHome=tmpfs"] if any(place.startswith("/root") for place in hidden) else []),
-            *(f"BindReadOnlyPaths={place}" for place in hidden),
+            *(f"BindReadOnlyPaths={in_unit(place)}" for place in hidden),
             f"ExecStartPost={CHECKS} inside",
         ]
     )
