@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pydicom
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from health import wait_until_healthy
+from lib.imaging.palette import PALETTE
 from sample_studies import HEAD_CT, HEAD_CT_RECTANGLE, dicom_file, fill
 from serve import ROOT, base_url, free_port
 
@@ -34,6 +36,8 @@ SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 STARTUP_S = 300
 STOP_S = 30
+_LOGGED = re.compile(r"\(([\w.]+):\d+\) - (.*)")
+_POSITIVE, _NEGATIVE = (11, 107, 69), (168, 50, 42)
 
 
 class DemoError(RuntimeError):
@@ -54,27 +58,51 @@ def run_demo(*, models: str | None, conf: Sequence[Sequence[str]]) -> int:
     # So that a SIGTERM also comes by the code that stops the server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
+
+    def say(stage: str) -> None:
+        print(f"  {time.monotonic() - started:5.1f} s  {stage}", flush=True)
+
     try:
         with tempfile.TemporaryDirectory(prefix="sam-demo-") as folder:
             work = Path(folder)
+            say("Writing three example images, made from pydicom's test files")
             fill(work / "studies")
             options = ["--studies", str(work / "studies"), "--conf", "results", str(work / "results")]
             options += ["--conf", "audit_log", str(work / "audit.jsonl")]
             options += ["--models", models] if models else []
             options += [word for key, value in conf for word in ("--conf", key, value)]
-            with running_server(options) as url:
-                print(f"  server ready after {time.monotonic() - started:.1f} s: {url}")
+            with running_server(options, say) as url:
+                say(f"The server is ready: {url}\n")
                 walk(url, work / "results", DEMO_FOLDER)
     except (DemoError, httpx.HTTPError) as error:
         print(f"\nDemo FAILED: {error}", file=sys.stderr)
         return 1
-    print(f"\nDemo passed in {time.monotonic() - started:.1f} s. The files are in {DEMO_FOLDER}")
+    print(
+        f"\nDemo passed in {time.monotonic() - started:.1f} s; its server is stopped. In {_shown(DEMO_FOLDER)}/ are\n"
+        "prompts.png, what was marked, overlay.png and mask_colour.png, what came back, and the rest.\n"
+        "To go on: scripts/start, then open http://127.0.0.1:8000/ in a browser."
+    )
     return 0
 
 
+def stage_of(line: str) -> str | None:
+    """What a line of the server's log tells of its start, for people; None for nothing that they wait for."""
+    found = _LOGGED.search(line)
+    if found is None:
+        return None
+    logger, message = found.groups()
+    if message == "Application startup complete.":
+        return "It answers, and loads its model ..."
+    return message.partition(";")[0] if logger.startswith("lib.sam.") else None
+
+
 @contextmanager
-def running_server(options: Sequence[str]) -> Iterator[str]:
+def running_server(options: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
     """A server of its own on a free port of this machine, stopped at the end; its URL.
+
+    Args:
+        options: Of ``scripts/start``.
+        say: Is told each stage of its start.
 
     Raises:
         DemoError: If it does not come up; the message holds the end of its log.
@@ -82,18 +110,29 @@ def running_server(options: Sequence[str]) -> Iterator[str]:
     port = free_port("127.0.0.1", 0)
     log = DEMO_FOLDER / "server.log"
     command = [sys.executable, str(Path(__file__).with_name("serve.py")), "--port", str(port), *options]
+    say(f"Starting the server; its log is {_shown(log)} ...")
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=os.environ
         )
+    written = log.open(errors="replace")
+
+    def goes_on() -> bool:
+        for line in written:
+            if stage := stage_of(line):
+                say(stage)
+        return process.poll() is None
+
     try:
         url = base_url("127.0.0.1", port)
-        if wait_until_healthy(url, lambda: process.poll() is None, STARTUP_S) is None:
+        if wait_until_healthy(url, goes_on, STARTUP_S) is None:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             how = f"ended with {process.returncode}" if process.poll() is not None else f"was silent for {STARTUP_S} s"
             raise DemoError(f"the server {how}; the end of {log}:\n{end}")
+        goes_on()
         yield url
     finally:
+        written.close()
         process.terminate()
         try:
             process.wait(STOP_S)
@@ -124,6 +163,7 @@ def walk(url: str, results: Path, folder: Path) -> None:
         area = check_views(views, (source.Columns, source.Rows))
         print(f"  mask area                     {area} pixels of {source.Columns} x {source.Rows}")
         print_scores(results)
+        draw_pictures(views, folder)
         capture = fetch_dicom(client, timestamp, {}, folder / "secondary_capture.dcm")
         check_capture(capture, source)
         segmentation = fetch_dicom(client, timestamp, {"type": "seg"}, folder / "segmentation.dcm")
@@ -184,6 +224,28 @@ def check_views(views: dict[str, np.ndarray], size: tuple[int, int]) -> int:
         if np.array_equal(views[view], views["image"]):
             raise DemoError(f"{view}.png shows nothing on the image")
     return area
+
+
+def draw_pictures(views: dict[str, np.ndarray], folder: Path) -> None:
+    """Draws what was marked on the image, and the mask in its object's colour, black elsewhere.
+
+    Args:
+        views: ``image``, ``(H, W)`` or ``(H, W, 3)`` uint8, and ``mask``, ``(H, W)`` object numbers.
+        folder: Where ``prompts.png`` and ``mask_colour.png`` are written.
+    """
+    picture = Image.fromarray(views["image"]).convert("RGB")
+    drawing = ImageDraw.Draw(picture)
+    for rectangle in PROMPTS["rectangles"]:
+        x, y = rectangle["startX"], rectangle["startY"]
+        drawing.rectangle((x, y, x + rectangle["width"], y + rectangle["height"]), outline="white", width=2)
+    for kind, colour, sign in (("positive_points", _POSITIVE, "+"), ("negative_points", _NEGATIVE, "-")):
+        for point in PROMPTS[kind]:
+            drawing.circle((point["x"], point["y"]), 7, fill=colour, outline="white", width=2)
+            drawing.text((point["x"], point["y"]), sign, fill="white", anchor="mm")
+    coloured = Image.fromarray(PALETTE[views["mask"]])
+    for name, drawn in (("prompts.png", picture), ("mask_colour.png", coloured)):
+        drawn.save(folder / name)
+        print(f"  drawn here                    {_shown(folder / name)}")
 
 
 def print_scores(results: Path) -> None:

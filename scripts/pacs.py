@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/pacs",
         description="Runs Orthanc, a DICOM archive with DICOMweb, on this machine alone, and stores DICOM files in it. "
-        "scripts/start then serves them to OHIF. Ctrl-C stops it; what it stored stays.",
+        "scripts/start then serves them to OHIF. Ctrl-C stops it, as does closing its terminal; what it stored stays.",
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="DIR", help="DICOM files to store, or folders of them; "
@@ -121,10 +121,17 @@ def where_to_go_next(dicomweb: str, studies: int, data: Path) -> str:
     )
 
 
+def _end_by(number: signal.Signals) -> None:
+    """Have a signal also come by the code that stops the archive."""
+    signal.signal(number, lambda *_: sys.exit(128 + number))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line."""
     arguments = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _end_by(signal.SIGTERM)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+        _end_by(signal.SIGHUP)
     try:
         run(arguments)
     except (UsageError, OrthancError) as error:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import importlib
+import io
 import json
+import logging
 import shlex
 import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from health import wait_until_healthy
 
@@ -42,6 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="the port (default: %(default)s); 0: a free one")
+    parser.add_argument(
+        "--itksnap",
+        type=int,
+        metavar="PORT",
+        help="a further port, for ITK-SNAP alone, which expects 8911; 0: a free one",
+    )
     parser.add_argument(
         "--conf", nargs=2, metavar=("K", "V"), action="append", default=[], help="an option of the app; repeatable"
     )
@@ -91,14 +103,19 @@ def check_app_folder() -> None:
         ) from error
 
 
-def free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int, flag: str = "--port") -> int:
     """The port, if it can be listened on; for 0 one that can.
+
+    Args:
+        host: The address to listen on.
+        port: The port.
+        flag: By which it was asked for.
 
     Raises:
         UsageError: If it cannot.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"--port {port} is no port: 1 to 65535, or 0 for a free one")
+        raise UsageError(f"{flag} {port} is no port: 1 to 65535, or 0 for a free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -110,7 +127,7 @@ def free_port(host: str, port: int) -> int:
     except OSError as error:
         raise UsageError(
             f"port {port} on {host} cannot be used ({error.strerror}): stop what uses it or choose another, "
-            "e.g. --port 8001"
+            f"e.g. {flag} {port - 1 if port == 65535 else port + 1}"
         ) from error
 
 
@@ -156,10 +173,35 @@ def announce(url: str, text: str) -> None:
         print(text, flush=True)
 
 
-def where_to_go_next(url: str, studies: str) -> str:
+def itksnap_port(asked: int | None, conf: dict[str, str], host: str, port: int) -> int:
+    """The further port for ITK-SNAP that can be listened on; 0 if none was asked for.
+
+    Args:
+        asked: By ``--itksnap``.
+        conf: Where it can be asked for, too; takes the port.
+        host: The address to listen on.
+        port: The server's own.
+
+    Raises:
+        UsageError: If it is asked for twice, or cannot be used.
+    """
+    if asked is None:
+        return int(conf["itksnap_port"]) if conf.get("itksnap_port", "").isdecimal() else 0
+    if "itksnap_port" in conf:
+        raise UsageError("ITK-SNAP's port is given twice: use --itksnap or --conf itksnap_port, not both")
+    if asked == port:
+        raise UsageError(f"--itksnap {asked} is the server's own port: choose another, e.g. --itksnap 8911")
+    found = free_port(host, asked, "--itksnap")
+    conf["itksnap_port"] = str(found)
+    return found
+
+
+def where_to_go_next(url: str, studies: str, snap: int = 0) -> str:
     """What a person can do with the server, now that it is there."""
     from sample_studies import HEAD_CT_RECTANGLE, example_image
 
+    address, _, _ = url.removeprefix("http://").rpartition(":")
+    for_snap = f"  ITK-SNAP       server {address}, port {snap}\n" if snap else ""
     is_dicomweb = studies.startswith(("http://", "https://"))
     return (
         f"\nThe server is ready. Ctrl-C stops it.\n\n"
@@ -168,10 +210,27 @@ def where_to_go_next(url: str, studies: str) -> str:
         f"  Health         {url}/health_check/\n"
         f"  Studies        {studies}\n"
         f"  OHIF           {f'{url}/ohif/' if is_dicomweb else 'needs a DICOMweb server: see scripts/pacs'}\n"
-        f"  3D Slicer      give it {url}\n\n"
+        f"  3D Slicer      give it {url}\n"
+        f"{for_snap}\n"
         f"Segment an image and fetch the picture, segmented.png:\n\n"
         f"  {curl_line(url, example_image(Path(studies)), HEAD_CT_RECTANGLE)}\n"
     )
+
+
+def run_server(run: Callable[..., None], app: str, **options: Any) -> None:
+    """Run MONAI Label's app as its command asks uvicorn to, but for two things.
+
+    MONAI Label has uvicorn wait for its clients without end, as for one that sends half of an upload. And when its app
+    is imported, it prints origins that are not those whose pages may call this server.
+
+    Args:
+        run: ``uvicorn.run``.
+        app: Module and name of the app.
+        options: For ``run``.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # what fails is on standard error
+        importlib.import_module(app.partition(":")[0])
+    run(app, timeout_graceful_shutdown=_STOP_S, **options)
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -188,16 +247,17 @@ def serve(arguments: argparse.Namespace) -> None:
     check_app_folder()
     check_models(conf.get("models", ""), conf.get("model_specs", ""))
     port = free_port(arguments.host, arguments.port)
+    snap = itksnap_port(arguments.itksnap, conf, arguments.host, port)
     studies = studies_of(arguments.studies)
     url = base_url(arguments.host, port)
     print(f"Starting the server on {url} ...", flush=True)
-    threading.Thread(target=announce, args=(url, where_to_go_next(url, studies)), daemon=True).start()
+    threading.Thread(target=announce, args=(url, where_to_go_next(url, studies, snap)), daemon=True).start()
 
     import uvicorn
     from monailabel.main import Main
 
-    # MONAI Label has uvicorn wait for its clients without end, as for one that sends half of an upload.
-    uvicorn.run = functools.partial(uvicorn.run, timeout_graceful_shutdown=_STOP_S)
+    uvicorn.run = functools.partial(run_server, uvicorn.run)
+    logging.getLogger("monailabel").setLevel(logging.WARNING)  # its command lists all its options at INFO
     sys.argv = ["monailabel", "start_server", "--app", str(APP_FOLDER), "--studies", studies]
     sys.argv += ["--host", arguments.host, "--port", str(port)]
     for key, value in conf.items():
@@ -210,6 +270,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         if arguments.demo:
+            print(
+                "A demo on this machine alone: a server is started, segments a real CT image, and is stopped.\n"
+                "Nothing is downloaded. On a CPU the first start converts the model, which can take a minute.\n",
+                flush=True,
+            )
             from demo import run_demo
 
             return run_demo(models=arguments.models, conf=arguments.conf)

@@ -15,9 +15,9 @@ APP_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "sam_app"
 
 STATES = {
     "missing": "missing",
-    "unverified": "present, unverified",
-    "verified": "present, verified",
-    "mismatch": "present, does not match",
+    "unverified": "unverified",
+    "verified": "verified",
+    "mismatch": "does not match",
 }
 
 
@@ -44,15 +44,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def list_models(store: CheckpointStore, specs: list[ModelSpec]) -> None:
-    """Prints one line a model."""
-    row = "{:<20} {:<24} {:>12}  {:<14} {:<13} {:<16} {:<64}  {}"
-    print(row.format("model", "state", "bytes", "licence", "use", "prompts", "SHA-256", "file"))
+    """Prints two lines a model: what is known of it, and below it the file."""
+    row = "{:<20} {:<14} {:>13}  {:<12}  {:<13}  {}"
+    print(row.format("model", "state", "bytes", "licence", "use", "prompts"), "  file  SHA-256", sep="\n")
     for spec in specs:
         path, state, known = store.path(spec), store.state(spec), store.known(spec)
         size = f"{path.stat().st_size:,}" if path.is_file() else "-"
-        digest, prompts = known.sha256 if known else "-", ", ".join(spec.prompts)
         use = "research only" if spec.research_only else "any"
-        print(row.format(spec.name, STATES[state], size, spec.license, use, prompts, digest, spec.checkpoint))
+        print(row.format(spec.name, STATES[state], size, spec.license, use, ", ".join(spec.prompts)))
+        print(f"  {spec.checkpoint}" + (f"  {known.sha256}" if known else ""))
 
 
 def verify(store: CheckpointStore, specs: list[ModelSpec]) -> bool:

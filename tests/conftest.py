@@ -60,7 +60,9 @@ def dciodvfy() -> Callable[[Path], list[str]]:
     def errors(path: Path) -> list[str]:
         done = subprocess.run([program, "-new", str(path)], capture_output=True, text=True, check=False)
         lines = (done.stdout + done.stderr).splitlines()
-        assert any(line in ("SCImage", "Segmentation") for line in lines), f"the kind was not recognised: {lines}"
+        assert any(line in ("SCImage", "Segmentation", "RTStructureSet") for line in lines), (
+            f"the kind was not recognised: {lines}"
+        )
         return [line for line in lines if line.startswith("Error")]
 
     return errors

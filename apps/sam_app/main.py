@@ -38,6 +38,7 @@ from lib.sam.models.registry import DEFAULT_MODEL, ModelSpec, UnknownModelError,
 from lib.sam.sam2_predictor import predictor_class
 from lib.server.app import create_app
 from lib.server.http.connections import limit_connections, raise_file_limit
+from lib.server.http.root_port import listen_also_on
 from lib.server.observe.audit import AuditLogError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import OptionError, ServerOptions
@@ -238,6 +239,8 @@ class SamApp(MONAILabelApp):
             reason = f"the results' folder {self.options.results} cannot be used: {error.strerror}"
             raise _refusal(f"{reason}; choose another with --conf results FOLDER") from None
         limit_connections(self.options.max_connections)
+        if self.options.itksnap_port:
+            listen_also_on(self.options.itksnap_port)
 
     def _clean(self) -> None:
         """Remove expired sessions, and forget images that were deleted from the studies."""

@@ -29,11 +29,12 @@ from lib.learning.examples import Example, by_study, objects_of
 from lib.learning.fitting import Effort, fit, unwatched
 from lib.learning.loss import mask_loss, near_weights
 from lib.learning.pupil import Pupil
-from lib.learning.simulated_user import centre_point, largest_error, tight_box
+from lib.learning.simulated_user import centre_point, largest_error
 from lib.learning.teaching import dice
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointStore
 from lib.sam.models.registry import ModelSpec
+from lib.sam.packed_mask import tight_box
 from lib.sam.prompts import Prompts
 from tiny.evaluate import iou
 
@@ -226,9 +227,7 @@ def as_picture(results: Sequence[Learned], name: str) -> bytes:
         title: [(one.pictures, value) for one in results if (value := getattr(one, field)) is not None]
         for title, field in values.items()
     }
-    for title in ("no prompt", "U-Net"):
-        curves[title] = [(0, 0.0), *curves[title]]
-    return draw_curves(curves, f"mean Dice after 0 to {results[-1].pictures} labelled pictures, {name}", 1.0)
+    return draw_curves(curves, f"mean Dice by the number of labelled pictures, {name}", 1.0)
 
 
 def as_json(results: Sequence[Learned]) -> str:

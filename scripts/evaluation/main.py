@@ -22,6 +22,7 @@ from evaluation.figures import compare
 from evaluation.pictures import save_pictures
 from evaluation.protocols import PROTOCOLS, answerable, chances
 from evaluation.report import Result, areas, as_text, by_label, calibration, clicks_needed, summary
+from evaluation.sample import fill
 from evaluation.segmenters import EngineSegmenter, Segmenter, ServerSegmenter
 from evaluation.volumes import (
     VOLUME_PROTOCOLS,
@@ -38,6 +39,8 @@ from lib.sam.models.model_specs import ModelSpecsError, known_models
 from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
 from lib.version import VERSION
 
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
@@ -46,7 +49,13 @@ def make_parser() -> argparse.ArgumentParser:
         description="Measures a model on images with known masks: Dice, IoU and surface Dice for every way of "
         "prompting, beside what needs no model.",
     )
-    parser.add_argument("folder", type=Path, help="images and masks: PNG pairs, NIfTI pairs, DICOM series with SEG")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="images and masks: PNG pairs, NIfTI pairs, DICOM series with SEG; without it samples/, filled at first "
+        "with a synthetic CT and MR to try this with",
+    )
     parser.add_argument("--model", help=f"the model's name; default {DEFAULT_MODEL}, or the server's")
     parser.add_argument("--model-specs", metavar="FILE", type=Path, help="your own models, as for --conf model_specs")
     parser.add_argument("--server", metavar="URL", help="ask a running server by REST instead of the engine")
@@ -120,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         protocols = _protocols(arguments)
+        if arguments.folder is None:
+            arguments.folder = fill(SAMPLES)
+            print(f"Measuring on a synthetic CT and MR, in {SAMPLES}", file=sys.stderr)
         if not arguments.folder.is_dir():
             raise CaseError(f"there is no folder {arguments.folder}")
         if arguments.learn:
@@ -209,7 +221,10 @@ def _answerable(protocols: list[str], segmenter: Segmenter, *, in_volumes: bool)
     Raises:
         CaseError: If none is left.
     """
-    kept = (answerable_in_volumes if in_volumes else answerable)(protocols, segmenter.prompts)
+    if in_volumes:
+        kept = answerable_in_volumes(protocols, segmenter.prompts)
+    else:
+        kept = answerable(protocols, segmenter.prompts, takes_drawings=segmenter.takes_drawings)
     left_out = [name for name in protocols if name not in kept]
     if left_out:
         takes = " and ".join(kind for kind in segmenter.prompts if kind != "mask")

@@ -4,7 +4,9 @@ Boxes: tight, and jittered by up to five pixels (SAM-Med2D, Cheng et al. 2023, a
 centre of the largest inscribed circle, or any. Corrective clicks, with the answer's logits fed back, as SAM was trained
 and tested (Kirillov et al. 2023, arXiv:2304.02643, appendices A and D); NoC, the number of clicks until the IoU is
 reached, as in interactive segmentation (Sofiiuk et al. 2021, arXiv:2102.06583), here with at most eight clicks.
-Automatic: of all the objects that are found without a prompt, the one most like the truth.
+A scribble and a lasso as one draws them quickly (ScribblePrompt, Wong et al. 2023, arXiv:2312.07381). A mask that lacks
+three pixels all around, and one click. Automatic: of all the objects that are found without a prompt, the one most like
+the truth.
 
 Each case draws its chances from its own name and one seed, so that every model meets the same prompts.
 """
@@ -24,9 +26,11 @@ from evaluation.users import (
     box_around,
     centre_click,
     corrective_click,
+    eroded,
     jittered_box,
     random_click,
 )
+from lib.learning.simulated_user import rough_outline, stroke
 from tiny.evaluate import iou
 
 CLICK_COUNTS = (1, 3, 5, 8)
@@ -104,6 +108,28 @@ def _click_on(
         yield f"{row} {count}", mask, score
 
 
+def one_scribble(case: Case, dialogue: Dialogue, rng: np.random.Generator) -> Iterator[Measured]:
+    """One stroke on the object."""
+    yield "scribble", *dialogue.ask_stroke(stroke(rng, case.truth))
+
+
+def one_lasso(case: Case, dialogue: Dialogue, rng: np.random.Generator) -> Iterator[Measured]:
+    """A quick line around the object, what it encloses by itself, and the tight box around the line."""
+    area = rough_outline(rng, case.truth)
+    yield "lasso", *dialogue.ask_lasso(area)
+    yield "lasso: enclosed", area, None
+    yield "lasso: box around it", *dialogue.ask(box_around(area), [])
+
+
+def start_from_mask(case: Case, dialogue: Dialogue, rng: np.random.Generator) -> Iterator[Measured]:
+    """The object less three pixels all around, and one click where most is missing."""
+    start = eroded(case.truth)
+    click = None if start is None else corrective_click(start, case.truth)
+    if start is not None and click is not None:
+        yield "eroded mask", start, None
+        yield "eroded mask, 1 click", *dialogue.ask_correction(start, click)
+
+
 def automatic(case: Case, dialogue: Dialogue, rng: np.random.Generator) -> Iterator[Measured]:
     """No prompt: the found object that is most like the truth."""
     found = dialogue.ask_nothing()
@@ -118,14 +144,27 @@ PROTOCOLS: dict[str, Protocol] = {
     "random": random_point,
     "clicks": clicks_from_point,
     "box-clicks": clicks_from_box,
+    "scribble": one_scribble,
+    "lasso": one_lasso,
+    "start": start_from_mask,
     "automatic": automatic,
 }
 """By the names that the command line has for them."""
 
-_ASKED_WITH = {"box": {"box"}, "jitter": {"box"}, "box-clicks": {"box", "point"}}
+_ASKED_WITH = {
+    "box": {"box"},
+    "jitter": {"box"},
+    "box-clicks": {"box", "point"},
+    "lasso": {"box"},
+    "start": {"point", "box"},
+}
 """The kinds of prompts of those that need not points alone."""
 
+_DRAWN = {"scribble", "lasso", "start"}
+"""Those that draw, or start from a mask."""
 
-def answerable(names: Sequence[str], kinds: Sequence[str]) -> list[str]:
-    """Those of the protocols that ask with these kinds of prompts alone."""
-    return [name for name in names if _ASKED_WITH.get(name, {"point"}) <= set(kinds)]
+
+def answerable(names: Sequence[str], kinds: Sequence[str], *, takes_drawings: bool = True) -> list[str]:
+    """Those of the protocols that ask with these kinds of prompts alone, and without drawings if they are not taken."""
+    asked = [name for name in names if _ASKED_WITH.get(name, {"point"}) <= set(kinds)]
+    return asked if takes_drawings else [name for name in asked if name not in _DRAWN]

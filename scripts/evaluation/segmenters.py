@@ -18,6 +18,8 @@ from lib.sam.engine import Engine
 from lib.sam.models.registry import UnknownModelError
 from lib.sam.prompts import Prompts
 from lib.sam.refinement import EarlierObject, continue_from, find_earlier
+from lib.sam.strokes import lasso_prompts, stroke_points
+from lib.sam.volume.corrections import corrected
 
 Answer = tuple[np.ndarray, float]
 """``(H, W)`` bool mask and its predicted IoU."""
@@ -29,12 +31,27 @@ class Dialogue(Protocol):
     def ask(self, box: np.ndarray | None, clicks: Sequence[Click]) -> Answer:
         """The mask for all prompts so far."""
 
+    def ask_stroke(self, drawn: np.ndarray) -> Answer:
+        """The mask for a stroke on the object, ``(H, W)`` bool."""
+
+    def ask_lasso(self, area: np.ndarray) -> Answer:
+        """The mask for what a line around the object encloses, likewise."""
+
+    def ask_correction(self, start: np.ndarray, click: Click) -> Answer:
+        """A mask that is there already, likewise, as one click corrects it."""
+
     def ask_nothing(self) -> list[np.ndarray]:
         """Every object that is found without prompts, each ``(H, W)`` bool."""
 
 
 class Segmenter(Protocol):
-    """Something that segments."""
+    """Something that segments.
+
+    Attributes:
+        takes_drawings: Whether it can be asked by strokes and areas.
+    """
+
+    takes_drawings: bool
 
     def begin(self, case: Case) -> Dialogue:
         """Start with an object, nothing known of it."""
@@ -60,6 +77,8 @@ class EngineSegmenter:
     Attributes:
         predictor: The model's.
     """
+
+    takes_drawings = True
 
     def __init__(self, engine: Engine, model: str) -> None:
         self.predictor = engine.predictor(model)
@@ -111,6 +130,23 @@ class _EngineDialogue:
         self._last = EarlierObject(prompts, prediction.scores, prediction.low_res_logits)
         return prediction.masks[0], float(prediction.scores[0])
 
+    def ask_stroke(self, drawn: np.ndarray) -> Answer:
+        points = stroke_points(drawn)[:, ::-1]
+        return self._decoded(Prompts(points=points, labels=np.ones(len(points))))
+
+    def ask_lasso(self, area: np.ndarray) -> Answer:
+        return self._decoded(lasso_prompts(area, self._predictor.spec.prompts))
+
+    def ask_correction(self, start: np.ndarray, click: Click) -> Answer:
+        points = Prompts(points=np.array([click[:2]]), labels=np.array([click[2]]), area=start)
+        answer, score = self._decoded(points.correcting(start))
+        return corrected(start, answer, points.points, points.labels), score
+
+    def _decoded(self, prompts: Prompts) -> Answer:
+        is_ambiguous = prompts.is_lone_point and self._point_candidates
+        [prediction] = self._predictor.decode(self._embedding, [prompts], multimask=is_ambiguous)
+        return prediction.masks[0], float(prediction.scores[0])
+
     def ask_nothing(self) -> list[np.ndarray]:
         return [prediction.masks[0] for prediction in segment_automatically(self._predictor, self._embedding)]
 
@@ -123,6 +159,8 @@ class ServerSegmenter:
         model: The model's name there; None for its default.
         api_key: If it asks for a login.
     """
+
+    takes_drawings = False
 
     def __init__(self, url: str, model: str | None, api_key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -152,7 +190,16 @@ class ServerSegmenter:
         self._client.close()
 
 
-class _ServerDialogue:
+class _NotDrawn:
+    """Drawings are asked of a model in this process only."""
+
+    def _refuse(self, *asked: Any) -> Answer:
+        raise RuntimeError("a server is asked by points and boxes")
+
+    ask_stroke = ask_lasso = ask_correction = _refuse
+
+
+class _ServerDialogue(_NotDrawn):
     def __init__(self, client: httpx.Client, model: str, case: Case, facts: dict[str, Any]) -> None:
         self._client = client
         self._common = {"model": model, "frame": case.frame_index}

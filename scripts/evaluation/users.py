@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
-from lib.learning.simulated_user import centre_point, largest_error, tight_box
+from lib.learning.simulated_user import centre_point, largest_error
+from lib.sam.packed_mask import tight_box
 
 Click = tuple[float, float, int]
 """x, y, and 1 on the object or 0 beside it."""
@@ -35,6 +37,12 @@ def random_click(truth: np.ndarray, rng: np.random.Generator) -> Click:
     rows, columns = np.nonzero(truth)
     pick = rng.integers(len(rows))
     return float(columns[pick]), float(rows[pick]), 1
+
+
+def eroded(truth: np.ndarray, pixels: int = 3) -> np.ndarray | None:
+    """The object less so many pixels all around; None if nothing is left."""
+    left = ndimage.binary_erosion(truth, iterations=pixels)
+    return left if left.any() else None
 
 
 def corrective_click(answer: np.ndarray, truth: np.ndarray) -> Click | None:

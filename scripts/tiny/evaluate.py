@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.learning.simulated_user import centre_point, largest_error, shifted_box, tight_box
+from lib.learning.simulated_user import centre_point, largest_error, shifted_box
 from lib.sam.models import tiny as sam_tiny
+from lib.sam.packed_mask import tight_box
 
 from .scenes import Scenes
 from .shapes import Mask

@@ -39,12 +39,12 @@ def test_what_is_no_address_is_named(url):
 
 def test_upstream_s_defaults_do_not_hold_but_an_operator_s_settings_do(settings, monkeypatch):
     store = open_dicomweb(URL)
-    assert (store._lists._filter, store._lists._lists.ttl) == ({}, 10)
+    assert (store._lists._filter, store._lists._images.ttl) == ({}, 10)
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_SEARCH_FILTER", '{"Modality": "MR"}')
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", "3")
     monkeypatch.setattr(dicomweb_datastore, "settings", Settings(_env_file=None))
     store = open_dicomweb(URL)
-    assert (store._lists._filter, store._lists._lists.ttl) == ({"Modality": "MR"}, 3)
+    assert (store._lists._filter, store._lists._images.ttl) == ({"Modality": "MR"}, 3)
 
 
 def test_opening_needs_neither_the_archive_nor_the_internet(settings, monkeypatch):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.dicomweb.dicom_seg import algorithm_name, segment_names
+from lib.dicomweb.dicom_seg import algorithm_names, segment_names
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,18 @@ def test_names(label_info, values, names):
 
 
 @pytest.mark.parametrize(
-    ("label_info", "name"),
-    [([{"model_name": "mine"}], "mine"), ([{}], "sam"), ([], "sam"), (None, "sam"), (["x"], "sam")],
+    ("label_info", "values", "names"),
+    [
+        ([{"model_name": "mine"}], [1], ["mine"]),
+        (
+            [{"model_name": "mine", "idx": 2}, {"model_name": "other", "idx": 1}, {"idx": 4}],
+            [1, 2, 4],
+            ["other", "mine", "mine"],
+        ),
+        ([{"name": "a"}, {"name": "b", "model_name": "mine"}], [3, 5], ["sam", "mine"]),
+        ([{"model_name": "mine"}], [], ["mine"]),
+        *((nothing, [1, 2], ["sam", "sam"]) for nothing in ([{}], [], None, ["x"])),
+    ],
 )
-def test_the_algorithm(label_info, name):
-    assert algorithm_name(label_info, "sam") == name
+def test_the_algorithms(label_info, values, names):
+    assert algorithm_names(label_info, values, "sam") == names

@@ -56,9 +56,10 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.fixture(params=["dark", "light"])
+@pytest.fixture
 def scheme(request) -> str:
-    return request.param
+    """The colours that the user's system prefers."""
+    return getattr(request, "param", "dark")
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_everything_that_is_used_has_a_name(used):
     nodes = [(role, name) for role, name in tree(used) if role in INTERACTIVE]
     assert [role for role, name in nodes if not name] == []
     assert {role for role, _ in nodes} >= {
-        *("application", "button", "checkbox", "combobox", "link", "radio", "slider", "spinbutton", "textbox"),
+        *("application", "button", "checkbox", "combobox", "link", "radio", "slider", "spinbutton"),
     }
     buttons = [name for role, name in nodes if role == "button"]
     assert len(buttons) == len(set(buttons)), "two buttons are called the same"
@@ -105,7 +106,7 @@ def test_landmarks_and_headings(used):
     for landmark in ("banner", "main", "complementary", "navigation", "region"):
         assert roles.count(landmark) == 1, landmark
     headings = [name for role, name in nodes if role == "heading"]
-    assert headings == ["SAM segmentation", "Image", "Keys on the image", "Object", "Prompts", "Download"]
+    assert headings == ["SAM segmentation", "Image", "Objects", "Prompts", "By hand", "Download"]
 
 
 def test_what_happens_is_said(used):
@@ -124,6 +125,7 @@ def test_what_happens_is_said(used):
         assert key in described
 
 
+@pytest.mark.parametrize("scheme", ["dark", "light"], indirect=True)
 def test_text_stands_out(used):
     """WCAG 2.2, 1.4.3: at least 4.5 to 1, also of what is chosen and of an error."""
     used.page.get_by_label("Label").fill("back\\slash")
@@ -159,6 +161,16 @@ def test_everything_fits(used, width, height):
         assert viewport[side] - 1 <= stage[side]
         assert stage[side] + stage[size] <= viewport[side] + viewport[size] + 1
     assert used.page.get_by_text("Not a medical device: masks are proposals for a person to check.").is_visible()
+
+
+def test_a_phone_shows_the_image_first_and_as_wide_as_its_screen(used):
+    used.page.set_viewport_size({"width": 390, "height": 844})
+    assert used.page.evaluate("document.documentElement.scrollWidth") <= 390
+    stage = used.page.locator("#stage").bounding_box()
+    assert max(stage["width"], stage["height"]) > 300
+    assert stage["y"] >= 0 and stage["y"] + stage["height"] <= 844
+    panel = used.page.locator("#image-panel").bounding_box()
+    assert panel["y"] > stage["y"] + stage["height"] and panel["width"] == 390
 
 
 def test_text_can_be_twice_as_large(used):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -34,7 +35,7 @@ def delete_results(sam_page: SamPage) -> int:
     """Delete all that the page got so far from the server's disk; answers how many results that were."""
     timestamps = sam_page.answers()
     for timestamp in timestamps:
-        shutil.rmtree(sam_page.server.results / f"{Decimal(timestamp):.6f}")
+        shutil.rmtree(sam_page.server.results / f"{Decimal(timestamp):.6f}", ignore_errors=True)
     return len(timestamps)
 
 
@@ -51,15 +52,32 @@ def test_a_file_that_is_no_image(sam_page):
     sam_page.expect_complaints(415)
 
 
-def test_a_folder_or_several_files(sam_page, disc, tmp_path):
+def test_a_wrong_file_leaves_what_was_open(with_disc):
+    with_disc.click(130, 90)
+    with_disc.wait_until_idle("Mask of")
+    picture, mask = with_disc.canvas("image"), with_disc.canvas("mask")
+    with_disc.drop("letter.txt", b"Dear colleague, ...")
+    expect(alert(with_disc)).not_to_be_empty()
+    assert np.array_equal(with_disc.canvas("image"), picture) and np.array_equal(with_disc.canvas("mask"), mask)
+    assert with_disc.prompts() == ["Positive point at 130, 90"]
+    with_disc.click(120, 80)
+    with_disc.wait_until_idle("Mask of")
+    expect(alert(with_disc)).to_be_empty()
+    assert len(with_disc.requests()[-1]["positive_points"]) == 1 and len(with_disc.prompts()) == 2
+    with_disc.expect_complaints(415)
+
+
+def test_files_that_are_no_series(sam_page, disc, tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         Image.fromarray(disc[0]).save(path)
     sam_page.drop_paths(*paths)
-    expect(alert(sam_page)).to_contain_text("These are 2 files")
-    sam_page.drop_paths(tmp_path)
-    expect(alert(sam_page)).to_contain_text("This is a folder")
-    assert sam_page.answers() == []
+    expect(alert(sam_page)).not_to_be_empty()
+    assert sam_page.page.locator("#stage").is_hidden()
+    sam_page.complaints.clear()
+    (tmp_path / "empty").mkdir()
+    sam_page.drop_paths(tmp_path / "empty")
+    expect(alert(sam_page)).to_have_text("The folder has no files.")
     sam_page.drop_paths(paths[1])
     sam_page.wait_until_idle("b.png: 240 × 200 pixels")
     expect(alert(sam_page)).to_be_empty()
@@ -129,16 +147,24 @@ def test_an_error_can_be_dismissed(with_disc):
 
 
 def test_an_image_that_the_server_no_longer_has_is_sent_again(with_disc):
-    """Results are deleted when they are old; the page still has the file and all prompts."""
+    """Results and sessions are deleted when they are old; the page still has the file and all prompts."""
     with_disc.click(130, 90)
     with_disc.wait_until_idle("Mask of")
     gone = delete_results(with_disc)
     with_disc.click(120, 80)
     with_disc.wait_until_idle("Mask of")
-    again = requests_since(with_disc, gone)
-    assert again[0] == {"automatic": False}
-    assert again[1]["positive_points"] == [{"x": 130.0, "y": 90.0}, {"x": 120.0, "y": 80.0}]
+    (again,) = requests_since(with_disc, gone)
+    assert again["positive_points"] == [{"x": 130.0, "y": 90.0}, {"x": 120.0, "y": 80.0}]
     with_disc.expect_complaints(404)
+
+    session = again["session"]
+    assert requests.delete(f"{with_disc.server.url}/session/{session}", timeout=30).ok
+    delete_results(with_disc)
+    with_disc.click(140, 100)
+    with_disc.wait_until_idle("Mask of")
+    last = requests_since(with_disc, -1)[0]
+    assert last["session"] != session and len(last["positive_points"]) == 3
+    with_disc.expect_complaints(404, 404)
 
 
 def test_chosen_candidates_hold_when_the_image_is_sent_again(with_disc):
@@ -154,7 +180,7 @@ def test_chosen_candidates_hold_when_the_image_is_sent_again(with_disc):
     with_disc.wait_until_idle("ask")
     steps = [
         ([(point["x"], point["y"]) for point in asked["positive_points"]], asked.get("candidate"))
-        for asked in requests_since(with_disc, gone)[1:]
+        for asked in requests_since(with_disc, gone)
     ]
     assert steps == [([(130, 90)], None), ([(125, 90)], 2), ([(135, 95)], 1)]
     with_disc.expect_complaints(404)

@@ -26,7 +26,7 @@ def tab_to(sam_page: SamPage, selector: str) -> None:
 @pytest.fixture
 def on_disc(sam_page, disc, tmp_path) -> SamPage:
     """The page with the disc chosen by key, and the focus on the image, whose crosshair is in its middle."""
-    Image.fromarray(disc[0]).save(tmp_path / "disc.png")
+    Image.fromarray(disc[0][..., 0]).save(tmp_path / "disc.png")  # grey: it has a window
     sam_page.page.on("filechooser", lambda _: None)  # from here on, as it takes a while to come into force
     tab_to(sam_page, "#file")
     with sam_page.page.expect_file_chooser() as chooser:
@@ -62,7 +62,7 @@ def test_the_crosshair_moves_by_one_and_by_ten_and_stays_on_the_image(on_disc):
     for key, place in steps:
         press(on_disc, key)
         x, y = place.split(", ")
-        assert on_disc.page.locator("#position").inner_text() == f"x {x}, y {y}"
+        assert on_disc.page.locator("#position").inner_text().startswith(f"x {x}, y {y} · ")
     expect(on_disc.page.locator("#spoken-position")).to_have_text("129, 199")
     assert on_disc.page.locator("#marks .crosshair").count() == 1
 
@@ -92,7 +92,24 @@ def test_a_box_can_be_dropped_and_needs_two_corners(on_disc):
     assert on_disc.page.locator("#marks .draft").count() == 0
     press(on_disc, "b", "b")
     assert "two different corners" in on_disc.page.locator("#status").inner_text()
-    assert on_disc.prompts() == [] and len(on_disc.answers()) == 1
+    assert on_disc.prompts() == [] and not on_disc.answers()
+
+
+@pytest.mark.parametrize(("undo", "redo"), [("u", "r"), ("Control+z", "Control+Shift+Z"), ("Control+z", "Control+y")])
+def test_redo_brings_back_what_was_undone_and_not_after_another_prompt(on_disc, undo, redo):
+    press(on_disc, "Enter", "Shift+ArrowDown", "Enter")
+    on_disc.wait_until_idle("ask")
+    both, mask, answers = on_disc.prompts(), on_disc.canvas("mask"), len(on_disc.answers())
+    press(on_disc, undo, undo)
+    on_disc.wait_until_idle("No prompts yet")
+    press(on_disc, redo, redo, redo)
+    on_disc.wait_until_idle("ask")
+    assert on_disc.prompts() == both and np.array_equal(on_disc.canvas("mask"), mask)
+    assert len(on_disc.answers()) == answers
+    assert on_disc.page.get_by_role("button", name="Redo").is_disabled()
+    press(on_disc, undo, "n", redo)
+    on_disc.wait_until_idle("ask")
+    assert on_disc.prompts() == [both[0], both[1].replace("Positive", "Negative")]
 
 
 def test_undo_by_control_z_wherever_the_focus_is_but_in_a_text(on_disc):
@@ -147,8 +164,9 @@ def test_every_control_is_reached_by_tab_and_shows_its_focus(on_disc):
         reached.add(name)
         assert outlined or on_disc.page.evaluate("document.activeElement === document.body"), name
     for wanted in (
-        *("skip", "file", "model", "window", "center", "width", "mode", "undo", "clear", "view"),
-        *("zoom-out", "zoom-fit", "zoom-in", "stage", "label", "multimask", "API documentation"),
-        *("Remove positive point at 120, 100", "overlay", "mask", "sc", "seg"),
+        *("skip", "file", "model", "window", "center", "width", "mode", "undo", "clear", "view", "opacity"),
+        *("zoom-out", "zoom-fit", "zoom-in", "stage", "label", "multimask", "API documentation", "open-help"),
+        *("open-studies", "size", "object", "Hide Object 1", "Lock Object 1", "Delete Object 1", "add-object"),
+        *("Remove positive point at 120, 100", "fill", "largest", "smooth", "labels", "overlay", "mask", "sc", "seg"),
     ):
         assert wanted in reached, reached

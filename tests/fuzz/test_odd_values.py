@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 import nibabel
 import numpy as np
@@ -15,7 +16,7 @@ from pydicom.data import get_testdata_file
 
 from support.odd_requests import Call, OddRequests
 from support.phantoms import BALL_AFFINE, ball_volume
-from support.readings import Found, readings
+from support.readings import Found, raw, readings
 from support.rest import png
 from support.server_process import Server, running_server
 
@@ -65,7 +66,8 @@ class Visitor:
         self._check(answer, str(call))
         route = call.path.partition("?")[0].split("/")[1]
         self.statuses[f"{call.method} {route}", answer.status_code] += 1
-        if answer.status_code == 200 and call.path.startswith("/segment"):
+        is_json = answer.headers.get("content-type") == "application/json"
+        if answer.status_code == 200 and call.path.startswith("/segment") and is_json:
             self.found.results = [*self.found.results, answer.json()["timestamp"]][-KEPT:]
         if answer.status_code == 200 and (call.method, route) == ("PUT", "session"):
             self.found.sessions = [*self.found.sessions, answer.json()["session_id"]][-KEPT:]
@@ -77,6 +79,12 @@ class Visitor:
         """Read all that there is by all routes."""
         openapi = self._server.get("/openapi.json").json()
         self.look()
+        viewed = [("/images/{}", image) for image in self.found.images]
+        viewed += [("/session/{}/view", session) for session in self.found.sessions]
+        for route, name in viewed:
+            facts = self._server.get(route.format(quote(raw(name), safe="")))
+            if facts.status_code == 200:
+                self.found.versions[name] = facts.json()["version"]
         for method, path in readings(openapi, self.found):
             answer = self._session.request(method, self._server.url + path, timeout=60)
             self._check(answer, f"{method} {path}")
@@ -129,5 +137,6 @@ def test_odd_values(tmp_path: Path, count: int) -> None:
     print(f"swept {dict(visitor.swept)}; left {len(visitor.found.images)} images, {len(visitor.found.labels)} labels")
     for fault in ("Traceback", "A request failed"):
         assert fault not in log, log[max(0, log.index(fault) - 3000) :][:6000]
+    assert visitor.found.versions, "no slice was looked at"
     done = {route for route, status in visitor.statuses if status == 200}
     assert done >= WRITING, WRITING - done

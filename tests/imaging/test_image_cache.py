@@ -1,4 +1,5 @@
 import os
+import shutil
 import threading
 import weakref
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.image import ImageChangedError, ImageError, MedicalImage
-from lib.imaging.image_cache import ImageCache, cached_per_image
+from lib.imaging.image_cache import ImageCache, cached_per_image, content_key, image_sha256
 
 
 def an_image(kilobytes: int = 1) -> MedicalImage:
@@ -37,10 +38,9 @@ def test_a_file_is_read_once_until_it_changes(file):
     first = cache.get_or_read(file, reader)
     assert cache.get_or_read(file, reader) is first and reader.read == ["image.nii"]
     os.utime(file, (1, 1))
-    assert cache.get_or_read(file, reader) is not first
+    assert cache.get_or_read(file, reader) is first
     file.write_bytes(b"other length")
-    cache.get_or_read(file, reader)
-    assert len(reader.read) == 3
+    assert cache.get_or_read(file, reader) is not first and len(reader.read) == 2
 
 
 def test_a_file_that_pretends_to_be_as_old_as_the_one_before_is_another(file):
@@ -66,10 +66,14 @@ def test_what_is_written_to_while_it_is_read_is_not_an_image(file):
     assert cache.get_or_read(file, reader)
 
 
-def test_another_name_of_the_same_file_is_the_same_image(file, tmp_path):
+def test_a_link_and_a_copy_of_a_file_are_the_same_image(file, tmp_path):
     cache, reader = ImageCache(), Reader()
+    first = cache.get_or_read(file, reader)
     os.link(file, tmp_path / "link")
-    assert cache.get_or_read(file, reader) is cache.get_or_read(tmp_path / "link", reader)
+    shutil.copy(file, tmp_path / "copy")
+    for name in ("image.nii", "link", "copy"):
+        assert cache.get_or_read(tmp_path / name, reader) is first
+    assert cache.get_or_read(tmp_path / "copy", reader, content_key(file)) is first
 
 
 def test_a_series_is_known_by_all_of_its_files(tmp_path):
@@ -82,6 +86,18 @@ def test_a_series_is_known_by_all_of_its_files(tmp_path):
     (series / "2.dcm").write_bytes(b"b")
     cache.get_or_read(series, reader)
     assert reader.read == ["series", "series"]
+
+
+def test_the_order_of_a_series_files_is_part_of_its_content_but_not_of_its_hash(tmp_path):
+    cache, reader = ImageCache(), Reader()
+    for folder, names in (("one", "ab"), ("again", "cd"), ("other", "ba")):
+        (tmp_path / folder).mkdir()
+        for name, content in zip(names, (b"first", b"second"), strict=True):
+            (tmp_path / folder / name).write_bytes(content)
+    one, again, other = (cache.get_or_read(tmp_path / folder, reader) for folder in ("one", "again", "other"))
+    assert one is again and one is not other
+    assert len({image_sha256(tmp_path / folder) for folder in ("one", "again", "other")}) == 1
+    assert cache.find(content_key(tmp_path / "other")) is other and cache.find("a" * 64) is None
 
 
 def test_the_least_recently_used_go_first_and_what_is_too_large_is_not_kept(tmp_path):
@@ -178,7 +194,7 @@ def test_an_image_whose_file_is_gone_is_not_kept(tmp_path):
     series.mkdir()
     places = [tmp_path / "a.nii", tmp_path / "b.nii", series / "1.dcm"]
     for place in places:
-        place.write_bytes(b"one")
+        place.write_bytes(place.name.encode())
     images = [weakref.ref(cache.get_or_read(place, read)) for place in (*places[:2], series)]
     uploaded = cache.get_or_read(places[0], read, "a" * 64)
     cache.forget_gone()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lib.imaging.limits import Limits
 from lib.infers.auto_label import ALL, AutoLabel
+from lib.infers.facts import result_facts
 from lib.learning.pupil import Pupil
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointStore
@@ -111,12 +112,23 @@ def test_the_largest_component_is_that_of_each_label(task: AutoLabel, volume: st
     assert set(np.unique(labels)) == {0, 1, 2}
 
 
+def test_what_is_protected_is_left_out(task: AutoLabel, volume: str, tmp_path: Path) -> None:
+    whole, _ = ask(task, volume)
+    present = np.zeros_like(whole)
+    present[1, : whole.shape[1] // 2] = 5
+    present.tofile(tmp_path / "label.bin")
+    kept, _ = ask(task, volume, sent_label=str(tmp_path / "label.bin"), protect=True)
+    assert (whole > 0)[present > 0].any() and np.array_equal(kept, np.where(present == 0, whole, 0))
+
+
 def test_rest_gets_the_labels_of_one_picture(task: AutoLabel, tmp_path: Path) -> None:
     content = io.BytesIO()
     Image.fromarray(picture()).save(content, "PNG")
     (tmp_path / "picture.png").write_bytes(content.getvalue())
     asked = SegmentRequest(Source.REST, ALL, str(tmp_path / "picture.png"), SAMPrompts.model_validate({}))
     _, data = task({**asked.as_monai(), "skip_writer": True})
+    facts = result_facts(data, ALL)
+    assert facts["names"] == ["bright", "dark disc"] and facts["versions"] == ["auto_bright@1", "auto_dark_disc@1"]
     labels = np.asarray(data["pred"])[0]
     assert dice(labels == 1, disc(BRIGHT)) > 0.85 and dice(labels == 2, disc(DARK)) > 0.85
 

@@ -120,7 +120,7 @@ class Clients:
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(2, id="twice", marks=pytest.mark.slow),
+        pytest.param(2, id="twice", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(50, id="50 times", marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )

@@ -56,6 +56,18 @@ def test_a_click_goes_on_from_the_mask_of_the_one_before(server):
     assert click(server, CLICKS[1:2], "ann") == click(server, CLICKS[1:2], "fresh two"), "a point was taken away"
 
 
+def test_a_click_is_undone_by_option_or_by_leaving_it_out_and_done_again(server):
+    shown = series_of_clicks(server, "eve", CLICKS[:3])
+    assert len(set(shown)) == 3
+    assert [click(server, CLICKS[:3], "eve", undo=n) for n in range(3)] == shown[::-1]
+    assert series_of_clicks(server, "eve", CLICKS[:3]) == shown
+    refused = server.post(
+        "/infer/sam_tiny?image=ball",
+        data={"params": json.dumps({"foreground": CLICKS[:3], "client_id": "eve", "undo": 3})},
+    )
+    assert refused.status_code == 422 and "undo can be at most 2 here" in refused.json()["detail"]
+
+
 def timed(server: Server, point: list, **params) -> dict[str, float]:
     """Milliseconds by stage of a click, as the answer says."""
     asked = json.dumps({"foreground": [point], "background": [], "result_extension": ".nrrd", **params})

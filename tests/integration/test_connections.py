@@ -19,7 +19,7 @@ SILENT = 500
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("open_files", [256, None])
+@pytest.mark.parametrize("open_files", [256, pytest.param(None, marks=pytest.mark.long)])
 def test_a_new_client_is_served_within_a_second(tmp_path, open_files):
     (tmp_path / "studies").mkdir()
     with running_server(tmp_path, open_files=open_files) as server, ExitStack() as silent:

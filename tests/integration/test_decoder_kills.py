@@ -36,7 +36,7 @@ def decoders(server_pid: int) -> list[int]:
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(10, id="some"),
+        pytest.param(10, id="some", marks=pytest.mark.long),
         pytest.param(100, id="many", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )
@@ -72,4 +72,4 @@ def test_no_request_fails_while_decoders_are_killed(tmp_path: Path, kills: int) 
             statuses = [status for each in uploads for status in each.result()]
     print(f"{kills} decoders killed, {len(statuses)} uploads, {sorted(set(statuses))}")
     assert healthy == kills
-    assert set(statuses) == {200} and len(statuses) > len(uploads)
+    assert set(statuses) == {200} and len(statuses) >= len(uploads)

@@ -124,6 +124,21 @@ def test_the_proxy_searches_for_what_was_asked(archive):
     assert archive.server.get("/proxy/dicom/qido/studies/1.2.3/series").status_code in (200, 404)
 
 
+def test_ohif_s_page_loads_fonts_styles_and_scripts_from_this_server_alone(archive):
+    page = archive.server.get("/ohif/viewer")
+    assert "https://fonts.googleapis.com" in page.text, "what the policy is for"
+    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+    assert all("'self'" in policy[kind] for kind in ("font-src", "style-src", "script-src", "worker-src"))
+    assert not any("http" in sources or "*" in sources for sources in policy.values())
+
+
+def test_ohif_s_page_loads_the_script_for_its_panel_too(archive):
+    assert archive.server.get("/ohif/").text.count('<script type="module" src="/ohif/ohif_panel.js"></script>') == 1
+    script = archive.server.get("/ohif/ohif_panel.js")
+    assert script.status_code == 200 and "javascript" in script.headers["content-type"]
+    assert script.headers["cache-control"] == "no-cache"
+
+
 def test_ohif_s_page_tells_its_plugin_where_the_server_is(archive):
     page = archive.server.get("/ohif/monai-label?StudyInstanceUIDs=1.2")
     address = archive.server.url.replace(":", "%3A").replace("/", "%2F") + "%2F"

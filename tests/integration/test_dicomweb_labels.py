@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import highdicom
@@ -16,7 +18,11 @@ import requests
 from dicomweb_client import DICOMwebClient
 from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 
+from lib.imaging.dicom.data_sets import write
+from lib.imaging.dicom.reader import read_dicom_headers
+from lib.imaging.labels.series_segmentation import series_segmentation
 from support.orthanc import Orthanc, running_orthanc
+from support.page_label import page_nifti, received, some_labels
 from support.patient import centroid, voxel_at
 from support.series import ACQUISITIONS, LANDMARK, TILTED, write_series
 from support.server_process import Server, running_server
@@ -248,3 +254,49 @@ def test_raw_voxels_are_taken_too(dicomweb, orthanc, stored, client, tmp_path):
         image_order(source), combine_segments=True, assert_missing_frames_are_empty=True
     )
     np.testing.assert_array_equal(pixels.T, np.searchsorted([0, 2, 5], labels))
+
+
+@pytest.mark.parametrize("tag", ["draft", "final"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_page_stores_comes_back_on_the_same_voxels(dicomweb, orthanc, stored, tmp_path, name, tag):
+    series = stored[name].series
+    before = len(segmentations(orthanc, stored[name], tmp_path))
+    facts = dicomweb.get(f"/images/{series}").json()
+    labels = some_labels(facts["shape"])
+    params = {"label_info": [{"name": "ball", "idx": 3}]}
+    form = {
+        "files": {"label": ("a.nii.gz", page_nifti(labels, facts["affine"]))},
+        "data": {"params": json.dumps(params)},
+    }
+    requests.put(f"{dicomweb.url}/datastore/label?image={series}&tag={tag}", timeout=60, **form).raise_for_status()
+    voxels, names = received(dicomweb.get(f"/images/{series}/labels/{tag}"))
+    np.testing.assert_array_equal(voxels, labels)
+    assert [one["name"] for one in names] == ["Label 1", "Label 2", "ball"]
+    assert len(segmentations(orthanc, stored[name], tmp_path)) == before + (tag == "final")
+
+
+def test_overlapping_segments_of_another_program_are_kept_and_the_highest_is_shown(dicomweb, orthanc, stored, tmp_path):
+    source = stored["axial, files in reverse"]
+    headers = read_dicom_headers(source.folder)
+    labels = some_labels((104, 88, 20)).T
+    made = series_segmentation(
+        labels,
+        sources=headers,
+        segment_labels=["one", "two", "three"],
+        algorithm_name="another",
+        algorithm_version="1",
+        instance_time=datetime(2099, 1, 1),
+    )
+    made.PixelData = b"\xff" * len(made.PixelData)
+    write(made, tmp_path / "overlapping.dcm")
+    orthanc.store(tmp_path / "overlapping.dcm")
+    requests.delete(f"{dicomweb.url}/datastore/label?id={source.series}&tag=final", timeout=30).raise_for_status()
+    for _ in range(2):  # fetched, and as it is here then
+        answer = dicomweb.get(f"/images/{source.series}/labels/final")
+        voxels, names = received(answer)
+        highest = np.max([np.where((labels == n).any(axis=(1, 2)), n, 0) for n in (1, 2, 3)], axis=0)
+        np.testing.assert_array_equal(voxels.T, np.broadcast_to(highest[:, None, None], labels.shape))
+        assert [one["name"] for one in names] == ["one", "two", "three"]
+        assert "overlap" in json.loads(answer.headers["SAM-Notes"])[0]
+    kept = dicomweb.get(f"/datastore/label?label={source.series}&tag=final")
+    assert pydicom.dcmread(io.BytesIO(kept.content)).SOPInstanceUID == made.SOPInstanceUID

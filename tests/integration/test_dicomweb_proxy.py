@@ -72,12 +72,12 @@ def test_a_body_goes_on_as_it_is(server, stand_in):
 
 
 def test_the_first_bytes_come_before_the_last_are_there(server, stand_in):
-    stand_in.answer = lambda path: Answer(body=[(0, b"first"), (1.5, b"last")])
+    stand_in.answer = lambda path: Answer(body=[(0, b"first"), (10, b"last")])
     begun = time.monotonic()
     with requests.get(server.url + "/proxy/dicom/wado/studies/1.2", stream=True, timeout=30) as answer:
         pieces = answer.iter_content(None)
         assert next(pieces) == b"first"
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5
         stand_in.released.set()
         assert b"".join(pieces) == b"last"
 

@@ -166,8 +166,10 @@ def test_a_label_that_does_not_lie_on_its_image_is_refused(server, label, name):
 
 def test_files_of_a_session_do_not_replace_each_other(server):
     files = [("files", (f"{folder}/IM1", BALL)) for folder in "ab"]
-    refused = requests.put(f"{server.url}/session/", files=files, timeout=60)
-    assert refused.status_code == 409 and "'IM1'" in refused.json()["detail"]
+    made = requests.put(f"{server.url}/session/", files=files, timeout=60)
+    assert made.status_code == 200, made.text
+    seen = server.get(f"/session/{made.json()['session_id']}/view")
+    assert seen.status_code == 415 and "no DICOM image" in seen.json()["detail"], "two volumes are no series"
     refused = put(server, "/session/", "meta.info", BALL, "files")
     assert refused.status_code == 409 and "meta.info" in refused.json()["detail"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pydicom
 import pytest
 import requests
 from monailabel.client.client import MONAILabelClient
@@ -100,7 +101,7 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     info = server.get("/info/").json()
     assert "auto_bright_disc" not in info["models"]
     assert info["trainers"]["sam_tiny"]["config"]["teach"] == ["everything", "prompts", "labels"]
-    begun = start(server)
+    begun = start(server, minutes=0.8)
     assert begun.status_code == 200 and begun.json()["status"] == "RUNNING", begun.text
     assert server.get("/train/?check_if_running=true").json()["status"] == "RUNNING"
     assert start(server).status_code == 429
@@ -133,6 +134,10 @@ def test_five_are_labelled_and_the_sixth_comes_by_itself(taught: tuple[Server, P
     assert json.loads(posted.headers["SAM-Result"])["version"] == "auto_bright_disc@1"
     view = server.get(f"/get_segmented_image/{posted.json()['timestamp']}?view=mask")
     assert ((np.asarray(Image.open(io.BytesIO(view.content)).convert("L")) > 0) == mask).mean() > 0.999
+    stored = server.get(f"/get_dicom_image/{posted.json()['timestamp']}?type=seg")
+    [segment] = pydicom.dcmread(io.BytesIO(stored.content)).SegmentSequence
+    [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
+    assert (segment.SegmentLabel, algorithm.AlgorithmVersion) == ("bright disc", "auto_bright_disc@1")
     prompted = {"model": "auto_bright_disc", "positive_points": [{"x": 5, "y": 5}]}
     refused = server.segment(picture.getvalue(), json.dumps(prompted))
     assert refused.status_code == 422 and "finds its label by itself" in refused.json()["detail"]

@@ -99,6 +99,7 @@ def test_images_of_a_folder(tmp_path):
     assert precompute(studies, embeddings, "--window", "bone", "--series", "ball.nii.gz")["present"] == 1
 
 
+@pytest.mark.long
 def test_series_of_a_dicom_archive_with_a_login(tmp_path):
     """Two of three are asked for, and clicks on them do not encode; one on the third does."""
     embeddings = tmp_path / "kept"

@@ -221,10 +221,14 @@ def test_checksums_of_unknown_kinds_are_refused(target):
     ],
 )
 def test_ohif_s_files_are_served_and_everything_else_is_its_start_page(target, path, media_type):
-    """With upstream's route ``assets/favicon.ico`` is the start page, and ``..`` a 500."""
+    """With upstream's route ``assets/favicon.ico`` is the start page, and ``..`` a 500.
+
+    Without a PACS the start page says what to do, see :mod:`integration.test_dicomweb` for OHIF's.
+    """
     answer = target.send("GET", f"/ohif/{path}")
     assert answer.status_code == 200 and media_type in answer.headers["content-type"]
-    assert (media_type == "text/html") == ("<title>OHIF Viewer</title>" in answer.text)
+    assert (media_type == "text/html") == ("<title>OHIF needs a PACS</title>" in answer.text)
+    assert media_type != "text/html" or "scripts/start --studies https://" in answer.text
 
 
 @pytest.mark.parametrize(

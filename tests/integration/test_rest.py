@@ -117,7 +117,10 @@ def test_several_rectangles_are_numbered_objects(server):
     assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["Object 1", "Object 2"]
 
 
-@pytest.mark.parametrize("sam_input", [None, '{"model": "sam", "rectangles": null, "positive_points": []}'])
+@pytest.mark.parametrize(
+    "sam_input",
+    [None, pytest.param('{"model": "sam", "rectangles": null, "positive_points": []}', marks=pytest.mark.long)],
+)
 def test_without_prompts_objects_are_found_automatically(server, disc, sam_input):
     image, truth = disc
     answer = server.segment(png(image), sam_input)
@@ -254,7 +257,23 @@ def test_a_missing_file_or_another_body_is_refused(server):
 def test_a_part_of_another_name_is_refused_and_not_taken_for_a_request_without_prompts(server, disc):
     answer = server.post("/segment_input_image/", files={"file": png(disc[0])}, data={"input": DISC})
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "the form has a part called 'input'; this route reads `file` and `sam_input`"
+    reads = "this route reads `file`, `mask`, `protect`, `sam_input`"
+    assert answer.json()["detail"] == f"the form has a part called 'input'; {reads}: did you mean `sam_input`?"
+    answer = server.post("/segment_input_image/", files={"dicom": png(disc[0])})
+    assert answer.json()["detail"] == f"the form has a part called 'dicom'; {reads}"
+
+
+def test_a_wrong_key_is_told_the_right_one(server, disc):
+    """All at once, each where it stands, and nothing of what was sent but the key."""
+    sent = {"points": [{"x": 130, "y": 90}], "rectangles": [{"x": 91, "y": 51, "width": 79, "height": 79}]}
+    answer = server.segment(png(disc[0]), json.dumps(sent))
+    assert answer.status_code == 422
+    told = {tuple(one["loc"]): one["msg"] for one in answer.json()["detail"]}
+    assert told == {
+        ("body", "sam_input", "points"): "there is no 'points' here; did you mean positive_points?",
+        ("body", "sam_input", "rectangles", 0, "startX"): "'startX' is missing; 'x' is called startX here",
+        ("body", "sam_input", "rectangles", 0, "startY"): "'startY' is missing; 'y' is called startY here",
+    }
 
 
 @pytest.mark.parametrize("route", ["get_segmented_image", "get_dicom_image"])
@@ -292,11 +311,10 @@ def test_the_routes_are_in_the_api_documentation_which_needs_no_other_host(serve
     ):
         assert path in paths
     assert list(paths["/infer/{model}"]) == ["post"]
-    for page in ("/", "/docs"):
-        html = server.get(page).text
-        assert "swagger-ui" in html and "https://" not in html and "http://" not in html
-        for asset in [piece.split('"')[0] for piece in html.split('="')[1:] if piece.startswith("/sam/")]:
-            assert server.get(asset).status_code == 200, asset
+    html = server.get("/docs").text
+    assert "swagger-ui" in html and "https://" not in html and "http://" not in html
+    for asset in [piece.split('"')[0] for piece in html.split('="')[1:] if piece.startswith("/sam/")]:
+        assert server.get(asset).status_code == 200, asset
 
 
 @pytest.mark.parametrize(
@@ -335,6 +353,7 @@ def test_concurrent_uploads_get_what_they_get_alone(server):
     assert together == alone * 4
 
 
+@pytest.mark.long
 def test_light_routes_answer_while_segmentation_runs(server, disc):
     """An automatic segmentation takes seconds; a server that ran it on its event loop would answer nothing else."""
     with ThreadPoolExecutor(1) as pool:

@@ -132,8 +132,10 @@ def test_what_can_be_known_at_once_is_refused_at_once(server, disc):
 def test_a_full_queue_answers_429_and_a_waiting_result_cannot_be_refined_yet(tmp_path, disc):
     with running_server(tmp_path / "one", "max_queue", "2") as server:
         content = png(disc[0])
-        automatic = json.dumps({})  # takes seconds
-        accepted = [ask_later(server, content, automatic) for _ in range(3)]
+        places = [(x, y) for x in range(0, 224, 28) for y in range(0, 180, 18)]
+        boxes = [{"startX": x, "startY": y, "width": 12, "height": 11} for x, y in places]
+        takes_seconds = json.dumps({"rectangles": boxes, "multimask": True})
+        accepted = [ask_later(server, content, takes_seconds) for _ in range(3)]
         assert [answer.status_code for answer in accepted] == [202, 202, 429]
         assert int(accepted[2].headers["retry-after"]) >= 1
         assert server.segment(content, DISC).status_code == 429

@@ -9,6 +9,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
+from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession
 from PIL import Image
 
 from lib.sam.engine import Engine
@@ -69,3 +70,21 @@ def test_a_click_is_followed_through_a_volume_by_its_memory(server, tmp_path):
     assert mask.shape == (64, 64, 3)
     assert mask.any(axis=(0, 1)).all(), "random weights find something on every slice"
     assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+def test_it_answers_nninteractive_s_clients(server):
+    session = nnInteractiveRemoteInferenceSession(f"{server.url}/nninteractive/{SPEC.name}")
+    try:
+        assert SPEC.name in session.license
+        image = np.random.default_rng(1).normal(0, 100, (3, 64, 64)).astype(np.int16)
+        session.set_image(image[None], {"spacing": [3.0, 1.0, 1.0]})
+        mask = np.zeros(image.shape, np.uint8)
+        session.set_target_buffer(mask)
+        box = session.add_bbox_interaction([[1, 2], [20, 40], [20, 40]], True)
+        assert (box is not None) == mask.any()
+        session.add_point_interaction([1, 30, 30], True)
+        while session.undo():
+            pass
+        assert not mask.any()
+    finally:
+        session.close()

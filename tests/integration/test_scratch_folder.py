@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -127,14 +129,26 @@ def test_what_a_killed_server_left_goes_at_the_next_start(tmp_path):
     with running_server(tmp_path / "first", studies=studies, variables={"TMPDIR": str(scratch)}) as server:
         sending = threading.Thread(target=_send_until_killed, args=(server,))
         sending.start()
-        time.sleep(0.5)
-        server.process.kill()
-        server.process.wait()
+        _kill_at_work(server.process, scratch)
         sending.join()
     assert files_in(scratch), "a request was in the middle of its work"
     with running_server(tmp_path / "last", studies=studies, variables={"TMPDIR": str(scratch)}):
         assert not files_in(scratch)
         assert len(list(scratch.glob("sam-app-*"))) == 1
+
+
+def _kill_at_work(process: subprocess.Popen[bytes], scratch: Path) -> None:
+    """Kill a process as soon as it has a file, held still while one looks."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        if files_in(scratch):
+            break
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
 
 
 def _send_until_killed(server: Server) -> None:

@@ -110,7 +110,8 @@ class Annotator:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [2, 10])
 def test_labels_of_an_archive_s_series_are_there_after_each_kill(tmp_path: Path, kills: int) -> None:
     moments = random.Random(kills)
     (tmp_path / "series").mkdir()

@@ -104,7 +104,7 @@ def failing_disk(tmp_path) -> Disk:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kind", ["full_disk", "failing_disk"])
+@pytest.mark.parametrize("kind", ["full_disk", pytest.param("failing_disk", marks=pytest.mark.long)])
 def test_what_was_acknowledged_is_there_after_each_fault(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:

@@ -181,7 +181,7 @@ def below(folder: Path) -> set[Path]:
 @pytest.mark.parametrize(
     ("count", "most_percent"),
     [
-        pytest.param(300, 10, id="some"),
+        pytest.param(300, 10, id="some", marks=pytest.mark.long),
         pytest.param(5000, 2, id="many", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )

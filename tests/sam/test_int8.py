@@ -35,7 +35,7 @@ def model_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_int8_is_kept_only_if_its_masks_agree(model_folder: Path):
     sha256 = CheckpointStore(model_folder).verified(TINY).sha256
     predictor = Engine([TINY], model_folder, device="cpu", precision="float32").predictor("sam_tiny")

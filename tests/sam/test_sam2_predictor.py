@@ -117,7 +117,7 @@ def test_a_kept_answer_is_restored_and_large_logits_are_clipped_as_prompts(pair)
     _, ours, embedding, (height, width) = pair
     point = [[width // 2, height // 2]]
     (prediction,) = ours.decode(embedding, [Prompts.from_clicks(point)], multimask=True)
-    restored = ours.restore(embedding, prediction.scores, prediction.low_res_logits)
+    restored = ours.restore(embedding.image_size, prediction.scores, prediction.low_res_logits)
     assert np.array_equal(restored.masks, prediction.masks)
     square = (ours.logits_side, ours.logits_side)
     beyond, bound = (np.full(square, value, dtype=np.float32) for value in (1000.0, 32.0))

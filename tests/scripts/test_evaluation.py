@@ -239,7 +239,7 @@ def test_a_folder_of_something_else_is_refused_with_what_would_be_right(tmp_path
 
 @pytest.mark.slow
 def test_the_whole_through_the_engine(png_folder, tmp_path, capsys):
-    arguments = [str(png_folder), "--protocols", "box,point,clicks", "--pictures", "1"]
+    arguments = [str(png_folder), "--protocols", "box,point,clicks,scribble,lasso,start", "--pictures", "1"]
     for name in ("first", "second"):
         assert main([*arguments, "--out", str(tmp_path / name)]) == 0
     printed = capsys.readouterr().out
@@ -248,6 +248,8 @@ def test_the_whole_through_the_engine(png_folder, tmp_path, capsys):
     assert first == second, "the same prompts, the same answers"
     dice = {line["row"]: line["dice"]["mean"] for line in first["summary"]}
     assert dice["tight box"] > dice["tight box: filled"] and dice["tight box: Otsu"] > 0.9
+    assert dice["scribble"] > 0.9 and dice["lasso"] > dice["lasso: enclosed"]
+    assert dice["eroded mask, 1 click"] > dice["eroded mask"]
     manifest = json.loads((tmp_path / "first" / "manifest.json").read_text())
     assert manifest["model"] == "sam_tiny" and len(manifest["checkpoint_sha256"]) == 64
     assert manifest["data"]["objects"] == 1 and len(manifest["data"]["images"]["one.png"]) == 64
@@ -261,7 +263,7 @@ def test_a_model_is_asked_only_with_prompts_that_it_takes(png_folder, monkeypatc
     monkeypatch.setattr("lib.sam.models.model_specs.MODELS", boxes_alone)
     assert main([str(png_folder)]) == 0
     shown = capsys.readouterr()
-    said = "scripts/evaluate: sam_tiny takes box alone: point, random, clicks, box-clicks left out"
+    said = "scripts/evaluate: sam_tiny takes box alone: point, random, clicks, box-clicks, scribble, start left out"
     assert said in shown.err.splitlines()
     assert "tight box" in shown.out and "jittered box" in shown.out and "centre point" not in shown.out
     assert main([str(png_folder), "--protocols", "point,automatic"]) == 2
@@ -271,9 +273,9 @@ def test_a_model_is_asked_only_with_prompts_that_it_takes(png_folder, monkeypatc
 @pytest.mark.parametrize(
     ("kinds", "kept"),
     [
-        (("point",), ["point", "random", "clicks", "automatic"]),
+        (("point",), ["point", "random", "clicks", "scribble", "automatic"]),
         (("point", "box"), list(protocols.PROTOCOLS)),
-        (("box", "mask"), ["box", "jitter"]),
+        (("box", "mask"), ["box", "jitter", "lasso"]),
     ],
 )
 def test_each_protocol_needs_its_kinds_of_prompts(kinds, kept):

@@ -90,6 +90,7 @@ def test_the_loss_is_least_for_the_right_answer_and_leaves_out_what_ended_before
     assert left_out == pytest.approx(float(right), abs=1e-3)
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_where_it_was_and_learns(tmp_path):
     settings = Settings(steps=3, stacks=2, report=1, check=1)
     trainer = Trainer(tmp_path, settings, [[a_picture(50)]], workers=0)

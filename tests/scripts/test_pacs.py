@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,27 +24,46 @@ from support.server_process import REPOSITORY
 
 
 @contextmanager
-def running_pacs(data: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The script as a process, and the DICOMweb address that it tells."""
+def running_pacs(
+    data: Path, *arguments: str, hangup: str = "default"
+) -> Iterator[tuple[subprocess.Popen[bytes], str, int]]:
+    """The script as a process with a terminal of its own, the DICOMweb address that it tells, and its user's end.
+
+    Args:
+        data: The archive's folder.
+        arguments: Of the script.
+        hangup: ``default``, or ``ignore``, as ``nohup`` starts it.
+    """
     try:
         program()
     except OrthancError as error:
         pytest.skip(str(error))
-    command = [sys.executable, str(REPOSITORY / "scripts" / "pacs.py"), "--port", "0", "--data", str(data), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    assert process.stdout
-    said = ""
-    while "/ohif/" not in said and (line := process.stdout.readline()):
-        said += line
-    found = re.search(r"DICOMweb +(\S+)", said)
+    script = [sys.executable, str(REPOSITORY / "scripts" / "pacs.py"), "--port", "0", "--data", str(data), *arguments]
+    user, terminal = os.openpty()
+    command = ["setsid", "--ctty", "env", f"--{hangup}-signal=HUP", *script]
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    said = b""
     try:
+        while not said.endswith(b"in a browser.\r\n\r\n"):  # to the last byte: a write without a reader would fail
+            said += os.read(user, 4096)
+        found = re.search(rb"DICOMweb +(\S+)", said)
         assert found, said
-        assert f"scripts/start --studies {found[1]}" in said
-        yield process, found[1]
+        dicomweb = found[1].decode()
+        assert f"scripts/start --studies {dicomweb}" in said.decode()
+        yield process, dicomweb, user
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.wait(30)
-        process.stdout.close()
+        with suppress(OSError):
+            os.close(user)
+
+
+def _is_there(dicomweb: str) -> bool:
+    try:
+        return requests.get(f"{dicomweb}/studies", timeout=5).ok
+    except requests.ConnectionError:
+        return False
 
 
 def _studies(dicomweb: str) -> int:
@@ -53,18 +71,30 @@ def _studies(dicomweb: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_newcomer_gets_two_studies_that_stay(tmp_path, sample):
-    with running_pacs(tmp_path / "data") as (process, dicomweb):
+def test_a_newcomer_gets_two_studies_that_stay_and_an_archive_that_ends_with_its_terminal(tmp_path, sample):
+    with running_pacs(tmp_path / "data") as (process, dicomweb, user):
         assert _studies(dicomweb) == 2
-        process.send_signal(signal.SIGINT)
+        os.write(user, b"\x03")
         assert process.wait(30) == 130
-        with pytest.raises(requests.ConnectionError):
-            requests.get(dicomweb, timeout=2)
+        assert not _is_there(dicomweb)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "ct.dcm").write_bytes(sample("CT_small.dcm").read_bytes())
     (tmp_path / "mine" / "notes.txt").write_text("no DICOM")
-    with running_pacs(tmp_path / "data", str(tmp_path / "mine")) as (_, dicomweb):
+    with running_pacs(tmp_path / "data", str(tmp_path / "mine")) as (process, dicomweb, user):
         assert _studies(dicomweb) == 3
+        os.close(user)
+        assert process.wait(30) == 129
+        assert not _is_there(dicomweb)
+
+
+@pytest.mark.slow
+def test_started_by_nohup_it_outlives_its_terminal(tmp_path):
+    with running_pacs(tmp_path / "data", hangup="ignore") as (process, dicomweb, user):
+        os.close(user)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        assert _is_there(dicomweb)
+    assert process.returncode == 143 and not _is_there(dicomweb)
 
 
 def test_what_cannot_be_done_is_told(tmp_path, monkeypatch, capsys):

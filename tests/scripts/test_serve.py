@@ -24,6 +24,28 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "--port" in message
 
 
+def test_itk_snap_s_port_is_looked_at_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert serve.main(["--port", "0", "--itksnap", str(port), "--studies", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"port {port} on 127.0.0.1 cannot be used (Address already in use)" in said and "--itksnap" in said
+    port = serve.free_port("127.0.0.1", 0)
+    assert serve.main(["--port", str(port), "--itksnap", str(port), "--studies", str(tmp_path)]) == 2
+    assert "is the server's own port" in capsys.readouterr().err
+    assert serve.main(["--port", "0", "--itksnap", "0", "--conf", "itksnap_port", "1"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_itk_snap_s_port_is_an_option_of_the_app() -> None:
+    conf: dict[str, str] = {}
+    port = serve.itksnap_port(0, conf, "127.0.0.1", 8000)
+    assert port > 0 and conf == {"itksnap_port": str(port)}
+    assert serve.itksnap_port(None, conf, "127.0.0.1", 8000) == port
+    assert serve.itksnap_port(None, {}, "127.0.0.1", 8000) == 0
+    assert f"port {port}" in serve.where_to_go_next("http://127.0.0.1:8000", "http://pacs/dicom-web", port)
+
+
 @pytest.mark.parametrize("port", ["-1", "65536", "99999"])
 def test_a_number_that_is_no_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve.main(["--port", port]) == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 import weights
 from lib.sam.models.checkpoints import CheckpointStore
+from lib.sam.models.checksums import ChecksumFile, ChecksumRecord, Digests, FileStamp
 from lib.sam.models.registry import MODELS
 
 
@@ -20,11 +22,29 @@ def test_list_shows_every_model(folder: Path, capsys: pytest.CaptureFixture[str]
     folder.mkdir()
     (folder / "sam_vit_b_01ec64.pth").write_bytes(b"not the real one")
     assert weights.main(["--folder", str(folder), "list"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    shown = capsys.readouterr().out.splitlines()[2:]
+    lines = {line.split()[0]: line for line in shown[::2]}
     assert list(lines) == list(MODELS)
-    assert "present, unverified" in lines["sam_vit_b"]
+    assert [line.split()[0] for line in shown[1::2]] == [spec.checkpoint for spec in MODELS.values()]
+    assert " unverified " in lines["sam_vit_b"]
     assert " 16 " in lines["sam_vit_b"]
     assert "missing" in lines["sam_vit_h"]
+
+
+def test_the_list_fits_100_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also with every file there, of the largest size, and its checksum known."""
+    folder.mkdir()
+    checksums = ChecksumFile(folder / "checksums.json")
+    for spec in MODELS.values():
+        file = folder / spec.checkpoint
+        file.touch()
+        os.truncate(file, 9_999_999_999)  # it takes no space
+        digests = Digests(sha256="0" * 64, md5="0" * 32)
+        checksums.put(spec.checkpoint, ChecksumRecord(digests, verified=FileStamp.of(file)))
+    weights.main(["--folder", str(folder), "list"])
+    shown = capsys.readouterr().out.splitlines()
+    assert sum("0" * 64 in line for line in shown) == sum(" 9,999,999,999 " in line for line in shown) == len(MODELS)
+    assert max(map(len, shown)) <= 100
 
 
 def test_verify_names_the_wrong_file_and_the_list_remembers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +53,7 @@ def test_verify_names_the_wrong_file_and_the_list_remembers(folder: Path, capsys
     assert weights.main(["--folder", str(folder), "verify"]) == 1
     assert "sam_vit_b: the file for sam_vit_b is damaged or another one" in capsys.readouterr().err
     weights.main(["--folder", str(folder), "list"])
-    assert "present, does not match" in capsys.readouterr().out
+    assert " does not match " in capsys.readouterr().out
 
 
 def test_verify_of_a_missing_file_says_how_to_get_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +95,7 @@ def test_the_bundled_model_is_added_and_listed_with_its_checksum(
     weights.main(["--folder", str(folder), "list"])
     shown = capsys.readouterr().out
     assert CheckpointStore(folder).verify(spec).sha256 in shown
-    assert "present, verified" in shown
+    assert " verified " in shown
 
 
 def test_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:

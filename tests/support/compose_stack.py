@@ -134,7 +134,8 @@ class ComposeStack:
     def is_healthy(self, service: str) -> bool:
         """Return what the health check of the file says."""
         kind, *words = self._of(service)["healthcheck"]["test"]
-        return self.run(service, words[0] if kind == "CMD-SHELL" else shlex.join(words), timeout=30).returncode == 0
+        words = words if kind == "CMD-SHELL" else [shlex.quote(self.here(service, word)) for word in words]
+        return self.run(service, " ".join(words), timeout=30).returncode == 0
 
     def stop(self, service: str) -> None:
         """Stop it as Compose does."""

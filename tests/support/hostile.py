@@ -170,6 +170,8 @@ _RECTANGLE = st.one_of(
     st.fixed_dictionaries(dict.fromkeys(_SIDES, st.integers(-5, 40))),
     st.dictionaries(st.sampled_from(_SIDES), ODD),
 )
+_DRAWN = st.lists(st.fixed_dictionaries({"x": NUMBERS, "y": NUMBERS}), max_size=5)
+_DRAWING = st.fixed_dictionaries({"points": _DRAWN}, optional={"positive": ODD, "width": NUMBERS})
 SAM_INPUTS = st.fixed_dictionaries(
     {},
     optional={
@@ -177,12 +179,18 @@ SAM_INPUTS = st.fixed_dictionaries(
         "rectangles": ODD | st.lists(_RECTANGLE | ODD, max_size=4),
         "positive_points": ODD | st.lists(_POINT | ODD, max_size=4),
         "negative_points": ODD | st.lists(_POINT | ODD, max_size=4),
+        "scribbles": ODD | st.lists(_DRAWING | ODD, max_size=3),
+        "lassos": ODD | st.lists(_DRAWING | ODD, max_size=3),
         "frame": ODD,
         "window": ODD | st.fixed_dictionaries({"center": NUMBERS, "width": NUMBERS}),
         "label": ODD,
         "multimask": ODD,
         "automatic": st.sampled_from((False, 0, "off", "x", 3, [], {})),
+        "image": ODD,
+        "session": ODD,
+        "version": ODD,
         "refine": ODD,
+        "start": ODD,
         "candidate": ODD,
         "surprise": ODD,
     },

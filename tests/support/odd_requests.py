@@ -96,9 +96,12 @@ INFO = {
     **{"ext": '".nii.gz"', "checksum": '"0"', "labels": "{}", "image": '"a"', "tag": '"final"', "x": "1"},
 }
 _POINT, _BOX = json.dumps([list(BALL_CENTRE)]), "[20, 40, 12, 36, 4, 9]"
+_SCRIBBLE = '[{"points": [[20, 20, 7], [30, 24, 7]], "width": 2, "positive": true}]'
+_LASSO = '[{"points": [[5, 5, 7], [9, 5, 7], [9, 9, 7]], "positive": false}]'
 INFER = {
     **{"foreground": _POINT, "background": "[[5, 5, 7]]", "roi": _BOX, "slice": str(BALL_CENTRE[2])},
     **{"window": '{"center": 300, "width": 500}', "candidates": '"best of three"', "max_slices": "2"},
+    **{"scribbles": _SCRIBBLE, "lassos": _LASSO, "start_from_label": "true", "protect": "true"},
     **{"box_from_points": "false", "largest_component": "true", "fill_holes": '"true"'},
     **{"label": '"liver"', "label_tag": '"mine"', "save_label": "true", "client_id": '"someone"'},
     **{"label_info": '[{"name": "liver", "idx": 1, "model_name": "m"}]', "result_extension": '".nii.gz"'},
@@ -110,6 +113,8 @@ INFER_ODD = {
     "result_dtype": ('"float128"', '"O"', '"U9"', '"V8"', '"M8[s]"', '"complex64"', '"bool"', '"int64"', '"i4,i4"'),
     "result_extension": ('".exe"', '"nii"', '"/../../x.nii"', '".nrrd"', '".seg.nrrd"', '".json"', '".nii.gz.nii"'),
     **dict.fromkeys(("foreground", "background"), ("[[1, 2]]", "[1, 2, 3]", "[[30, 24, NaN]]", "[[1e400, 2, 3]]")),
+    "scribbles": ("[{}]", '[{"points": [[1e308, -1e308, 7]]}]', '[{"points": [[1, 2, NaN]]}]'),
+    "lassos": ('[{"points": [[1e308, 0, 7], [-1e308, 9, 7], [9, 9, 7]]}]', '[{"points": [[1, 2]]}]'),
     "roi": ("[1, 2]", "[1, 1, 1, 1, 1, 1]", "[9, 1, 9, 1, 9, 1]", "[-9e99, 9e99, -9e99, 9e99, -9e99, 9e99]"),
     "window": (
         '{"center": 1e308, "width": 1e308}',
@@ -123,6 +128,8 @@ INFER_ODD = {
 SAM_INPUT = {
     **{"model": '"SAM"', "positive_points": '[{"x": 20, "y": 20}]', "negative_points": '[{"x": 2, "y": 2}]'},
     "rectangles": '[{"startX": 9, "startY": 9, "width": 20, "height": 20}]',
+    "scribbles": '[{"points": [{"x": 20, "y": 20}, {"x": 30, "y": 24}], "width": 2}]',
+    "lassos": '[{"points": [{"x": 5, "y": 5}, {"x": 9, "y": 5}, {"x": 9, "y": 9}], "positive": false}]',
     **{"frame": "0", "window": '{"center": 300, "width": 500}', "label": '"liver"', "multimask": "true"},
     **{"automatic": "false", "candidate": "0"},
 }
@@ -140,6 +147,7 @@ SAM_INPUT_ODD = {
     ),
     "window": ('{"center": 1e308, "width": 1e308}', '{"center": 1, "width": 5e-324}', '{"center": null, "width": []}'),
     "model": ('"sam_tiny_3d"', '"sam_vit_b"'),
+    **dict.fromkeys(("image", "session", "version"), ('"a"', '"../a"', '"\\ud800"', '""', "null")),
 }
 BATCH = {
     **{"images": '["a"]', "label_tag": '"batch"', "prompts": '"labels"', "max_batch_size": "1"},
@@ -235,10 +243,17 @@ class OddRequests:
         if self._random.random() < 0.2 and self._found.results:
             chosen["refine"] = str(self._found.results[-1])
         text = self._object(SAM_INPUT | {"refine": "1.5", "surprise": "1"}, SAM_INPUT_ODD, chosen)
+        files = {"file": self._file(self._random.choice((self._picture, self._image)))}
+        if self._random.random() < 0.3:  # an image that is here
+            sessions = [("session", session) for session in self._found.sessions]
+            name, value = self._random.choice([("image", self._name()), *sessions])
+            files, text = {}, text.replace("{", f"{{{json.dumps(name)}: {json.dumps(value)}, ", 1)
         if not text.strip():  # every object is looked for then: slow, and nothing odd
             text = "{"
-        form = self._form("sam_input", text, file=self._file(self._random.choice((self._picture, self._image))))
-        headers = {"Prefer": self._random.choice(("respond-async", "wait=NaN", "\x7f", "x" * 5000))}
+        form = self._form("sam_input", text, **files)
+        headers = {
+            "Prefer": self._random.choice(("respond-async", "return=representation", "wait=NaN", "\x7f", "x" * 5000))
+        }
         return Call("POST", "/segment_input_image/", {**form, "headers": self._sometimes(headers)})
 
     def _session(self) -> Call:

@@ -141,19 +141,36 @@ class OhifPage:
         raise AssertionError(f"no point was set at {place}")
 
     def run(self) -> tuple[dict[str, Any], Response]:
-        """Press *Run*; what was asked, and the answer, whose mask is then in the viewer."""
+        """Press *Run*; what was asked, and the answer, whose mask is then in the viewer.
+
+        What was asked with a mask the browser does not tell: then it is empty.
+        """
+        before = self._fingerprint()
         with self.page.expect_response(lambda response: "/infer/" in response.url) as answered:
             self._panel.locator('button.actionButton[title^="Run"]').click()
         answer = answered.value
-        before = self._fingerprint()
         asked = re.search(r'name="params"\r\n\r\n(.*?)\r\n--', answer.request.post_data or "", re.DOTALL)
-        assert asked, answer.request.post_data
         answer.finished()
         for _ in range(50):
             self.page.wait_for_timeout(100)
             if self._fingerprint() != before:
                 break
-        return json.loads(asked[1]), answer
+        return json.loads(asked[1]) if asked else {}, answer
+
+    def press(self, name: str) -> None:
+        """One of the buttons that this app adds to the panel."""
+        self.page.locator("#samPanel").get_by_role("button", name=name, exact=True).click()
+
+    def expect_message(self, text: str) -> None:
+        """What OHIF shows for some seconds."""
+        expect(self.page.get_by_text(text).first).to_be_visible()
+
+    def drag(self, start: tuple[float, float, float], end: tuple[float, float, float]) -> None:
+        """From one place on the slice in view to another (LPS, mm)."""
+        self._aim(start)
+        self.page.mouse.down()
+        self.page.mouse.move(*self._on_screen(end), steps=6)
+        self.page.mouse.up()
 
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
+SLICE = ("plane", "index", "version")
+"""What a route that shows a slice asks for besides what it is a slice of."""
+
 
 @dataclass
 class Found:
-    """Ids of what there is: each label with its tag."""
+    """Ids of what there is: each label with its tag, and the versions of what can be looked at."""
 
     images: Sequence[str] = ()
+    versions: dict[str, str] = field(default_factory=dict)
     labels: Sequence[tuple[str, str]] = ()
     results: list[float] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
@@ -55,12 +59,19 @@ def _rows(required: set[str], found: Found) -> list[dict[str, str]]:
     rows: dict[frozenset[str], list[dict[str, str]]] = {
         frozenset(): [{}],
         frozenset({"image"}): [{"image": image} for image in found.images],
+        frozenset({"image", "tag"}): [{"image": label, "tag": tag} for label, tag in found.labels],
         frozenset({"label", "tag"}): [{"label": label, "tag": tag} for label, tag in found.labels],
         frozenset({"tag"}): [{"label": label, "tag": tag} for label, tag in found.labels],
         frozenset({"timestamp"}): [{"timestamp": str(result)} for result in found.results],
+        frozenset({"image", *SLICE}): [_slice_of("image", image, found) for image in found.images],
         frozenset({"session_id"}): [{"session_id": session} for session in found.sessions],
+        frozenset({"session_id", *SLICE}): [_slice_of("session_id", session, found) for session in found.sessions],
     }
     return rows[frozenset(required)]
+
+
+def _slice_of(kind: str, name: str, found: Found) -> dict[str, str]:
+    return {kind: name, "plane": "axial", "index": "0", "version": found.versions.get(name, "none")}
 
 
 def _choices(schema: Mapping[str, Any], openapi: Mapping[str, Any]) -> list[str]:

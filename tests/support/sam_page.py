@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Browser, Download, Page, Response, expect
+from playwright.sync_api import Browser, Dialog, Download, Page, Response, expect
 
 from support.server_process import Server
 
@@ -29,6 +29,7 @@ _PIXELS = """(canvas) => {
     for (const byte of data) text += String.fromCharCode(byte);
     return { width, height, content: btoa(text) };
 }"""
+_TIMESTAMP = re.compile(r"get_segmented_image/([\d.]+)")
 _REFUSED_REQUEST = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
 
 
@@ -53,6 +54,8 @@ class SamPage:
         self.page.on("console", lambda message: self._note_console(message.type, message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
         self.page.on("response", self._note_response)
+        self.asked: list[str] = []
+        self.page.on("dialog", self._agree)
         self.page.goto(server.url + "/sam/")
         expect(self.page.locator("#server")).to_contain_text("Version")
 
@@ -62,6 +65,10 @@ class SamPage:
     def _note_request(self, request: Any) -> None:
         if not request.url.removeprefix("blob:").startswith(self.server.url + "/"):
             self.complaints.append(f"request to another origin: {request.url}")
+
+    def _agree(self, dialog: Dialog) -> None:
+        self.asked.append(dialog.message)
+        dialog.accept()
 
     def _note_console(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
@@ -95,15 +102,14 @@ class SamPage:
             session.send("Input.dispatchDragEvent", {"type": event, "x": 600, "y": 400, "data": data})
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where the middle of an image pixel is on screen."""
+        """Where the middle of a pixel of the picture is on screen."""
         stage = self.page.locator("#stage").bounding_box()
-        width = self.page.locator("#image").evaluate("(canvas) => canvas.width")
+        columns, rows = self.page.locator("#image").evaluate("(canvas) => [canvas.width, canvas.height]")
         assert stage is not None
-        scale = stage["width"] / width
-        return stage["x"] + (x + 0.5) * scale, stage["y"] + (y + 0.5) * scale
+        return stage["x"] + (x + 0.5) * stage["width"] / columns, stage["y"] + (y + 0.5) * stage["height"] / rows
 
     def click(self, x: int, y: int, button: Any = "left") -> None:
-        """Click on a pixel of the image."""
+        """Click on a pixel of the picture."""
         self.page.mouse.click(*self.place(x, y), button=button)
 
     def drag(self, x0: int, y0: int, x1: int, y1: int) -> None:
@@ -113,6 +119,18 @@ class SamPage:
         self.page.mouse.move(*self.place((x0 + x1) / 2, (y0 + y1) / 2))
         self.page.mouse.move(*self.place(x1, y1))
         self.page.mouse.up()
+
+    def draw(self, *pixels: tuple[int, int]) -> None:
+        """Drag along a line of pixels."""
+        self.page.mouse.move(*self.place(*pixels[0]))
+        self.page.mouse.down()
+        for pixel in pixels[1:]:
+            self.page.mouse.move(*self.place(*pixel), steps=4)
+        self.page.mouse.up()
+
+    def choose(self, tool: str) -> None:
+        """Choose a tool by its name."""
+        self.page.get_by_role("radio", name=tool).check()
 
     def download(self, kind: str) -> Download:
         """Press one of the download buttons."""
@@ -141,7 +159,8 @@ class SamPage:
 
     def answers(self) -> list[str]:
         """Timestamps of the results that the page got, in the order of its requests."""
-        return [str(answer.json()["timestamp"]) for answer in self._answers if answer.ok]
+        places = [answer.headers["content-location"] for answer in self._answers if answer.ok]
+        return [_TIMESTAMP.findall(place)[0] for place in places]
 
     def requests(self) -> list[dict[str, Any]]:
         """What the server was asked for each of :meth:`answers`: the ``SAMInput`` in its manifest."""

@@ -9,15 +9,19 @@ from lib.transforms.request import REQUEST, SegmentOptions, SegmentRequest, Sour
 from lib.transforms.sam_input import SAMPrompts
 
 
-def viewer_request(image: Any, *, model: str = "sam_tiny", client: str | None = None, **params: Any) -> dict[str, Any]:
+def viewer_request(
+    image: Any, *, model: str = "sam_tiny", client: str | None = None, sent_label: str | None = None, **params: Any
+) -> dict[str, Any]:
     """The dictionary for a task, of a viewer's ``params``."""
-    return read_params(ViewerParams, params).request(model=model, image=image, client=client).as_monai()
+    sent = read_params(ViewerParams, params)
+    return sent.request(model=model, image=image, client=client, sent_label=sent_label).as_monai()
 
 
 def viewer_prompts_of(params: dict[str, Any]) -> ViewerPrompts:
     """The prompts of a viewer's ``params``."""
-    sent = read_params(ViewerParams, params)
-    return ViewerPrompts(sent.foreground, sent.background, sent.roi, sent.slice)
+    found = read_params(ViewerParams, params).request(model="sam_tiny", image="").prompts
+    assert isinstance(found, ViewerPrompts)
+    return found
 
 
 def rest_data(image: Any, sam_input: dict[str, Any]) -> dict[str, Any]:

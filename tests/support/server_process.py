@@ -134,7 +134,7 @@ def running_server(
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files, open_files))
     server = Server(f"http://127.0.0.1:{port}", process, log, folder / "results", studies, folder / "audit.jsonl")
     try:
-        _wait_until_healthy(server, "/health_check/" if app == SAM_APP else "/info/")
+        _wait_until_healthy(server, "/health_check/" if app.name == SAM_APP.name else "/info/")
         yield server
     finally:
         process.terminate()

@@ -73,6 +73,7 @@ LEFT_OUT = (
     LeftOut("ninja", "compiles extensions of PyTorch; NNCF's quantization during training is lost"),
     LeftOut("pynetdicom", "DIMSE; nothing imports it"),
     LeftOut("expiringdict", "nothing imports it"),
+    LeftOut("h2", "HTTP/2 of httpx, which blosc2 asks for; nothing here speaks it"),
     LeftOut("openvino-telemetry", "reports use to the outside; nothing leaves the institution"),
 )
 

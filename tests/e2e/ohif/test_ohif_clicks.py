@@ -48,7 +48,7 @@ def test_the_list_shows_every_modality_and_the_plugin_finds_what_the_server_offe
     assert {"liver", "spleen", "lesion", "background"} <= set(ohif.organs())
 
 
-@pytest.mark.parametrize("series", [CT, MR], ids=["CT", "MR"])
+@pytest.mark.parametrize("series", [pytest.param(CT, id="CT"), pytest.param(MR, id="MR", marks=pytest.mark.long)])
 def test_a_click_gives_a_mask_on_its_slice(ohif, picture, series: Series):
     """Axial CT and sagittal MR: the voxels of OHIF are those of the server, in the same order."""
     open_series(ohif, f"Phantom, {series.modality}")
@@ -180,12 +180,14 @@ def _click_on_real_image(ohif, picture, patient: str) -> None:
     assert abs(np.median(inside) - np.median(around)) < 0.25 * np.std(values[k].astype(float))
 
 
+@pytest.mark.long
 def test_a_click_on_a_real_ct(ohif, picture, orthanc, shared_data):
     files = sorted((shared_data / "ct_raw").glob("*.dcm"))
     orthanc.store(*files)
     _click_on_real_image(ohif, picture, _shown(files[0]))
 
 
+@pytest.mark.long
 def test_a_click_on_a_real_mr(ohif, picture, orthanc, shared_data, tmp_path):
     files = Nifti.of(shared_data / "mr_lowres.nii.gz", "MR").write(tmp_path)
     for file in files:

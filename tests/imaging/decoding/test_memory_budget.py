@@ -103,7 +103,7 @@ def test_kept_images_give_way(tmp_path: Path) -> None:
             some.keep(image, some.reserve(400))
             return image
 
-        cache.get_or_read(tmp_path / name, read, sha256=name)
+        cache.get_or_read(tmp_path / name, read, key=name)
     assert some.taken == 800
     held = some.reserve(500)
     assert cache.stats()["entries"] == 1 and some.taken == 900

@@ -57,6 +57,10 @@ def test_frames_lie_where_their_sources_do_however_uneven(series, dciodvfy, tmp_
     assert sorted(found) == [(1, 2, uids[1]), (1, 9, uids[2]), (1, 11, uids[3]), (3, 2, uids[1]), (3, 9, uids[2])]
     assert [item.ReferencedSOPInstanceUID for item in made.SourceImageSequence] == uids
     assert [segment.SegmentLabel for segment in made.SegmentSequence] == NAMES
+    assert {segment.SegmentAlgorithmName for segment in made.SegmentSequence} == {"sam_tiny"}
+    models = ["auto_liver@1", "auto_left_kidney@4", "auto_lesion@2"]
+    several = make(some_labels(), series, algorithm_name=models)
+    assert [segment.SegmentAlgorithmName for segment in several.SegmentSequence] == models
 
 
 def test_it_comes_back_as_it_was(series):

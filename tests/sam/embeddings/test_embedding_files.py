@@ -116,7 +116,7 @@ def test_masks_from_disk_are_those_of_a_fresh_embedding(tmp_path, disc):
                 assert other.masks.any() and both.sum() / either.sum() >= 0.999
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sam2_s_finer_levels_are_kept(tmp_path, medsam2_folder, disc):
     def predictor(files: EmbeddingFiles) -> Predictor:
         spec = MODELS["medsam2"]

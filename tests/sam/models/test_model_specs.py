@@ -138,10 +138,9 @@ def test_weights_takes_and_lists_a_checkpoint_of_a_training(tmp_path: Path, caps
     assert weights.main([*command, "add", str(tmp_path / "own.pth")]) == 0
     assert "own: own.pth is in place" in capsys.readouterr().out
     assert weights.main([*command, "list"]) == 0
-    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("own ")]
-    assert "present, verified" in line
-    assert re.search(r" ours +research only +box ", line)
-    assert CheckpointStore(folder).load_into(spec.build(), spec) in line
+    shown = capsys.readouterr().out
+    assert re.search(r"^own +verified +[0-9,]+ +ours +research only +box$", shown, re.MULTILINE)
+    assert f"  own.pth  {CheckpointStore(folder).load_into(spec.build(), spec)}\n" in shown
     assert weights.main(["--folder", str(folder), "add", str(tmp_path / "own.pth")]) == 1
     assert "no published checksum and another name" in capsys.readouterr().err
 

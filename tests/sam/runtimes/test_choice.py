@@ -64,7 +64,7 @@ def test_sam2_runs_on_openvino_too_with_one_copy_of_the_weights(medsam2: Predict
         assert all(values.is_meta for values in part.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sam2_whose_memory_differs_after_conversion_runs_on_pytorch_with_the_same_masks(
     medsam2: Predictor, medsam2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ):

@@ -45,7 +45,7 @@ def test_an_encode_can_be_given_up_between_its_blocks(vit: ImageEncoderViT):
     assert runtime.encode(image)[0].shape == (1, 32, 16, 16), "the next one is not stopped"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_encoder_gives_the_same(vit: ImageEncoderViT):
     image = torch.randn(1, 3, 256, 256)
     exact = TorchRuntime(vit, None, CPU).encode(image)[0]

@@ -1,4 +1,4 @@
-"""Prompts that take background points out of a mask."""
+"""Corrections of a mask on a slice, by points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from lib.sam.logits_grid import LogitsGrid
 from lib.sam.models.registry import ALL_PROMPTS
 from lib.sam.prompts import BACKGROUND, FOREGROUND
-from lib.sam.volume.corrections import correction_prompts
+from lib.sam.volume.corrections import corrected, correction_prompts
 
 GRID = LogitsGrid((128, 128), (2.0, 2.0))
 
@@ -36,3 +36,31 @@ def test_nothing_is_corrected_where_nothing_remains():
     assert (
         correction_prompts(GRID, logits_of(np.zeros((128, 128), bool)), np.array([[48.0, 64.0]]), ALL_PROMPTS) is None
     )
+
+
+def test_a_point_beside_a_mask_adds_about_as_far_as_it_asks_for():
+    start, answer = disc(30, 30, 10), disc(30, 30, 25)
+    near, far = (corrected(start, answer, np.array([[30.0 + 10 + off, 30.0]]), np.array([1])) for off in (2, 12))
+    assert start.sum() < near.sum() < disc(30, 30, 17.5).sum()
+    assert np.array_equal(far, answer)
+
+
+def test_a_point_on_a_mask_takes_away_from_its_piece_alone_and_adds_nothing():
+    start, answer = disc(25, 30, 12) | disc(75, 30, 12), disc(25, 30, 12) | disc(60, 30, 20)
+    assert np.array_equal(
+        corrected(start, np.zeros_like(start), np.array([[75.0, 30.0]]), np.array([0])), disc(25, 30, 12)
+    )
+    now = corrected(start, answer, np.array([[84.0, 30.0]]), np.array([0]))
+    assert not (now & ~start).any() and not now[30, 84]
+
+
+def test_points_of_both_kinds_do_both():
+    start, answer = disc(30, 30, 15), disc(45, 30, 15)
+    now = corrected(start, answer, np.array([[55.0, 30.0], [20.0, 30.0]]), np.array([1, 0]))
+    assert now[30, 55] and not now[30, 18]
+
+
+def test_a_point_that_the_mask_agrees_with_changes_nothing():
+    start, answer = disc(30, 30, 15), disc(50, 30, 20)
+    for point, label in (((30.0, 30.0), 1), ((90.0, 5.0), 0)):
+        assert np.array_equal(corrected(start, answer, np.array([point]), np.array([label])), start)

@@ -190,6 +190,15 @@ def test_between_prompted_slices_every_slice_holds(predictor, egg):
     assert dice(labels(result, egg)[8:16], egg.truth[8:16]) > 0.95
 
 
+def test_a_point_that_changes_little_is_followed_no_farther_than_its_change(predictor, egg, counter):
+    first = run(predictor, egg, {11: tight_box(egg, 11)})
+    again = run(predictor, egg, {11: tight_box(egg, 11), 12: click(egg, 12)}, earlier=first, counter=counter)
+    assert set(counter.slices) <= set(range(8, 16)), "of slices 5 to 18"
+    fresh = run(predictor, egg, {11: tight_box(egg, 11), 12: click(egg, 12)})
+    assert dice(labels(again, egg), labels(fresh, egg)) > 0.98
+    assert [stop.k for stop in again.stops] == [stop.k for stop in fresh.stops]
+
+
 def test_a_correction_follows_anew_only_beside_it(predictor, egg, counter):
     marked = {8: tight_box(egg, 8), 11: tight_box(egg, 11), 15: tight_box(egg, 15)}
     first = run(predictor, egg, marked, counter=counter)
@@ -208,7 +217,7 @@ def test_a_correction_follows_anew_only_beside_it(predictor, egg, counter):
 
     counter.reset()
     fresh = run(predictor, egg, corrected, counter=counter)
-    assert np.array_equal(labels(fresh, egg), labels(later, egg)), "what is kept changes no result"
+    assert dice(labels(fresh, egg), labels(later, egg)) > 0.99, "what is kept changes no result by more than a border"
     assert min(counter.slices) < 8
 
 

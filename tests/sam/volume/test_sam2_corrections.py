@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.memory_form import MEMORY_ATTENTION
+from lib.sam.strokes import lasso_prompts
 from lib.sam.volume import sam2_video
 from lib.sam.volume.propagation import PropagationOptions, VolumePrompts
+from lib.sam.volume.result import SliceMask
 from lib.sam.volume.sam2_video import RememberedResult, propagate_by_memory
 
 pytestmark = pytest.mark.slow
@@ -135,3 +138,46 @@ def test_an_object_that_ends_sooner_after_a_correction_is_not_found_beyond(medsa
     result = corrected(medsam2, first, {1: OTHER_BOX})
     assert list(result.found) == [1]
     assert result.stops[0].k == 2 and result.stops[0].reason == "nothing found"
+
+
+def test_what_there_was_no_time_for_is_followed_by_the_next_call(medsam2, first):
+    prompts = VolumePrompts({1: BOX}, {}, range(SLICES))
+    part = propagate_by_memory(medsam2, frame, prompts, until=0.0)
+    assert list(part.found) == [1] and not part.is_complete
+    rest = propagate_by_memory(medsam2, frame, prompts, earlier=part)
+    assert rest.is_complete
+    assert all(np.array_equal(rest.found[k].mask, first.found[k].mask) for k in range(SLICES))
+
+
+def test_a_mask_to_start_from_stays_where_what_is_found_fits_it(medsam2, first):
+    """Following from a box on slice 4 ends at once where the mask there is what is found anyhow."""
+    prompts = VolumePrompts({4: BOX}, {}, range(SLICES))
+    alone = propagate_by_memory(medsam2, frame, prompts)
+    grid = medsam2.logits_grid((64, 64))
+    start = {k: SliceMask.of(one.mask, grid) for k, one in alone.found.items()}
+    result = propagate_by_memory(medsam2, frame, VolumePrompts({4: BOX}, {}, range(SLICES), start))
+    assert {k: one.source for k, one in result.found.items()} == {k: "prompts" if k == 4 else "start" for k in start}
+    assert [stop.reason for stop in result.stops] == ["as at the start"] * 2
+
+
+def test_points_take_away_from_a_mask_to_start_from_only_near_them(medsam2):
+    mask = frame(4)[..., 0] > 100
+    mask[50:60, 4:14] = True
+    start = {4: SliceMask.of(mask, medsam2.logits_grid((64, 64)))}
+    background = {4: np.array([[8.0, 55.0]])}
+    result = propagate_by_memory(medsam2, frame, VolumePrompts({}, background, range(4, 5), start))
+    now = result.found[4].mask
+    assert not (now & ~mask).any()
+    assert (now & mask)[:45].sum() > 0.9 * mask[:45].sum()
+
+
+def test_a_lasso_bounds_the_mask_on_its_slice_and_its_core_is_the_object(medsam2):
+    rows, columns = np.mgrid[:64, :64]
+    area = np.hypot(columns - 27, rows - 32) < 13
+    lasso = lasso_prompts(area, medsam2.spec.prompts)
+    within = propagate_by_memory(medsam2, frame, VolumePrompts({3: lasso}, {}, range(SLICES))).found
+    plain = propagate_by_memory(medsam2, frame, VolumePrompts({3: replace(lasso, encloses=False)}, {}, range(SLICES)))
+    near = np.hypot(columns - 27, rows - 32) < 16
+    assert (plain.found[3].mask & ~near).any(), "random weights know no bounds"
+    assert not (within[3].mask & ~near).any() and within[3].mask[32, 27]
+    assert all(np.array_equal(within[k].packed, plain.found[k].packed) for k in range(SLICES) if k != 3)

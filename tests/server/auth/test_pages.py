@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_reading_is_the_browsers_to_forbid(method):
 def test_every_page_if_the_operator_says_so_but_not_with_a_login_that_the_browser_adds():
     headers = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Origin": "https://other.example"}
     assert ask(make_app(origins=("*",)), "POST", "/infer/x", headers=headers).status_code == 200
+
+
+def test_where_reading_changes_something_it_comes_from_pages_that_may_too():
+    app = FastAPI()
+    app.add_api_route("/{path:path}", lambda path: path, methods=["GET"])
+    app.add_middleware(PageCheck, pages=Pages({"localhost"}, ()), changing_paths=re.compile("/start/.*"))
+    foreign = {"Host": "localhost", "Sec-Fetch-Site": "cross-site"}
+    for path, headers, status in (
+        ("/start/x", foreign, 403),
+        ("/start/x", {"Host": "localhost"}, 200),
+        ("/restart/x", foreign, 200),
+        ("/read/start/x", foreign, 200),
+    ):
+        assert ask(app, "GET", path, headers=headers).status_code == status, path
 
 
 def test_sockets_are_looked_at_as_well():

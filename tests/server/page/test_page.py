@@ -16,7 +16,8 @@ from lib.server.page.routes import page_routes
 from lib.transforms.window import PRESETS
 
 FOLDER = Path(routes.__file__).with_name("static")
-ASSETS = sorted(path.name for path in FOLDER.iterdir() if path.name != "index.html")
+PAGES = {"/": "landing.html", "/sam/": "index.html"}
+ASSETS = sorted(path.name for path in FOLDER.iterdir() if path.name not in PAGES.values())
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -55,7 +56,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-@pytest.mark.parametrize("path", ["/sam/", "/sam/page/constants.json", *(f"/sam/page/{name}" for name in ASSETS)])
+@pytest.mark.parametrize("path", [*PAGES, "/sam/page/constants.json", *(f"/sam/page/{name}" for name in ASSETS)])
 def test_everything_is_served_with_a_strict_policy(client, path):
     answer = client.get(path)
     assert answer.status_code == 200
@@ -82,15 +83,16 @@ def test_assets_are_the_files_with_their_types(client, name):
     assert answer.headers["content-type"].split(";")[0] == MEDIA_TYPES[Path(name).suffix]
 
 
-def test_the_page_is_html(client):
-    answer = client.get("/sam/")
-    assert answer.content == (FOLDER / "index.html").read_bytes()
+@pytest.mark.parametrize("path", PAGES)
+def test_the_pages_are_html(client, path):
+    answer = client.get(path)
+    assert answer.content == (FOLDER / PAGES[path]).read_bytes()
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert client.get("/sam").headers["location"].endswith("/sam/")
 
 
 @pytest.mark.parametrize(
-    "name", ["index.html", "routes.py", "none.js", "", "..%2Froutes.py", "%2e%2e/routes.py", "../routes.py"]
+    "name", [*PAGES.values(), "routes.py", "none.js", "", "..%2Froutes.py", "%2e%2e/routes.py", "../routes.py"]
 )
 def test_nothing_else_is_served(client, name):
     assert client.get(f"/sam/page/{name}").status_code == 404
@@ -122,9 +124,20 @@ def test_the_page_names_only_files_that_there_are(client):
             assert module.startswith("./") and (FOLDER / module).is_file(), f"{path.name} imports {module}"
 
 
-def test_nothing_needs_what_the_policy_forbids(client):
+def test_the_first_page_leads_to_all_others_without_a_script(client):
+    tags = Tags(client.get("/").text).found
+    links = [attributes["href"] for tag, attributes in tags if tag == "a"]
+    assert links == ["sam/", "ohif/", "docs", "health_check/"]
+    styles = [attributes["href"] for tag, attributes in tags if tag == "link"]
+    assert styles == [f"sam/page/{name}" for name in ("icon.svg", "sam.css", "landing.css")]
+    assert all(client.get(f"/{name}").status_code == 200 for name in styles)
+    assert "script" not in {tag for tag, _ in tags}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_needs_what_the_policy_forbids(client, page):
     """No script or style in the document, and no address of another machine anywhere but XML's own names."""
-    for tag, attributes in Tags(client.get("/sam/").text).found:
+    for tag, attributes in Tags(client.get(page).text).found:
         assert tag != "style" and "style" not in attributes
         assert tag != "script" or attributes.get("src")
         assert not [name for name in attributes if name.startswith("on")]

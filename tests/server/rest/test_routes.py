@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
@@ -75,6 +76,45 @@ def test_head_and_a_copy_that_is_still_right_need_no_content(app, timestamp):
     assert not head.content and head.headers["content-length"] == str(len(whole.content))
     known = ask(app, "GET", path, headers={"If-None-Match": whole.headers["etag"]})
     assert known.status_code == 304 and not known.content
+
+
+@pytest.mark.parametrize(
+    "prefer", ["return=representation", 'wait=5, Return="representation"; x', "return = representation"]
+)
+def test_the_mask_is_the_answer_if_the_client_prefers_that(app, content, prefer):
+    done = segment(app, content, Prefer=prefer)
+    assert done.status_code == 200 and done.headers["content-type"] == "image/png"
+    assert done.headers["preference-applied"] == "return=representation"
+    place = urljoin(f"http://server{POST}", done.headers["content-location"])
+    got = ask(app, "GET", place.removeprefix("http://server"))
+    assert got.status_code == 200 and got.content == done.content
+    assert got.headers["sam-result"] == done.headers["sam-result"]
+    assert dice(np.asarray(Image.open(io.BytesIO(done.content))) == 1, _disc()) > 0.9
+    timestamp = place.split("/")[-1].removesuffix("?view=mask")
+    refined = segment(
+        app, None, json.dumps({"refine": timestamp, "negative_points": [{"x": 1, "y": 1}]}), Prefer=prefer
+    )
+    assert refined.status_code == 200 and refined.headers["content-location"] != done.headers["content-location"]
+    assert ask(app, "GET", f"/get_dicom_image/{timestamp}?type=seg").status_code == 200
+
+
+@pytest.mark.parametrize("prefer", ["return=minimal", "representation", "return=representations", ""])
+def test_other_preferences_change_nothing(app, content, prefer):
+    done = segment(app, content, Prefer=prefer)
+    assert list(done.json()) == ["timestamp"]
+    assert not {"content-location", "preference-applied"} & set(done.headers)
+
+
+def test_what_is_refused_is_refused_whatever_is_preferred(app, content):
+    refused = segment(app, content, '{"frame": 9}', Prefer="return=representation")
+    assert refused.status_code == 422 and refused.json()["detail"]
+    later = segment(app, content, Prefer="return=representation, respond-async")
+    assert later.status_code == 202 and later.headers["preference-applied"] == "respond-async"
+
+
+def _disc() -> np.ndarray:
+    rows, columns = np.mgrid[:200, :240]
+    return np.asarray((columns - 130) ** 2 + (rows - 90) ** 2 <= 40**2)
 
 
 def test_a_request_is_worked_on_later_if_the_client_prefers_that(app, content):

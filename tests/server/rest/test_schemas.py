@@ -33,3 +33,21 @@ def test_a_window_narrower_than_linear_allows_is_exact():
     for width in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValidationError):
             WindowInput(center=0, width=width)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "where"),
+    [
+        ({"scribbles": [{"points": []}]}, "points"),
+        ({"scribbles": [{"points": [{"x": 1, "y": 1}], "width": 0}]}, "width"),
+        ({"scribbles": [{"points": [{"x": 1, "y": 1}], "colour": "red"}]}, "colour"),
+        ({"scribbles": [{"points": [{"x": 1, "y": 1}] * 10_001}]}, "points"),
+        ({"lassos": [{"points": [{"x": 1, "y": 1}] * 2}]}, "points"),
+        ({"lassos": [{"points": [{"x": 1, "y": 1}] * 3, "width": 3}]}, "width"),
+        ({"lassos": [{"points": [{"x": float("nan"), "y": 1}] * 3}]}, "x"),
+    ],
+)
+def test_a_drawing_that_cannot_be_meant_is_refused(drawn, where):
+    with pytest.raises(ValidationError) as refusal:
+        SAMInput.model_validate(drawn)
+    assert where in refusal.value.errors()[0]["loc"]

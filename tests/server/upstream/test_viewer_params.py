@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from lib.imaging.image import Window
 from lib.sam.prompts import PromptError
 from lib.server.upstream.viewer_params import BatchParams, ViewerParams, read_params
-from lib.transforms.request import LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
+from lib.transforms.request import Drawing, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
 from lib.transforms.viewer_options import WINDOWS
 
 
@@ -67,6 +67,17 @@ def test_what_no_viewer_may_say_is_ignored(key, value):
         *(("prompts", value) for value in ("everything", 5, [], {}, "rest", "viewer")),
         *(("save_label", value) for value in ("maybe", 5, [])),
         *(("label_info", value) for value in ("liver", 5, {"name": "liver"})),
+        *(("scribbles", value) for value in (5, {}, [5], [{"points": []}], [{"points": [[1, 2, 3]], "width": 0}])),
+        *(
+            ("scribbles", value)
+            for value in ([{"points": [[1, 2, 3]], "colour": 1}], [{"points": [[1, 2, 3]] * 10_001}])
+        ),
+        *(
+            ("lassos", value)
+            for value in ([{"points": [[1, 2, 3]] * 2}], [{"points": [[1, 2, 3]] * 3, "width": 1}], [{}])
+        ),
+        *(("lassos", [{"points": [[1, 2, 3]] * 3, "positive": value}]) for value in (5, [], "maybe")),
+        *(("start_from_label", value) for value in ("maybe", 5, [])),
         *(("max_slices", value) for value in ("many", -1, 1.5, [1], True)),
     ],
 )
@@ -77,6 +88,26 @@ def test_a_value_of_another_kind_is_refused_by_its_key(key, value):
 
 def test_null_is_as_if_it_were_not_sent():
     assert read_params(ViewerParams, dict.fromkeys(ViewerParams.model_fields)) == read_params(ViewerParams, {})
+
+
+def test_drawings_and_a_label_to_start_from():
+    outline = [[1, 2, 3], [9, 2, 3], [9, 9, 3]]
+    params = {"lassos": [{"points": outline, "positive": "false"}], "scribbles": [{"points": [[1, 2, 3]], "width": 5}]}
+    prompts = asked(**params).prompts
+    assert isinstance(prompts, ViewerPrompts) and prompts.count == 2
+    assert prompts.lassos == (Drawing(((1, 2, 3), (9, 2, 3), (9, 9, 3)), positive=False),)
+    assert prompts.scribbles == (Drawing(((1, 2, 3),), width=5),)
+    null = asked(scribbles=[{"points": [[1, 2, 3]], "width": None, "positive": None}]).prompts
+    assert isinstance(null, ViewerPrompts) and null.scribbles == (Drawing(((1, 2, 3),), positive=True, width=3),)
+    sent = read_params(ViewerParams, {**params, "start_from_label": True})
+    assert sent.counts() == {
+        "foreground": 0, "background": 0, "roi": 0, "scribbles": 1, "lassos": 1, "start": 1
+    }  # fmt: skip
+    request = sent.request(model="sam_tiny", image="ball", sent_label="here")
+    assert request.options.start_from_label and request.prompting_label == "here"
+    assert asked(**params).prompting_label is None
+    with pytest.raises(PromptError, match="start_from_label is for a client's own prompts"):
+        asked(prompts="labels", start_from_label=True)
 
 
 def test_the_tag_of_a_label_that_is_kept():

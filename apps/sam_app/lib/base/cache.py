@@ -55,10 +55,8 @@ class ByteBoundedCache(Generic[K, V]):
                 computing request timed out or was preempted, one of the waiting requests computes the value instead.
         """
         with self._lock:
-            stored = self._entries.get(key)
+            stored = self._used(key)
             if stored is not None:
-                self._entries.move_to_end(key)
-                self._hits += 1
                 return stored
             running = self._running.get(key)
             if running is None:
@@ -79,6 +77,19 @@ class ByteBoundedCache(Generic[K, V]):
         finally:
             with self._lock:
                 running.waiting -= 1
+
+    def find(self, key: K) -> V | None:
+        """Return a key's value if it is stored."""
+        with self._lock:
+            return self._used(key)
+
+    def _used(self, key: K) -> V | None:
+        """Return a key's value if it is stored, which counts as a use; the lock is held."""
+        stored = self._entries.get(key)
+        if stored is not None:
+            self._entries.move_to_end(key)
+            self._hits += 1
+        return stored
 
     def prefetch(self, key: K, compute: Callable[[], V]) -> None:
         """Prefetch a key's value; does nothing if it is stored or being computed. Never waits.

@@ -58,6 +58,11 @@ class Clock:
         self._is_cancelled = True
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the work any more."""
+        return self._is_cancelled
+
+    @property
     def is_over(self) -> bool:
         """Whether the work must end."""
         return self._is_cancelled or self.remaining == 0

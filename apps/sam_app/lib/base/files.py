@@ -127,8 +127,11 @@ def _back_up(path: Path) -> Path | None:
     return other
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> bool:
     """Link a file to a second path, or copy it if the file system does not support hard links.
+
+    Returns:
+        Whether it is a link, which has what the file has that was flushed.
 
     Raises:
         OSError: If neither is possible.
@@ -139,6 +142,19 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno not in _WITHOUT_LINKS:
             raise
         shutil.copyfile(source, target)
+        return False
+    return True
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes, or that of all files of a folder.
+
+    Raises:
+        OSError: If it does not exist.
+    """
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
 
 
 def is_leftover(name: str) -> bool:

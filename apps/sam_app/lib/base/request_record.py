@@ -24,7 +24,7 @@ class RequestRecord:
         image_sha256: SHA-256 of the image file's bytes, in hexadecimal; for a series: of its files' digests.
         model: The model that was used.
         checkpoint_sha256: SHA-256 of its checkpoint.
-        prompts: Counts by kind: ``rectangles``, ``positive_points``, ``negative_points``.
+        prompts: Counts by kind: ``rectangles``, ``positive_points``, ``negative_points``; others if there are some.
         reason: Name of the error's class if it failed. The message can quote the client, so it is not stored.
     """
 

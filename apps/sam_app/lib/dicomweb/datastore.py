@@ -110,6 +110,10 @@ class DicomWebStore(DicomWebLabels):
         """Return the UIDs of the series that hold images; see :meth:`SeriesLists.images`."""
         return self._lists.images()
 
+    def described(self) -> list[Dataset]:
+        """Return what the server's search tells of the series that hold images; see :meth:`SeriesLists.described`."""
+        return self._lists.described()
+
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Return the UIDs of the series that have a segmentation; see :meth:`SeriesLists.labelled`."""
         return self._lists.labelled()

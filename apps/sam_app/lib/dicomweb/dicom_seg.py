@@ -22,13 +22,16 @@ from lib.imaging.image import ImageError, UnsupportedImageError
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.segments import MAX_SEGMENTS, segment_label
 from lib.imaging.labels.series_segmentation import series_segmentation
+from lib.imaging.labels.structure_set import structure_set
 from lib.imaging.readers import read_image
 from lib.version import VERSION
 
 _UNKNOWN_ALGORITHM = "sam-app"
 
 
-def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, model: str | None = None) -> Dataset:
+def segmentation_of_labels(
+    grid: SeriesGrid, label: Path, label_info: Any, *, model: str | None = None, reviewer: str | None = None
+) -> Dataset:
     """Make a DICOM Segmentation from a label volume.
 
     Args:
@@ -36,6 +39,7 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
         label: File with the labels, in any readable format, on this voxel grid.
         label_info: The client's names of the labels, see :func:`lib.dicomweb.dicom_seg.segment_names`.
         model: The model that made the labels, if ``label_info`` does not name it.
+        reviewer: Who stored them: Content Creator's Name (0070,0084); None if that is not known.
 
     Returns:
         The Segmentation. Its segments are numbered from 1 in the order of the labels' numbers; an empty mask gives one
@@ -44,23 +48,47 @@ def segmentation_of_labels(grid: SeriesGrid, label: Path, label_info: Any, *, mo
     Raises:
         ImageError: If the series cannot be referenced, or the labels do not lie on it; the message gives the reason.
     """
-    labels = labels_on_grid(read_image(label), grid.affine, grid.shape)
-    marked = labels != 0
-    values = np.unique(labels[marked]).tolist()
-    if len(values) > MAX_SEGMENTS or any(value < 0 or value != int(value) for value in values):
-        raise UnsupportedImageError(
-            f"labels must be non-negative integers, with at most {MAX_SEGMENTS} different ones besides 0"
-        )
-    numbers = np.zeros(grid.shape, np.uint8)
-    numbers[marked] = np.searchsorted(values, labels[marked]) + 1
-    return series_segmentation(
+    numbers, values = _numbered(labels_on_grid(read_image(label), grid.affine, grid.shape))
+    made = series_segmentation(
         numbers,
         sources=grid.sources,
-        segment_labels=segment_names(label_info, [int(value) for value in values]),
-        algorithm_name=algorithm_name(label_info, model or _UNKNOWN_ALGORITHM),
+        segment_labels=segment_names(label_info, values),
+        algorithm_name=algorithm_names(label_info, values, model or _UNKNOWN_ALGORITHM),
         algorithm_version=VERSION,
         instance_time=datetime.now(),
     )
+    if reviewer:
+        made.ContentCreatorName = segment_label(reviewer)
+    return made
+
+
+def structures_of_labels(grid: SeriesGrid, label: Path, label_info: Any) -> Dataset:
+    """Make an RT Structure Set from a label volume; arguments and errors as of :func:`segmentation_of_labels`."""
+    numbers, values = _numbered(labels_on_grid(read_image(label), grid.affine, grid.shape))
+    return structure_set(
+        numbers,
+        sources=grid.sources,
+        names=segment_names(label_info, values),
+        software_version=VERSION,
+        instance_time=datetime.now(),
+    )
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return labels renumbered from 1 in the order of their numbers, as uint8, and those numbers.
+
+    Raises:
+        UnsupportedImageError: If they are no whole numbers, or too many.
+    """
+    marked = labels != 0
+    values = np.unique(labels[marked])
+    if len(values) > MAX_SEGMENTS or (values < 0).any() or (values != np.trunc(values)).any():
+        raise UnsupportedImageError(
+            f"labels must be non-negative integers, with at most {MAX_SEGMENTS} different ones besides 0"
+        )
+    numbers = np.zeros(labels.shape, np.uint8)
+    numbers[marked] = np.searchsorted(values, labels[marked]) + 1
+    return numbers, values.astype(int).tolist()
 
 
 def dicom_seg_response(series: Path, label: Path, label_info: Any, *, model: str) -> FileResponse:
@@ -94,17 +122,37 @@ def segment_names(label_info: Any, values: Sequence[int]) -> list[str]:
         A name for each of ``values``, ``Segment <number>`` for one without a name; for an empty mask only the name of
         the first named item, the label that was requested.
     """
-    items = [item for item in label_info if isinstance(item, Mapping)] if isinstance(label_info, list) else []
-    names = [segment_label(str(item.get("name") or "")) for item in items]
+    items = _items(label_info)
     if not values:
-        return [next(filter(None, names), "Segment 1")]
-    stated = {item["idx"]: name for item, name in zip(items, names, strict=True) if isinstance(item.get("idx"), int)}
-    found = stated or dict(zip(values, names, strict=False))
-    return [found.get(value) or f"Segment {value}" for value in values]
+        return [next(filter(None, (_text(item, "name") for item in items)), "Segment 1")]
+    return [
+        _text(item, "name") or f"Segment {value}" for item, value in zip(_by_value(items, values), values, strict=True)
+    ]
 
 
-def algorithm_name(label_info: Any, default: str) -> str:
-    """Return the name of the model that made the mask: the first item's ``model_name``, else ``default``."""
-    first = label_info[0] if isinstance(label_info, list) and label_info else None
-    model = first.get("model_name") if isinstance(first, Mapping) else None
-    return segment_label(str(model or "")) or default
+def algorithm_names(label_info: Any, values: Sequence[int], default: str) -> list[str]:
+    """Return the name of the model that made each label: its item's ``model_name``, else the first item's.
+
+    Args:
+        label_info: As of :func:`segment_names`.
+        values: Likewise.
+        default: The name where there is none.
+    """
+    items = _items(label_info)
+    common = (_text(items[0], "model_name") if items else "") or default
+    return [_text(item, "model_name") or common for item in _by_value(items, values)] if values else [common]
+
+
+def _items(label_info: Any) -> list[Mapping[str, Any]]:
+    return [item for item in label_info if isinstance(item, Mapping)] if isinstance(label_info, list) else []
+
+
+def _by_value(items: Sequence[Mapping[str, Any]], values: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Return the item of each value, an empty one where there is none."""
+    stated = {item["idx"]: item for item in items if isinstance(item.get("idx"), int)}
+    found = stated or dict(zip(values, items, strict=False))
+    return [found.get(value, {}) for value in values]
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    return segment_label(str(item.get(key) or ""))

@@ -23,12 +23,13 @@ from pydicom import Dataset
 
 from lib.dicomweb.connection import DicomWebError
 from lib.dicomweb.dicom_seg import segmentation_of_labels
+from lib.imaging.dicom.data_sets import write
 from lib.imaging.dicom.header_values import value_of
 from lib.imaging.dicom.reader import SeriesGrid, read_series_grid
 from lib.imaging.image import CorruptImageError, ImageChangedError, ImageError
 from lib.imaging.labels.label_grid import labels_on_grid
 from lib.imaging.labels.label_writers import write_label_volume
-from lib.imaging.labels.series_segmentation import labels_from_segmentation
+from lib.imaging.labels.series_segmentation import OverlappingSegmentsError, labels_from_segmentation
 from lib.imaging.readers import read_image
 from lib.studies.local_store import LocalStore
 
@@ -82,7 +83,8 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
             if label.suffix == ".bin":
                 label = _from_raw(label, grid, Path(scratch))
             if label_tag == DefaultLabelTag.FINAL:
-                made = segmentation_of_labels(grid, label, info.get("label_info"), model=info.get("model"))
+                by = {"model": info.get("model"), "reviewer": info.get("reviewer")}
+                made = segmentation_of_labels(grid, label, info.get("label_info"), **by)
                 self._store(made)
                 info |= {
                     "SeriesInstanceUID": str(made.SeriesInstanceUID),
@@ -175,7 +177,11 @@ class DicomWebLabels(LocalStore, DICOMWebDatastore):
         study = str(grid.sources[0].StudyInstanceUID)
         segmentation = self._client.retrieve_series(study, series, media_types=_AS_STORED)[-1]
         with tempfile.TemporaryDirectory() as scratch:
-            label = _write(labels_from_segmentation(segmentation, grid.sources), grid, Path(scratch))
+            try:
+                label = _write(labels_from_segmentation(segmentation, grid.sources), grid, Path(scratch))
+            except OverlappingSegmentsError:  # no label map can hold it: it is kept as it is
+                label = Path(scratch, "label.dcm")
+                write(segmentation, label)
             names = [
                 {"name": str(segment.SegmentLabel), "idx": int(segment.SegmentNumber)}
                 for segment in segmentation.SegmentSequence

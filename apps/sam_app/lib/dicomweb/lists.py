@@ -35,7 +35,8 @@ class SeriesLists:
     def __init__(self, client: ArchiveClient, search_filter: Mapping[str, Any], max_age: float) -> None:
         self._client = client
         self._filter = dict(search_filter)
-        self._lists: TTLCache[str, list[str]] = TTLCache(maxsize=2, ttl=max_age)
+        self._images: TTLCache[None, list[Dataset]] = TTLCache(maxsize=1, ttl=max_age)
+        self._labelled: TTLCache[None, list[str]] = TTLCache(maxsize=1, ttl=max_age)
         self._source_of: dict[str, str | None] = {}
         self._lock = Lock()
 
@@ -45,8 +46,20 @@ class SeriesLists:
         Raises:
             DicomWebError: If the server does not respond.
         """
+        return [str(found.SeriesInstanceUID) for found in self.described()]
+
+    def described(self) -> list[Dataset]:
+        """Return what the server's search tells of each of :meth:`images`.
+
+        Raises:
+            DicomWebError: If the server does not respond.
+        """
         with self._lock:
-            return list(self._images())
+            found = self._images.get(None)
+            if found is None:
+                every = self._search(self._filter)
+                found = self._images[None] = [one for one in every if one.get("Modality") not in _WITHOUT_IMAGES]
+            return list(found)
 
     def labelled(self) -> list[str]:
         """Return those of :meth:`images` that a segmentation on the server refers to.
@@ -54,25 +67,18 @@ class SeriesLists:
         Raises:
             DicomWebError: If the server does not respond.
         """
+        images = self.images()
         with self._lock:
-            found = self._lists.get("labelled")
+            found = self._labelled.get(None)
             if found is None:
                 sources = {self._source(segmentation) for segmentation in self._search({"Modality": "SEG"})}
-                found = self._lists["labelled"] = [series for series in self._images() if series in sources]
+                found = self._labelled[None] = [series for series in images if series in sources]
             return list(found)
 
     def forget_labelled(self) -> None:
         """Drop the list of labelled series, because a segmentation was stored."""
         with self._lock:
-            self._lists.pop("labelled", None)
-
-    def _images(self) -> list[str]:
-        found = self._lists.get("images")
-        if found is None:
-            every = self._search(self._filter)
-            found = [str(one.SeriesInstanceUID) for one in every if one.get("Modality") not in _WITHOUT_IMAGES]
-            self._lists["images"] = found
-        return found
+            self._labelled.pop(None, None)
 
     def _search(self, search_filter: dict[str, Any]) -> list[Dataset]:
         return [Dataset.from_json(found) for found in self._client.search_for_series(search_filters=search_filter)]

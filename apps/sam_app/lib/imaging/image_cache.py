@@ -83,29 +83,69 @@ def image_sha256(path: Path) -> str:
     Raises:
         OSError: If it cannot be read.
     """
-    if not path.is_dir():
-        return _file_sha256(path)
-    with os.scandir(path) as entries:
-        return series_sha256([_file_sha256(entry) for entry in entries if entry.is_file()])
+    return series_sha256(_sums(path)) if path.is_dir() else _file_sha256(path)
+
+
+def content_key(path: Path) -> str:
+    """Return what names an image as it is read: a file's SHA-256; of a series, that of its files' in order of names.
+
+    Where the slices of a series state neither position nor number, their names are their order. Otherwise as
+    :func:`image_sha256`.
+    """
+    return _key_of(_sums(path)) if path.is_dir() else _file_sha256(path)
+
+
+def known_key(path: Path) -> str | None:
+    """Return the :func:`content_key` if it is known without reading a file; None if it is not.
+
+    Raises:
+        OSError: If the image does not exist.
+    """
+    identities = identity_of(path)
+    with _sums_lock:
+        sums = [_known_sums.get(identity) for identity in identities]
+    if not all(sums):
+        return None
+    return _key_of(filter(None, sums)) if path.is_dir() else sums[0]
+
+
+def version_of(key: str) -> str:
+    """Return the name that clients get for an image's content, from its :func:`content_key`."""
+    return key[:16]
+
+
+def _sums(folder: Path) -> list[str]:
+    """Return the SHA-256 sums of a series' files, in order of names."""
+    with os.scandir(folder) as entries:
+        files = sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
+    return [_file_sha256(file) for file in files]
+
+
+def _key_of(sums: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sums).encode("ascii")).hexdigest()
 
 
 def series_sha256(sums: Iterable[str]) -> str:
     """Return the SHA-256 of a series from the SHA-256 sums of its files, in any order."""
-    return hashlib.sha256("".join(sorted(sums)).encode("ascii")).hexdigest()
+    return _key_of(sorted(sums))
 
 
 def _file_sha256(path: os.PathLike[str]) -> str:
     return _cached_sha256(file_identity(path), path)
 
 
-@cached(LRUCache(maxsize=16384), key=lambda identity, path: identity, lock=Lock())
+_known_sums: LRUCache[FileIdentity, str] = LRUCache(maxsize=16384)
+_sums_lock = Lock()
+
+
+@cached(_known_sums, key=lambda identity, path: identity, lock=_sums_lock)
 def _cached_sha256(identity: FileIdentity, path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return sha256_of(file)
 
 
 class _Kept(NamedTuple):
-    """An image, and where it was read from; None where its content has its name, wherever it comes from."""
+    """An image, and where it was read from; None for a file that is moved or removed while its content stays in use."""
 
     image: MedicalImage
     path: Path | None
@@ -114,22 +154,22 @@ class _Kept(NamedTuple):
 class ImageCache:
     """Cache of recently used images, bounded by bytes. Thread-safe; each image is read by one request at a time.
 
+    An image is known by its content: of a study, its copy with a result and a session's file there is one in memory.
+
     Args:
         max_bytes: Bound on the pixel data of all cached images; 0 caches none, and a larger image is not cached.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._cache: ByteBoundedCache[Identity | str, _Kept] = ByteBoundedCache(
-            max_bytes, lambda kept: kept.image.frames.nbytes
-        )
+        self._cache: ByteBoundedCache[str, _Kept] = ByteBoundedCache(max_bytes, lambda kept: kept.image.frames.nbytes)
 
-    def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], sha256: str | None = None) -> MedicalImage:
-        """Return the image with read-only pixels, from the cache, or read if the file is new or has changed.
+    def get_or_read(self, path: Path, read: Callable[[Path], MedicalImage], key: str | None = None) -> MedicalImage:
+        """Return the image with read-only pixels, from the cache, or read if its content is new.
 
         Args:
             path: A file, or a folder with the files of a series.
             read: Reads the image from ``path``.
-            sha256: Of the file's content, if known: an upload that is repeated is another file each time.
+            key: As of :func:`content_key`, if it is known and nobody writes to the file.
 
         Raises:
             OSError: If the file does not exist.
@@ -141,12 +181,17 @@ class ImageCache:
 
         def read_only() -> _Kept:
             image = read(path)
-            if sha256 is None and identity_of(path) != identity:
+            if key is None and identity_of(path) != identity:
                 raise ImageChangedError("the image's file was changed while it was read; try again once it is complete")
             image.frames.flags.writeable = False
-            return _Kept(image, None if sha256 else path)
+            return _Kept(image, None if key else path)
 
-        return self._cache.get_or_compute(sha256 or identity, read_only).image
+        return self._cache.get_or_compute(key or content_key(path), read_only).image
+
+    def find(self, key: str) -> MedicalImage | None:
+        """Return the image with this :func:`content_key` if it is in the cache."""
+        kept = self._cache.find(key)
+        return None if kept is None else kept.image
 
     def forget_gone(self) -> None:
         """No longer keep the images whose files are gone: nobody can ask for them again."""

@@ -15,7 +15,7 @@ class Limits:
     Args:
         max_pixels: Frames x rows x columns; by default some 2,000 CT slices, 1 GiB as 16-bit values.
         max_frames: Frames, slices or pages.
-        max_prompts: Points and rectangles.
+        max_prompts: Points, rectangles and drawings.
     """
 
     max_pixels: int = 512 * 512 * 2048
@@ -42,7 +42,7 @@ class Limits:
         claim_for_caller(working_bytes((rows, columns)))
 
     def check_prompts(self, count: int) -> None:
-        """Raise :class:`PromptError` for a request with more points and rectangles."""
+        """Raise :class:`PromptError` for a request with more points, rectangles and drawings."""
         if count > self.max_prompts:
             raise PromptError(f"there are {count} points and rectangles; at most {self.max_prompts} are allowed")
 

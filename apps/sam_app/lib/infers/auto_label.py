@@ -18,8 +18,9 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version
 from lib.sam.predictor import Prediction, Predictor
 from lib.sam.prompts import PromptError
-from lib.transforms.load import LoadMedicalImaged, SentLabeld
+from lib.transforms.load import LoadMedicalImage, LoadMedicalImaged, SentLabeld
 from lib.transforms.masks import BestMasksd, FrameToVolumed, MergeMasksd, largest_component
+from lib.transforms.present_labels import ProtectLabeld, slice_of
 from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.sam_input_prompts import SamInputPromptsd
 from lib.transforms.viewer_options import WINDOWS
@@ -97,10 +98,12 @@ class AutoLabel(SamTask):
     def pre_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms that load the image and, for the REST routes, choose the frame and window it."""
         request: SegmentRequest = data[REQUEST]
-        load = LoadMedicalImaged(self._limits, self._images, request.image_sha256)
+        load = LoadMedicalImaged(self._limits, self._images, request.image_key)
+        protect = ProtectLabeld(LoadMedicalImage(self._limits))
         if request.source is Source.REST:
-            return [load, SentLabeld(load.load), SamInputPromptsd(self._limits), WindowFramed()]
-        return [load, SentLabeld(load.load)]
+            prompts = SamInputPromptsd(self._limits, read=LoadMedicalImage(self._limits))
+            return [load, SentLabeld(load.load), prompts, protect, WindowFramed()]
+        return [load, SentLabeld(load.load), protect]
 
     def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
         """Find the labels on every frame, or on the chosen one; where one is not, there is no mask.
@@ -115,8 +118,8 @@ class AutoLabel(SamTask):
         if request.source is Source.REST:
             if data["objects"]:
                 what = "its label" if len(predictors) == 1 else "its labels"
-                raise PromptError(f"{self.engine_model} finds {what} by itself: leave points and rectangles out")
-            found = _find(predictors, data["frame"])
+                raise PromptError(f"{self.engine_model} finds {what} by itself: leave all prompts out")
+            found = _find(predictors, data["frame"], data["protected"], data["slice"])
             data["predictions"] = found if any(one.packed[0].area for one in found) else []
             return data
         with current_clock().stage("window"):
@@ -125,7 +128,7 @@ class AutoLabel(SamTask):
         scores: dict[tuple[int, int], float] = {}
         for k in range(image.frame_count):
             current_clock().check()
-            found = _find(predictors, windowed(k))
+            found = _find(predictors, windowed(k), data["protected"], k)
             if any(one.packed[0].area for one in found):
                 masks[k] = np.zeros(image.frame_size, np.uint8)
                 for number, prediction in sorted(enumerate(found, start=1), key=lambda one: float(one[1].scores[0])):
@@ -152,9 +155,12 @@ def _made_by(predictors: Sequence[Predictor]) -> dict[str, Any]:
     }
 
 
-def _find(predictors: Sequence[Predictor], picture: np.ndarray) -> list[Prediction]:
-    """Return what each finds on a picture, which is encoded once for all that share an encoder."""
-    return [predictor.find(predictor.encode(picture)) for predictor in predictors]
+def _find(
+    predictors: Sequence[Predictor], picture: np.ndarray, protected: np.ndarray | None, k: int
+) -> list[Prediction]:
+    """Return what each finds on slice k, encoded once for all that share an encoder, without what is protected."""
+    found = [predictor.find(predictor.encode(picture)) for predictor in predictors]
+    return found if protected is None else [one.without(slice_of(protected, k)) for one in found]
 
 
 def _in_volume(data: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,9 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
     Returns:
         ``model``, ``checkpoint_sha256``, ``version`` (if it has learned), ``slice``, ``slice_source`` (``request`` or
         ``middle``), ``frames``, ``image_notes`` (what users should know about how it was read), ``window``, ``scores``
-        (predicted IoU, one per object), ``areas`` (pixels of each object's whole mask, also where another covers it),
-        ``candidates`` (largest number of masks of an object) and ``candidate_scores`` (of each object, best first).
+        (predicted IoU, one per object), ``names`` (of the objects, if the model knows them), ``areas`` (pixels of each
+        object's whole mask, also where another covers it), ``candidates`` (largest number of masks of an object) and
+        ``candidate_scores`` (of each object, best first).
     """
     candidate_scores = [[round(float(score), 4) for score in prediction.scores] for prediction in data["predictions"]]
     return {
@@ -39,6 +40,7 @@ def result_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "image_notes": list(data["image"].notes),
         "window": asdict(data["window"]),
         "scores": [scores[0] for scores in candidate_scores],
+        **({"names": data["names"]} if data.get("names") and data["predictions"] else {}),
         "areas": [mask.area for mask in data["masks"]],
         "candidates": max(map(len, candidate_scores), default=1),
         "candidate_scores": candidate_scores,

@@ -1,7 +1,7 @@
 """Task that segments an object through a volume with SAM, from prompts on one or more slices."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +13,12 @@ from lib.imaging.image_cache import cached_per_image
 from lib.infers.click_memory import ClickMemory
 from lib.infers.facts import made_by, volume_facts
 from lib.infers.sam_task import SamTask
-from lib.sam.volume.propagation import PropagationOptions, propagate
+from lib.sam.logits_grid import LogitsGrid
+from lib.sam.volume.propagation import PropagationOptions, VolumePrompts, propagate
 from lib.sam.volume.result import VolumeResult
-from lib.transforms.load import LoadMedicalImaged, SentLabeld
+from lib.transforms.load import LoadMedicalImage, LoadMedicalImaged, SentLabeld
 from lib.transforms.masks import ResultToVolumed
+from lib.transforms.present_labels import ProtectLabeld, slice_of
 from lib.transforms.prompt_sources import LabelVolumePromptsd, RestoreValuesd
 from lib.transforms.request import REQUEST, SegmentRequest, Source
 from lib.transforms.viewer_options import WINDOWS
@@ -51,10 +53,10 @@ class Sam3D(SamTask):
         """Return the transforms that load the image and map the prompts."""
         limits, request = self._limits, data[REQUEST]
         load = LoadMedicalImaged(limits, self._images)
-        prompts: Callable = VolumePromptsd(limits)
+        prompts: Callable = VolumePromptsd(limits, self._spec.prompts, load.load, grid=self._grid)
         if request.source is not Source.VIEWER:
             prompts = LabelVolumePromptsd(load.load, limits)
-        return [load, SentLabeld(load.load), prompts]
+        return [load, SentLabeld(load.load), prompts, ProtectLabeld(LoadMedicalImage(limits))]
 
     def run_inferer(self, data: dict[str, Any]) -> dict[str, Any]:
         """Follow the object through the volume; only slices that are reached are windowed.
@@ -66,10 +68,11 @@ class Sam3D(SamTask):
         request: SegmentRequest = data[REQUEST]
         if image.volume_fault:
             raise NotOneVolumeError(image.volume_fault)
+        prompts: VolumePrompts = data["volume_prompts"]
         predictor = self._engine.predictor(self.engine_model)
         clock = current_clock()
         with clock.stage("window"):
-            windowed, applied = volume_pictures(image, min(data["volume_prompts"].marked), request.options.window)
+            windowed, applied = volume_pictures(image, _first_slice(prompts), request.options.window)
 
         def picture(k: int) -> np.ndarray:
             with clock.stage("window"):
@@ -78,21 +81,32 @@ class Sam3D(SamTask):
         key = None
         if request.client:
             key = (request.client, _picture_key(image, applied), request.object_name or "")
-        result = propagate(
-            predictor,
-            picture,
-            data["volume_prompts"],
-            PropagationOptions(max_slices=request.options.max_slices or None),
-            earlier=self._memory.recall(key) if key else None,
-        )
+        options = PropagationOptions(max_slices=request.options.max_slices or None)
+        last = next(iter(self._memory.recall(key)), None) if key else None
+        result = propagate(predictor, picture, prompts, options, earlier=last)
+        beside: Mapping[int, list[np.ndarray]] = data["beside"]
+        if beside and predictor.spec.takes_points:
+            result = propagate(predictor, picture, prompts.off(result.found, beside), options, earlier=result)
         if key:
             self._memory.remember(key, result)
-        data.update(volume_result=result, window=applied, made_by=made_by(predictor))
+        cut = {k: np.logical_or.reduce(areas) for k, areas in beside.items()}
+        if data["protected"] is not None:
+            cut = {k: slice_of(data["protected"], k) | cut.get(k, False) for k in result.found.keys() | cut.keys()}
+        shown = result.without(cut)
+        data.update(volume_result=shown, window=applied, made_by=made_by(predictor))
         return data
+
+    def _grid(self, size: tuple[int, int]) -> LogitsGrid:
+        return self._engine.predictor(self.engine_model).logits_grid(size)
 
     def post_transforms(self, data: dict[str, Any]) -> Sequence[Callable]:
         """Return the transforms to the volume of the masks."""
         return [ResultToVolumed(), RestoreValuesd()]
+
+
+def _first_slice(prompts: VolumePrompts) -> int:
+    """Return the first slice with a prompt, in whose window the volume is shown."""
+    return min([*prompts.marked] or [*prompts.background] or [*prompts.start])
 
 
 def _picture_key(image: MedicalImage, window: AppliedWindow) -> str:

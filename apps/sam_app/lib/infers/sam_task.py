@@ -14,6 +14,7 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.labels.label_writers import write_label_volume
 from lib.imaging.limits import Limits
+from lib.infers.steps import Steps
 from lib.sam.engine import Engine
 from lib.sam.models.registry import ModelSpec
 from lib.sam.prompts import PromptError
@@ -57,6 +58,7 @@ class SamTask(InferTask):
         self._engine = engine
         self._limits = limits
         self._images = images or ImageCache()
+        self._steps = Steps()
 
     def options(self, spec: ModelSpec) -> dict[str, Any]:
         """Return the options that viewers show, with their defaults for a model."""
@@ -88,11 +90,13 @@ class SamTask(InferTask):
             As :meth:`writer`, with ``latencies`` in seconds; if the request skips the writer, None and the final data.
         """
         times = [time.monotonic()]
-        data = dict(request)
+        asked = self._steps.undone(request[REQUEST])
+        data = {**request, REQUEST: asked}
         for transform in self.pre_transforms(data):
             data = transform(data)
         times.append(time.monotonic())
         data = self.run_inferer(data)
+        self._steps.remember(asked)
         times.append(time.monotonic())
         for transform in self.post_transforms(data):
             data = transform(data)

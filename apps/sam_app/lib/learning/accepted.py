@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.imaging.image import CorruptImageError, MedicalImage
-from lib.imaging.labels.label_grid import RAW_SUFFIX, labels_on_grid
+from lib.imaging.image import MedicalImage
+from lib.imaging.labels.label_grid import labels_of_file
 from lib.learning.examples import Example
 from lib.learning.job import AcceptedLabel
 from lib.transforms.window import choose_window, windowed_frame
@@ -33,14 +33,7 @@ def read_examples(accepted: AcceptedLabel, read: Callable[[Path], MedicalImage])
         ImageError: If one of the files cannot be read, or they do not lie on each other.
     """
     image = read(accepted.image)
-    shape = (image.frame_count, *image.frame_size)
-    if accepted.label.suffix == RAW_SUFFIX:
-        values = np.fromfile(accepted.label, np.uint8)
-        if values.size != np.prod(shape):
-            raise CorruptImageError("the raw label has another number of voxels than its image")
-        labels = values.reshape(shape)
-    else:
-        labels = labels_on_grid(read(accepted.label), image.affine if image.is_geometric else None, shape)
+    labels = labels_of_file(accepted.label, image, read)
     present = {int(value): f"label_{int(value)}" for value in np.unique(labels) if value}
     patient = str(getattr(image.datasets[0], "PatientID", "") or "") if image.datasets else ""
     return list(examples_of(patient or accepted.study, image, labels, {**present, **accepted.names}))

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, MARGIN = 480, 240, 36
+FEW = 12
+"""So many places on the x axis are numbered, and their points marked."""
+
 COLOURS = ("#0b5cad", "#b3541e", "#2e7d32", "#7b1fa2", "#555555")
 
 Points = Sequence[tuple[float, float]]
@@ -38,11 +41,17 @@ def draw_curves(curves: Mapping[str, Points], caption: str, top: float | None = 
     draw.rectangle((left, upper, last, lower), outline="#888888")
     draw.text((4, upper), f"{top:.2f}", fill="#444444")
     draw.text((4, lower - 10), "0", fill="#444444")
-    draw.text((left, lower + 6), caption, fill="#444444")
+    numbered = sorted({x for x, _ in together})
+    numbered = numbered if len(numbered) <= FEW else []
+    for x in numbered:
+        draw.text((left + x / right * (last - left), lower + 2), f"{x:g}", fill="#444444", anchor="ma")
+    draw.text((left, lower + 18), caption, fill="#444444")
     for row, ((name, points), colour) in enumerate(zip(shown.items(), COLOURS, strict=False)):
         places = [(left + x / right * (last - left), lower - y / top * (lower - upper)) for x, y in points]
         if len(places) > 1:
             draw.line(places, fill=colour, width=2)
+        for x, y in places if numbered else ():
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
         if len(shown) > 1:
             draw.text((last + 8, upper + 16 * row), name, fill=colour)
     content = io.BytesIO()

@@ -20,9 +20,12 @@ from lib.learning.simulated_user import (
     loose_box,
     outside_point,
     random_point,
+    stroke,
 )
 from lib.sam.packed_mask import PackedMask
 from lib.sam.prompts import Prompts
+from lib.sam.strokes import MOST_POINTS as SCRIBBLE_POINTS
+from lib.sam.strokes import stroke_points
 
 PICTURES, OBJECTS = 3, 4
 """Of a step: the objects of a picture have prompts of one form."""
@@ -33,7 +36,7 @@ OBJECTS_PER_LABEL = 12
 CORRECTED_SHARE = 0.4
 """Of the pictures, those whose first answers get a corrective click before anything is learned from them."""
 
-FORMS = {"box": 0.45, "point": 0.35, "points": 0.1, "both": 0.1}
+FORMS = {"box": 0.42, "point": 0.3, "points": 0.08, "both": 0.1, "scribble": 0.1}
 """What users mark an object with, and how often."""
 
 
@@ -114,6 +117,9 @@ def first_prompts(rng: Rng, objects: Sequence[Mask], *, takes_points: bool = Tru
         elif form in ("points", "both"):
             foreground = [random_point(rng, mask, rng.uniform(0, 0.6)) for _ in range(clicks)]
             background = [outside_point(rng, mask)] if with_background else []
+        elif form == "scribble":
+            points = stroke_points(stroke(rng, mask))[:, ::-1]
+            foreground = points[np.arange(SCRIBBLE_POINTS) % len(points)].tolist()
         prompts.append(Prompts.from_clicks(foreground, background, box))  # type: ignore[arg-type]
     return prompts
 

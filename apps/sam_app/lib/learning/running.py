@@ -51,7 +51,8 @@ def run(job: Job, watch: Watch = lambda _: None) -> Iterator[Taught]:
             watch(Step(name, "learning", (index + part) / len(names), round(loss, 4)))
 
         def say(stage: str, name: str = name, index: int = index) -> None:
-            watch(Step(name, stage, index / len(names)))
+            is_learned = stage == "comparing"  # what is left is not counted; it never goes back
+            watch(Step(name, stage, (index + is_learned) / len(names)))
 
         label = known[name]
         try:

@@ -5,15 +5,22 @@ Coordinates are XY pixels of the scene. Points lie at pixel centres (whole numbe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.draw import line as draw_line
+from skimage.morphology import skeletonize
 
 from lib.learning.examples import Mask
+from lib.sam.packed_mask import tight_box
 
 Rng = np.random.Generator
+
+_SHORT_LINE, _BREAKS = 5, 10.0
+"""Pixels of a middle line that is too short to follow; and of how many it is drawn in one go, about."""
 
 MAX_POINTS = 8
 """Point slots per prompt; unused ones are padding with label -1."""
@@ -46,12 +53,6 @@ class Prompt:
         if len(free):
             self.coords[free[0]] = point
             self.labels[free[0]] = label
-
-
-def tight_box(mask: Mask) -> NDArray[np.float32]:
-    """Return the tight box XYXY of a non-empty mask, along pixel edges."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 def depth(mask: Mask) -> tuple[NDArray[np.float64], int, int]:
@@ -134,6 +135,40 @@ def first_prompt(rng: Rng, mask: Mask, pixel: float = 1.0) -> Prompt:
         if rng.random() < 0.5:
             prompt.add(outside_point(rng, mask), 0)
     return prompt
+
+
+def stroke(rng: Rng, mask: Mask) -> Mask:
+    """Return a stroke of one pixel's width on a non-empty object, as a user draws it: ``(H, W)`` bool, not empty.
+
+    Half of the times a part of the object's middle line, else a straight line between two of its pixels, as far as it
+    is on the object: the centerline and line scribbles of ScribblePrompt (Wong et al. 2023, arXiv:2312.07381).
+    """
+    line = skeletonize(mask)
+    if rng.random() < 0.5 and line.sum() >= _SHORT_LINE:
+        rough = ndimage.gaussian_filter(rng.normal(size=mask.shape), _BREAKS)
+        return _longest(line & (rough > np.quantile(rough[line], rng.uniform(0, 0.6))))
+    rows, columns = np.nonzero(mask)
+    first, last = rng.integers(len(rows), size=2)
+    drawn = np.zeros_like(mask)
+    drawn[draw_line(rows[first], columns[first], rows[last], columns[last])] = True
+    return _longest(drawn & mask)
+
+
+def _longest(drawn: Mask) -> Mask:
+    pieces, _ = ndimage.label(drawn, np.ones((3, 3)))
+    return np.asarray(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
+
+
+def rough_outline(rng: Rng, mask: Mask) -> Mask:
+    """Return what a quick lasso around a non-empty object encloses: its border, off by up to a tenth of its size."""
+    if mask.all():
+        return mask
+    size = math.sqrt(mask.sum())
+    inside = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    waves = ndimage.gaussian_filter(rng.normal(size=mask.shape), max(4.0, size / 4))
+    off = max(1.5, 0.08 * size) * (waves / np.abs(waves[np.abs(inside) < 2]).max() + 0.3)
+    drawn = inside + off > 0
+    return np.asarray(drawn) if drawn.any() else mask
 
 
 def largest_error(mask: Mask, answer: Mask) -> tuple[Mask, int] | None:

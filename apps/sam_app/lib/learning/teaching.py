@@ -16,11 +16,12 @@ from lib.learning.examples import Example, Mask, fewer, objects_of, split, with_
 from lib.learning.fitting import Effort, Progress, unwatched
 from lib.learning.gate import Score, Verdict, judge
 from lib.learning.pupil import Pupil
-from lib.learning.simulated_user import centre_point, tight_box
+from lib.learning.simulated_user import centre_point
 from lib.sam.models.checkpoints import CheckpointStore
 from lib.sam.models.overlay import LearnedPrompt, Overlay
 from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version, VersionStore, auto_name
+from lib.sam.packed_mask import tight_box
 from lib.sam.predictor import Predictor
 from lib.sam.prompts import Prompts
 

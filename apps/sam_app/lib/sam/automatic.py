@@ -83,7 +83,9 @@ def segment_automatically(
     predictions: list[Prediction] = []
     for index in keep.tolist():
         current_clock().check()
-        restored = predictor.restore(embedding, scores[index][None].cpu().numpy(), logits[index][None].cpu().numpy())
+        restored = predictor.restore(
+            embedding.image_size, scores[index][None].cpu().numpy(), logits[index][None].cpu().numpy()
+        )
         if options.min_area <= restored.packed[0].area / (height * width) <= options.max_area:
             predictions.append(restored)
         if len(predictions) == options.max_objects:

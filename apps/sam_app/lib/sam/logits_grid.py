@@ -12,6 +12,12 @@ from scipy import ndimage
 _LEAST_PROBABILITY = 1e-4
 """Bounds logits made of probabilities to about 9, as far as SAM's own reach."""
 
+_CORE, _LEAST_CORE = 0.3, 1.0
+"""Depth from which on what a lasso encloses is its core, as a part of the greatest depth; and in cells, at least."""
+
+_AREA_LOGIT, _AREA_BLUR = 8.0, 1.0
+"""Logits within an area, and how far its border is blurred, in cells: a little more than one's own hand is sure of."""
+
 
 @dataclass(frozen=True)
 class LogitsGrid:
@@ -46,6 +52,34 @@ class LogitsGrid:
         inside = np.clip(np.asarray(small), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
         result = np.full((self.side, self.side), np.log(_LEAST_PROBABILITY), dtype=np.float32)
         result[:rows, :columns] = np.log(inside / (1 - inside))
+        return result
+
+    def area_logits(self, area: np.ndarray) -> np.ndarray:
+        """Return the ``(S, S)`` float32 logits that say that the object is about an area, ``(H, W)`` bool."""
+        rows, columns = self.shape
+        small = Image.fromarray(area.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
+        result = np.full((self.side, self.side), -_AREA_LOGIT, dtype=np.float32)
+        result[:rows, :columns] = _AREA_LOGIT * (2 * ndimage.gaussian_filter(np.asarray(small), _AREA_BLUR) - 1)
+        return result
+
+    def enclosed(self, logits: np.ndarray, area: np.ndarray, *, with_core: bool) -> np.ndarray:
+        """Return the logits of an object that a lasso encloses: none beyond it, and its core, in the depth of the area.
+
+        Args:
+            logits: ``(S, S)`` float32.
+            area: Within the lasso, ``(H, W)`` bool, not empty.
+            with_core: Whether the core belongs to the object.
+        """
+        rows, columns = self.shape
+        small = np.asarray(Image.fromarray(area).resize((columns, rows), Image.Resampling.NEAREST))
+        if not small.any():
+            return logits
+        near = ndimage.binary_dilation(small, np.ones((3, 3)))
+        inside = depth(small)
+        result = self.only(logits, near)
+        if with_core:
+            core = inside > max(_LEAST_CORE, _CORE * float(inside.max()))
+            result[:rows, :columns] = np.where(core, np.abs(result[:rows, :columns]), result[:rows, :columns])
         return result
 
     def only(self, logits: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -53,3 +53,9 @@ def extent(occupied: np.ndarray) -> slice:
     if not occupied.any():
         return slice(0, 0)
     return slice(int(occupied.argmax()), len(occupied) - int(occupied[::-1].argmax()))
+
+
+def tight_box(mask: np.ndarray) -> np.ndarray:
+    """Return the tight box of a non-empty mask ``(H, W)`` bool: ``(4,)`` float32 XYXY, along pixel edges."""
+    rows, columns = (extent(np.any(mask, axis=axis)) for axis in (1, 0))
+    return np.array([columns.start, rows.start, columns.stop, rows.stop], np.float32)

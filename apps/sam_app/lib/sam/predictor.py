@@ -5,9 +5,11 @@ another image's encode. Waiting, encoding and decoding check the current :class:
 time is up.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -23,7 +25,7 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import Version
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
-from lib.sam.prompts import PromptError, Prompts
+from lib.sam.prompts import BACKGROUND, PromptError, Prompts
 from lib.sam.runtimes.runtime import Networks, Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
@@ -52,6 +54,11 @@ class Prediction:
     def masks(self) -> np.ndarray:
         """All masks unpacked, ``(C, H, W)`` bool; unpacked again at each access."""
         return np.stack([np.asarray(mask) for mask in self.packed])
+
+    def without(self, area: np.ndarray) -> Prediction:
+        """Return it with an area ``(H, W)`` bool cut out of its masks; the logits stay."""
+        packed = tuple(PackedMask.of(np.asarray(mask, dtype=bool) & ~area) for mask in self.packed)
+        return replace(self, packed=packed)
 
 
 class Predictor:
@@ -221,50 +228,86 @@ class Predictor:
             PromptError: If a prompt is outside the image, or of a kind that the model was not trained with.
             TimeLimitError: If the current clock's time is up.
         """
-        height, width = embedding.image_size
-        inside = [self.understood(prompts).within(width, height) for prompts in objects]
+        inside = [self.on_image(prompts, embedding.image_size) for prompts in objects]
         predictions: list[Prediction] = []
         clock = current_clock()
         for batch in _batches(inside, self.runtime.decode_batch):
             with clock.stage("decode"), self._queue.attended():
                 predictions.extend(self._decode_batch(embedding, batch, multimask))
-        return predictions
+        size = embedding.image_size
+        return [
+            self.enclosed(size, found.scores, found.low_res_logits, prompts) if prompts.encloses else found
+            for found, prompts in zip(predictions, objects, strict=True)
+        ]
 
-    def understood(self, prompts: Prompts) -> Prompts:
-        """Return the prompts.
+    def enclosed(
+        self, size: tuple[int, int], scores: np.ndarray, low_res_logits: np.ndarray, prompts: Prompts
+    ) -> Prediction:
+        """Return what is found within a lasso; background points within it say more than its core.
+
+        Args:
+            size: ``(height, width)`` of the image.
+            scores: ``(C,)`` float32.
+            low_res_logits: ``(C, S, S)`` float32, before the lasso bounds them.
+            prompts: The lasso's, with its area.
+        """
+        assert prompts.area is not None
+        grid, with_core = self.logits_grid(size), BACKGROUND not in prompts.labels
+        logits = [grid.enclosed(one, prompts.area, with_core=with_core) for one in low_res_logits]
+        return self.restore(size, scores, np.stack(logits))
+
+    def on_image(self, prompts: Prompts, size: tuple[int, int]) -> Prompts:
+        """Return the prompts as the decoder takes them: inside the image, with an area as mask logits.
+
+        An area that only adds to a box or point is left out for a model that was not trained with masks.
+
+        Args:
+            prompts: A user's.
+            size: ``(height, width)`` of the image.
 
         Raises:
-            PromptError: If the model was not trained with one of their kinds.
+            PromptError: If one is outside the image, or of a kind that the model was not trained with.
         """
-        if prompts.box is not None and "box" not in self.spec.prompts:
-            raise PromptError(f"{self.spec.name} is for points alone, without a box")
+        height, width = size
+        self._check_kinds(prompts)
+        inside = prompts.within(width, height)
+        if inside.area is None:
+            return inside
+        logits = self.logits_grid(size).area_logits(inside.area) if "mask" in self.spec.prompts else None
+        return replace(inside, area=None, mask_logits=logits)
+
+    def _check_kinds(self, prompts: Prompts) -> None:
+        name, kinds = self.spec.name, self.spec.prompts
+        if prompts.box is not None and "box" not in kinds:
+            raise PromptError(f"{name} is for points alone, without a box")
         if len(prompts.points) and not self.spec.takes_points:
             raise PromptError(
-                f"{self.spec.name} is for boxes alone, without points: mark the object by one box, "
+                f"{name} is for boxes alone, without points: mark the object by one box, "
                 "or choose a model that takes points"
             )
-        if prompts.mask_logits is not None and "mask" not in self.spec.prompts:
-            raise PromptError(f"{self.spec.name} does not start from an earlier mask")
+        if prompts.mask_logits is not None and "mask" not in kinds:
+            raise PromptError(f"{name} does not start from an earlier mask")
+        if prompts.is_area_alone and "mask" not in kinds:
+            raise PromptError(f"{name} does not start from an area: mark the object by {' or '.join(kinds)}, too")
         side = self.logits_side
         if prompts.mask_logits is not None and prompts.mask_logits.shape[0] != side:
-            raise PromptError(f"mask logits for {self.spec.name} are {side}×{side}, not {prompts.mask_logits.shape}")
-        return prompts
+            raise PromptError(f"mask logits for {name} are {side}×{side}, not {prompts.mask_logits.shape}")
 
     @property
     def logits_side(self) -> int:
         """S, the side of the low-resolution logits: four for each place of an embedding, 256 for most models."""
         return int(self.prompt_encoder.mask_input_size[0])
 
-    def restore(self, embedding: Embedding, scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
+    def restore(self, size: tuple[int, int], scores: np.ndarray, low_res_logits: np.ndarray) -> Prediction:
         """Return the prediction of an earlier :meth:`decode`, rebuilt from its stored scores and logits.
 
         Args:
-            embedding: Embedding of the same image.
+            size: ``(height, width)`` of the image.
             scores: ``(C,)`` float32.
             low_res_logits: ``(C, S, S)`` float32.
         """
         logits = self._tensor(low_res_logits)[None]
-        packed = self._packed(logits, embedding.image_size)
+        packed = self._packed(logits, size)
         return Prediction(packed=packed, scores=scores, low_res_logits=low_res_logits)
 
     def _decode_batch(self, embedding: Embedding, batch: Sequence[Prompts], multimask: bool) -> Iterator[Prediction]:

@@ -1,6 +1,9 @@
 """Refinement of an earlier result: objects whose prompts were extended start from their earlier mask."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,22 +16,43 @@ class EarlierObject:
     """An object's earlier prompts and their result.
 
     Args:
-        prompts: The earlier prompts, for the same image and in its pixels.
+        prompts: The earlier prompts, for the same image and in its pixels; without their area, which can be large.
         scores: ``(C,)`` float32 predicted IoU of the candidates; the one to refine comes first.
         low_res_logits: ``(C, S, S)`` float32, in the same order.
+        area: :func:`area_key` of the prompts' area.
+        beside: Likewise of each area beside the object.
     """
 
     prompts: Prompts
     scores: np.ndarray
     low_res_logits: np.ndarray
+    area: bytes | None = None
+    beside: frozenset[bytes | None] = frozenset()
+
+    @classmethod
+    def of(
+        cls, prompts: Prompts, scores: np.ndarray, low_res_logits: np.ndarray, beside: Sequence[np.ndarray] = ()
+    ) -> EarlierObject:
+        """Return what is kept of prompts that a box or point is part of, of areas beside the object, and the result."""
+        alone, keys = replace(prompts, area=None), frozenset(map(area_key, beside))
+        return cls(alone, scores, low_res_logits, area_key(prompts.area), keys)
 
 
-def find_earlier(prompts: Prompts, earlier: Sequence[EarlierObject]) -> EarlierObject | None:
-    """Return the earlier object that these prompts extend: they have the same box (or none) and all of its points.
+def area_key(area: np.ndarray | None) -> bytes | None:
+    """Return a digest that equal areas of one image have in common; None for none."""
+    return None if area is None else hashlib.sha256(np.packbits(area).data).digest()
 
-    Of several, the one with the most points. If a point or a box was changed or removed, it is another object.
+
+def find_earlier(
+    prompts: Prompts, earlier: Sequence[EarlierObject], beside: Collection[bytes | None] = ()
+) -> EarlierObject | None:
+    """Return the earlier object that these prompts extend: they have its box and area (or none) and all of its points.
+
+    Of several, the one with the most points. If a point, box or area was changed or removed, it is another object;
+    likewise if an area beside it was. ``beside`` has the keys of those that there are.
     """
-    extended = [candidate for candidate in earlier if _extends(prompts, candidate.prompts)]
+    area, there = area_key(prompts.area), set(beside)
+    extended = [one for one in earlier if one.area == area and one.beside <= there and _extends(prompts, one.prompts)]
     return max(extended, key=lambda candidate: len(candidate.prompts.points), default=None)
 
 
@@ -39,7 +63,7 @@ def is_unchanged(prompts: Prompts, earlier: EarlierObject) -> bool:
 
 def continue_from(prompts: Prompts, earlier: EarlierObject) -> Prompts:
     """Return the prompts with the earlier mask's logits as the mask prompt."""
-    return replace(prompts, mask_logits=earlier.low_res_logits[0])
+    return replace(prompts, mask_logits=earlier.low_res_logits[0], area=None)
 
 
 def _extends(prompts: Prompts, earlier: Prompts) -> bool:

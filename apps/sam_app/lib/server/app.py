@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
@@ -14,8 +14,9 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from lib.base.threads import start_periodic
 from lib.dicomweb.datastore import for_inference
+from lib.imaging.decoding.memory_budget import MemoryBudget
 from lib.sam.models.versions import FOLDER as LEARNED
-from lib.server import versions
+from lib.server import exporting, versions, viewed_labels, viewing
 from lib.server.admission import Admission
 from lib.server.auth import login
 from lib.server.auth.authenticator import Authenticator, make_authenticator
@@ -29,6 +30,12 @@ from lib.server.http.errors import ERROR_HANDLERS, error_response
 from lib.server.http.forms import MAX_PARTS, spool_forms
 from lib.server.http.head import with_head
 from lib.server.http.response_headers import RelativeRedirects, SecurityHeaders
+from lib.server.http.root_port import RootPort
+from lib.server.interactive.service import MarkingService
+from lib.server.itksnap import routes as itksnap
+from lib.server.itksnap.service import ItkSnapService
+from lib.server.nninteractive import routes as nninteractive
+from lib.server.nninteractive.service import NnInteractiveService
 from lib.server.observe import metrics
 from lib.server.observe.audit import AuditLog
 from lib.server.observe.middleware import Observer, ObservingMiddleware
@@ -42,6 +49,8 @@ from lib.server.training import TrainingByItself, Trainings
 from lib.server.upstream.cors import cors
 from lib.server.upstream.docs import docs_routes
 from lib.server.upstream.faults import upstream_routers
+from lib.server.upstream.images import StoredImages
+from lib.transforms.load import LoadMedicalImage
 from lib.version import VERSION
 
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
     service = _start_service(sam_app, observer)
     authenticator = make_authenticator(options.api_keys)
     app = FastAPI(
-        title=settings.MONAI_LABEL_PROJECT_NAME,
+        title="SAM segmentation",
         version=VERSION,
         description="[Segment an image in the browser](sam/), without any other client.",
         docs_url=None,
@@ -78,8 +87,20 @@ def create_app(sam_app: SamApp) -> FastAPI:
         exception_handlers=ERROR_HANDLERS,
         form_limits={"max_fields": MAX_PARTS, "max_files": MAX_PARTS},
     )
-    for router in (routes.router, versions.router, metrics.router, *((login.router,) if authenticator else ())):
+    for router in (
+        routes.router,
+        viewing.router,
+        exporting.router,
+        viewed_labels.router,
+        versions.router,
+        metrics.router,
+        *((login.router,) if authenticator else ()),
+    ):
         app.include_router(with_head(router))
+    for router in nninteractive.routers():
+        app.include_router(with_head(router))
+    if options.itksnap_port:
+        app.include_router(itksnap.router)
     for router in upstream_routers():
         app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
     spool_forms()
@@ -94,11 +115,14 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.observer = observer
     app.state.admission = service.admission
     app.state.segmentation_service = service
+    app.state.images = StoredImages()
+    app.state.load_image = LoadMedicalImage(options.limits, sam_app.images)
     app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
     app.state.versions = sam_app.engine.versions
     app.state.trainings = trainings = Trainings(observer.training_ended)
     if options.train:
         _train_by_itself(sam_app, trainings, service.admission)
+    _start_marking(app, sam_app, observer, service.admission)
     app.state.health_report = HealthReport(sam_app.engine, service)
     logger.info("Results: %s", options.results)
     logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
@@ -135,14 +159,21 @@ def _middleware(options: ServerOptions, observer: Observer, authenticator: Authe
     """
     pages = Pages(accepted_hosts(options.hosts, sys.argv[1:]), options.cors_origins)
     gate = [Middleware(Gate, authenticator=authenticator, pages=pages)] if authenticator else []
+    root_port = [Middleware(RootPort, port=options.itksnap_port, prefix=itksnap.PREFIX)] if options.itksnap_port else []
     return [
+        *root_port,
         Middleware(ObservingMiddleware, observer=observer, max_seconds=options.max_seconds),
         Middleware(SecurityHeaders),
         Middleware(ServerErrorMiddleware, handler=error_response),
         cors(options.cors_origins),
         *gate,
-        Middleware(PageCheck, pages=pages),
-        Middleware(BodyLimit, max_bytes=int(options.max_upload_mb * 2**20), max_seconds=options.max_seconds),
+        Middleware(PageCheck, pages=pages, changing_paths=itksnap.CHANGING_PATHS),
+        Middleware(
+            BodyLimit,
+            max_bytes=int(options.max_upload_mb * 2**20),
+            max_seconds=options.max_seconds,
+            array_paths=nninteractive.ARRAY_PATHS,
+        ),
         Middleware(BodyCheck),
         Middleware(RelativeRedirects),
     ]
@@ -176,3 +207,24 @@ def _start_service(sam_app: SamApp, observer: Observer) -> SegmentationService:
         )
     )
     return service
+
+
+def _start_marking(app: FastAPI, sam_app: SamApp, observer: Observer, admission: Admission) -> None:
+    """Start the services for nnInteractive's clients and for ITK-SNAP's, watched by the observer."""
+    options = sam_app.options
+    shared: dict[str, Any] = {
+        "admission": admission,
+        "limits": options.limits,
+        "memory": MemoryBudget(int(options.nninteractive_max_mb * 2**20)),
+        "seconds": options.nninteractive_seconds,
+        "ahead": options.ahead,
+    }
+    sessions = options.nninteractive_sessions
+    app.state.nninteractive = NnInteractiveService(sam_app.engine, max_sessions=sessions, **shared)
+    services: list[MarkingService[Any]] = [app.state.nninteractive]
+    if options.itksnap_port:
+        app.state.itksnap = ItkSnapService(sam_app.engine, **shared)
+        services.append(app.state.itksnap)
+    for service in services:
+        service.start()
+        observer.metrics.watch(service)

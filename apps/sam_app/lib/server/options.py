@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.imaging.decoding.memory_budget import budget
+from lib.base.near_names import unknown
+from lib.imaging.decoding.memory_budget import available_bytes, budget
 from lib.imaging.limits import Limits
 from lib.infers.prefetch import DEFAULT_SLICES
 from lib.sam.embeddings.disk import EmbeddingFiles
@@ -49,6 +49,12 @@ def _count(text: str) -> int:
 
 def _positive_count(text: str) -> int:
     return max(1, int(_positive(text)))
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError("must be a port, 1 to 65535, or 0 for none")
+    return int(text)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -168,7 +174,9 @@ class ServerOptions:
         Limits.max_pixels, _count, "an image with more, frames × rows × columns, is refused: [limits]"
     )
     max_frames: int = _option(Limits.max_frames, _count, "an image with more frames is refused: [limits]")
-    max_prompts: int = _option(Limits.max_prompts, _count, "a request with more points and rectangles is refused")
+    max_prompts: int = _option(
+        Limits.max_prompts, _count, "a request with more points, rectangles and drawings is refused"
+    )
     max_queue: int = _option(16, _count, "segmentations worked on or waiting; one more is refused: [limits]")
     max_connections: int = _option(200, _positive_count, "connections of one address at the same time: [limits]")
     max_seconds: float = _option(
@@ -180,6 +188,19 @@ class ServerOptions:
         "what the images of all requests may take together: [limits]",
         shown="half of what is free at start, or of the control group's limit",
     )
+    nninteractive_sessions: int = _option(
+        8, _positive_count, "[sessions] of nnInteractive's clients at the same time; one more is refused"
+    )
+    nninteractive_max_mb: float = _option(
+        available_bytes() / 4 / 2**20,
+        _positive,
+        "what these sessions, and ITK-SNAP's, may hold in memory together",
+        shown="a quarter of what is free at start, or of the control group's limit",
+    )
+    nninteractive_seconds: float = _option(
+        40, _positive, "they, and ITK-SNAP, are told what was found in this time, and the rest later: [sessions]"
+    )
+    itksnap_port: int = _option(0, _port, "further port, for ITK-SNAP's [brush and polygon] alone; 0: none")
     train: int = _option(
         0, _by_itself, "`auto:N`: learn from accepted labels after N new ones, when nobody segments: [learning]"
     )
@@ -212,9 +233,7 @@ class ServerOptions:
         options = {item.name: item for item in fields(cls)}
         for key in conf:
             if key not in options:
-                near = get_close_matches(key.lower(), options, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(options))}"
-                raise OptionError(f"there is no option {key!r}; {hint}")
+                raise OptionError(f"there is no option {key!r}; {unknown(key, sorted(options))}")
         values: dict[str, Any] = {
             name: app_dir / item.default if isinstance(item.default, Path) else item.default
             for name, item in options.items()

@@ -7,6 +7,7 @@ is valid until its identity (inode, size, modification time) changes.
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -73,6 +74,9 @@ class Depth(IntEnum):
 Identity = tuple[int, int, int]
 """Inode, size in bytes and modification time in nanoseconds."""
 
+_GONE: Identity = (-1, -1, -1)
+"""Identity of a file that is not there; no file has it, so that nothing is remembered of it."""
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -90,7 +94,7 @@ class _Found:
 
 
 class StudyFiles:
-    """The files of one folder, with the results of their checks. Thread-safe if only one scan runs at a time.
+    """The files of one folder, with the results of their checks. Thread-safe.
 
     Args:
         folder: The folder; it is not written to.
@@ -101,6 +105,7 @@ class StudyFiles:
         self.folder = folder
         self.suffixes = tuple(suffixes)
         self._found: dict[str, _Found] = {}
+        self._changing = threading.Lock()
 
     def scan(self) -> tuple[list[str], dict[str, str]]:
         """Check every entry of the folder by its kind, name and first bytes.
@@ -121,7 +126,9 @@ class StudyFiles:
                 images.append(name)
             else:
                 left_out[os.fsencode(name).decode("utf-8", "backslashreplace")] = reason
-        self._found = {name: found for name, found in list(self._found.items()) if name in set(names)}
+        with self._changing:
+            for gone in self._found.keys() - set(names):
+                del self._found[gone]
         return images, left_out
 
     def to_check(self) -> list[str]:
@@ -144,7 +151,7 @@ class StudyFiles:
         Returns:
             Why it cannot be opened; None if it can.
         """
-        identity = self._identity(name)
+        identity = self._identity(name) or _GONE
         found = self._found.get(name)
         if found and found.identity == identity and (found.depth >= depth or found.reason is not None):
             return found.reason
@@ -157,19 +164,30 @@ class StudyFiles:
         except ImageError as error:
             reason = str(error)
         except FileNotFoundError as error:  # gone, and it may be back before it is looked at again
-            reason, identity = _open_failure(error), None
+            reason, identity = _open_failure(error), _GONE
         except OSError as error:
             reason = _open_failure(error)
-        if identity is not None and identity == self._identity(name):  # else what was read is not what is there now
-            self._found[name] = _Found(identity, reason, depth)
-        else:
-            self._found.pop(name, None)
+        self._record(name, _Found(identity, reason, depth))
         return reason
 
     def is_refused(self, name: str) -> bool:
         """Return whether the file with this name, as it is now, was checked and cannot be opened."""
         found = self._found.get(name)
         return found is not None and found.reason is not None and found.identity == self._identity(name)
+
+    def _record(self, name: str, result: _Found) -> None:
+        """Store a result if it is of the file as it is now, and no other thread's of the same file is deeper.
+
+        Results of the file as it was before are removed.
+        """
+        with self._changing:
+            current = self._identity(name)
+            known = self._found.get(name)
+            if known is not None and known.identity != current:
+                del self._found[name]
+                known = None
+            if result.identity == current and (known is None or known.depth < result.depth):
+                self._found[name] = result
 
     def _identity(self, name: str) -> Identity | None:
         try:
@@ -202,9 +220,11 @@ class StudyFiles:
             return SPECIAL
         identity = _identity_of(status)
         found = self._found.get(name)
-        if found is None or found.identity != identity:
-            found = self._found[name] = _Found(identity, self._reason_by_first_bytes(self.folder / name), Depth.START)
-        return found.reason
+        if found is not None and found.identity == identity:
+            return found.reason
+        reason = self._reason_by_first_bytes(self.folder / name)
+        self._record(name, _Found(identity, reason, Depth.START))
+        return reason
 
     def _reason_by_first_bytes(self, path: Path) -> str | None:
         try:

@@ -8,6 +8,10 @@ The dictionary's keys, in order:
 ``reserved``      memory reserved for work on the image, released with the dictionary
 ``slice``         k, the frame to segment; ``slice_source`` says what chose it
 ``objects``       list of :class:`~lib.sam.prompts.Prompts`, one per object; empty: automatic
+``start``         mask ``(H, W)`` bool that the prompts correct, or None
+``beside``        list of areas ``(H, W)`` bool that belong to no object
+``protected``     where the image's label has other objects, ``(K, rows, columns)`` bool, or None
+``cut``           area ``(H, W)`` bool that is cut out of every mask, or None
 ``label_values``  the objects' numbers in the label from which the prompts were made
 ``earlier``       list of :class:`~lib.sam.refinement.EarlierObject` that the objects may extend
 ``frame``         that frame after windowing, ``(H, W, 3)`` uint8
@@ -22,6 +26,7 @@ Through a volume, instead of ``slice`` to ``labels``:
 
 =========================  =============================================================================
 ``volume_prompts``       :class:`~lib.sam.volume.propagation.VolumePrompts`
+``beside``               areas ``(H, W)`` bool by slice that do not belong to the object
 ``volume_result``        :class:`~lib.sam.volume.result.VolumeResult`
 =========================  =============================================================================
 """

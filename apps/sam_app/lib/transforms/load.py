@@ -33,14 +33,14 @@ class LoadMedicalImage:
         self.images = images or ImageCache(max_bytes=0)
 
     def __call__(
-        self, source: str | os.PathLike[str] | np.ndarray | MedicalImage, sha256: str | None = None
+        self, source: str | os.PathLike[str] | np.ndarray | MedicalImage, key: str | None = None
     ) -> MedicalImage:
         """Return the loaded image.
 
         Args:
             source: A file (NIfTI, NRRD, DICOM, PNG, JPEG, TIFF, BMP) or a folder with one DICOM series; or an array
                 ``(H, W)``, ``(H, W, 3)`` uint8 or ``(K, H, W)``.
-            sha256: SHA-256 of the file's content, if known; see :meth:`ImageCache.get_or_read`.
+            key: Names the content, if known; see :meth:`ImageCache.get_or_read`.
 
         Raises:
             ImageError: If it cannot be read; the message says why and names no path.
@@ -49,7 +49,7 @@ class LoadMedicalImage:
             return source
         if isinstance(source, (str, os.PathLike)):
             try:
-                return self.images.get_or_read(Path(source), self._read, sha256)
+                return self.images.get_or_read(Path(source), self._read, key)
             except FileNotFoundError:
                 raise ImageGoneError("there is no such image") from None
         array = np.asarray(source)
@@ -73,19 +73,19 @@ class LoadMedicalImage:
 class LoadMedicalImaged:
     """Replace ``image`` by the loaded image, and add ``reserved``, the memory reserved for work on it.
 
-    Arguments are those of :class:`LoadMedicalImage`, and ``sha256`` of the image file's content, if known.
+    Arguments are those of :class:`LoadMedicalImage`, and the ``key`` of the image's content, if known.
     """
 
     def __init__(
-        self, limits: Limits = DEFAULT_LIMITS, images: ImageCache | None = None, sha256: str | None = None
+        self, limits: Limits = DEFAULT_LIMITS, images: ImageCache | None = None, key: str | None = None
     ) -> None:
-        self.sha256 = sha256
+        self.key = key
         self.load = LoadMedicalImage(limits, images)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load the image; raises as :class:`LoadMedicalImage`."""
         with current_clock().stage("read"):
-            image = self.load(data["image"], self.sha256)
+            image = self.load(data["image"], self.key)
             return {**data, "image": image, "reserved": budget.reserve_for_work(image)}
 
 

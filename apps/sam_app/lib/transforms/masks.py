@@ -73,6 +73,17 @@ class CleanMasksd:
         return {**data, "masks": [_cleaned(mask, steps) for mask in data["masks"]] if steps else data["masks"]}
 
 
+class CutMasksd:
+    """Cut the area ``cut`` out of ``masks``, also where cleaning has filled it."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut the masks."""
+        cut: np.ndarray | None = data["cut"]
+        if cut is None:
+            return dict(data)
+        return {**data, "masks": [PackedMask.of(np.asarray(mask, dtype=bool) & ~cut) for mask in data["masks"]]}
+
+
 def _cleaned(mask: PackedMask, steps: Sequence[Callable[[np.ndarray], np.ndarray]]) -> PackedMask:
     current_clock().check()
     pixels = np.asarray(mask, dtype=bool)

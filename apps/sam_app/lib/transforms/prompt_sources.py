@@ -1,13 +1,13 @@
 """Prompts without clicks: made from the image's label, or none at all, for automatic segmentation."""
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from lib.imaging.image import MedicalImage
-from lib.imaging.labels.label_grid import labels_on_grid
+from lib.imaging.labels.label_grid import labels_of_file
 from lib.imaging.labels.slice_labels import SliceLabels
 from lib.imaging.limits import DEFAULT_LIMITS, Limits
 from lib.sam.prompts import PromptError, Prompts
@@ -85,9 +85,7 @@ def labels_that_prompt(data: Mapping[Hashable, Any], load: LoadMedicalImage) -> 
     request: SegmentRequest = data[REQUEST]
     if not request.prompting_label:
         raise PromptError("the image has no label that can be used as prompts")
-    image: MedicalImage = data["image"]
-    affine = image.affine if image.is_geometric else None
-    return labels_on_grid(load(request.prompting_label), affine, (image.frame_count, *image.frame_size))
+    return labels_of_file(Path(request.prompting_label), data["image"], load)
 
 
 class PromptSourced:
@@ -116,7 +114,7 @@ class PromptSourced:
         if request.source is Source.LABELS:
             k, objects = label_prompts(labels_that_prompt(data, self._load))
         result = {**data, "slice": k, "slice_source": str(request.source)}
-        result.update(objects=list(objects.values()), earlier=[], label_values=list(objects))
+        result.update(objects=list(objects.values()), start=None, beside=[], earlier=[], label_values=list(objects))
         return result
 
 
@@ -151,7 +149,7 @@ class LabelVolumePromptsd:
         self.limits.check_prompts(len(prompts.points))
         clicks = ViewerPrompts(foreground=[(x, y, k) for x, y in prompts.points.tolist()])
         found = volume_prompts(data["image"], clicks, request.options.box_from_points)
-        return {**data, "volume_prompts": found, "label_values": [value]}
+        return {**data, "volume_prompts": found, "beside": {}, "label_values": [value]}
 
 
 class RestoreValuesd:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.image import MedicalImage, Window
-from lib.transforms.sam_input import SAMPrompts
+from lib.transforms.sam_input import DEFAULT_LINE_WIDTH, SAMPrompts
 
 REQUEST = "request"
 
@@ -39,6 +39,21 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A viewer's scribble, a line through points, or lasso, an outline; all on one slice.
+
+    Args:
+        points: As of :class:`ViewerPrompts`; what is outside the image in its plane is left out.
+        positive: Whether it is on or around the object; if not, beside it.
+        width: Of a line, in pixels.
+    """
+
+    points: Sequence[Sequence[float]]
+    positive: bool = True
+    width: float = DEFAULT_LINE_WIDTH
+
+
+@dataclass(frozen=True)
 class ViewerPrompts:
     """A viewer's prompts in voxel indices, with checked types but not yet checked against the image.
 
@@ -47,12 +62,26 @@ class ViewerPrompts:
         background: Points on the background, likewise.
         region: ``(i0, i1, j0, j1, k0, k1)``, each pair in any order; without k for an image of one frame.
         slice: k; without points it is a millimetre offset, as 3D Slicer sends it.
+        scribbles: Lines drawn on the object or beside it.
+        lassos: Outlines around the object, or around what does not belong to it.
     """
 
     foreground: Sequence[Sequence[float]] = ()
     background: Sequence[Sequence[float]] = ()
     region: Sequence[float] | None = None
     slice: float | None = None
+    scribbles: Sequence[Drawing] = ()
+    lassos: Sequence[Drawing] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of points and drawings."""
+        return len(self.foreground) + len(self.background) + len(self.scribbles) + len(self.lassos)
+
+    def extends(self, other: ViewerPrompts) -> bool:
+        """Return whether all of the others are among these, and the region is the same."""
+        kinds = ("foreground", "background", "scribbles", "lassos")
+        return self.region == other.region and all(set(getattr(other, k)) <= set(getattr(self, k)) for k in kinds)
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,9 @@ class SegmentOptions:
         largest_component: Whether to keep the largest connected piece only.
         fill_holes: Whether to fill background that the object encloses.
         max_slices: How many slices to follow the object beyond those with prompts; 0: no limit.
+        start_from_label: Whether the prompts correct the object of the prompting label.
+        protect: Whether the other objects of the image's label are left as they are.
+        undo: How many of the client's steps to undo: the answer is that to the prompts that it had sent before them.
     """
 
     window: Window | str = AUTO
@@ -74,6 +106,9 @@ class SegmentOptions:
     largest_component: bool = False
     fill_holes: bool = False
     max_slices: int = 0
+    start_from_label: bool = False
+    protect: bool = False
+    undo: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,11 +153,14 @@ class SegmentRequest:
         options: How to segment.
         label_format: How to write the labels; None to write no file.
         automatic: Whether to find every object if there is no prompt.
-        image_sha256: SHA-256 of the image file's content, if known and useful as a key of the image cache.
+        image_key: Names the image's content in the cache of images, if it is known.
         client: Key that separates clients' clicks; None if the client cannot be distinguished from others.
         object_name: The client's name for the object.
         earlier: The result to refine.
-        prompting_label: The file of the label that prompts, for :attr:`Source.LABELS`; None if the image has none.
+        prompting_label: The file of the label that prompts, for :attr:`Source.LABELS`, or that is started from; None if
+            there is none.
+        protecting_label: The file of the label whose other objects are protected; None if there is none.
+        label_value: The object's number in these labels; None if it is not known, or not in them.
         sent_label: The file of a label sent with the image.
         save_as: The tag under which the datastore stores the result; None: it is not stored.
     """
@@ -134,11 +172,13 @@ class SegmentRequest:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     label_format: LabelFormat | None = field(default_factory=LabelFormat)
     automatic: bool = False
-    image_sha256: str | None = None
+    image_key: str | None = None
     client: str | None = None
     object_name: str | None = None
     earlier: EarlierResult | None = field(default=None, repr=False)
     prompting_label: str | None = None
+    protecting_label: str | None = None
+    label_value: int | None = None
     sent_label: str | None = None
     save_as: str | None = None
 

@@ -65,8 +65,8 @@ def as_multimask(value: Any, name: str) -> bool | None:
     return _MULTIMASK[_choice(value, name, CANDIDATES)]
 
 
-def as_slice_count(value: Any, name: str) -> int:
-    """Convert a number of slices, also given as text; 0: no limit.
+def as_count(value: Any, name: str) -> int:
+    """Convert a number of slices or steps, also given as text; 0 if there is none.
 
     Raises:
         PromptError: If it is not a whole number of at least 0.
@@ -76,7 +76,7 @@ def as_slice_count(value: Any, name: str) -> int:
     except ValueError:
         count = -1
     if count < 0:
-        raise PromptError(f"{name} must be a whole number, 0 for as many as there are, not {shown(value)}")
+        raise PromptError(f"{name} must be a whole number of at least 0, not {shown(value)}")
     return count
 
 

@@ -2,26 +2,33 @@
 
 The clients send (MONAI Label 0.8): ``foreground`` and ``background``, lists of ``[i, j, k]``, either may be absent;
 ``slice``, from Slicer: k if there are points, but a millimetre offset if there is only a region; ``roi``,
-``[i0, i1, j0, j1, k0, k1]``, whose pairs may be in reverse order. The ``as_`` functions parse these values; the others
+``[i0, i1, j0, j1, k0, k1]``, whose pairs may be in reverse order. Other clients may also send ``scribbles`` and
+``lassos``, see :class:`~lib.transforms.request.Drawing`. The ``as_`` functions parse these values; the others
 check them against the image.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from lib.imaging.image import MedicalImage
-from lib.imaging.limits import DEFAULT_LIMITS, Limits
+from lib.sam.logits_grid import LogitsGrid
+from lib.sam.models.registry import ALL_PROMPTS, PromptKind
 from lib.sam.prompts import PromptError, Prompts
 from lib.sam.volume.propagation import VolumePrompts
-from lib.transforms.request import REQUEST, SegmentRequest, ViewerPrompts
+from lib.sam.volume.result import SliceMask
+from lib.transforms.present_labels import one_object, start_labels, start_on_slice
+from lib.transforms.prompts_transform import PromptsTransform
+from lib.transforms.request import REQUEST, Drawing, SegmentRequest, ViewerPrompts
+from lib.transforms.sam_input import DEFAULT_LINE_WIDTH, MAX_LINE_POINTS, MAX_LINE_WIDTH
+from lib.transforms.viewer_options import as_flag
+from lib.transforms.voxel_marks import NO_REGION, VoxelMarks, no_points
 
-VoxelPoints = list[tuple[float, float, int]]
-"""Points as ``(i, j, k)``, inside the image."""
-
-_NO_REGION = "roi must be six finite numbers: [i0, i1, j0, j1, k0, k1]"
+_DRAWING_DEFAULTS = {"width": DEFAULT_LINE_WIDTH, "positive": True}
 
 
 def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
@@ -34,7 +41,7 @@ def as_points(value: Any, name: str) -> tuple[tuple[float, ...], ...]:
         return ()
     array = _numbers(value)
     if array.ndim != 2 or array.shape[1] not in (2, 3):
-        raise PromptError(_no_points(name))
+        raise PromptError(no_points(name))
     if not np.isfinite(array).all():
         raise PromptError(f"{name} must hold finite numbers, not NaN or infinity")
     return tuple(map(tuple, array.tolist()))
@@ -50,7 +57,7 @@ def as_region(value: Any, name: str) -> tuple[float, ...] | None:
         return None
     array = _numbers(value)
     if array.shape not in ((4,), (6,)) or not np.isfinite(array).all():
-        raise PromptError(_NO_REGION)
+        raise PromptError(NO_REGION)
     return tuple(array.tolist())
 
 
@@ -60,10 +67,6 @@ def _numbers(value: Any) -> np.ndarray:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return np.empty(0)
-
-
-def _no_points(name: str) -> str:
-    return f"{name} must be a list of points [i, j, k]"
 
 
 def as_slice(value: Any, name: str) -> float | None:
@@ -77,17 +80,65 @@ def as_slice(value: Any, name: str) -> float | None:
     return value
 
 
-def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> tuple[int, Prompts]:
+def as_scribbles(value: Any, name: str) -> tuple[Drawing, ...]:
+    """Parse scribbles; an empty tuple for None.
+
+    Raises:
+        PromptError: If it is not a list of them.
+    """
+    return _as_drawings(value, name, {"points", "width", "positive"}, least=1)
+
+
+def as_lassos(value: Any, name: str) -> tuple[Drawing, ...]:
+    """Parse lassos; an empty tuple for None.
+
+    Raises:
+        PromptError: If it is not a list of them.
+    """
+    return _as_drawings(value, name, {"points", "positive"}, least=3)
+
+
+def _as_drawings(value: Any, name: str, keys: set[str], least: int) -> tuple[Drawing, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(one, Mapping) and one.keys() <= keys for one in value
+    ):
+        known = ", ".join(sorted(keys))
+        raise PromptError(
+            f'{name} must be a list of objects like {{"points": [[i, j, k], ...]}}, whose keys are {known}'
+        )
+    return tuple(_as_drawing(one, name, least) for one in value)
+
+
+def _as_drawing(value: Mapping[str, Any], name: str, least: int) -> Drawing:
+    points = as_points(value.get("points"), name)
+    if not least <= len(points) <= MAX_LINE_POINTS:
+        raise PromptError(f"each of the {name} has {least} to {MAX_LINE_POINTS} points, not {len(points)}")
+    width, positive = (default if value.get(key) is None else value[key] for key, default in _DRAWING_DEFAULTS.items())
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= MAX_LINE_WIDTH:
+        raise PromptError(f"the width of {name} is a number of pixels above 0, at most {MAX_LINE_WIDTH:g}")
+    return Drawing(points, as_flag(positive, f"positive of {name}"), float(width))
+
+
+def viewer_prompts(
+    image: MedicalImage,
+    sent: ViewerPrompts,
+    box_from_points: bool = False,
+    kinds: Sequence[PromptKind] = ALL_PROMPTS,
+) -> tuple[int, Prompts]:
     """Return the slice that the prompts refer to, and the prompts on it.
 
-    With points it is ``slice`` or, if absent, the slice of the last foreground (else background) point; without points
-    it is the middle of the region. Points on other slices are ignored, as is a region that does not reach the slice.
+    With points or drawings it is ``slice`` or, if absent, the slice of the last foreground (else background) point,
+    else of a drawing; without them it is the middle of the region. Prompts on other slices are ignored, as is a region
+    that does not reach the slice.
 
     Args:
         image: The image, whose ``ijk`` indices the clients use.
         sent: The viewer's prompts.
         box_from_points: Use the first two foreground points of the slice as opposite corners of a box, for viewers
             that have points only; a single one stays a point until there is a second.
+        kinds: Of prompts that the model was trained with.
 
     Returns:
         k and the prompts, in XY pixels of that slice (x is i, y is j).
@@ -95,91 +146,33 @@ def viewer_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     Raises:
         PromptError: If the points or the region are not inside this image, or nothing on the slice marks an object.
     """
-    foreground = voxel_points(sent.foreground, "foreground", image)
-    background = voxel_points(sent.background, "background", image)
-    region = voxel_region(sent.region, image)
-    points = [*background, *foreground]
-    if points:
-        k = _slice_index(sent.slice, default=points[-1][2], image=image)
-    elif region is not None:
-        k = (region[4] + region[5]) // 2
-    else:
-        raise PromptError("no prompt: give foreground points [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]")
+    marks = VoxelMarks.on(image, sent)
+    k = _chosen_slice(marks, sent, image)
+    return k, _prompts_there(marks, k, box_from_points, kinds)
 
-    box = None
+
+def _prompts_there(
+    marks: VoxelMarks, k: int, box_from_points: bool, kinds: Sequence[PromptKind], start: np.ndarray | None = None
+) -> Prompts:
+    """Return the prompts on slice k, with the region if it reaches the slice."""
+    region, box = marks.region, None
     if region is not None and region[4] <= k <= region[5]:
         box = [region[0], region[2], region[1], region[3]]
-    prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
+    prompts = marks.prompts(k, box, box_from_points, kinds, start)
     if prompts is None:
         raise PromptError(f"nothing marks the object on slice {k}: give a foreground point or a region there")
-    return k, prompts
+    return prompts
 
 
-def prompts_on_slice(
-    k: int, foreground: VoxelPoints, background: VoxelPoints, box: list[float] | None, box_from_points: bool
-) -> Prompts | None:
-    """Return the prompts on slice k; None if nothing marks the object there.
-
-    Args:
-        k: The slice.
-        foreground: Points on the object, on any slices.
-        background: Points beside it, likewise.
-        box: The box on this slice, XYXY, if there is one.
-        box_from_points: As of :func:`viewer_prompts`.
-    """
-    on_object, outside = ([point[:2] for point in group if point[2] == k] for group in (foreground, background))
-    if box is None and box_from_points and len(on_object) >= 2:
-        box, on_object = box_between(*on_object[:2]), on_object[2:]
-    return Prompts.from_clicks(on_object, outside, box=box) if box is not None or on_object else None
-
-
-def box_between(a: tuple[float, ...], b: tuple[float, ...]) -> list[float]:
-    """Return the box, XYXY, with these two opposite corners.
-
-    Raises:
-        PromptError: If it has no area.
-    """
-    (left, right), (top, bottom) = sorted((a[0], b[0])), sorted((a[1], b[1]))
-    if left == right or top == bottom:
-        raise PromptError(f"the box between the points {list(a)} and {list(b)} has no area: click opposite corners")
-    return [left, top, right, bottom]
-
-
-def voxel_points(points: Sequence[Sequence[float]], name: str, image: MedicalImage) -> VoxelPoints:
-    """Return points as ``(i, j, k)``, checked against the image; for a single frame they may be ``(i, j)``."""
-    if not points:
-        return []
-    array = np.asarray(points, dtype=np.float64)
-    if array.shape[1] == 2 and image.frame_count == 1:
-        array = np.column_stack([array, np.zeros(len(array))])
-    if array.shape[1] != 3:
-        raise PromptError(_no_points(name))
-    for point in array:
-        index = np.round(point)
-        if (index < 0).any() or (index >= image.ijk_shape).any():
-            raise PromptError(
-                f"the {name} point {[float(v) for v in point]} is outside the image, "
-                f"whose shape in i, j, k is {list(image.ijk_shape)}"
-            )
-    return [(float(i), float(j), round(float(k))) for i, j, k in array]
-
-
-def voxel_region(
-    region: Sequence[float] | None, image: MedicalImage
-) -> tuple[float, float, float, float, int, int] | None:
-    """Return a region as ``(i0, i1, j0, j1, k0, k1)``, each pair in order and k within the volume; None for None."""
-    if region is None:
-        return None
-    array = np.asarray(region, dtype=np.float64)
-    if array.shape == (4,) and image.frame_count == 1:
-        array = np.append(array, [0, 0])
-    if array.shape != (6,):
-        raise PromptError(_NO_REGION)
-    (i0, i1), (j0, j1), (k0, k1) = np.sort(array.reshape(3, 2), axis=1)
-    last = image.frame_count - 1
-    if k1 < 0 or k0 > last:
-        raise PromptError(f"the roi is outside the image: its k is {k0:g} to {k1:g}, the image's 0 to {last}")
-    return float(i0), float(i1), float(j0), float(j1), round(max(k0, 0)), round(min(k1, last))
+def _chosen_slice(marks: VoxelMarks, sent: ViewerPrompts, image: MedicalImage, labels: np.ndarray | None = None) -> int:
+    """Return the slice that the prompts refer to; without any, that with most of the label to start from."""
+    if marks.slices:
+        return _slice_index(sent.slice, default=marks.slices[-1], image=image)
+    if marks.region is not None:
+        return (marks.region[4] + marks.region[5]) // 2
+    if labels is not None:
+        return _slice_index(sent.slice, default=int(np.count_nonzero(labels, axis=(1, 2)).argmax()), image=image)
+    raise PromptError("no prompt: give foreground points [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]")
 
 
 def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
@@ -190,16 +183,24 @@ def _slice_index(value: float | None, default: int, image: MedicalImage) -> int:
     return int(value)
 
 
-def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bool = False) -> VolumePrompts:
+def volume_prompts(
+    image: MedicalImage,
+    sent: ViewerPrompts,
+    box_from_points: bool = False,
+    kinds: Sequence[PromptKind] = ALL_PROMPTS,
+    start: Mapping[int, SliceMask] | None = None,
+) -> VolumePrompts:
     """Return the prompts on every slice that has some, and the slices that the object can be on.
 
     A region is a box on its middle slice. If it spans several slices, the object is searched only there and up to the
-    slices with points.
+    slices with points or drawings.
 
     Args:
         image: The image, whose ``ijk`` indices the clients use.
         sent: The viewer's prompts; ``slice`` is not needed.
         box_from_points: Use the first two foreground points of each slice as opposite corners of a box.
+        kinds: Of prompts that the model was trained with.
+        start: The mask to start from, by slice.
 
     Returns:
         The prompts in XY pixels of the slices (x is i, y is j).
@@ -207,10 +208,10 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
     Raises:
         PromptError: If the points or the region are not inside this image, or nothing marks the object on any slice.
     """
-    foreground = voxel_points(sent.foreground, "foreground", image)
-    background = voxel_points(sent.background, "background", image)
-    region = voxel_region(sent.region, image)
-    slices = list(dict.fromkeys(point[2] for point in [*foreground, *background]))
+    marks, start = VoxelMarks.on(image, sent), start or {}
+    region = marks.region
+    drawn = [k for k, _, _ in [*marks.strokes, *marks.areas]]
+    slices = list(dict.fromkeys([*(point[2] for point in [*marks.foreground, *marks.background]), *drawn]))
 
     bounds = range(image.frame_count)
     middle = None
@@ -218,65 +219,96 @@ def volume_prompts(image: MedicalImage, sent: ViewerPrompts, box_from_points: bo
         first, last = region[4:]
         middle = (first + last) // 2
         if first < last:
-            bounds = range(min([first, *slices]), max([last, *slices]) + 1)
+            bounds = range(min([first, *slices, *start]), max([last, *slices, *start]) + 1)
         slices = [middle, *(k for k in slices if k != middle)]
 
     marked: dict[int, Prompts] = {}
     corrections: dict[int, np.ndarray] = {}
     for k in slices:
         box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
-        prompts = prompts_on_slice(k, foreground, background, box, box_from_points)
-        if prompts is None:
-            corrections[k] = np.array([point[:2] for point in background if point[2] == k])
-        else:
+        prompts = marks.prompts(k, box, box_from_points, kinds)
+        if prompts is not None:
             marked[k] = prompts.within(*image.ijk_shape[:2])
-    if not marked:
+        elif len(points := marks.points_beside(k)):
+            corrections[k] = points
+    if not marked and not start:
         raise PromptError(
             "nothing marks the object: give a foreground point [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]"
         )
-    return VolumePrompts(marked, corrections, bounds)
+    if not slices:
+        raise PromptError("nothing corrects the label to start from: give points, scribbles, lassos or a roi")
+    return VolumePrompts(marked, corrections, bounds, start)
 
 
-class _FromViewer:
-    """Base class of the transforms that map a viewer's prompts.
-
-    Args:
-        limits: A request with more points is refused.
-    """
-
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.limits = limits
+class _FromViewer(PromptsTransform):
+    """Base class of the transforms that map a viewer's prompts."""
 
     def sent(self, request: SegmentRequest) -> ViewerPrompts:
         """Return the prompts of a viewer's request.
 
         Raises:
-            PromptError: For more points than the limits allow.
+            PromptError: For more points and drawings than the limits allow.
         """
         prompts = request.prompts
         if not isinstance(prompts, ViewerPrompts):
             raise TypeError(f"a request of source {request.source} has no viewer's prompts")
-        self.limits.check_prompts(len(prompts.foreground) + len(prompts.background))
+        self.limits.check_prompts(prompts.count)
         return prompts
 
 
 class ViewerPromptsd(_FromViewer):
-    """Add ``slice``, ``slice_source``, ``objects``, an empty ``earlier`` from ``image`` and a viewer's ``request``."""
+    """Add ``slice``, ``slice_source``, ``objects``, ``start``, ``beside`` and an empty ``earlier``.
+
+    They are made from ``image`` and a viewer's ``request``.
+    """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map the prompts; raises as :func:`viewer_prompts`, or for too many points."""
+        """Map the prompts; raises as :func:`viewer_prompts`, for too many, or as :func:`start_labels`."""
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
-        k, prompts = viewer_prompts(image, self.sent(request), request.options.box_from_points)
-        objects = [prompts.within(*image.ijk_shape[:2])]
-        return {**data, "slice": k, "slice_source": "request", "objects": objects, "earlier": []}
+        sent, labels = self.sent(request), start_labels(data, self._read)
+        marks = VoxelMarks.on(image, sent)
+        k = _chosen_slice(marks, sent, image, labels)
+        start = None if labels is None else start_on_slice(labels, image, k)
+        prompts = _prompts_there(marks, k, request.options.box_from_points, self._kinds, start)
+        return {
+            **data,
+            "slice": k,
+            "slice_source": "request",
+            "objects": [prompts.within(*image.ijk_shape[:2])],
+            "start": start if k in marks.slices else None,
+            "beside": marks.beside(k),
+            "earlier": [],
+        }
 
 
 class VolumePromptsd(_FromViewer):
-    """Add ``volume_prompts`` from ``image`` and a viewer's ``request``."""
+    """Add ``volume_prompts`` and ``beside``, areas by slice, from ``image`` and a viewer's ``request``.
+
+    Args:
+        grid: Returns the grid of the model's logits on a slice of ``(rows, columns)``.
+        others: As of the base class.
+    """
+
+    def __init__(self, *others: Any, grid: Callable[[tuple[int, int]], LogitsGrid] | None = None) -> None:
+        super().__init__(*others)
+        self._grid = grid
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Map the prompts; raises as :func:`volume_prompts`, or for too many points."""
+        """Map the prompts; raises as :func:`volume_prompts`, for too many, or as :func:`start_labels`."""
+        image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
-        prompts = volume_prompts(data["image"], self.sent(request), request.options.box_from_points)
-        return {**data, "volume_prompts": prompts}
+        sent, start = self.sent(request), self._start(data)
+        prompts = volume_prompts(image, sent, request.options.box_from_points, self._kinds, start)
+        marks = VoxelMarks.on(image, sent)
+        beside = {k: areas for k in marks.slices if (areas := marks.beside(k))}
+        return {**data, "volume_prompts": prompts, "beside": beside}
+
+    def _start(self, data: Mapping[Hashable, Any]) -> dict[int, SliceMask]:
+        """Return the mask to start from, by slice."""
+        labels = start_labels(data, self._read)
+        if labels is None or self._grid is None:
+            return {}
+        mask, grid = one_object(labels, "in the volume"), self._grid(data["image"].frame_size)
+        slices = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+        return {k: SliceMask.of(mask[k], grid) for k in slices}

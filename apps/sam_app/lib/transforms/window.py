@@ -111,7 +111,7 @@ def _candidates(image: MedicalImage, k: int, preset: str) -> Iterator[tuple[VoiT
             yield transform, "image LUT" if isinstance(transform, VoiTable) else "image"
     if image.frames.dtype == np.uint8:
         yield None, "8-bit"
-    elif not image.is_colour and _is_hounsfield(image):
+    elif not image.is_colour and is_hounsfield(image):
         yield PRESETS[_CT_DEFAULT], f"CT preset {_CT_DEFAULT}"
     yield _percentile_window(image), "percentiles"
     frame = image.frames[k]
@@ -135,7 +135,7 @@ def _hides_frame(image: MedicalImage, k: int, frame: np.ndarray, transform: VoiT
         return False
     if not hides_content(frame, shown(frame), of_interest(frame)):
         return False
-    return not (_is_hounsfield(image) and not is_uninformative(shown(_samples(image))))
+    return not (is_hounsfield(image) and not is_uninformative(shown(_samples(image))))
 
 
 def _padding_mask(values: np.ndarray, display: Display) -> np.ndarray:
@@ -189,7 +189,7 @@ def _value_range(image: MedicalImage) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _is_hounsfield(image: MedicalImage) -> bool:
+def is_hounsfield(image: MedicalImage) -> bool:
     """Return whether values are Hounsfield units: the source does not deny it, and they include air or fat.
 
     If a CT does not state it, no value may exceed the Hounsfield scale; a volume without a stated modality must have

@@ -5,10 +5,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
 
+from lib.imaging.decoding.isolation import isolated
 from lib.imaging.dicom.data_sets import read_dataset
 from lib.imaging.dicom.geometry import UNKNOWN_SPACING, axes_of, plane_of, position_of
 from lib.imaging.dicom.header_values import integer, numbers, value_of
@@ -17,6 +19,9 @@ from lib.imaging.formats.sniff import HEAD_LENGTH, find_format
 from lib.imaging.image import CorruptImageError, NotOneVolumeError, UnsupportedImageError
 
 logger = logging.getLogger(__name__)
+
+_MEMORY, _SECONDS = 256 * 2**20, 60.0
+"""For the headers of a folder's files."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,48 @@ class SeriesFile:
 
     path: str
     header: Dataset
+
+
+@dataclass(frozen=True)
+class FoundSeries:
+    """A series of which there are images in a folder.
+
+    Args:
+        uid: Series Instance UID; empty if it is not stated.
+        description: As the header has it.
+        modality: Likewise, as a code.
+        files: Names of its files.
+    """
+
+    uid: str
+    description: str
+    modality: str
+    files: frozenset[str]
+
+
+def series_in(folder: Path) -> list[FoundSeries]:
+    """Return the series of the DICOM images in a folder (not its subfolders), by number and description.
+
+    Other files, and those that are damaged, are passed over.
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    return isolated(_series_in, str(folder), memory=_MEMORY, seconds=_SECONDS)
+
+
+def _series_in(folder: str) -> list[FoundSeries]:
+    """Find them; runs in a worker process."""
+    of_series: dict[str, list[SeriesFile]] = {}
+    for image in _images(folder)[0]:
+        of_series.setdefault(str(value_of(image.header, "SeriesInstanceUID") or ""), []).append(image)
+    found = []
+    for uid, images in of_series.items():
+        header, files = images[0].header, frozenset(os.path.basename(image.path) for image in images)
+        description, modality = (str(value_of(header, key) or "") for key in ("SeriesDescription", "Modality"))
+        number = [*numbers(header, "SeriesNumber"), 0.0][0]
+        found.append((number, FoundSeries(uid, description, modality, files)))
+    return [series for _, series in sorted(found, key=lambda one: (one[0], one[1].description))]
 
 
 def find_series(folder: str | os.PathLike[str]) -> tuple[list[SeriesFile], tuple[str, ...]]:

@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import SegmentationStorage
 
+from lib.imaging.dicom.header_values import value_of
 from lib.imaging.image import CorruptImageError, MedicalImage
+from lib.imaging.labels.series_segmentation import read_segmentation
 
 RAW_SUFFIX = ".bin"
 """Suffix of raw voxels, the form in which OHIF's plugin sends a label."""
@@ -48,14 +51,14 @@ def labels_on_grid(labels: MedicalImage, affine: np.ndarray | None, shape: tuple
 def check_labels(labels: MedicalImage, image: MedicalImage) -> None:
     """Check that labels belong to an image: their voxels coincide in the patient, in any order of axes.
 
-    If one of the two has no position (e.g. a PNG), or the labels are in colours, sizes are compared.
+    If one of the two has no position (e.g. a PNG), the image's frames form no volume, or the labels are in colours,
+    sizes are compared.
 
     Raises:
         CorruptImageError: If they do not; the message states both sizes and positions.
     """
     numbers = replace(labels, frames=labels.frames[..., 0]) if labels.is_colour else labels
-    affine = image.affine if image.is_geometric else None
-    labels_on_grid(numbers, affine, (image.frame_count, *image.frame_size))
+    labels_on_grid(numbers, _grid_affine(image), (image.frame_count, *image.frame_size))
 
 
 def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], MedicalImage]) -> None:
@@ -72,6 +75,39 @@ def check_label_file(path: Path, image: MedicalImage, read: Callable[[Path], Med
     count, size = path.stat().st_size, (image.frame_count, *image.frame_size)
     if count != math.prod(size):
         raise CorruptImageError(f"the raw label has {count} voxels of one byte, the image {_extent(size, None)}")
+
+
+def labels_of_file(
+    path: Path, image: MedicalImage, read: Callable[[Path], MedicalImage], *, highest: bool = False
+) -> np.ndarray:
+    """Return the labels of a file on the voxels of an image; see :func:`labels_on_grid`.
+
+    Args:
+        path: Raw voxels (``.bin``, one byte each), or what ``read`` reads; a DICOM Segmentation of the image's frames
+            may leave out those that are empty.
+        image: The image.
+        read: Reads a label file.
+        highest: As of :func:`~lib.imaging.labels.series_segmentation.labels_from_segmentation`.
+
+    Returns:
+        ``(K, rows, columns)`` label numbers.
+
+    Raises:
+        ImageError: If they cannot be read, or do not lie on the image.
+    """
+    shape = (image.frame_count, *image.frame_size)
+    if path.suffix == RAW_SUFFIX:
+        check_label_file(path, image, read)
+        return np.fromfile(path, dtype=np.uint8).reshape(shape)
+    labels = read(path)
+    if image.datasets and labels.datasets and value_of(labels.datasets[0], "SOPClassUID") == SegmentationStorage:
+        return read_segmentation(path, image.datasets, highest=highest)
+    return labels_on_grid(labels, _grid_affine(image), shape)
+
+
+def _grid_affine(image: MedicalImage) -> np.ndarray | None:
+    """Return the affine of an image whose frames form a volume in the patient; None of another."""
+    return image.affine if image.is_geometric and not image.volume_fault else None
 
 
 def _reoriented(voxels: np.ndarray, to_image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None:

@@ -52,7 +52,7 @@ def segmentation(
     source: Dataset,
     frame: int,
     segment_labels: Sequence[str],
-    algorithm_name: str,
+    algorithm_name: str | Sequence[str],
     algorithm_version: str,
     instance_time: datetime,
     series_description: str = "Segmentation",
@@ -74,7 +74,7 @@ def segmentation(
         frame: The source's frame, 0-based.
         segment_labels: The objects' names, at least one, at most 64 characters each: ``segment_labels[n - 1]`` is that
             of object ``n``. Names that :mod:`lib.imaging.labels.anatomy_codes` knows are also coded.
-        algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters.
+        algorithm_name: Segment Algorithm Name (0062,0009): the model, at most 64 characters; or one for each object.
         algorithm_version: Version of the model and of the software.
         instance_time: When the segmentation was made.
         series_description: Series Description (0008,103E).

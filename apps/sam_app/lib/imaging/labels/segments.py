@@ -42,13 +42,16 @@ def segment_label(name: str) -> str:
 
 
 def segment_descriptions(
-    segment_labels: Sequence[str], algorithm_name: str, algorithm_version: str, is_automatic: bool = False
+    segment_labels: Sequence[str],
+    algorithm_name: str | Sequence[str],
+    algorithm_version: str,
+    is_automatic: bool = False,
 ) -> list[SegmentDescription]:
     """Return one Segment Sequence item per object, with the colour used in the views and the codes for its label.
 
     Args:
         segment_labels: The objects' names: ``segment_labels[n - 1]`` is the name of segment ``n``.
-        algorithm_name: Segment Algorithm Name (0062,0009), at most 64 characters.
+        algorithm_name: Segment Algorithm Name (0062,0009), at most 64 characters; or one for each object.
         algorithm_version: Version of the model.
         is_automatic: Made without prompts (AUTOMATIC) or from a user's prompts (SEMIAUTOMATIC).
     """
@@ -60,8 +63,9 @@ def segment_descriptions(
     from lib.imaging.labels.anatomy_codes import property_for_label
 
     kind = SegmentAlgorithmTypeValues.AUTOMATIC if is_automatic else SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    names = [algorithm_name] * len(segment_labels) if isinstance(algorithm_name, str) else algorithm_name
     descriptions = []
-    for number, label in enumerate(segment_labels, start=1):
+    for number, (label, name) in enumerate(zip(segment_labels, names, strict=True), start=1):
         found = property_for_label(label)
         description = SegmentDescription(
             segment_number=number,
@@ -70,7 +74,7 @@ def segment_descriptions(
             segmented_property_type=found.kind,
             algorithm_type=kind,
             algorithm_identification=AlgorithmIdentificationSequence(
-                name=algorithm_name,
+                name=name,
                 family=CodedConcept(*_ALGORITHM_FAMILY),
                 version=algorithm_version,
             ),

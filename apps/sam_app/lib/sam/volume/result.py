@@ -1,16 +1,25 @@
 """Result of a propagation: one mask per slice, where it ended and why, and what a later call can reuse."""
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from lib.sam.logits_grid import LogitsGrid
 
 _SURE_PRESENCE = 0.8
 _SURE_SCORE = 0.75
 """Above these a slice counts as sure; below 1 minus the former it is sure that the object is not there."""
 
-Source = Literal["prompts", "followed", "blended"]
+Source = Literal["prompts", "followed", "blended", "start"]
+
+Effect = Literal["adds", "adds apart", "takes away"]
+
+OUT_OF_TIME = "time"
+"""Reason of a stop that is not an end: a later call goes on from there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +30,7 @@ class SliceMask:
         logits: ``(S, S)`` float16.
         packed: The mask at the slice's size, packed by ``numpy.packbits``.
         size: ``(height, width)`` of the slice.
-        source: How it was made: from prompts, by following, or by blending both directions.
+        source: How it was made: from prompts, by following, by blending both directions, or it was there at the start.
         score: Predicted IoU; the mean for blended slices.
         presence: Probability that the object is there; 1 on a slice with prompts, the mean for blended slices.
     """
@@ -32,6 +41,18 @@ class SliceMask:
     source: Source
     score: float
     presence: float = 1.0
+
+    @classmethod
+    def of(
+        cls, mask: np.ndarray, grid: LogitsGrid, source: Source = "start", score: float = 1.0, presence: float = 1.0
+    ) -> SliceMask:
+        """Return a ``(height, width)`` bool mask that the decoder did not make, with logits that stand for it."""
+        logits = grid.area_logits(mask).astype(np.float16)
+        return cls(logits, np.packbits(mask), grid.image_size, source, score, presence)
+
+    def changed_to(self, mask: np.ndarray, grid: LogitsGrid) -> SliceMask:
+        """Return another ``(height, width)`` bool mask that was made in the same way."""
+        return self.of(mask, grid, self.source, self.score, self.presence)
 
     @property
     def mask(self) -> np.ndarray:
@@ -46,13 +67,16 @@ class Anchor:
 
     Args:
         k: The slice.
-        key: Identifies the prompts and, for a correction, the anchors that led to the mask it corrects.
+        key: Identifies the mask and its effect.
         found: The mask; if it is empty, nothing is followed from here.
+        effect: "adds" or "takes away" if its prompts only do so to the mask that was there, "adds apart" if what they
+            add does not touch it; None for any change.
     """
 
     k: int
     key: str
     found: SliceMask
+    effect: Effect | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +91,8 @@ class Stop:
     Args:
         anchor: The slice that it started from.
         k: The first slice without a mask.
-        reason: "end of slices", "max_slices", "nothing found" or "object ended".
+        reason: "end of slices", "max_slices", "nothing found", "object ended", "as at the start" (the mask that was
+            there fits from slice k on) or :data:`OUT_OF_TIME`.
         presence: Probability that the object is on slice k all the same.
     """
 
@@ -89,6 +114,15 @@ class Span:
     found: Mapping[int, SliceMask]
     stops: tuple[Stop, ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was followed to its end."""
+        return _is_complete(self.stops)
+
+
+def _is_complete(stops: Sequence[Stop]) -> bool:
+    return all(stop.reason != OUT_OF_TIME for stop in stops)
+
 
 SpanKey = tuple[str, str]
 """The keys of the anchors at both ends; an empty string where there is no anchor."""
@@ -101,8 +135,8 @@ class VolumeResult:
     Args:
         found: The masks by slice; slices without the object are absent.
         stops: Where following ended.
-        anchors: All anchors computed for it, by key, including those from before a correction.
-        spans: All spans, likewise.
+        anchors: All anchors computed for it, by their prompts, including those from before a correction.
+        spans: All spans, by the anchors at their ends, likewise.
         rules: The options and bounds used; results with other rules share no anchor or span with it.
     """
 
@@ -112,13 +146,28 @@ class VolumeResult:
     spans: Mapping[SpanKey, Span]
     rules: Hashable
 
+    def without(self, areas: Mapping[int, np.ndarray]) -> VolumeResult:
+        """Return it with areas ``(height, width)`` bool, by slice, cut out of its masks, as they are shown."""
+        found = dict(self.found)
+        for k in found.keys() & areas.keys():
+            mask = found[k].mask & ~areas[k]
+            found[k] = replace(found[k], packed=np.packbits(mask))
+            if not mask.any():
+                del found[k]
+        return replace(self, found=found)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there was time to follow the object to its end."""
+        return _is_complete(self.stops)
+
     @property
     def uncertain_slices(self) -> list[int]:
         """The slices whose mask, or whether there is one, is less sure than others: where to look first."""
         doubtful = {
             k
             for k, each in self.found.items()
-            if each.source != "prompts" and (each.presence < _SURE_PRESENCE or each.score < _SURE_SCORE)
+            if each.source in ("followed", "blended") and (each.presence < _SURE_PRESENCE or each.score < _SURE_SCORE)
         }
         ended = {stop.k for stop in self.stops if stop.presence > 1 - _SURE_PRESENCE}
         return sorted(doubtful | ended - self.found.keys())

@@ -9,8 +9,9 @@ they were before, or up to the next slice with prompts.
 """
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,8 +23,9 @@ from lib.sam.embeddings.cache import Embedding
 from lib.sam.logits_grid import dice
 from lib.sam.prompts import BACKGROUND, Prompts
 from lib.sam.sam2_predictor import Sam2Predictor
-from lib.sam.volume.propagation import Progress, PropagationOptions, VolumePrompts, propagate
-from lib.sam.volume.result import SliceMask, Source, Stop, VolumeResult
+from lib.sam.volume.corrections import corrected, correction_prompts
+from lib.sam.volume.propagation import Progress, PropagationOptions, VolumePrompts, covers, propagate
+from lib.sam.volume.result import OUT_OF_TIME, SliceMask, Source, Stop, VolumeResult
 from lib.sam.volume.sam2_memory import Found, Memories, Sam2Step, SliceMemory, StepPrompts
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ def propagate_by_memory(
     options: PropagationOptions | None = None,
     *,
     earlier: VolumeResult | None = None,
+    until: float = math.inf,
 ) -> RememberedResult:
     """Segment the object on every slice on which SAM 2 finds it; arguments as of :func:`.propagation.propagate`.
 
@@ -70,6 +73,7 @@ def propagate_by_memory(
         options: Only ``max_slices`` is used; SAM 2 has its own rules for when an object has ended.
         earlier: A result of the same volume, window and model. If no slice has lost its prompts since, the object is
             followed only from slices whose prompts are new or other than before, see :data:`_SAME_DICE`.
+        until: As of :func:`.propagation.propagate`.
 
     Returns:
         The masks, without anchors or spans. A mask's ``score`` is SAM 2's predicted probability that the object is on
@@ -80,15 +84,50 @@ def propagate_by_memory(
         TimeLimitError: If the current clock's time is up.
     """
     options = options or PropagationOptions()
-    rules = ("sam2", options, prompts.bounds)
-    if isinstance(earlier, RememberedResult) and earlier.rules == rules and _only_adds(prompts, earlier):
-        tracker = _Tracker(predictor, frame, prompts, options.max_slices, earlier)
+    rules = ("sam2", options, prompts.bounds, prompts.start_key)
+    own = _on_start(predictor, prompts) if prompts.start else prompts
+    if not own.marked:
+        return RememberedResult(prompts.start, (), {}, {}, rules, own, Memories())
+    if isinstance(earlier, RememberedResult) and earlier.rules == rules and _only_adds(own, earlier):
+        tracker = _Tracker(predictor, frame, own, options.max_slices, until, earlier)
         tracker.correct(earlier.prompts)
     else:
-        tracker = _Tracker(predictor, frame, prompts, options.max_slices)
+        tracker = _Tracker(predictor, frame, own, options.max_slices, until)
         tracker.follow_all()
-    found, stops = dict(sorted(tracker.found.items())), tuple(tracker.stops.values())
-    return RememberedResult(found, stops, {}, {}, rules, prompts, tracker.memories)
+    found = {**prompts.start, **tracker.found}
+    for k in prompts.start.keys() & own.marked.keys():
+        found.pop(k)
+        if k in tracker.found:
+            found[k] = _corrected(predictor, prompts, k, tracker.found[k])
+    for k in found.keys() & {k for k, marked in own.marked.items() if marked.encloses}:
+        found[k] = _enclosed(predictor, own.marked[k], found[k])
+    stops = tuple(tracker.stops.values())
+    return RememberedResult(dict(sorted(found.items())), stops, {}, {}, rules, own, tracker.memories)
+
+
+def _on_start(predictor: Sam2Predictor, prompts: VolumePrompts) -> VolumePrompts:
+    """Return the prompts as corrections of the mask to start from, on the slices that it is on."""
+    marked = {k: prompts.on_start(k) for k in prompts.marked}
+    for k in prompts.background.keys() & prompts.start.keys():
+        start, points = prompts.start[k], prompts.background[k]
+        if covers(start.mask, points):
+            grid = predictor.logits_grid(start.size)
+            correction = correction_prompts(grid, start.logits.astype(np.float32), points, predictor.spec.prompts)
+            if correction is not None:
+                marked[k] = correction
+    background = {k: points for k, points in prompts.background.items() if k not in marked}
+    return replace(prompts, marked=marked, background=background)
+
+
+def _corrected(predictor: Sam2Predictor, prompts: VolumePrompts, k: int, found: SliceMask) -> SliceMask:
+    """Return what was found on a slice with prompts of the mask to start from; points change it where they ask to."""
+    marked = prompts.marked.get(k)
+    if marked is not None and not marked.is_points:
+        return found
+    points = prompts.background[k] if marked is None else marked.points
+    labels = np.full(len(points), BACKGROUND) if marked is None else marked.labels
+    mask = corrected(prompts.start[k].mask, found.mask, points, labels)
+    return found.changed_to(mask, predictor.logits_grid(found.size))
 
 
 def _only_adds(prompts: VolumePrompts, earlier: RememberedResult) -> bool:
@@ -96,6 +135,14 @@ def _only_adds(prompts: VolumePrompts, earlier: RememberedResult) -> bool:
     before = earlier.prompts
     is_kept = before.marked.keys() <= prompts.marked.keys() and before.background.keys() <= prompts.background.keys()
     return is_kept and bool(earlier.found)
+
+
+def _enclosed(predictor: Sam2Predictor, prompts: Prompts, found: SliceMask) -> SliceMask:
+    """Return what was found on a slice within a lasso."""
+    logits = found.logits.astype(np.float32)[None]
+    enclosed = predictor.enclosed(found.size, np.ones(1, np.float32), logits, prompts)
+    packed = np.packbits(enclosed.masks[0])
+    return replace(found, logits=enclosed.low_res_logits[0].astype(np.float16), packed=packed)
 
 
 class _Tracker:
@@ -106,6 +153,7 @@ class _Tracker:
         frame: Returns a slice.
         prompts: The user's prompts.
         max_slices: At most this many are followed beyond the first and the last marked one; None for no limit.
+        until: As of :func:`propagate_by_memory`.
         earlier: The result to correct.
     """
 
@@ -115,12 +163,14 @@ class _Tracker:
         frame: Callable[[int], np.ndarray],
         prompts: VolumePrompts,
         max_slices: int | None,
+        until: float = math.inf,
         earlier: RememberedResult | None = None,
     ) -> None:
         self._predictor = predictor
         self._frame = frame
         self._prompts = prompts
         self._max_slices = max_slices
+        self._until = until
         self._step = Sam2Step(predictor, prompts.bounds.stop)
         self._progress = Progress()
         self._anchors = {1: max(prompts.marked), -1: min(prompts.marked)}
@@ -143,11 +193,19 @@ class _Tracker:
     def correct(self, earlier: VolumePrompts) -> None:
         """Find the object where prompts have changed, and follow it from there as far as that changes its masks."""
         marked, background = self._prompts.marked, self._prompts.background
-        changed = [k for k in sorted(marked) if not _is_same(marked[k], earlier.marked.get(k))]
+        changed = [k for k in sorted(marked) if k not in earlier.marked or marked[k].key != earlier.marked[k].key]
         for k in changed:
             self._mark(k)
         if self.found.keys().isdisjoint(marked):
             self.found, self.stops = {}, {}
+            return
+        is_corrected = bool(changed) or any(
+            not np.array_equal(points, earlier.background.get(k, ())) for k, points in background.items()
+        )
+        if not is_corrected:
+            for step, stop in list(self.stops.items()):
+                if stop.reason == OUT_OF_TIME:
+                    self._walk(stop.k - step, step)
             return
         for k in sorted((background.keys() & self.found.keys()) - marked.keys()):
             if not np.array_equal(background[k], earlier.background.get(k, ())):
@@ -176,10 +234,14 @@ class _Tracker:
                     return
                 absent, k = 0, k + step
                 continue
+            if time.monotonic() >= self._until:
+                return self._end(k, step, OUT_OF_TIME)
             beyond = (k - anchor) * step
             if self._max_slices is not None and beyond > self._max_slices:
                 return self._end(k, step, "max_slices")
             self._follow(k, in_reverse=step < 0)
+            if k in self.found and self._prompts.fits_start(k, self.found[k].mask):
+                return self._end(k, step, "as at the start")
             absent = 0 if k in self.found else absent + 1
             same = same + 1 if self._is_as_before(k) else 0
             if beyond >= _MAX_ABSENT_SLICES and absent >= _MAX_ABSENT_SLICES:
@@ -187,7 +249,7 @@ class _Tracker:
             k += step
             if same >= _SAME_SLICES:
                 stop = self.stops[step]
-                if stop.reason != "max_slices":
+                if stop.reason not in ("max_slices", OUT_OF_TIME):
                     return
                 absent, same, k = 0, 0, stop.k  # more slices may be followed now
         return self._end(k, step, "end of slices")
@@ -263,7 +325,7 @@ class _Tracker:
     def _in_model_terms(self, prompts: Prompts, size: tuple[int, int]) -> StepPrompts:
         """Return prompts on a slice of this ``(height, width)`` for a step."""
         predictor = self._predictor
-        prompts = predictor.understood(prompts).within(size[1], size[0])
+        prompts = predictor.on_image(prompts, size)
         points = predictor.point_inputs(prompts, size)
         if prompts.mask_logits is None:
             return StepPrompts(points)
@@ -272,13 +334,3 @@ class _Tracker:
             return StepPrompts(points, logits)
         side = (predictor.module.image_size, predictor.module.image_size)
         return StepPrompts(mask=(F.interpolate(logits, side, mode="bilinear", align_corners=False) > 0).float())
-
-
-def _is_same(prompts: Prompts, earlier: Prompts | None) -> bool:
-    """Return whether two slices' prompts are the same."""
-    if earlier is None:
-        return False
-    pairs = (
-        (getattr(each, name) for each in (prompts, earlier)) for name in ("points", "labels", "box", "mask_logits")
-    )
-    return all(one is other if one is None or other is None else np.array_equal(one, other) for one, other in pairs)

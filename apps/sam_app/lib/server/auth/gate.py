@@ -7,6 +7,7 @@ dependency, with the user found here; this middleware calls it before the first 
 accept only small bodies.
 """
 
+import re
 from collections.abc import Iterator
 
 from fastapi import Request
@@ -36,13 +37,15 @@ OPEN_PATHS = frozenset(
 """Open paths: the server's state, the documentation, the page and the login, and redirects to them."""
 OPEN_FOLDERS = ("/sam/docs-assets/", "/sam/page/")
 """Open folders: scripts and pictures of the documentation and the page."""
+OPEN_PATTERN = re.compile(r"/nninteractive/([^/]+/)?healthz|/itksnap/status")
+"""Open paths of nnInteractive's and ITK-SNAP's protocols: whether a model can be used, or the server is there."""
 _MAX_OPEN_BYTES, _MAX_OPEN_SECONDS = 1 << 16, 20.0
 """Limits of a body that is sent without a login, such as a user name and a password."""
 
 
 def is_open(path: str) -> bool:
     """Return whether a path of the server needs no login."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS) or OPEN_PATTERN.fullmatch(path) is not None
 
 
 class Gate:

@@ -20,6 +20,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from starlette._utils import get_route_path  # the path that the router matches; there is no public function
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -140,11 +141,13 @@ class PageCheck:
     Args:
         app: The ASGI app to protect.
         pages: Checks the requests.
+        changing_paths: Whole paths by which safe methods change something, too.
     """
 
-    def __init__(self, app: ASGIApp, pages: Pages) -> None:
+    def __init__(self, app: ASGIApp, pages: Pages, changing_paths: re.Pattern[str] | None = None) -> None:
         self._app = app
         self._pages = pages
+        self._changing_paths = changing_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it without reading its body."""
@@ -152,12 +155,17 @@ class PageCheck:
             try:
                 headers = Headers(scope=scope)
                 self._pages.check_host(headers)
-                if scope.get("method") not in _SAFE_METHODS:  # a WebSocket has no method, and can change anything
+                if not self._is_safe(scope):
                     self._pages.check_page(headers)
             except AuthError as error:
                 await refuse(error, scope)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _is_safe(self, scope: Scope) -> bool:
+        """Return whether a request changes nothing; a WebSocket has no method, and can change anything."""
+        changes = self._changing_paths is not None and self._changing_paths.fullmatch(get_route_path(scope))
+        return scope.get("method") in _SAFE_METHODS and not changes
 
 
 def _name(host: str) -> str:

@@ -5,16 +5,22 @@ the response. It does not wait for the rest of a slow body: the connection is cl
 """
 
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import anyio
 from fastapi import HTTPException, Request
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from python_multipart.multipart import parse_options_header
+from starlette._utils import get_route_path  # the path that the router matches; there is no public function
 from starlette.datastructures import Headers, UploadFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.base.near_names import meant
 
 _MULTIPART = "multipart/form-data"
 _FORMS = (_MULTIPART, "application/x-www-form-urlencoded")
@@ -22,6 +28,11 @@ _REPEATABLE_FIELD = "files"
 """The only name that several parts of a form may have: a session's files."""
 _MAX_TEXT_BYTES = 1 << 20
 """Limit of a text field sent as a file: the same as Starlette allows for a plain one."""
+_OTHER_PARTS = {
+    **dict.fromkeys(("image", "img", "upload"), ("file",)),
+    **dict.fromkeys(("input", "params", "prompts"), ("sam_input",)),
+}
+"""Parts of forms by what other servers call the same."""
 
 
 _MAX_WHOLE_BYTES = 1 << 20
@@ -100,17 +111,24 @@ class BodyLimit:
         max_bytes: A body is refused with 413 as soon as its announced or its received length is larger; so is one of
             more than 1 MiB that is not ``multipart``.
         max_seconds: A body that is not complete by then is refused with 408.
+        array_paths: Whole paths whose bodies are read in one part, with ``max_bytes`` as their limit.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, max_seconds: float, array_paths: re.Pattern[str] | None = None
+    ) -> None:
         self.app = app
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._array_paths = array_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body bounded; the limits apply only when the body is read."""
         if scope["type"] == "http":
-            receive = _BoundedReceive(scope, receive, self._max_bytes, self._max_seconds)
+            is_multipart = Headers(scope=scope).get("content-type", "").strip().lower().startswith("multipart/")
+            is_array = self._array_paths is not None and self._array_paths.fullmatch(get_route_path(scope))
+            max_bytes = self._max_bytes if is_multipart or is_array else min(self._max_bytes, _MAX_WHOLE_BYTES)
+            receive = _BoundedReceive(scope, receive, max_bytes, self._max_seconds)
         await self.app(scope, receive, send)
 
 
@@ -120,8 +138,7 @@ class _BoundedReceive:
     def __init__(self, scope: Scope, receive: Receive, max_bytes: int, max_seconds: float) -> None:
         self._receive = receive
         headers = Headers(scope=scope)
-        kind = headers.get("content-type", "").strip().lower()
-        self._max_bytes = max_bytes if kind.startswith("multipart/") else min(max_bytes, _MAX_WHOLE_BYTES)
+        self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._deadline = time.monotonic() + max_seconds
         self._received = 0
@@ -177,13 +194,14 @@ def form_of(*fields: str) -> Callable[[Request], Awaitable[None]]:
         await form_only(request)
         unknown = next((name for name in await request.form() if name not in fields), None)
         if unknown is not None:
-            known = " and ".join(f"`{name}`" for name in fields)
-            raise HTTPException(422, f"the form has a part called {unknown[:60]!r}; this route reads {known}")
+            known, likely = ", ".join(f"`{name}`" for name in fields), meant(unknown, fields, _OTHER_PARTS)
+            hint = f": did you mean `{likely}`?" if likely else ""
+            raise HTTPException(422, f"the form has a part called {unknown[:60]!r}; this route reads {known}{hint}")
 
     return check
 
 
-def _text_of_part(value: Any) -> Any:
+def text_of_part(value: Any) -> Any:
     """Return the text of a form's field that was sent as a file, as browsers do with a ``Blob`` of JSON.
 
     Raises:
@@ -200,7 +218,22 @@ def _text_of_part(value: Any) -> Any:
         raise ValueError("this field is text in UTF-8, not a file") from None
 
 
-PartText = BeforeValidator(_text_of_part)
+PartText = BeforeValidator(text_of_part)
 """Validator for the annotation of a form's text field: also accepts one that was sent as a file."""
+
+
+class DocumentedAsObject:
+    """Annotation of a form's field of JSON text: OpenAPI describes it as the object that the text is.
+
+    By OpenAPI's rules an object in a form is sent as JSON. As text with a media type, which it would be otherwise,
+    Swagger UI takes it for a file to choose, and shows no example.
+    """
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema of the object instead of that of its text."""
+        text = handler(core_schema)
+        return next(one["contentSchema"] for one in text.get("anyOf", [text]) if "contentSchema" in one)
+
 
 FormText = Annotated[str, PartText]

@@ -60,6 +60,22 @@ class NoSpaceError(OSError):
     """The results' disk is full."""
 
 
+class ContainerError(ValueError):
+    """An array that a client sent is damaged, or not of the form that it must have."""
+
+
+class InteractionError(ValueError):
+    """An interaction cannot be meant: there is no image yet, it has no volume, or it has another shape."""
+
+
+class LeaseGoneError(LookupError):
+    """There is no such lease, or no longer."""
+
+
+class NoLeaseLeftError(RuntimeError):
+    """There are as many leases as allowed, or no memory for another."""
+
+
 class ErrorDetail(BaseModel):
     """What was wrong, and what would be right."""
 
@@ -93,6 +109,10 @@ STATUS: dict[type[Exception], int] = {
     TrainingRequestError: 422,
     UnknownImageError: 404,
     UnknownResultError: 404,
+    ContainerError: 400,
+    InteractionError: 400,
+    LeaseGoneError: 410,
+    NoLeaseLeftError: 503,
     BusyError: 429,
     MemoryBusyError: 503,
     TooManyAttemptsError: 500,

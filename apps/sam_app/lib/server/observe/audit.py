@@ -36,6 +36,7 @@ KEPT_FILES = 20
 
 AUDITED_ROUTES = (
     "/segment_input_image/",
+    "/images/",
     "/get_segmented_image/",
     "/get_dicom_image/",
     "/infer/",
@@ -50,8 +51,12 @@ AUDITED_ROUTES = (
     "/model/",
     "/logs/",
     "/auth/",
+    "/nninteractive/",
+    "/itksnap/",
 )
 """Prefixes of the templates of audited routes: those for images, labels, results, models, logs or logins."""
+UNAUDITED_ENDS = ("/healthz", "/heartbeat", "/lease_status", "/itksnap/status", "/slices/{plane}/{index}")
+"""Ends of templates of routes that clients call again and again: about no image, or one whose opening is in the log."""
 
 _DENIED = (401, 403, 421)
 _MAX_UNAUTHENTICATED_PER_MINUTE = 600
@@ -65,7 +70,8 @@ class AuditLogError(OSError):
 
 def is_audited(route: str, status: int | None) -> bool:
     """Return whether a request belongs in the audit log: by its route's template, or because access was denied."""
-    return route.startswith(AUDITED_ROUTES) or status in _DENIED
+    is_about_images = route.startswith(AUDITED_ROUTES) and not route.endswith(UNAUDITED_ENDS)
+    return is_about_images or status in _DENIED
 
 
 def has_unknown_user(entry: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
-"""``GET /sam/``: one page to use the server without any other client.
+"""``GET /sam/``: one page to use the server without any other client; ``GET /``: where to go on this server.
 
-The page is plain files in ``page/``, served as they are. A Content-Security-Policy forbids it everything but its own
-scripts and styles and requests to this server. It uses the public routes alone, and names them relative to itself, so
-that it works behind a proxy that serves the app under a path.
+The pages are plain files in ``static/``, served as they are. A Content-Security-Policy forbids them everything but
+their own scripts and styles and requests to this server. They use the public routes alone, and name them relative to
+themselves, so that they work behind a proxy that serves the app under a path.
 """
 
 import json
@@ -44,12 +44,15 @@ _HEADERS = {
 
 
 def page_routes() -> list[BaseRoute]:
-    """Routes for ``/sam/``, the page's files under ``/sam/page/``, and what they share with the server.
+    """Routes for ``/``, for ``/sam/``, the pages' files under ``/sam/page/``, and what they share with the server.
 
     Like the API's documentation they need no login: they hold nothing of anybody.
     """
     files = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
-    index = files.pop("index.html")
+    landing, index = files.pop("landing.html"), files.pop("index.html")
+
+    async def start(_: Request) -> Response:
+        return _file(landing)
 
     async def page(_: Request) -> Response:
         return _file(index)
@@ -64,6 +67,7 @@ def page_routes() -> list[BaseRoute]:
         return Response(_constants(), media_type="application/json", headers=_HEADERS)
 
     return [
+        Route("/", start),
         Route("/sam/", page),
         Route("/sam/page/constants.json", constants),
         Route("/sam/page/{name}", asset),

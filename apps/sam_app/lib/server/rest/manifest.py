@@ -28,10 +28,27 @@ class _Stored(_Frozen):
 
 
 class InputFile(_Stored):
-    """Hash and size of the image file."""
+    """Hash and size of the image, a file or a series of files.
+
+    Args:
+        sha256: See :func:`~lib.imaging.image_cache.image_sha256`.
+        bytes: Of all files together.
+        in_order_sha256: Of a series, see :func:`~lib.imaging.image_cache.content_key`.
+    """
 
     sha256: str
     bytes: int
+    in_order_sha256: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of the image's content as it is read."""
+        return self.in_order_sha256 or self.sha256
+
+    @property
+    def file(self) -> "InputFile":
+        """What is known of its files alone."""
+        return InputFile(**self.model_dump(include=set(InputFile.model_fields), exclude_none=True))
 
 
 class InputFacts(InputFile):
@@ -60,12 +77,14 @@ class ResultFacts(_Stored):
     model: str
     checkpoint_sha256: str
     version: str | None = None
+    versions: list[str] = []
     slice: int
     slice_source: str = "middle"
     frames: int = 1
     image_notes: list[str] = []
     window: dict[str, Any] = {}
     scores: list[float]
+    names: list[str] = []
     areas: list[int] = []
     candidates: int
     candidate_scores: list[list[float]] = []
@@ -87,7 +106,8 @@ class Manifest(_Stored):
         latency_ms: Time of each stage in milliseconds.
         versions: Version of this app and of the packages that were used, by name.
         failure: If it failed, a :class:`~lib.server.http.errors.Failure` as JSON.
-        files: Size of each file in bytes, by name; a file that is not listed does not exist.
+        files: Size of each file in bytes, by name; a file that is not listed does not exist. A series is a folder, with
+            the size of its files together.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -126,9 +146,14 @@ def read_manifest(folder: Path, name: str) -> Manifest:
         raise ValueError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
     for file, size in manifest.files.items():
         path = folder / file
-        if path.parent != folder or not path.is_file() or path.stat().st_size != size:
+        if path.parent != folder or not path.exists() or stored_size(path) != size:
             raise ValueError(f"{file} is missing or has another size")
     return manifest
+
+
+def stored_size(path: Path) -> int:
+    """Return the size in bytes of a file, or of all files in a folder together."""
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
 class Origin(_Frozen):

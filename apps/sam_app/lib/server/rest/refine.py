@@ -11,6 +11,12 @@ from lib.transforms.sam_input import MAX_RECTANGLES, SAMPrompts
 LOGITS = "logits.npz"
 """File of a result: each object's candidates, ``scores_n`` (C,) and ``logits_n`` (C, S, S) float32, n from 0."""
 
+START = "start"
+"""File of a result: the mask that its prompts correct, as it was sent, or of an earlier result."""
+
+PROTECT = "protect"
+"""File of a result: the label whose objects its masks leave as they are, as it was sent."""
+
 EARLIER_LOGITS = "earlier_logits.npz"
 """File of a pending result: the logits of the result that it refines."""
 
@@ -32,8 +38,8 @@ def check_refinable(earlier: StoredResult) -> None:
 def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> SAMPrompts:
     """Return what to segment for both requests: what ``asked`` does not set is taken from the earlier one.
 
-    Its prompts are added to the earlier ones, without duplicates; a point that was positive and is now negative, or the
-    other way round, is as in the new request. On another frame only the new prompts apply.
+    Its prompts are added to the earlier ones, without duplicates; a point, scribble or lasso that was positive and is
+    now negative, or the other way round, is as in the new request. On another frame only the new prompts apply.
 
     Args:
         asked: The new request.
@@ -41,7 +47,7 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
         same_frame: Whether the request is for the frame of the earlier result.
 
     Raises:
-        RefineError: If there are more rectangles than a result can have objects.
+        RefineError: If there are more rectangles and lassos than a result can have objects.
     """
     changes: dict[str, Any] = {
         name: getattr(before, name)
@@ -55,10 +61,14 @@ def merge_request(asked: SAMInput, before: SAMPrompts, *, same_frame: bool) -> S
             changes[kind] = unchanged + (getattr(asked, kind) or [])
         added = [box for box in asked.rectangles or [] if box not in (before.rectangles or [])]
         changes["rectangles"] = (before.rectangles or []) + added
+        for kind in ("scribbles", "lassos"):
+            drawn = getattr(asked, kind) or []
+            kept = [one for one in getattr(before, kind) or [] if all(one.points != now.points for now in drawn)]
+            changes[kind] = kept + drawn or None
     merged = asked.prompts(**changes)
-    count = len(merged.rectangles or ())
+    count = len(merged.rectangles or ()) + len(merged.positive_lassos)
     if count > MAX_RECTANGLES:
         raise RefineError(
-            f"there are {count} rectangles with those of the result; at most {MAX_RECTANGLES} are possible"
+            f"there are {count} rectangles and lassos with those of the result; at most {MAX_RECTANGLES} are possible"
         )
     return merged

@@ -34,8 +34,10 @@ from lib.base.clock import current_clock
 from lib.imaging.decoding.memory_budget import budget, working_bytes
 from lib.imaging.decoding.parse_errors import corrupt_on_failure
 from lib.imaging.dicom.data_sets import read_dataset, to_bytes
+from lib.imaging.dicom.reader import read_dicom_headers
 from lib.imaging.dicom.secondary_capture import secondary_capture
 from lib.imaging.labels.segmentation import segmentation
+from lib.imaging.labels.segments import segment_label
 from lib.imaging.views import contour, encode_png, grey_to_rgb, overlay
 from lib.server.http.errors import UnknownResultError
 from lib.server.rest.outputs import FRAME, MASK, candidate_file, has_overlaps, read_array, stored_labels, stored_masks
@@ -220,8 +222,8 @@ def _segmentation(result: StoredResult, candidate: int) -> bytes:
             objects,
             source=source,
             frame=_frame_of(source, result),
-            segment_labels=_segment_labels(label, len(facts.scores)),
-            algorithm_name=facts.model,
+            segment_labels=[segment_label(name) for name in facts.names] or _segment_labels(label, len(facts.scores)),
+            algorithm_name=facts.versions if facts.names and facts.versions else facts.model,
             algorithm_version=facts.version or facts.checkpoint_sha256[:12],
             instance_time=_instance_time(result),
             series_description=f"{facts.model} segmentation{_candidate_suffix(candidate)}",
@@ -252,8 +254,14 @@ def _source_header(result: StoredResult) -> Dataset:
 
 
 def _input_header(result: StoredResult) -> Dataset | None:
-    """Return the header of the upload, if it is DICOM."""
-    return _header(result, INPUT) if result.manifest.input.format == "DICOM" else None
+    """Return the header of the image, if it is DICOM; of a series, that of the segmented frame."""
+    if result.manifest.input.format != "DICOM":
+        return None
+    image = result.path(INPUT)
+    if not image.is_dir():
+        return _header(result, INPUT)
+    headers = read_dicom_headers(image)
+    return headers[result.facts.slice if len(headers) > 1 else 0]
 
 
 def _header(result: StoredResult, name: str) -> Dataset:

@@ -35,7 +35,7 @@ from lib.base.files import atomic_write, is_full, move, restored_on_error, sync
 from lib.base.locks import FolderLock
 from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
-from lib.server.rest.pending import MANIFEST, REQUEST, PendingResult, as_json
+from lib.server.rest.pending import INPUT, MANIFEST, REQUEST, PendingResult, as_json
 from lib.server.rest.timestamps import RetentionClock, TimestampSource, print_timestamp
 
 logger = logging.getLogger(__name__)
@@ -48,10 +48,11 @@ _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
 
 
 class _FinishedResult(NamedTuple):
-    """A finished result: total size of its files in bytes, and its owner."""
+    """A finished result: total size of its files in bytes, its owner, and its image's content; empty without one."""
 
     size: int
     user: str
+    image: str
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class ResultStore:
                 raise RuntimeError("the pending result was neither finished nor queued")
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
             manifest = read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
-            list(self._to_disk.map(sync, pending.folder.iterdir()))  # at once: the file system commits them together
+            list(self._to_disk.map(sync, pending.to_flush()))  # at once: the file system commits them together
             move(pending.folder, final)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
@@ -279,6 +280,15 @@ class ResultStore:
                     return StoredResult(timestamp, "queued", folder, read_manifest(folder, REQUEST))
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
+    def with_image(self, key: str) -> StoredResult | None:
+        """Return a finished result whose image has this content (``InputFile.key``); None if there is none."""
+        with self._lock:
+            found = (name for name, entry in reversed(self._finished.items()) if entry.image == key)
+            name = next(found, None)
+        with suppress(UnknownResultError):
+            return None if name is None else self.find(Decimal(name))
+        return None
+
     def queued(self) -> list[Decimal]:
         """Return the requests that are accepted and not finished, oldest first."""
         with self._lock:
@@ -331,7 +341,8 @@ class ResultStore:
 
 
 def _entry_of(manifest: Manifest) -> _FinishedResult:
-    return _FinishedResult(sum(manifest.files.values()), manifest.user)
+    image = manifest.input.key if INPUT in manifest.files else ""
+    return _FinishedResult(sum(manifest.files.values()), manifest.user, image)
 
 
 def _raise_if_full(error: BaseException) -> None:

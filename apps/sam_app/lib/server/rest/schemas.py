@@ -31,8 +31,13 @@ Timestamp = Annotated[
 class SAMInput(SAMPrompts):
     """What to segment. Without any prompt every object that is found gets its own number.
 
+    The image is the form's `file`, or one that the server has: `image`, `session`, or that of an earlier result.
+
     With `refine` the prompts are added to those of an earlier result, whose image, frame, window, model and label are
     used where this request names none. Objects that get more prompts are refined from their earlier mask.
+
+    With `start`, likewise, but of the earlier result's prompts nothing is used: its mask is corrected as far as the
+    prompts of this request ask for it, and no further.
     """
 
     model_config = ConfigDict(
@@ -48,15 +53,32 @@ class SAMInput(SAMPrompts):
         },
     )
 
+    image: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="Instead of `file`: the id of an image of the datastore, as in `GET /datastore/?output=all`",
+    )
+    session: str | None = Field(
+        default=None, max_length=100, description="Instead of `file`: the id of a session of `PUT /session/`"
+    )
+    version: str | None = Field(
+        default=None,
+        max_length=64,
+        description="With `image` or `session`: as in what `GET /images/{image}` says; refused if it is another by now",
+    )
     refine: Timestamp | None = Field(
         default=None, description="The result to refine. Its image is used again, so that `file` can be omitted"
     )
+    start: Timestamp | None = Field(
+        default=None,
+        description="The result whose mask is started from: points correct it. Its image and frame are used again",
+    )
     candidate: Annotated[int, Field(ge=0, le=2)] | None = Field(
-        default=None, description="With `refine`: the candidate to refine; absent: the best one"
+        default=None, description="With `refine` or `start`: which of its candidates; absent: the best one"
     )
 
     def prompts(self, **changes: object) -> SAMPrompts:
-        """Return the prompts and options with these changes, without ``refine`` and ``candidate``."""
+        """Return the prompts and options with these changes, without those about an earlier result."""
         fields = {name: getattr(self, name) for name in SAMPrompts.model_fields}
         return SAMPrompts.model_construct(**{**fields, **changes})
 

@@ -6,13 +6,16 @@ folder. Errors are 404 for what does not exist and 422 for invalid values.
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException, UploadFile
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.base.plain_text import is_plain
+from lib.base.scratch import scratch_file
 from lib.dicomweb.datastore import DicomWebStore
 from lib.server.http.errors import UnknownImageError
 from lib.server.http.forms import not_empty
@@ -101,6 +104,14 @@ def neutral_upload(file: UploadFile | None) -> UploadFile | None:
         file.filename = "upload" + (found.group() if found else "")
         not_empty(file)
     return file
+
+
+def on_disk(upload: UploadFile) -> str:
+    """Write an upload to a scratch file with its name's suffixes, for as long as the request; returns the path."""
+    path = scratch_file("".join(Path(upload.filename or "").suffixes))
+    with open(path, "wb") as file:
+        shutil.copyfileobj(upload.file, file)
+    return path
 
 
 def _last_part(filename: str | None) -> str:

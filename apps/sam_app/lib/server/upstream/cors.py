@@ -19,5 +19,14 @@ def cors(origins: Sequence[str]) -> Middleware:
         allow_credentials="*" not in origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "SAM-Result", "Server-Timing", "X-Request-ID"],
+        expose_headers=[
+            "Content-Location",
+            "Preference-Applied",
+            "Retry-After",
+            "SAM-Labels",
+            "SAM-Notes",
+            "SAM-Result",
+            "Server-Timing",
+            "X-Request-ID",
+        ],
     )

@@ -5,6 +5,7 @@ client could store a program where it is run. With a DICOMweb server an id could
 ``output=train`` and an image's info reveal where files are. HEAD of a label needs another parameter than GET.
 """
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException
@@ -13,6 +14,7 @@ from monailabel.endpoints.datastore import ResultType, download_label
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.base.request_record import current_record
 from lib.server.upstream.arguments import (
     image_upload,
     json_object,
@@ -21,6 +23,7 @@ from lib.server.upstream.arguments import (
     label_upload,
     named_image,
     new_image_id,
+    parsed_object,
     stored_image,
     without_path,
 )
@@ -67,6 +70,15 @@ def _record_uploaded(response: dict[str, Any]) -> dict[str, Any]:
     return response
 
 
+def _with_reviewer(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with who stores the label, if there is a login, whatever the client says."""
+    params = {**parsed_object(arguments["params"]), "reviewer": None}
+    record = current_record()
+    if record and record.user:
+        params["reviewer"] = record.user
+    return {**arguments, "params": json.dumps({key: value for key, value in params.items() if value is not None})}
+
+
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 
@@ -96,7 +108,9 @@ GUARDS = {
     "GET /datastore/image": Guard({"image": _record_sent}, clean=held),
     "GET /datastore/image/info": Guard({"image": known_image}, clean=without_path),
     "PUT /datastore/image/info": Guard({"image": known_image, "info": json_object}),
-    "PUT /datastore/label": Guard({"image": _checked, "tag": label_tag, "label": label_upload, "params": json_object}),
+    "PUT /datastore/label": Guard(
+        {"image": _checked, "tag": label_tag, "label": label_upload, "params": json_object}, together=_with_reviewer
+    ),
     "DELETE /datastore/label": Guard({"id": known_image, "tag": label_tag}),
     "GET /datastore/label": Guard({"label": known_image, "tag": label_tag}, clean=held),
     "GET /datastore/label/info": Guard({"label": known_image, "tag": label_tag}, clean=without_path),

@@ -1,6 +1,6 @@
 """Fix: MONAI Label 0.8.5 serves API documentation that loads its scripts from a CDN, so it is blank offline.
 
-``/`` and ``/docs`` show the documentation with Swagger UI as it comes with the package ``fastapi-offline``. The files
+``/docs`` shows the documentation with Swagger UI as it comes with the package ``fastapi-offline``. The files
 of MONAI Label's own pages are served unchanged.
 """
 
@@ -17,7 +17,7 @@ _UPSTREAM_FILES = str(files("monailabel") / "endpoints" / "static")
 
 
 def docs_routes() -> list[BaseRoute]:
-    """Return routes for ``/``, ``/docs`` and the assets that they load, ``/static`` and ``/favicon.ico``."""
+    """Return routes for ``/docs`` and the assets that they load, ``/static`` and ``/favicon.ico``."""
 
     async def docs(request: Request) -> HTMLResponse:
         root, app = request.scope.get("root_path", ""), request.app
@@ -35,7 +35,6 @@ def docs_routes() -> list[BaseRoute]:
 
     return [
         Mount(_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static"))),
-        Route("/", docs),
         Route("/docs", docs),
         Mount("/static", StaticFiles(directory=_UPSTREAM_FILES)),
         Route("/favicon.ico", icon),

@@ -12,7 +12,7 @@ the ``params`` of :class:`~lib.server.upstream.viewer_params.ViewerParams`, and 
 
 import asyncio
 import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,6 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.base.client_key import client_key
 from lib.base.request_record import current_record, note
-from lib.base.scratch import scratch_file
 from lib.dicomweb.datastore import for_inference
 from lib.dicomweb.dicom_seg import dicom_seg_response
 from lib.server.admission import Admission
@@ -31,7 +30,7 @@ from lib.server.auth.roles import LABELLING, monai_user
 from lib.server.auth.users import CurrentUser
 from lib.server.http.body_check import FormText, form_only
 from lib.server.observe.image_facts import note_datastore_image, note_image_file, note_uploads
-from lib.server.upstream.arguments import known_image, neutral_upload, parsed_object
+from lib.server.upstream.arguments import known_image, neutral_upload, on_disk, parsed_object
 from lib.server.upstream.displayed_image import check_displayed
 from lib.server.upstream.session_routes import session_of
 from lib.server.upstream.viewer_params import ViewerParams, read_params
@@ -86,10 +85,10 @@ def infer(
             check_displayed(images, given, viewer)
         asked = sent.request(
             model=model,
-            image=session.image if session else _on_disk(file) if file else given,
+            image=session.image if session else on_disk(file) if file else given,
             client=client,
             by_index=output == ResultType.dicom_seg,  # it stores the position of each slice
-            sent_label=_on_disk(label) if label else None,
+            sent_label=on_disk(label) if label else None,
         )
         file_type = ResultType.image if output == ResultType.dicom_seg else output
         result = app.segment(asked, images)
@@ -98,7 +97,7 @@ def infer(
         response = send_response(images, result, file_type, background_tasks)
         if output == ResultType.dicom_seg:
             series = session.image if session else images.get_image_uri(given)
-            label_info = sent.label_info or [{"name": sent.label}]
+            label_info = sent.label_info or _labels_of(result["params"]) or [{"name": sent.label}]
             made_by = result["params"].get("version", model)
             response = dicom_seg_response(Path(series), Path(response.path), label_info, model=made_by)
     note(checkpoint_sha256=result["params"]["checkpoint_sha256"])
@@ -120,12 +119,14 @@ def _read(response: FileResponse) -> Response:
     return Response(path.read_bytes(), headers=named, media_type=response.media_type)
 
 
-def _on_disk(upload: UploadFile) -> str:
-    """Write an upload to a scratch file with its name's suffixes, for as long as the request; returns the path."""
-    path = scratch_file("".join(Path(upload.filename or "").suffixes))
-    with open(path, "wb") as file:
-        shutil.copyfileobj(upload.file, file)
-    return path
+def _labels_of(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the ``label_info`` of a model with labels of its own, with the version that found each."""
+    names: Mapping[str, int] = params["label_names"] or {}
+    made_by = params.get("versions") or [params.get("version", params["model"])] * len(names)
+    return [
+        {"name": name, "idx": number, "model_name": version}
+        for (name, number), version in zip(names.items(), made_by, strict=True)
+    ]
 
 
 def _check_image(image: str) -> None:

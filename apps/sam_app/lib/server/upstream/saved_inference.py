@@ -22,8 +22,8 @@ def infer_and_save(infer: Infer, request: SegmentRequest, datastore: Datastore) 
 
     Args:
         infer: Runs the task, without storing anything.
-        request: Its ``image`` is that image's id, otherwise nothing is stored. If labels are the prompts, the image's
-            final or else original label is used.
+        request: Its ``image`` is that image's id, otherwise nothing is stored. If labels are the prompts, are
+            started from or protected, and none was sent, the image's final or else original label is used.
         datastore: Where the image is and the label is stored.
 
     Returns:
@@ -32,9 +32,14 @@ def infer_and_save(infer: Infer, request: SegmentRequest, datastore: Datastore) 
     image = request.image
     if not isinstance(image, str) or os.path.exists(image):
         return infer(request)
-    if request.source is Source.LABELS:
+    prompts = request.source is Source.LABELS or request.options.start_from_label
+    if prompts or request.options.protect:
         label = next(filter(None, (datastore.get_label_uri(image, tag) for tag in _PROMPTING_TAGS)), None)
-        request = replace(request, prompting_label=label)
+        request = replace(
+            request,
+            prompting_label=request.prompting_label or (label if prompts else None),
+            protecting_label=request.protecting_label or (label if request.options.protect else None),
+        )
     result = infer(request)
     file = result.get("file")
     if not file or request.save_as is None:

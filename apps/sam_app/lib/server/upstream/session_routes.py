@@ -1,29 +1,59 @@
 """Fix: MONAI Label 0.8.5's ``/session`` routes extract archives to anywhere, and reveal paths of the server.
 
-``uncompress`` unpacks a tar file whose members may be called ``../…`` or be links; no client that comes with MONAI
-Label uses it, and several files can be sent without an archive. Of two files with one name the first is lost. Everybody
-who has an id can use the session. :mod:`lib.server.upstream.session_store` stores the sessions.
+``uncompress`` unpacks a tar file whose members may be called ``../…`` or be links. Of two files with one name the first
+is lost, and several series become an image that cannot be read. Everybody who has an id can use the session. Here a ZIP
+archive is unpacked, within limits, see :mod:`lib.server.upstream.session_files`, and no other archive;
+:mod:`lib.server.upstream.session_store` stores the sessions.
 """
 
 import os
-from collections import Counter
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Depends, File, HTTPException, UploadFile
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, File, HTTPException, Query, UploadFile
+from fastapi.responses import FileResponse, JSONResponse
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import get_mime_type
+from pydantic import BaseModel, Field
 
+from lib.base.request_record import note
+from lib.imaging.formats.zip_archive import is_zip
 from lib.server.auth.users import CurrentUser, User
 from lib.server.http.body_check import form_only
-from lib.server.http.forms import MAX_SESSION_FILES, not_empty
-from lib.server.observe.image_facts import note_uploads
-from lib.server.upstream.arguments import plain_name
+from lib.server.http.errors import ErrorDetail
+from lib.server.http.forms import MAX_SESSION_FILES
+from lib.server.observe.image_facts import note_image_file
 from lib.server.upstream.guarded_routes import held
-from lib.server.upstream.session_store import DESCRIPTION, OwnedSession, SessionStore
+from lib.server.upstream.session_files import SeveralSeriesError, one_image, stored_names
+from lib.server.upstream.session_store import OwnedSession, SessionStore
 from lib.studies.displayed_images import note_viewer
 
 _HIDDEN_KEYS = ("path", "owner")
+
+
+class SentSeries(BaseModel):
+    """A series among the files that were sent."""
+
+    uid: str = Field(description="Series Instance UID; empty if it is not stated")
+    description: str
+    modality: str
+    images: int
+
+
+class SeveralSeries(ErrorDetail):
+    """The files are of several series."""
+
+    series: list[SentSeries]
+
+    @classmethod
+    def of(cls, error: SeveralSeriesError) -> Self:
+        """Return what the client is told of the error."""
+        found = [
+            SentSeries(uid=one.uid, description=one.description, modality=one.modality, images=len(one.files))
+            for one in error.series
+        ]
+        return cls(detail=str(error), series=found)
+
 
 router = APIRouter(
     prefix="/session",
@@ -33,18 +63,40 @@ router = APIRouter(
 )
 
 
-@router.put("/", summary="Create new session with Image", dependencies=[Depends(form_only)])
+@router.put(
+    "/",
+    summary="Create new session with Image",
+    dependencies=[Depends(form_only)],
+    response_model=None,
+    responses={409: {"description": "The files are of several series", "model": SeveralSeries}},
+)
 def create_session(
-    user: CurrentUser, files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0
-) -> dict[str, Any]:
-    """Store an image, or the files of a series, for its sender; it is removed if it is not used for some time."""
-    if uncompress:
-        raise HTTPException(422, "archives are not unpacked: send the image's files themselves")
-    names = _plain_names(files)
-    note_uploads(files)
+    user: CurrentUser,
+    files: Annotated[list[UploadFile], File(description="An image, the files of a DICOM series, or a ZIP of either")],
+    uncompress: bool = False,
+    expiry: int = 0,
+    series: Annotated[
+        str, Query(max_length=64, description="Series Instance UID of the one to take, where there are several")
+    ] = "",
+) -> dict[str, Any] | JSONResponse:
+    """Store an image, or the files of a series, for its sender; it is removed if it is not used for some time.
+
+    A ZIP archive is unpacked. If there are several series, the answer is 409 with a list of them.
+    """
+    names = stored_names(files)
+    if uncompress and not is_zip(files[0].file.read(4)):
+        raise HTTPException(422, "only ZIP archives are unpacked: send one, or the image's files themselves")
+    files[0].file.seek(0)
+    app = app_instance()
     sent = zip(names, (file.file for file in files), strict=True)
-    session = _store().add(sent, expiry, user.username)
-    app_instance().prepare(lambda: session.image)
+    settle = one_image(int(app.options.max_upload_mb * 2**20), series)
+    try:
+        session = _store().add(sent, expiry, user.username, settle)
+    except SeveralSeriesError as error:
+        note(reason=type(error).__name__)
+        return JSONResponse(SeveralSeries.of(error).model_dump(), 409)
+    note_image_file(Path(session.image))
+    app.prepare(lambda: session.image)
     return {"session_id": session.name, "session_info": _public_description(session)}
 
 
@@ -95,16 +147,6 @@ def _store() -> SessionStore:
     if store is None:
         raise HTTPException(406, "this server keeps no sessions (MONAI_LABEL_SESSIONS)")
     return store
-
-
-def _plain_names(files: list[UploadFile]) -> list[str]:
-    names = [plain_name(os.path.basename(not_empty(file).filename or "")) for file in files]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise HTTPException(409, f"several files are called {twice[0]!r}: one would replace the other, so rename them")
-    if names == [DESCRIPTION]:
-        raise HTTPException(409, f"a session keeps its description in {DESCRIPTION}: give the file another name")
-    return names
 
 
 def _public_description(session: OwnedSession) -> dict[str, Any]:

@@ -67,22 +67,35 @@ class SessionStore(Sessions):
         """Return True, as upstream cleans up only a store that is true, and a new one is an empty dictionary."""
         return True
 
-    def add(self, files: Iterable[tuple[str, BinaryIO]], expiry: int, owner: str) -> OwnedSession:
+    def add(
+        self,
+        files: Iterable[tuple[str, BinaryIO]],
+        expiry: int,
+        owner: str,
+        settle: Callable[[Path], None] = lambda folder: None,
+    ) -> OwnedSession:
         """Store a new session and return it.
 
         Args:
             files: Name and content of one image, or of the files of a series. The names are plain and differ.
             expiry: Seconds; the server's own value if this is 0, negative or larger.
             owner: The user who owns it.
+            settle: Called with the folder of the files before they are a session's; may change what is in it.
 
         Raises:
             OSError: If it cannot be written; then its files are removed.
+            Exception: Whatever ``settle`` raises; likewise.
         """
         session_id = str(uuid.uuid4())
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         final = self._folder / session_id
         with _new_folder(self._folder / f".{session_id}{_PART}") as aside:
-            names = [_write(aside / _IMAGE, name, content) for name, content in files]
+            for name, content in files:
+                _write(aside / _IMAGE / name, content)
+            settle(aside / _IMAGE)
+            names = os.listdir(aside / _IMAGE)
+            for name in names:
+                sync(aside / _IMAGE / name)
             sync(aside / _IMAGE)
             image = final / _IMAGE / names[0] if len(names) == 1 else final / _IMAGE
             now = int(time.time())
@@ -188,12 +201,9 @@ def _new_folder(aside: Path) -> Iterator[Path]:
         raise
 
 
-def _write(folder: Path, name: str, content: BinaryIO) -> str:
-    with open(folder / name, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+def _write(path: Path, content: BinaryIO) -> None:
+    with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    return name
 
 
 def _describe(folder: Path, session: OwnedSession) -> None:

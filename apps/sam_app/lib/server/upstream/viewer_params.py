@@ -15,9 +15,9 @@ from lib.imaging.labels.label_writers import LABEL_DTYPES, LABEL_SUFFIXES
 from lib.sam.prompts import PromptError
 from lib.server.upstream.arguments import label_tag
 from lib.transforms.prompt_sources import as_prompt_source
-from lib.transforms.request import AUTO, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
-from lib.transforms.viewer_options import as_flag, as_multimask, as_slice_count, as_window, one_of
-from lib.transforms.viewer_prompts import as_points, as_region, as_slice
+from lib.transforms.request import AUTO, Drawing, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
+from lib.transforms.viewer_options import as_count, as_flag, as_multimask, as_window, one_of
+from lib.transforms.viewer_prompts import as_lassos, as_points, as_region, as_scribbles, as_slice
 
 Params = TypeVar("Params", bound=BaseModel)
 
@@ -95,7 +95,7 @@ class OptionParams(BaseModel):
     box_from_points: Flag = False
     largest_component: Flag = False
     fill_holes: Flag = False
-    max_slices: Annotated[int, _by(as_slice_count)] = 0
+    max_slices: Annotated[int, _by(as_count)] = 0
 
 
 class ViewerParams(OptionParams):
@@ -105,6 +105,11 @@ class ViewerParams(OptionParams):
     background: Points = ()
     roi: Annotated[tuple[float, ...] | None, _by(as_region)] = None
     slice: Annotated[float | None, _by(as_slice)] = None
+    scribbles: Annotated[tuple[Drawing, ...], _by(as_scribbles)] = ()
+    lassos: Annotated[tuple[Drawing, ...], _by(as_lassos)] = ()
+    start_from_label: Flag = False
+    protect: Flag = False
+    undo: Annotated[int, _by(as_count)] = 0
     prompts: PromptSource = None
     label: Text = None
     label_info: Annotated[list[Any], _by(_as_label_info)] = []
@@ -115,9 +120,20 @@ class ViewerParams(OptionParams):
     label_tag: Annotated[str, _by(_as_tag)] = DefaultLabelTag.ORIGINAL.value
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of points of each kind and of regions, 0 or 1."""
+        """Return the numbers of points of each kind and of regions, 0 or 1, and of what else there is."""
         points = {"foreground": len(self.foreground), "background": len(self.background)}
-        return {**points, "roi": int(self.roi is not None)}
+        others = {"scribbles": len(self.scribbles), "lassos": len(self.lassos), "start": int(self.start_from_label)}
+        others["protect"] = int(self.protect)
+        return {**points, "roi": int(self.roi is not None), **{kind: n for kind, n in others.items() if n}}
+
+    @property
+    def label_value(self) -> int | None:
+        """The number that ``label_info`` has for ``label``."""
+        named = (
+            one for one in self.label_info if isinstance(one, dict) and self.label and one.get("name") == self.label
+        )
+        value = next(named, {}).get("idx")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def request(
         self,
@@ -128,18 +144,36 @@ class ViewerParams(OptionParams):
         by_index: bool = False,
         sent_label: str | None = None,
     ) -> SegmentRequest:
-        """Return the request to run; the arguments are its fields that do not come from these params."""
+        """Return the request to run; the arguments are its fields that do not come from these params.
+
+        Raises:
+            PromptError: For a label to start from, or steps to undo, where prompts come from elsewhere.
+        """
+        if self.prompts and self.start_from_label:
+            raise PromptError(f"start_from_label is for a client's own prompts, not for prompts={self.prompts}")
+        if self.prompts and self.undo:
+            raise PromptError(f"undo is for a client's own prompts, not for prompts={self.prompts}")
+        marked = self.foreground, self.background, self.roi, self.slice, self.scribbles, self.lassos
         options = {name: getattr(self, name) for name in OptionParams.model_fields}
         return SegmentRequest(
             source=self.prompts or Source.VIEWER,
             model=model,
             image=image,
-            prompts=None if self.prompts else ViewerPrompts(self.foreground, self.background, self.roi, self.slice),
-            options=SegmentOptions(multimask=options.pop("candidates"), **options),
+            prompts=None if self.prompts else ViewerPrompts(*marked),
+            options=SegmentOptions(
+                multimask=options.pop("candidates"),
+                start_from_label=self.start_from_label,
+                protect=self.protect,
+                undo=self.undo,
+                **options,
+            ),
             label_format=LabelFormat(self.result_extension, self.result_dtype, by_index),
             automatic=self.prompts is Source.AUTOMATIC,
             client=client,
             object_name=self.label,
+            prompting_label=sent_label if self.start_from_label else None,
+            protecting_label=sent_label if self.protect else None,
+            label_value=self.label_value,
             sent_label=sent_label,
             save_as=self.label_tag if self.save_label else None,
         )

@@ -1,33 +1,48 @@
-/** Actions of mouse, pen, touch and keys on the image: prompts, undo, frames, zoom. */
+/** Actions of mouse, pen, touch and keys on the image: prompts, brush, undo, frames, zoom, window. Pixels are the picture's. */
 
 const DRAG = 4; // screen pixels; a shorter movement is a click
-const FAR = 10; // image pixels per arrow key with Shift
+const FAR = 10; // pixels of the picture per arrow key with Shift
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Tools that draw a line; the others set points, and boxes by dragging. */
+const LINES = ["scribble", "lasso", "brush", "eraser"];
+const BRUSHES = ["brush", "eraser"];
 
 /**
  * Listen to events on the stage and call the matching action.
  *
  * @param {import("./stage.js").Stage} stage
  * @param {object} to The actions.
- * @param {() => "positive" | "negative" | "box"} to.mode Kind of prompt that a plain click adds.
+ * @param {() => "positive" | "negative" | "box" | "scribble" | "lasso" | "brush" | "eraser"} to.mode The chosen tool.
+ * @param {(number: number) => void} to.choose Chooses the tool with this number, from 1.
+ * @param {() => number} to.size Of brush, eraser and scribble, in pixels.
+ * @param {(step: number) => void} to.resize
  * @param {(prompt: object) => void} to.add
+ * @param {(points: {x: number, y: number}[], isEraser: boolean, isEnd: boolean) => void} to.brush
+ * @param {() => void} to.stopBrush Nothing of it is to stay.
+ * @param {(pixel: {x: number, y: number}) => string} to.name Returns the pixel's name for the user.
  * @param {() => void} to.undo
+ * @param {() => void} to.redo
  * @param {(step: number) => void} to.frame
  * @param {() => boolean} to.hasFrames
  * @param {(pixel: {x: number, y: number}, isByKey: boolean) => void} to.at Gets the crosshair's or pointer's position.
+ * @param {() => void} to.crosshairMoved
+ * @param {(right: number, down: number) => void} to.window Gets a drag with the right button, in screen pixels.
  * @param {(text: string) => void} to.say
  */
 export function listen(stage, to) {
-  const boxes = new BoxDrawing(stage, to);
-  pointer(stage, to, boxes);
+  const drawing = new Drawing(stage, to);
+  pointer(stage, to, drawing);
   wheel(stage, to);
-  keys(stage, to, boxes);
+  keys(stage, to, drawing);
 }
 
-/** A box that is being drawn between two corners: by dragging, or with two clicks or keys. */
-class BoxDrawing {
-  #corner = null;
+/** What is being drawn with the chosen tool: a box between two corners, or a line. By dragging, or from key to key. */
+class Drawing {
+  #mode = null;
+  #points = [];
+  #isNegative = false;
 
   constructor(stage, to) {
     this.stage = stage;
@@ -35,56 +50,84 @@ class BoxDrawing {
   }
 
   get isOpen() {
-    return this.#corner !== null;
+    return this.#mode !== null;
   }
 
-  start(pixel) {
-    this.#corner = pixel;
+  /** @param {string} mode The tool. @param {boolean} isNegative Whether what is drawn is beside the object. */
+  start(pixel, mode, isNegative = false) {
+    [this.#mode, this.#points, this.#isNegative] = [LINES.includes(mode) ? mode : "box", [], isNegative];
     this.move(pixel);
   }
 
   move(pixel) {
     if (!this.isOpen) return;
-    const { x, y } = this.#corner;
-    this.stage.draft = { x, y, width: pixel.x - x, height: pixel.y - y };
+    const last = this.#points.at(-1);
+    if (!last || last.x !== pixel.x || last.y !== pixel.y) this.#points.push(pixel);
+    if (BRUSHES.includes(this.#mode)) this.to.brush(this.#points, this.#mode === "eraser", false);
+    else this.stage.draft = this.#prompt;
     this.stage.draw();
   }
 
-  /** Discard the box. */
+  /** Discard what is drawn. */
   drop() {
-    this.#corner = null;
+    if (BRUSHES.includes(this.#mode)) this.to.stopBrush();
+    [this.#mode, this.#points] = [null, []];
     this.stage.draft = null;
     this.stage.draw();
   }
 
-  /** Discard the box if there is one, with a message. */
+  /** Discard what is drawn if there is something, with a message. */
   cancel() {
     if (!this.isOpen) return;
+    const name = this.#mode;
     this.drop();
-    this.to.say("The box was discarded");
+    this.to.say(`The ${name} was discarded`);
   }
 
   end(pixel) {
-    const { x, y } = this.#corner;
+    this.move(pixel);
+    const [prompt, mode, points] = [this.#prompt, this.#mode, this.#points];
     this.drop();
-    const [width, height] = [Math.abs(pixel.x - x), Math.abs(pixel.y - y)];
-    if (!width || !height) return this.to.say("A box needs two different corners; it was discarded");
-    this.to.add({ kind: "box", x: Math.min(x, pixel.x), y: Math.min(y, pixel.y), width, height });
+    if (BRUSHES.includes(mode)) return this.to.brush(points, mode === "eraser", true);
+    if (mode === "box" && !(prompt.width && prompt.height)) {
+      return this.to.say("A box needs two different corners; it was discarded");
+    }
+    if (mode === "lasso" && points.length < 3) {
+      return this.to.say("A lasso is a line around something: drag it; it was discarded");
+    }
+    return this.to.add(prompt);
   }
 
-  /** Set the first corner or, if there is one, the second corner. */
-  toggle(pixel) {
+  /** Begin to draw or, if that was done, end it. */
+  toggle(pixel, mode) {
     if (this.isOpen) return this.end(pixel);
-    this.start(pixel);
-    this.to.say(`Box started at ${pixel.x}, ${pixel.y}; set its other corner in the same way`);
+    this.start(pixel, mode);
+    const name = this.#mode[0].toUpperCase() + this.#mode.slice(1);
+    const how = this.#mode === "box" ? "set its other corner" : "move along, and end it";
+    return this.to.say(`${name} started at ${this.to.name(pixel)}; ${how} in the same way`);
+  }
+
+  /** What is drawn, as a prompt. */
+  get #prompt() {
+    const points = [...this.#points];
+    if (this.#mode === "lasso") return { kind: "lasso", points, positive: !this.#isNegative };
+    if (this.#mode === "scribble") return { kind: "scribble", points, width: this.to.size(), positive: !this.#isNegative };
+    const [one, other] = [points[0], points.at(-1)];
+    const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
+    return { kind: "box", x, y, width: Math.abs(other.x - one.x), height: Math.abs(other.y - one.y) };
   }
 }
 
-function pointer(stage, to, boxes) {
+function pointer(stage, to, drawing) {
   const { element } = stage;
   let down = null; // the event with which the button was pressed, and the state since
 
+  const showBrush = (pixel) => {
+    stage.brush = pixel && BRUSHES.includes(to.mode()) ? { ...pixel, size: to.size() } : null;
+    stage.draw();
+  };
   element.addEventListener("contextmenu", (event) => event.preventDefault());
+  element.addEventListener("pointerleave", () => showBrush(null));
   element.addEventListener("pointerdown", (event) => {
     if (!stage.hasImage || !event.isPrimary) return;
     event.preventDefault();
@@ -97,33 +140,42 @@ function pointer(stage, to, boxes) {
     if (!stage.hasImage) return;
     const pixel = stage.pixelAt(event);
     to.at(pixel, false);
+    showBrush(pixel);
     if (down?.event.button === 1) {
       stage.zoom.pan(down.last.clientX - event.clientX, down.last.clientY - event.clientY);
       down.last = event;
     } else if (down) {
       down.isDrag ||= Math.hypot(event.clientX - down.event.clientX, event.clientY - down.event.clientY) > DRAG;
-      if (down.isDrag && !down.isBox) {
-        down.isBox = true;
-        boxes.start(stage.pixelAt(down.event));
+      if (down.isDrag && down.event.button === 2) {
+        to.window(event.clientX - down.last.clientX, event.clientY - down.last.clientY);
+        down.last = event;
+      } else if (down.isDrag && !down.isDrawing) {
+        down.isDrawing = true;
+        drawing.start(stage.pixelAt(down.event), to.mode(), down.event.shiftKey || down.event.altKey);
       }
     }
-    boxes.move(pixel);
+    const passed = down?.isDrawing ? (event.getCoalescedEvents?.() ?? []) : [];
+    for (const each of passed) drawing.move(stage.pixelAt(each));
+    drawing.move(pixel);
   });
   element.addEventListener("pointerup", (event) => {
     if (!down) return;
-    const { isBox, event: start } = down;
+    const { isDrawing, isDrag, event: start } = down;
     down = null;
-    if (start.button === 1) return;
+    if (start.button === 1 || (start.button === 2 && isDrag)) return;
     const pixel = stage.pixelAt(event);
     stage.crosshair = pixel;
-    if (isBox) return boxes.end(pixel);
+    to.crosshairMoved();
+    if (isDrawing) return drawing.end(pixel);
     const isNegative = start.button === 2 || start.shiftKey || start.altKey;
-    const mode = isNegative ? "negative" : to.mode();
-    if (boxes.isOpen || mode === "box") return boxes.toggle(pixel);
-    to.add({ kind: mode, ...pixel });
+    const mode = to.mode();
+    if (drawing.isOpen) return drawing.end(pixel);
+    if (mode === "box" && !isNegative) return drawing.toggle(pixel, mode);
+    if (BRUSHES.includes(mode) && !isNegative) return to.brush([pixel], mode === "eraser", true);
+    to.add({ kind: isNegative || mode === "negative" ? "negative" : "positive", ...pixel });
   });
   element.addEventListener("pointercancel", () => {
-    if (down?.isBox) boxes.drop();
+    if (down?.isDrawing) drawing.drop();
     down = null;
   });
 }
@@ -138,31 +190,35 @@ function wheel(stage, to) {
   stage.element.parentElement.addEventListener("wheel", onWheel, { passive: false });
 }
 
-function keys(stage, to, boxes) {
+function keys(stage, to, drawing) {
   const move = ([x, y], distance) => {
     stage.isCrosshairSeen = true;
     stage.crosshair = stage.within({ x: stage.crosshair.x + x * distance, y: stage.crosshair.y + y * distance });
     stage.zoom.reveal(stage.crosshair);
-    boxes.move(stage.crosshair);
+    drawing.move(stage.crosshair);
     stage.draw();
     to.at(stage.crosshair, true);
+    to.crosshairMoved();
   };
+  const hasSize = () => LINES.includes(to.mode()) && to.mode() !== "lasso";
   const meanings = {
     enter: () => to.add({ kind: "positive", ...stage.crosshair }),
     n: () => to.add({ kind: "negative", ...stage.crosshair }),
     "-": () => to.add({ kind: "negative", ...stage.crosshair }),
-    b: () => boxes.toggle(stage.crosshair),
+    b: () => drawing.toggle(stage.crosshair, to.mode()),
     u: () => to.undo(),
-    escape: () => boxes.cancel(),
+    r: () => to.redo(),
+    escape: () => drawing.cancel(),
     pageup: () => to.frame(-1),
     pagedown: () => to.frame(1),
-    "]": () => stage.zoom.by(1),
-    "[": () => stage.zoom.by(-1),
+    "]": () => (hasSize() ? to.resize(1) : stage.zoom.by(1)),
+    "[": () => (hasSize() ? to.resize(-1) : stage.zoom.by(-1)),
     0: () => stage.zoom.fit(),
   };
   stage.element.addEventListener("keydown", (event) => {
     if (!stage.hasImage || event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key;
+    const { key } = event;
+    if (/^[1-7]$/.test(key)) return to.choose(Number(key));
     const meaning = key in ARROWS ? () => move(ARROWS[key], event.shiftKey ? FAR : 1) : meanings[key.toLowerCase()];
     if (!meaning) return;
     event.preventDefault();

@@ -1,17 +1,15 @@
 /** Masks as pictures: object numbers become coloured pixels, as in the server's overlay and contour. */
 
-const HALF = 128;
 const OPAQUE = 255;
 
 /**
  * @typedef {object} Mask
  * @property {Uint8Array} labels Object numbers, row by row; 0 is background.
- * @property {number[]} areas Number of pixels by object number, from 0 to 255.
  * @property {number} width
  * @property {number} height
  */
 
-/** Decode a mask. @param {Blob} blob Object numbers as 8-bit grey PNG. @returns {Promise<Mask>} */
+/** Return a mask's object numbers, row by row. @param {Blob} blob 8-bit grey PNG. @returns {Promise<Uint8Array>} */
 export async function readMask(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const { width, height } = bitmap;
@@ -20,23 +18,38 @@ export async function readMask(blob) {
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
   const labels = new Uint8Array(width * height);
-  const areas = new Array(256).fill(0);
-  for (let pixel = 0; pixel < labels.length; pixel += 1) {
-    labels[pixel] = data[4 * pixel];
-    areas[labels[pixel]] += 1;
-  }
-  return { labels, areas, width, height };
+  for (let pixel = 0; pixel < labels.length; pixel += 1) labels[pixel] = data[4 * pixel];
+  return labels;
 }
 
 /**
- * Return a picture of the objects, filled and half transparent.
+ * Return a plane's mask as it lays its pictures out.
+ *
+ * @param {(voxel: [number, number, number]) => number} labelAt Returns a voxel's object number.
+ * @param {import("./planes.js").Plane} plane
+ * @param {number} index
+ * @returns {Mask}
+ */
+export function laidOut(labelAt, plane, index) {
+  const { width, height } = plane;
+  const labels = new Uint8Array(width * height);
+  for (let y = 0, pixel = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1, pixel += 1) labels[pixel] = labelAt(plane.toVoxel({ x, y }, index));
+  }
+  return { labels, width, height };
+}
+
+/**
+ * Return a picture of the objects, filled.
  *
  * @param {Mask} mask
  * @param {number[][]} palette RGB by object number.
+ * @param {number} opacity From 0 to 1.
  * @returns {ImageData}
  */
-export function overlay({ labels, width, height }, palette) {
-  const colours = palette.map((rgb, label) => (label ? packed(rgb, HALF) : 0));
+export function overlay({ labels, width, height }, palette, opacity) {
+  const alpha = Math.round(opacity * OPAQUE);
+  const colours = palette.map((rgb, label) => (label ? packed(rgb, alpha) : 0));
   return picture(width, height, (pixel) => colours[labels[pixel]]);
 }
 

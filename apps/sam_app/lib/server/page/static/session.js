@@ -1,30 +1,34 @@
 /**
- * The user's prompts and settings ("wanted"), and the server's results for them. Independent of the page.
+ * The user's image, annotation and settings ("wanted"), and the server's masks for the prompts. Independent of the page.
  *
- * A change by the user takes effect at once and never waits. One loop then sends requests to the server, one at a
- * time, until there is a result for the *present* prompts and settings: points added meanwhile go together in the next
- * request. A result that is no longer wanted is stored, as an undo may need it, but not shown.
+ * An image replaces the one before it only once the server has read it. A change by the user takes effect at once and
+ * never waits. One loop then sends requests to the server, one at a time, until there is a result for the *present*
+ * prompts and settings: points added meanwhile go together in the next request. A result that is no longer wanted is
+ * kept, as an undo may need it, but not shown.
  *
- * A request refines the result that has the most of the wanted prompts, so that the image is sent only once and each
- * click refines the previous mask.
+ * A request refines the result that has the most of the wanted prompts, so that each click refines the previous mask.
+ * Without prompts nothing is asked for.
  *
- * @typedef {{kind: "positive" | "negative", x: number, y: number, from?: number}} Point In pixels of the image.
- * @typedef {{kind: "box", x: number, y: number, width: number, height: number, from?: number}} Box
- * @typedef {Point | Box} Prompt `from`: the candidate of the previous result that the prompt refines.
+ * @typedef {import("./annotation.js").Prompt} Prompt
  * @typedef {{center: number, width: number}} Window In the image's own units.
+ * @typedef {{name: string, files?: File[], session?: string, id?: string, tags?: string[]}} Origin Files of the user, or
+ *   after a reload the session that they were sent to; or an image of the server's.
  * @typedef {object} Result
  * @property {string} timestamp Its name on the server.
  * @property {object} facts The server's information about it (header `SAM-Result`).
  * @property {number} ms Time until the response.
  * @property {Prompt[]} prompts The prompts of the request.
- * @property {Blob} image The picture, PNG.
- * @property {Map<number, Blob>} masks Object numbers as PNG, by the candidate's rank.
+ * @property {Map<number, Uint8Array>} masks Object numbers, by the candidate's rank.
  * @property {number} candidate The chosen candidate's rank.
  * @property {string} label The object's label on the server.
  */
 
-/** Settings of the first result: chosen by the server. */
-const ORIGIN = { window: null, frame: null };
+import { Annotation, item, nameOf } from "./annotation.js";
+import { outline, stamp } from "./hand.js";
+import { ViewedImage } from "./image.js";
+import { readMask } from "./mask.js";
+import { readNifti, writeNifti } from "./nifti.js";
+import { greyPng } from "./png.js";
 
 /** Rank of the best candidate; candidates are ranked by score, from 0. */
 const BEST = 0;
@@ -32,27 +36,67 @@ const BEST = 0;
 /** The server's name for an object without a label. */
 const UNNAMED = "Object";
 
+const MOST_RESULTS = 100;
+
+const counted = new WeakMap();
+
 export class Session extends EventTarget {
   #api;
-  #file = null;
+  #origin = null;
+  #opening = null;
+  #refused = null;
+  #sending = null;
   #results = new Map();
-  #slides = new Map();
+  #shown = new WeakMap(); // the last mask that was shown for a list of prompts
+  #seen = new WeakMap();
+  #starts = new WeakMap();
+  #startCount = 0;
   #isWorking = false;
   #asking = 0;
   #changes = 0;
+  #saved = null;
+  #following = null;
 
   constructor(api) {
     super();
     this.#api = api;
     /** @type {{model: string, multimask: boolean, window: Window | null, frame: number | null}} */
     this.wanted = { model: "", multimask: false, window: null, frame: null };
-    this.label = "";
+    /** The image, to be looked at. @type {ViewedImage | null} */
+    this.image = null;
+    this.annotation = new Annotation(0);
     /** @type {Error | null} Why the last request failed; prompts and settings are not changed by it. */
     this.error = null;
   }
 
-  get file() {
-    return this.#file;
+  /** Where the open image comes from. @returns {Origin | null} */
+  get origin() {
+    return this.#origin;
+  }
+
+  /** The open image's name; empty if there is none. */
+  get name() {
+    return this.#origin?.name ?? "";
+  }
+
+  /** The id of the server's image that is open; null for files of the user. */
+  get stored() {
+    return this.#origin?.id ?? null;
+  }
+
+  /** The tags of the labels that the server has of the image. @returns {string[]} */
+  get tags() {
+    return this.#origin?.tags ?? [];
+  }
+
+  /** What is being opened, or null. @returns {Origin | null} */
+  get opening() {
+    return this.#opening;
+  }
+
+  /** How many changes the user has made. */
+  get changes() {
+    return this.#changes;
   }
 
   /** Whether a request to the server is in progress. */
@@ -60,77 +104,286 @@ export class Session extends EventTarget {
     return this.#asking > 0;
   }
 
-  /** The prompts on the wanted frame. */
+  get isFollowing() {
+    return this.#following !== null;
+  }
+
+  /** Whether there is work that was not saved. */
+  get isUnsaved() {
+    return this.annotation.canUndo && this.#saved !== this.#snapshot;
+  }
+
+  /** The active object's prompts on the wanted frame. */
   get prompts() {
-    return this.#slide.prompts;
+    return this.annotation.prompts(this.wanted.frame);
   }
 
   get canUndo() {
-    return this.#slide.past.length > 0;
+    return this.annotation.canUndo;
   }
 
-  /** The wanted frame's prompts, and their states before each change. */
-  get #slide() {
-    const { frame } = this.wanted;
-    if (!this.#slides.has(frame)) this.#slides.set(frame, { prompts: [], past: [] });
-    return this.#slides.get(frame);
+  get canRedo() {
+    return this.annotation.canRedo;
   }
 
-  /** The result for the wanted prompts and settings, or null until there is one. @returns {Result | null} */
+  /** Whether the active object has prompts or a mask on the wanted frame. */
+  get canClear() {
+    return this.image !== null && (this.prompts.length > 0 || this.#has(this.wanted.frame));
+  }
+
+  /** The result for the wanted prompts and settings; null until there is one, and without prompts. */
   get result() {
-    return this.#find(this.prompts);
+    return this.#find(this.wanted.frame, this.prompts);
+  }
+
+  /** Whether there is a result for all that is wanted on this frame. */
+  get isDone() {
+    const { prompts } = this.annotation.frame(this.wanted.frame);
+    return prompts.length === 0 || this.#find(this.wanted.frame, prompts) !== null;
   }
 
   /** The result on the wanted frame with the most of the wanted prompts, or null. @returns {Result | null} */
   get nearest() {
-    for (let count = this.prompts.length; count >= 0; count -= 1) {
-      const result = this.#find(this.prompts.slice(0, count));
-      if (result) return result;
-    }
-    return null;
+    return this.#nearest(this.wanted.frame);
   }
 
-  /** Open a file, and discard the prompts and results of the previous one. */
-  open(file) {
-    this.#file = file;
-    this.#results = new Map();
-    this.#slides = new Map();
-    this.wanted = { ...this.wanted, window: null, frame: null };
-    this.#changed();
+  /** Return a frame's label map as the user sees it: object numbers, row by row. @returns {Uint8Array} */
+  seen(k) {
+    const { annotation } = this;
+    const frame = annotation.frame(k);
+    const mask = frame.prompts.length ? this.#maskFor(k, frame) : null;
+    const { items, active } = annotation;
+    const known = this.#seen.get(frame);
+    if (known && known.mask === mask && known.items === items && known.active === active) return known.labels;
+    const labels = annotation.composed(k, mask);
+    this.#seen.set(frame, { mask, items, active, labels });
+    return labels;
+  }
+
+  /** Return the label maps of all frames that have one. @returns {[number, Uint8Array][]} */
+  get labels() {
+    return this.annotation.used.map((k) => [k, this.seen(k)]).filter(([, labels]) => countsOf(labels)[0] < labels.length);
+  }
+
+  /**
+   * Open an image; once it is open, the annotation of the previous one is discarded.
+   *
+   * @param {Origin} origin
+   * @param {{frame: number, items: object[], frames: Map<number, Uint8Array>} | null} work Masks to go on with.
+   */
+  open(origin, work = null) {
+    this.#opening = origin;
+    this.#changes += 1;
+    [this.#refused, this.error] = [null, null];
+    return this.#guarded(async () => {
+      try {
+        const [source, image] = await this.#fetch(origin);
+        if (origin !== this.#opening) return;
+        [this.#origin, this.source, this.image] = [origin, source, image];
+        const [columns, rows, frames] = image.facts.shape;
+        this.annotation = new Annotation(columns * rows);
+        this.#results = new Map();
+        this.#saved = null;
+        this.#following?.abort();
+        const frame = work?.frame ?? Math.floor(frames / 2);
+        this.wanted = { ...this.wanted, window: null, frame };
+        if (work) this.annotation.load(frame, work.frames, work.items);
+      } catch (error) {
+        if (origin !== this.#opening) return; // another image is wanted now
+        this.#refused = origin;
+        throw error;
+      } finally {
+        if (origin === this.#opening) this.#opening = null;
+      }
+    });
+  }
+
+  /**
+   * Return a slice of the image; see `ViewedImage.slice`. If the server no longer has the image, it is sent again.
+   *
+   * @param {ViewedImage} image The present one.
+   */
+  async slice(image, plane, index) {
+    try {
+      return await image.slice(plane, index);
+    } catch (error) {
+      if (error.status !== 404 || image !== this.image) throw error;
+      await this.#sendAgain(error);
+      return image.slice(plane, index);
+    }
   }
 
   /** @param {Prompt} prompt */
   add(prompt) {
+    const { frame } = this.wanted;
+    if (this.#refuseLocked()) return;
     const { result } = this;
     const isChosen = result && this.prompts.length && result.candidate !== BEST;
-    this.#replacePrompts([...this.prompts, isChosen ? { ...prompt, from: result.candidate } : prompt]);
+    this.annotation.addPrompt(frame, isChosen ? { ...prompt, from: result.candidate } : prompt, this.seen(frame));
+    this.#changed();
   }
 
   /** Remove the prompt at `index`. The prompts after it are requested again, without choices of candidates. */
   remove(index) {
-    this.#replacePrompts(plain(this.prompts.filter((_, n) => n !== index)));
+    const left = this.prompts.filter((_, n) => n !== index).map(({ from, ...prompt }) => prompt);
+    this.annotation.setPrompts(this.wanted.frame, left);
+    this.#changed();
   }
 
+  /** Remove the active object's prompts on this frame, or without prompts its mask. */
   clear() {
-    if (this.prompts.length) this.#replacePrompts([]);
+    if (!this.canClear || this.#refuseLocked()) return;
+    this.annotation.clear(this.wanted.frame, this.seen(this.wanted.frame));
+    this.#changed();
   }
 
   undo() {
-    if (!this.canUndo) return;
-    this.#slide.prompts = this.#slide.past.pop();
+    if (this.canUndo) this.#goTo(this.annotation.undo());
+  }
+
+  redo() {
+    if (this.canRedo) this.#goTo(this.annotation.redo());
+  }
+
+  /** Draw with the brush or the eraser. @param {{x: number, y: number}[]} points Of the frame. */
+  brush(points, size, isEraser) {
+    if (this.#refuseLocked()) return;
+    const { frame } = this.wanted;
+    const touched = this.#stamped(points, size);
+    const seen = this.seen(frame);
+    this.annotation.paint(frame, seen, (pixel) => touched[pixel] === 1, isEraser ? 0 : undefined);
     this.#changed();
+  }
+
+  /** Return the label map as it would be with a line that is being drawn. */
+  brushed(points, size, isEraser) {
+    const touched = this.#stamped(points, size);
+    const seen = this.seen(this.wanted.frame);
+    return this.annotation.brushed(seen, (pixel) => touched[pixel] === 1, isEraser ? 0 : undefined);
+  }
+
+  #stamped(points, size) {
+    const [columns, rows] = this.image.facts.shape;
+    const touched = new Uint8Array(columns * rows);
+    stamp(touched, columns, points, size);
+    return touched;
+  }
+
+  /** Replace the active object's mask on this frame. @param {(mask: Uint8Array, width: number) => Uint8Array} work */
+  reshape(work) {
+    if (this.#refuseLocked()) return;
+    const { frame } = this.wanted;
+    const made = work(this.#maskOn(frame), this.image.facts.shape[0]);
+    this.annotation.reshape(frame, this.seen(frame), (pixel) => made[pixel] === 1);
+    this.#changed();
+  }
+
+  /**
+   * Fill the frames without the active object between those with it.
+   *
+   * @param {(one: Uint8Array, other: Uint8Array, width: number, count: number) => Uint8Array[]} between
+   * @returns {number} How many frames that were.
+   */
+  interpolate(between) {
+    if (this.#refuseLocked()) return 0;
+    const there = this.annotation.used.filter((k) => this.#has(k));
+    const masks = new Map();
+    there.forEach((k, n) => {
+      const next = there[n + 1] ?? k;
+      if (next - k < 2) return;
+      const made = between(this.#maskOn(k), this.#maskOn(next), this.image.facts.shape[0], next - k - 1);
+      made.forEach((mask, step) => masks.set(k + 1 + step, mask));
+    });
+    if (masks.size) {
+      this.annotation.replaceMasks(this.wanted.frame, masks, (k) => this.seen(k));
+      this.#changed();
+    }
+    return masks.size;
+  }
+
+  /**
+   * Have the server follow the active object through the volume, from all frames with its prompts or its mask by hand.
+   * Those stay as they are; on all others its mask is replaced.
+   *
+   * @returns {Promise<{slices: number[] | null, uncertain_slices: number[]} | null>} What is known of it; null: it failed.
+   */
+  async follow() {
+    if (this.#refuseLocked() || this.#following) return null;
+    const { annotation, image, wanted } = this;
+    const stop = new AbortController();
+    return this.#guarded(async () => {
+      this.#following = stop;
+      this.#notify();
+      try {
+        const { active } = annotation;
+        const [kept, prompts] = this.#volumePrompts();
+        const params = { ...prompts, label: active.name || UNNAMED, result_extension: ".nii.gz" };
+        const ask = () => this.#api.infer(`${wanted.model}_3d`, this.source, params, stop.signal);
+        const { facts, file } = await ask().catch(async (error) => {
+          if (error.status !== 404) throw error;
+          await this.#sendAgain(error);
+          return ask();
+        });
+        const masks = await readNifti(file, image.facts.shape);
+        if (annotation !== this.annotation || !annotation.items.some(({ number }) => number === active.number)) return null;
+        const seen = (k) => this.seen(k);
+        annotation.replaceMasks(wanted.frame, masks, seen, { number: active.number, isWhole: true, kept });
+        return facts;
+      } finally {
+        this.#following = null;
+      }
+    });
+  }
+
+  /** Stop following; nothing is changed then. */
+  stopFollowing() {
+    this.#following?.abort(new Error("Following was stopped."));
+  }
+
+  // Objects
+
+  addItem(name) {
+    try {
+      this.annotation.addItem(this.wanted.frame, name);
+      this.#changed();
+    } catch (error) {
+      this.report(error);
+    }
+  }
+
+  removeItem(number) {
+    this.annotation.removeItem(this.wanted.frame, number, (k) => this.seen(k));
+    this.#changed();
+  }
+
+  activate(number) {
+    this.annotation.activate(number);
+    this.#changed();
+  }
+
+  changeItem(number, facts) {
+    this.annotation.change(number, facts);
+    this.#notify();
+  }
+
+  /** Return what an object measures: pixels on this frame and in all, mm² and mm³ where the place is known. */
+  measure(number) {
+    const { spacing } = this.image.planes[0];
+    const isPlaced = this.image.facts.affine !== null;
+    const count = (k) => countsOf(this.seen(k))[number];
+    const here = count(this.wanted.frame);
+    const all = this.annotation.used.reduce((sum, k) => sum + count(k), 0);
+    const [across, down, through] = spacing;
+    return { here, all, area: isPlaced ? here * across * down : null, volume: isPlaced ? all * across * down * through : null };
   }
 
   /** Change settings. @param {Partial<Session["wanted"]>} settings Those to change. */
   set(settings) {
-    this.wanted = { ...this.wanted, ...settings };
     if (["model", "multimask", "window"].some((name) => name in settings)) {
-      // A choice of a candidate is valid only for one model and one picture.
-      for (const slide of this.#slides.values()) {
-        slide.prompts = plain(slide.prompts);
-        slide.past = slide.past.map(plain);
-      }
+      for (const k of this.annotation.used) if (k !== this.wanted.frame) this.annotation.settle(k, this.seen(k));
+      this.annotation.forgetChoices();
     }
+    this.wanted = { ...this.wanted, ...settings };
     this.#changed();
   }
 
@@ -140,20 +393,21 @@ export class Session extends EventTarget {
     if (!result) return;
     await this.#guarded(async () => {
       if (!result.masks.has(candidate)) {
-        result.masks.set(candidate, await this.#api.file(result.timestamp, "mask", candidate));
+        result.masks.set(candidate, await readMask(await this.#api.file(result.timestamp, "mask", candidate)));
       }
       result.candidate = candidate;
     });
   }
 
-  /** Repeat the request for the wanted prompts and settings. */
+  /** Repeat what failed: opening an image, or the request for the wanted prompts and settings. */
   retry() {
-    this.#changed();
+    if (this.#refused) this.open(this.#refused);
+    else this.#changed();
   }
 
   /** Show an error, or with null remove it. @param {Error | null} error */
   report(error) {
-    this.error = error;
+    [this.#refused, this.error] = [null, error];
     this.#notify();
   }
 
@@ -161,7 +415,7 @@ export class Session extends EventTarget {
   async download(kind) {
     return this.#guarded(async () => {
       const result = this.result;
-      const label = this.label || UNNAMED;
+      const label = this.annotation.active.name || UNNAMED;
       if (kind === "seg" && result.label !== label) {
         const { timestamp } = await this.#api.segment({ refine: Number(result.timestamp), label });
         Object.assign(result, { timestamp, label });
@@ -170,14 +424,151 @@ export class Session extends EventTarget {
     });
   }
 
-  #replacePrompts(prompts) {
-    this.#slide.past.push(this.#slide.prompts);
-    this.#slide.prompts = prompts;
+  /**
+   * Return all label maps as a file to keep.
+   *
+   * @param {"labels" | "seg" | "rtstruct" | "stl"} type `labels`: NIfTI, or PNG for a picture.
+   * @returns {Promise<{file: Blob, suffix: string} | null>} Null: it failed.
+   */
+  exported(type) {
+    return this.#guarded(async () => {
+      const snapshot = this.#snapshot;
+      const made = await this.#labelFile();
+      const { file, suffix } = made;
+      if (type !== "labels") made.file = await this.#api.convert(this.image.path, type, file, suffix, this.#labelInfo);
+      this.#saved = snapshot;
+      return made;
+    });
+  }
+
+  /** Names of the objects that have a mask somewhere, by number. */
+  get #labelInfo() {
+    const items = this.annotation.items.filter(({ number }) => this.measure(number).all > 0);
+    return items.map((one) => ({ name: nameOf(one), idx: one.number }));
+  }
+
+  /** @returns {Promise<{file: Blob, suffix: string}>} */
+  async #labelFile() {
+    const { shape, affine } = this.image.facts;
+    if (!affine && shape[2] === 1) return { file: await greyPng(this.seen(0), shape[0]), suffix: ".png" };
+    const placed = affine ?? [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]];
+    return { file: await writeNifti(shape, placed, this.labels), suffix: ".nii.gz" };
+  }
+
+  /** Store the label maps as the image's label on the server. @param {string} tag `final`, or of a draft. */
+  save(tag) {
+    return this.#guarded(async () => {
+      const snapshot = this.#snapshot;
+      const { file, suffix } = await this.#labelFile();
+      const info = this.#labelInfo;
+      if (!info.length) throw new Error("There is no mask to save yet.");
+      await this.#api.saveLabel(this.stored, tag, file, suffix, info);
+      this.#saved = snapshot;
+      this.#origin.tags = [...new Set([...this.tags, tag])];
+      return info.map(({ name }) => name);
+    });
+  }
+
+  /** Load a label of the image from the server, in place of the present masks; undo brings those back. */
+  load(tag) {
+    return this.#guarded(async () => {
+      const { annotation, image } = this;
+      const { file, names, notes } = await this.#api.label(this.source, tag);
+      const frames = await readNifti(file, image.facts.shape);
+      if (annotation !== this.annotation) return null;
+      const items = names.map(({ idx, name }) => item(idx, name));
+      annotation.load(this.wanted.frame, frames, items);
+      this.#saved = this.#snapshot;
+      const [first] = frames.keys();
+      if (first !== undefined && !frames.has(this.wanted.frame)) this.set({ frame: first });
+      return { count: items.length, notes };
+    });
+  }
+
+  /** What stands for the present state: another after each change. */
+  get #snapshot() {
+    return this.annotation.version;
+  }
+
+  #has(k) {
+    return countsOf(this.seen(k))[this.annotation.active.number] > 0;
+  }
+
+  /** Return the active object's mask: 1 on it. */
+  #maskOn(k) {
+    const { number } = this.annotation.active;
+    return this.seen(k).map((label) => (label === number ? 1 : 0));
+  }
+
+  #refuseLocked() {
+    const { active } = this.annotation;
+    if (active.isLocked) this.report(new Error(`${nameOf(active)} is locked: unlock it, or choose another.`));
+    return active.isLocked;
+  }
+
+  #goTo(k) {
+    if (k !== this.wanted.frame) this.wanted = { ...this.wanted, frame: k };
     this.#changed();
   }
 
+  /** Return the frames that following starts from, and the prompts on them as `/infer` has them. */
+  #volumePrompts() {
+    const { annotation, image, wanted } = this;
+    const { number } = annotation.active;
+    const said = { foreground: [], background: [], scribbles: [], lassos: [] };
+    const lasso = (points, k, positive = true) => {
+      said.lassos.push({ points: points.map(({ x, y }) => [x, y, k]), positive });
+    };
+    const drawn = (k) => lasso(outline(this.#maskOn(k), image.facts.shape[0]), k);
+    const kept = annotation.used.filter((k) => {
+      const { byHand, prompts, owner } = annotation.frame(k);
+      if (prompts.length && owner === number) {
+        for (const prompt of prompts) {
+          const { kind, x, y, width, height, points, positive } = prompt;
+          if (kind === "positive") said.foreground.push([x, y, k]);
+          else if (kind === "negative") said.background.push([x, y, k]);
+          else if (kind === "box") {
+            lasso([{ x, y }, { x: x + width, y }, { x: x + width, y: y + height }, { x, y: y + height }], k);
+          } else if (kind === "lasso") lasso(points, k, positive);
+          else said.scribbles.push({ points: points.map((point) => [point.x, point.y, k]), width, positive });
+        }
+        return true;
+      }
+      if (!byHand.includes(number) || !this.#has(k)) return false;
+      drawn(k);
+      return true;
+    });
+    if (!kept.length) {
+      if (!this.#has(wanted.frame)) throw new Error("Mark the object on a frame first: that is where following starts.");
+      drawn(wanted.frame);
+      kept.push(wanted.frame);
+    }
+    return [kept, Object.fromEntries(Object.entries(said).filter(([, list]) => list.length))];
+  }
+
+  /** Send the user's files, or look for the server's image; returns how requests name it, and the image. */
+  async #fetch({ files, session: known, id }) {
+    const session = id ? null : (known ?? (await this.#api.send(files)));
+    const [named, path] = id ? [{ image: id }, `images/${encodeURIComponent(id)}`] : [{ session }, `session/${session}`];
+    const facts = await this.#api.facts(id ? path : `${path}/view`);
+    return [{ ...named, version: facts.version }, new ViewedImage(this.#api, path, facts)];
+  }
+
+  /** Send the image's files again, as the server no longer has them. @param {Error} error Why. */
+  #sendAgain(error) {
+    if (!this.#origin.files) throw error;
+    const { image } = this;
+    this.#sending ??= this.#fetch(this.#origin)
+      .then(([source, sent]) => {
+        image.path = sent.path;
+        if (image === this.image) [this.source, this.#results] = [source, new Map()];
+      })
+      .finally(() => { this.#sending = null; });
+    return this.#sending;
+  }
+
   #changed() {
-    this.error = null;
+    [this.#refused, this.error] = [null, null];
     this.#changes += 1;
     this.#notify();
     this.#work();
@@ -204,7 +595,7 @@ export class Session extends EventTarget {
 
   /** Send requests until there is a result for the wanted prompts and settings, or an error. */
   async #work() {
-    if (this.#isWorking || !this.#file) return;
+    if (this.#isWorking || !this.image || this.isDone) return;
     this.#isWorking = true;
     await this.#guarded(async () => {
       try {
@@ -216,16 +607,17 @@ export class Session extends EventTarget {
   }
 
   async #stepUntilDone() {
-    let isResent = false;
-    while (!this.result) {
+    let losses = 0;
+    while (!this.isDone) {
       const changes = this.#changes;
       try {
         await this.#step();
       } catch (error) {
         if (changes !== this.#changes) continue; // the failed request is no longer wanted
-        if (error.status !== 404 || isResent || !this.#results.size) throw error;
-        isResent = true; // the server no longer has the result to refine: send the image again
-        this.#results.clear();
+        losses += 1;
+        if (error.status !== 404 || losses > 2) throw error;
+        if (this.nearest) this.#results = new Map(); // the server no longer has the result to refine
+        else await this.#sendAgain(error);
       }
       this.#notify();
     }
@@ -233,60 +625,80 @@ export class Session extends EventTarget {
 
   /** Send one request, with as many of the wanted prompts as possible. */
   async #step() {
-    const { wanted } = this;
-    const origin = this.#results.get(key(ORIGIN, []));
-    if (!origin) return this.#store({ automatic: false }, [], ORIGIN);
-
+    const { wanted, annotation } = this;
+    const frame = annotation.frame(wanted.frame);
     const parent = this.nearest;
-    if (!parent) {
-      const scene = { frame: wanted.frame, ...(wanted.window ? { window: wanted.window } : {}) };
-      return this.#store({ refine: Number(origin.timestamp), automatic: false, ...scene }, [], wanted);
-    }
-
-    const rest = this.prompts.slice(parent.prompts.length);
+    const rest = frame.prompts.slice(parent?.prompts.length ?? 0);
     const nextChoice = rest.findIndex((prompt, n) => n > 0 && prompt.from !== undefined);
     const added = nextChoice < 0 ? rest : rest.slice(0, nextChoice);
+    const label = annotation.items.find(({ number }) => number === frame.owner)?.name;
+    const scene = { frame: wanted.frame, ...(wanted.window ? { window: wanted.window } : {}) };
     const samInput = {
-      refine: Number(parent.timestamp),
+      ...(parent ? { refine: Number(parent.timestamp) } : { ...this.source, ...scene }),
       model: wanted.model,
       ...(wanted.multimask ? { multimask: true } : {}),
       ...vocabulary(added),
       ...(added[0].from === undefined ? {} : { candidate: added[0].from }),
-      ...(this.label ? { label: this.label } : {}),
+      ...(label ? { label } : {}),
     };
-    return this.#store(samInput, [...parent.prompts, ...added], wanted, parent);
+    const start = parent || !frame.startsFromMask ? null : await this.#startOf(frame);
+    const prompts = [...(parent?.prompts ?? []), ...added];
+    const [results, name] = [this.#results, this.#key(wanted.frame, prompts)];
+    const { mask, ...answer } = await this.#api.segment(samInput, start);
+    const masks = new Map([[BEST, await readMask(mask)]]);
+    results.set(name, { ...answer, prompts, masks, candidate: BEST, label: label || parent?.label || UNNAMED });
+    if (results.size > MOST_RESULTS) results.delete(results.keys().next().value);
   }
 
-  /** Send a request, and store the result under these prompts and settings. */
-  async #store(samInput, prompts, settings, parent = null) {
-    const results = this.#results;
-    const isFirst = !parent && !samInput.refine;
-    const answer = await this.#api.segment(samInput, isFirst ? this.#file : null);
-    const label = samInput.label ?? parent?.label ?? UNNAMED;
-    const result = { ...answer, prompts, masks: new Map(), candidate: BEST, label };
-    result.image = parent?.image ?? (await this.#api.file(result.timestamp, "image"));
-    if (prompts.length) result.masks.set(BEST, await this.#api.file(result.timestamp, "mask"));
-    results.set(key(settings, prompts), result);
-    if (!isFirst) return;
-    const { slice } = result.facts; // the frame that the server chose
-    results.set(key({ ...ORIGIN, frame: slice }, []), result);
-    if (results === this.#results) this.wanted.frame ??= slice;
+  /** Return the mask that prompts correct, as a picture. */
+  #startOf({ labels, owner }) {
+    return greyPng(labels.map((label) => (label === owner ? 255 : 0)), this.image.facts.shape[0]);
+  }
+
+  /** Return the mask to show for a frame's prompts; null: there is none yet. @returns {Uint8Array | null} */
+  #maskFor(k, { prompts }) {
+    const result = this.#nearest(k);
+    if (!result || result.prompts.length < prompts.length) return this.#shown.get(prompts) ?? maskOf(result);
+    this.#shown.set(prompts, maskOf(result)); // also for when other settings are wanted
+    return maskOf(result);
+  }
+
+  #nearest(k) {
+    const { prompts } = this.annotation.frame(k);
+    for (let count = prompts.length; count > 0; count -= 1) {
+      const result = this.#find(k, prompts.slice(0, count));
+      if (result) return result;
+    }
+    return null;
   }
 
   /** @returns {Result | null} */
-  #find(prompts) {
-    return this.#results.get(key(this.wanted, prompts)) ?? null;
+  #find(k, prompts) {
+    return prompts.length ? (this.#results.get(this.#key(k, prompts)) ?? null) : null;
+  }
+
+  /** Return the key under which the result for prompts on a frame is stored. */
+  #key(k, prompts) {
+    const { window, model, multimask } = this.wanted;
+    const { labels, owner, startsFromMask } = this.annotation.frame(k);
+    if (startsFromMask && !this.#starts.has(labels)) this.#starts.set(labels, (this.#startCount += 1));
+    const start = startsFromMask ? this.#starts.get(labels) : 0;
+    return JSON.stringify([window, k, model, multimask, owner, start, prompts]);
   }
 }
 
-/** Return the key under which a result is stored. Without prompts a result is the same for all models. */
-function key({ window, frame, model, multimask }, prompts) {
-  return JSON.stringify([window, frame, ...(prompts.length ? [model, multimask, prompts] : [])]);
+/** Return how many pixels each object number has. @param {Uint8Array} labels Is not changed any more. */
+function countsOf(labels) {
+  if (!counted.has(labels)) {
+    const counts = new Uint32Array(256);
+    for (const label of labels) counts[label] += 1;
+    counted.set(labels, counts);
+  }
+  return counted.get(labels);
 }
 
-/** Return prompts without their choices of a candidate. */
-function plain(prompts) {
-  return prompts.map(({ from, ...prompt }) => prompt);
+function maskOf(result) {
+  return result ? result.masks.get(result.candidate) : null;
 }
 
 /** Return the objects' predicted IoU for candidates of this rank; for an object with fewer, that of its best one. */
@@ -296,10 +708,14 @@ export function scoresOf({ facts }, candidate) {
 
 /** Return prompts as the fields of `SAMInput`. */
 function vocabulary(prompts) {
-  const points = (kind) => prompts.filter((prompt) => prompt.kind === kind).map(({ x, y }) => ({ x, y }));
-  const rectangles = prompts
-    .filter((prompt) => prompt.kind === "box")
-    .map(({ x, y, width, height }) => ({ startX: x, startY: y, width, height }));
-  const said = { positive_points: points("positive"), negative_points: points("negative"), rectangles };
+  const of = (kind) => prompts.filter((prompt) => prompt.kind === kind);
+  const points = (kind) => of(kind).map(({ x, y }) => ({ x, y }));
+  const said = {
+    positive_points: points("positive"),
+    negative_points: points("negative"),
+    rectangles: of("box").map(({ x, y, width, height }) => ({ startX: x, startY: y, width, height })),
+    scribbles: of("scribble").map(({ points: line, width, positive }) => ({ points: line, width, positive })),
+    lassos: of("lasso").map(({ points: line, positive }) => ({ points: line, positive })),
+  };
   return Object.fromEntries(Object.entries(said).filter(([, list]) => list.length));
 }

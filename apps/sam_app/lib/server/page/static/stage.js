@@ -1,19 +1,21 @@
-/** Display of the image with its mask, prompts and crosshair. */
+/** Display of a frame of the image with its mask, prompts and crosshair. */
 
+import { Edges } from "./edges.js";
 import { drawMarks } from "./marks.js";
-import { contour, overlay, readMask } from "./mask.js";
+import { contour, laidOut, overlay } from "./mask.js";
 import { Zoom } from "./zoom.js";
 
 export class Stage {
   #svg = document.getElementById("marks");
   #imageCanvas = document.getElementById("image");
   #maskCanvas = document.getElementById("mask");
+  #edges = new Edges(document.getElementById("main-pane"));
   #palette;
-  #wantedImage = null;
-  #wantedMask = null;
-  #drawnMask = null;
   #mask = null;
+  #labels = null;
+  #hidden = "";
   #view = "overlay";
+  #opacity = 0.5;
   #prompts = [];
 
   /** @param {number[][]} palette RGB by object number. */
@@ -21,48 +23,72 @@ export class Stage {
     this.#palette = palette;
     this.element = document.getElementById("stage");
     this.size = { width: 0, height: 0 };
-    /** @type {Blob | null} The displayed image. */
-    this.image = null;
-    /** @type {{x: number, y: number}} */
+    /** The plane of the displayed image's frames. @type {import("./planes.js").Plane | null} */
+    this.plane = null;
+    /** The displayed frame of it. @type {number | null} */
+    this.index = null;
+    /** Pixel of the picture. @type {{x: number, y: number}} */
     this.crosshair = { x: 0, y: 0 };
+    /** Whether the crosshair is shown: while the keyboard is used, and where other planes are shown beside. */
     this.isCrosshairSeen = false;
-    /** @type {{x: number, y: number, width: number, height: number} | null} A box that is being drawn. */
+    this.isCrosshairLinked = false;
+    /** A prompt that is being drawn, in pixels of the picture. @type {object | null} */
     this.draft = null;
+    /** Where the brush is, and its size; null: there is none. @type {{x: number, y: number, size: number} | null} */
+    this.brush = null;
     this.zoom = new Zoom(document.getElementById("viewport"), this.element);
     this.zoom.addEventListener("change", () => this.draw());
   }
 
   /** Whether there is an image. */
   get hasImage() {
-    return this.size.width > 0;
+    return this.plane !== null;
   }
 
   /**
-   * Show a result. Of overlapping calls only the last one takes effect, however long decoding takes.
+   * Show a frame.
    *
-   * @param {Blob} image PNG.
-   * @param {Blob | null} mask PNG of object numbers.
+   * @param {import("./planes.js").Plane} plane
+   * @param {number} index
+   * @param {ImageData} picture
+   * @param {boolean} isGeometric Whether the spacing is in mm of a patient.
    */
-  async show(image, mask) {
-    const [isNewImage, isNewMask] = [image !== this.image, mask !== this.#drawnMask];
-    this.#wantedImage = image;
-    this.#wantedMask = mask;
-    const [bitmap, labels] = await Promise.all([
-      isNewImage ? createImageBitmap(image) : null,
-      isNewMask && mask ? readMask(mask) : null,
-    ]);
-    if (image !== this.#wantedImage || mask !== this.#wantedMask) return;
-    if (bitmap) this.#showImage(bitmap);
-    if (isNewMask) this.#mask = labels;
-    this.image = image;
-    this.#drawnMask = mask;
-    this.#drawMask();
+  showPicture(plane, index, picture, isGeometric) {
+    if (plane !== this.plane) this.#begin(plane, isGeometric);
+    this.index = index;
+    this.#imageCanvas.getContext("2d").putImageData(picture, 0, 0);
+  }
+
+  /**
+   * Show the frame's label map.
+   *
+   * @param {Uint8Array} labels Object numbers, as the frame is stored.
+   * @param {Set<number>} hidden Objects that are not shown.
+   */
+  showLabels(labels, hidden) {
+    const now = [...hidden].join();
+    if (labels !== this.#labels || now !== this.#hidden) {
+      [this.#labels, this.#hidden] = [labels, now];
+      const columns = this.plane.columns;
+      this.#mask = laidOut(([i, j]) => {
+        const label = labels[j * columns + i];
+        return hidden.has(label) ? 0 : label;
+      }, this.plane, this.index);
+      this.#drawMask();
+    }
     this.draw();
   }
 
-  /** @param {"overlay" | "contour" | "image"} view */
-  setView(view) {
-    this.#view = view;
+  /** How masks are shown. @returns {(mask: import("./mask.js").Mask) => ImageData | null} */
+  get painter() {
+    if (this.#view === "image") return () => null;
+    if (this.#view === "contour") return (mask) => contour(mask, this.#palette);
+    return (mask) => overlay(mask, this.#palette, this.#opacity);
+  }
+
+  /** @param {"overlay" | "contour" | "image"} view @param {number} opacity Of the overlay, from 0 to 1. */
+  setView(view, opacity) {
+    [this.#view, this.#opacity] = [view, opacity];
     this.#drawMask();
   }
 
@@ -72,61 +98,82 @@ export class Stage {
     this.draw();
   }
 
-  /** Return the displayed mask's number of pixels by object. @returns {number[]} One number per object. */
-  areas(objects) {
-    return this.#mask?.areas.slice(1, objects + 1) ?? [];
-  }
-
   /** Set the descriptions of the pictures for assistive technology. */
   describe(image, mask) {
     this.#imageCanvas.setAttribute("aria-label", image);
     this.#maskCanvas.setAttribute("aria-label", mask);
   }
 
-  /** Return the image pixel at a position on screen; for a position outside, the nearest one. */
+  /** Return the pixel at a position on screen; for a position outside, the nearest one. */
   pixelAt({ clientX, clientY }) {
     const { left, top } = this.element.getBoundingClientRect();
     const { scale } = this.zoom;
-    return this.within({ x: Math.floor((clientX - left) / scale), y: Math.floor((clientY - top) / scale) });
+    return this.within({ x: Math.floor((clientX - left) / scale.x), y: Math.floor((clientY - top) / scale.y) });
   }
 
-  /** Return the nearest pixel inside the image. */
+  /** Return the nearest pixel inside the picture. */
   within({ x, y }) {
     const clamp = (value, size) => Math.max(0, Math.min(size - 1, value));
     return { x: clamp(x, this.size.width), y: clamp(y, this.size.height) };
   }
 
+  /** Return a pixel of the picture as a prompt has it: column and row of the frame as it is stored. */
+  stored(pixel) {
+    const [x, y] = this.plane.toVoxel(pixel, this.index);
+    return { x, y };
+  }
+
+  /** Return a prompt of the picture as the frame is stored. */
+  storedPrompt(prompt) {
+    return turned(prompt, (pixel) => this.stored(pixel));
+  }
+
   /** Draw prompts, crosshair and the box that is being drawn. */
   draw() {
     if (!this.hasImage) return;
+    const { scale } = this.zoom;
     drawMarks(this.#svg, {
       ...this.size,
-      scale: this.zoom.scale,
-      prompts: this.#prompts,
+      scale,
+      prompts: this.#prompts.map((prompt) => turned(prompt, ({ x, y }) => this.plane.toPixel([x, y, 0]))),
       draft: this.draft,
-      crosshair: this.isCrosshairSeen ? this.crosshair : null,
+      brush: this.brush,
+      crosshair: this.isCrosshairSeen || this.isCrosshairLinked ? this.crosshair : null,
     });
+    this.#edges.show(this.plane.letters, this.isGeometric ? scale.x / this.plane.spacing[0] : null);
   }
 
-  #showImage(bitmap) {
-    const { width, height } = bitmap;
-    const isNewSize = width !== this.size.width || height !== this.size.height;
-    for (const canvas of [this.#imageCanvas, this.#maskCanvas]) {
-      if (isNewSize) Object.assign(canvas, { width, height });
-    }
+  #begin(plane, isGeometric) {
+    const { width, height } = plane;
+    for (const canvas of [this.#imageCanvas, this.#maskCanvas]) Object.assign(canvas, { width, height });
+    [this.#mask, this.#labels] = [null, null];
+    this.plane = plane;
+    this.isGeometric = isGeometric;
     this.size = { width, height };
-    this.#imageCanvas.getContext("2d").drawImage(bitmap, 0, 0);
-    bitmap.close();
-    if (isNewSize) this.crosshair = { x: Math.floor(width / 2), y: Math.floor(height / 2) };
+    this.crosshair = { x: Math.floor(width / 2), y: Math.floor(height / 2) };
     this.element.hidden = false;
-    this.zoom.setSize(this.size);
+    this.zoom.setSize(this.size, plane.spacing);
   }
 
   #drawMask() {
     const context = this.#maskCanvas.getContext("2d");
-    context.clearRect(0, 0, this.#maskCanvas.width, this.#maskCanvas.height);
-    if (!this.#mask || this.#view === "image") return;
-    const draw = this.#view === "contour" ? contour : overlay;
-    context.putImageData(draw(this.#mask, this.#palette), 0, 0);
+    const drawn = this.#mask && this.painter(this.#mask);
+    if (drawn) context.putImageData(drawn, 0, 0);
+    else context.clearRect(0, 0, this.#maskCanvas.width, this.#maskCanvas.height);
   }
+}
+
+/** Return a prompt with each of its pixels replaced. */
+function turned(prompt, turn) {
+  if (prompt.points) return { ...prompt, points: prompt.points.map(turn).map(({ x, y }) => ({ x, y })) };
+  const { x, y, width, height } = prompt;
+  if (prompt.kind === "box") return { ...prompt, ...boxBetween(turn({ x, y }), turn({ x: x + width, y: y + height })) };
+  const at = turn({ x, y });
+  return { ...prompt, x: at.x, y: at.y };
+}
+
+/** Return the box between two opposite corners. */
+function boxBetween(one, other) {
+  const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
+  return { x, y, width: Math.abs(one.x - other.x), height: Math.abs(one.y - other.y) };
 }

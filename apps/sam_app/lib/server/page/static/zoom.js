@@ -1,13 +1,15 @@
 /** Size of the image on screen, and scrolling to the visible part. */
 
 const STEP = 1.25;
-const MOST = 64; // largest scale, in screen pixels per image pixel
+const MOST = 64; // screen pixels per image pixel
 const PIXELATED_ABOVE = 2;
 
 export class Zoom extends EventTarget {
   #viewport;
   #stage;
   #size = { width: 0, height: 0 };
+  #aspect = { x: 1, y: 1 };
+  #factor = 1;
   #isFitted = true;
 
   /**
@@ -18,21 +20,34 @@ export class Zoom extends EventTarget {
     super();
     this.#viewport = viewport;
     this.#stage = stage;
-    /** Screen pixels per image pixel. */
-    this.scale = 1;
     new ResizeObserver(() => this.#isFitted && this.fit()).observe(viewport);
   }
 
-  /** Set the image's size; if it changes, fit the image. @param {{width: number, height: number}} size In pixels. */
-  setSize({ width, height }) {
-    if (width === this.#size.width && height === this.#size.height) return;
+  /**
+   * Set the image's size; if it changes, fit the image.
+   *
+   * @param {{width: number, height: number}} size In pixels.
+   * @param {number[]} spacing Of the pixels from left to right and from top to bottom, in any unit.
+   */
+  setSize({ width, height }, [across, down]) {
+    const least = Math.min(across, down);
+    const aspect = { x: across / least, y: down / least };
+    const isSame = width === this.#size.width && height === this.#size.height;
+    if (isSame && aspect.x === this.#aspect.x && aspect.y === this.#aspect.y) return;
     this.#size = { width, height };
+    this.#aspect = aspect;
     this.fit();
+  }
+
+  /** Screen pixels per image pixel, from left to right and from top to bottom. @returns {{x: number, y: number}} */
+  get scale() {
+    return { x: this.#factor * this.#aspect.x, y: this.#factor * this.#aspect.y };
   }
 
   get #fitting() {
     const { clientWidth, clientHeight } = this.#viewport;
-    return Math.max(0.01, Math.min(clientWidth / this.#size.width, clientHeight / this.#size.height));
+    const { width, height } = this.#size;
+    return Math.max(0.01, Math.min(clientWidth / (width * this.#aspect.x), clientHeight / (height * this.#aspect.y)));
   }
 
   /** Show the whole image, as large as possible. */
@@ -47,11 +62,11 @@ export class Zoom extends EventTarget {
   by(steps, anchor = this.#middle()) {
     const before = this.#stage.getBoundingClientRect();
     const share = { x: (anchor.x - before.left) / before.width, y: (anchor.y - before.top) / before.height };
-    const scale = Math.min(MOST, this.scale * STEP ** steps);
-    if (scale <= this.#fitting) return this.fit();
+    const factor = Math.min(MOST, this.#factor * STEP ** steps);
+    if (factor <= this.#fitting) return this.fit();
     this.#isFitted = false;
     this.#viewport.classList.add("zoomed");
-    this.#apply(scale);
+    this.#apply(factor);
     const after = this.#stage.getBoundingClientRect();
     this.pan(after.left + share.x * after.width - anchor.x, after.top + share.y * after.height - anchor.y);
   }
@@ -65,7 +80,7 @@ export class Zoom extends EventTarget {
   reveal({ x, y }) {
     const view = this.#viewport.getBoundingClientRect();
     const stage = this.#stage.getBoundingClientRect();
-    const [left, top] = [stage.left + x * this.scale, stage.top + y * this.scale];
+    const [left, top] = [stage.left + x * this.scale.x, stage.top + y * this.scale.y];
     const margin = 24;
     const over = (low, high, value) => Math.min(0, value - low - margin) + Math.max(0, value - high + margin);
     this.pan(over(view.left, view.right, left), over(view.top, view.bottom, top));
@@ -76,11 +91,12 @@ export class Zoom extends EventTarget {
     return { x: left + width / 2, y: top + height / 2 };
   }
 
-  #apply(scale) {
-    this.scale = scale;
-    this.#stage.style.width = `${this.#size.width * scale}px`;
-    this.#stage.style.height = `${this.#size.height * scale}px`;
-    this.#stage.classList.toggle("pixelated", scale > PIXELATED_ABOVE);
+  #apply(factor) {
+    this.#factor = factor;
+    const { x, y } = this.scale;
+    this.#stage.style.width = `${this.#size.width * x}px`;
+    this.#stage.style.height = `${this.#size.height * y}px`;
+    this.#stage.classList.toggle("pixelated", factor > PIXELATED_ABOVE);
     this.dispatchEvent(new Event("change"));
   }
 }

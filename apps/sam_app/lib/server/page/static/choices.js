@@ -1,0 +1,21 @@
+/** Items of a list in a dialog, of which one is chosen. */
+
+/**
+ * Return an item.
+ *
+ * @param {string} title
+ * @param {string[]} facts Beneath it; empty ones are left out.
+ * @param {() => void} onChoose
+ * @returns {HTMLLIElement}
+ */
+export function choice(title, facts, onChoose) {
+  const button = Object.assign(document.createElement("button"), { type: "button" });
+  const name = Object.assign(document.createElement("strong"), { textContent: title });
+  const about = Object.assign(document.createElement("span"), { className: "quiet" });
+  about.textContent = facts.filter(Boolean).join(" · ");
+  button.append(name, about);
+  button.addEventListener("click", onChoose);
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
+}

@@ -1,0 +1,102 @@
+"""Operations on volumes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+import httpx
+import numpy as np
+
+from sam_app_client import nrrd
+from sam_app_client.base import BaseClient
+from sam_app_client.errors import ApiError
+from sam_app_client.exchange import Operation, Request, as_json, ask, segment_of_path
+from sam_app_client.files import File, ImageInput, image_file, mask_file
+from sam_app_client.prompts import VolumePrompts, check_names, viewer_params
+from sam_app_client.results import StoredImage, Volume
+
+
+def segment_volume(
+    client: BaseClient[Any],
+    image: StoredImage | ImageInput,
+    *,
+    model: str | None = None,
+    **prompts: Unpack[VolumePrompts],
+) -> Operation[Volume]:
+    """Follow an object through a volume, and return it when that is done.
+
+    Prompts of the same client, on the same volume and for the same ``label``, refine: give the earlier ones again and
+    further ones with them, and only what they change is worked on.
+
+    Args:
+        image: An image of the datastore, a file, a folder with the DICOM files of one series, or an array
+            ``(slices, rows, columns)``.
+        model: One whose name ends in ``_3d``; without it that of the server's default model. Another one segments the
+            slice of the prompts alone; what was learned for a label, ``auto_spleen``, needs no prompts.
+        **prompts: What is marked and how to segment, see :class:`VolumePrompts`.
+
+    Returns:
+        The object; its ``mask`` is ``(slices, rows, columns)``, see :class:`Volume`.
+
+    Raises:
+        ApiError: If the server refuses it; ``detail`` says why.
+        ConnectionFailedError, VersionMismatchError: If it cannot be asked.
+        OSError: If a file cannot be read.
+        TypeError, ValueError: If an argument is none that can be sent.
+    """
+    check_names(prompts, VolumePrompts)
+    if "start" in prompts and "protect" in prompts:
+        raise ValueError("give start or protect, not both: the server takes one label of a volume")
+    model = model or f"{client._default_model}_3d"
+    params = {**viewer_params(prompts), "client_id": client.client_id, "result_extension": ".nrrd"}
+    label = prompts.get("start", prompts.get("protect"))
+    files = [] if label is None else [("label", mask_file(label, "label"))]
+    if isinstance(image, StoredImage):
+        return (yield from _infer(model, params, files, {"image": image.id}))
+    if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+        return (yield from _infer_series(model, params, files, Path(image)))
+    return (yield from _infer(model, params, [("file", image_file(image)), *files], {}))
+
+
+def _infer_series(
+    model: str, params: Mapping[str, Any], files: list[tuple[str, File]], folder: Path
+) -> Operation[Volume]:
+    """Send the files of a series, which the server keeps for the time of one request, and segment them."""
+    sent = [("files", image_file(path)) for path in sorted(folder.iterdir()) if path.is_file()]
+    if not sent:
+        raise ValueError(f"there is no file in {folder}")
+    answer = yield from ask(Request("PUT", "/session/", files=sent))
+    session = answer.json()["session_id"]
+    try:
+        found = yield from _infer(model, params, files, {"session_id": session})
+    except ApiError:
+        yield from ask(Request("DELETE", f"/session/{session}"))
+        raise
+    yield from ask(Request("DELETE", f"/session/{session}"))
+    return found
+
+
+def _infer(
+    model: str, params: Mapping[str, Any], files: list[tuple[str, File]], query: Mapping[str, str]
+) -> Operation[Volume]:
+    query = {**query, "output": "all"}
+    form = {"params": as_json(params)}
+    answer = yield from ask(Request("POST", f"/infer/{segment_of_path(model)}", query, form=form, files=files))
+    parts = _parts(answer)
+    voxels, affine = nrrd.decode(parts["image"])
+    return Volume(voxels.astype(np.uint8), affine, json.loads(parts["params"]))
+
+
+def _parts(answer: httpx.Response) -> dict[str, bytes]:
+    """Return the parts of a multipart answer by name."""
+    boundary = answer.headers["content-type"].partition("boundary=")[2].strip('"').encode()
+    found = {}
+    for part in answer.content.split(b"--" + boundary)[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        name = head.partition(b'name="')[2].partition(b'"')[0].decode()
+        found[name] = content.removesuffix(b"\r\n")
+    return found
