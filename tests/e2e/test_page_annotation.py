@@ -25,6 +25,14 @@ X, Y, Z = BALL_CENTRE
 COLUMNS, ROWS, FRAMES = ball_volume()[0].shape
 
 
+def tube_values() -> np.ndarray:
+    """A bright tube through 240 frames of noise, ``(columns, rows, frames)``."""
+    values = np.random.default_rng(0).normal(40, 10, (64, 64, 240)).astype(np.int16)
+    columns, rows = np.mgrid[:64, :64]
+    values[(rows - 30) ** 2 + (columns - 34) ** 2 < 144] += 160
+    return values
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory, chromium) -> Iterator[Server]:
     """A server with a few volumes, of which one has its axes turned."""
@@ -32,7 +40,8 @@ def archive(tmp_path_factory, chromium) -> Iterator[Server]:
     (folder / "studies").mkdir()
     ball = nibabel.Nifti1Image(ball_volume()[0], BALL_AFFINE)
     turned = ball.as_reoriented(nibabel.orientations.axcodes2ornt("SAL", ("LR", "PA", "IS")))
-    for name, image in (("ball", ball), ("other", ball), ("turned", turned)):
+    tube = nibabel.Nifti1Image(tube_values(), BALL_AFFINE)
+    for name, image in (("ball", ball), ("other", ball), ("turned", turned), ("tube", tube)):
         image.to_filename(folder / "studies" / f"{name}.nii.gz")
     with running_server(folder / "server", "models", "sam_tiny", studies=folder / "studies") as server:
         yield server
@@ -323,7 +332,7 @@ def test_following_in_a_volume_with_turned_axes(chromium, archive, tmp_path):
 
 def test_following_can_be_stopped_and_needs_a_mark(opened):
     opened.page.get_by_role("button", name="Follow through the volume").click()
-    expect(opened.page.get_by_role("alert")).to_contain_text("Mark the object on a frame first")
+    expect(opened.page.get_by_role("alert")).to_contain_text("Mark the object on one of the frames first")
     brush(opened, "Brush", 9, at(X, Y), at(X + 2, Y))
     before = shown(opened)
     opened.page.route("**/infer/**", lambda route: None)
@@ -332,6 +341,44 @@ def test_following_can_be_stopped_and_needs_a_mark(opened):
     expect(opened.page.get_by_role("alert")).to_contain_text("Following was stopped")
     assert np.array_equal(shown(opened), before)
     opened.page.unroute("**/infer/**")
+
+
+def test_following_tells_how_far_it_is_and_stays_within_its_frames(chromium, archive):
+    opened = SamPage(chromium, archive)
+    try:
+        choose_study(opened, "tube")
+        go_to(opened, 120)
+        opened.drag(22, 18, 46, 42)
+        opened.wait_until_idle("Mask of")
+        opened.page.get_by_label("Follow from frame").fill("11")
+        opened.page.get_by_label("to frame", exact=True).fill("230")
+        opened.page.get_by_role("button", name="Follow through the volume").click()
+        status(opened, "so far…")
+        status(opened, "Followed from frame 11 to 230")
+        asked = opened.page.get_by_role("button", name="Undo")
+        go_to(opened, 229)
+        assert shown(opened).any()
+        go_to(opened, 230)
+        assert not shown(opened).any()
+        asked.click()  # all of it is one step, and undoing goes to where it was asked for
+        expect(opened.page.get_by_label("Frame number")).to_have_value("121")
+        go_to(opened, 119)
+        assert not shown(opened).any()
+
+        go_to(opened, 120)
+        opened.page.get_by_label("Follow from frame").fill("")
+        opened.page.get_by_role("button", name="Follow through the volume").click()
+        status(opened, "so far…")
+        opened.page.get_by_role("button", name="Stop following").click()
+        status(opened, "Stopped: followed from frame")
+        go_to(opened, 119)
+        assert shown(opened).any(), "what was found until then stays"
+        opened.page.get_by_label("to frame", exact=True).fill("12")
+        opened.page.get_by_role("button", name="Follow through the volume").click()
+        expect(opened.page.get_by_role("alert")).to_contain_text("Mark the object on one of the frames first")
+    finally:
+        opened.close()
+    assert opened.complaints == []
 
 
 def test_what_is_not_saved_is_not_lost_without_a_question(opened):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from lib.imaging.palette import PALETTE
 from support.sam_page import SamPage
@@ -195,6 +196,10 @@ def test_candidates(with_disc):
     timestamp = with_disc.answers()[-1]
     choices = with_disc.page.locator("#candidates").get_by_role("radio")
     assert choices.count() == 3 and choices.nth(0).is_checked()
+    pictures = with_disc.page.locator("#candidates canvas")
+    expect(pictures).to_have_count(3)
+    drawn = [pictures.nth(n).evaluate("(canvas) => canvas.toDataURL()") for n in range(3)]
+    assert len(set(drawn)) == 3, "each shows its own mask"
     choices.nth(2).check()
     with_disc.wait_until_idle("ask")
     third = shows_mask(with_disc, timestamp, candidate=2)
@@ -207,6 +212,72 @@ def test_candidates(with_disc):
     with_disc.wait_until_idle("ask")
     assert choices.nth(2).is_checked()
     shows_mask(with_disc, timestamp, candidate=2)
+
+
+def test_a_point_and_a_box_s_corner_are_moved(with_disc, disc):
+    with_disc.click(40, 30)
+    with_disc.wait_until_idle("Mask of")
+    with_disc.drag(40, 30, *CENTRE)
+    with_disc.wait_until_idle("Mask of")
+    assert with_disc.prompts() == ["Positive point at 130, 90"]
+    moved = shows_mask(with_disc, with_disc.answers()[-1])
+    assert moved[CENTRE[1], CENTRE[0]] and "refine" not in with_disc.requests()[-1]
+
+    with_disc.drag(90, 50, 150, 110)
+    with_disc.wait_until_idle("Mask of")
+    with_disc.drag(150, 50, 170, 40)
+    with_disc.wait_until_idle("Mask of")
+    assert with_disc.prompts()[1:] == ["Box from 90, 40 to 170, 110"]
+    with_disc.drag(90, 110, 170, 110)
+    with_disc.wait_until_idle("two different corners")
+    assert with_disc.prompts()[1:] == ["Box from 90, 40 to 170, 110"]
+
+    handle = with_disc.page.get_by_role("button", name="Move positive point at 130, 90 with the arrow keys")
+    handle.press("ArrowLeft")
+    with_disc.page.keyboard.press("Shift+ArrowDown")
+    with_disc.wait_until_idle("Mask of")
+    assert with_disc.prompts() == ["Positive point at 129, 100", "Box from 90, 40 to 170, 110"]
+    box = with_disc.page.locator("#prompts .move").nth(1)
+    for _ in range(6):
+        box.press("Shift+ArrowUp")
+    with_disc.wait_until_idle("Mask of")
+    assert with_disc.prompts()[1:] == ["Box from 90, 0 to 170, 70"], "it stays within the picture"
+    for _ in range(6):
+        with_disc.page.keyboard.press("Control+z")
+    assert with_disc.prompts() == ["Positive point at 130, 90", "Box from 90, 40 to 170, 110"]
+    with_disc.page.keyboard.press("Control+z")
+    assert with_disc.prompts()[1:] == ["Box from 90, 50 to 150, 110"]
+
+
+def test_two_fingers_zoom_and_pan_and_set_nothing(chromium, server, disc):
+    phone = SamPage(chromium, server, has_touch=True)
+    try:
+        phone.drop("disc.png", png(disc[0]))
+        phone.wait_until_idle(EMPTY)
+        before = phone.page.locator("#stage").bounding_box()
+        x, y = phone.place(*CENTRE)
+        fingers = phone.page.context.new_cdp_session(phone.page)
+
+        def touch(kind: str, *places: tuple[float, float]) -> None:
+            points = [{"x": left, "y": top, "id": n} for n, (left, top) in enumerate(places)]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", (x - 30, y))
+        touch("touchStart", (x - 30, y), (x + 30, y))
+        for spread in (45, 60, 90):
+            touch("touchMove", (x - spread, y), (x + spread, y))
+        touch("touchEnd", (x - 90, y))
+        touch("touchEnd")
+        after = phone.page.locator("#stage").bounding_box()
+        assert before and after and after["width"] == pytest.approx(3 * before["width"], rel=0.02)
+        assert phone.place(*CENTRE) == pytest.approx((x, y), abs=15), "what is between the fingers stays there"
+        assert phone.prompts() == [] and phone.requests() == []
+        phone.page.touchscreen.tap(x, y)
+        phone.wait_until_idle("Mask of")
+        assert phone.prompts() == ["Positive point at 130, 90"]
+    finally:
+        phone.close()
+    assert phone.complaints == []
 
 
 def test_views_are_coloured_as_the_servers(with_disc):

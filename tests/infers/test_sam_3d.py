@@ -1,5 +1,7 @@
 """The task for volumes by itself, as MONAI Label calls it, without a server."""
 
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,29 @@ def test_max_slices(task, ball, value):
     assert facts["slices"] == [K - 1, K + 1] and {stop["reason"] for stop in facts["stops"]} == {"max_slices"}
 
 
+def test_only_some_slices_are_searched(task, ball):
+    _, facts = ask(task, {**CLICK, "slices": [K + 2, K - 3]}, ball[0])
+    assert facts["slices"] == [K - 3, K + 2] and {stop["reason"] for stop in facts["stops"]} == {"end of slices"}
+    region = [0, 60, 0, 60, K - 1, K + 9]
+    _, facts = ask(task, {"roi": region, "slices": [K - 3, K + 5], "result_extension": ".nrrd"}, ball[0])
+    assert facts["slices"][0] == K - 1, "a region bounds them, too"
+
+
+def test_with_little_time_the_same_prompts_go_on(task, ball, monkeypatch):
+    """The clock runs faster than the machine here: a second is over after the first slices."""
+    now = time.monotonic
+    whole, facts = ask(task, CLICK, ball[0], client="other")
+    assert facts["is_complete"]
+    began = now()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 20 * (now() - began))
+    answers = [ask(task, {**CLICK, "seconds": 1}, ball[0], client="a")]
+    while not answers[-1][1]["is_complete"]:
+        answers.append(ask(task, {**CLICK, "seconds": 1}, ball[0], client="a"))
+        assert len(answers) < 100
+    assert len(answers) > 1 and np.array_equal(answers[-1][0], whole)
+    assert all((one <= other).all() for (one, _), (other, _) in pairwise(answers))
+
+
 def test_slices_with_windows_of_their_own_are_followed_as_one_volume(task):
     """Windows that suit each slice would show the same tissue differently; slices of another scale need them."""
     frames = np.ascontiguousarray(ball_volume()[0].T).astype(np.float64)
@@ -203,6 +228,8 @@ def test_what_viewers_are_told(task):
         ({"foreground": [[1, 1, 99]]}, "outside the image"),
         ({"foreground": [[1, 1, 0]], "max_slices": "many"}, "max_slices must be a whole number"),
         ({"foreground": [[1, 1, 0]], "max_slices": -1}, "max_slices must be a whole number"),
+        ({"foreground": [[1, 1, 0]], "slices": [0, 9999]}, r"slices are from 0 to \d+, not \[0, 9999\]"),
+        ({"foreground": [[1, 1, 0]], "slices": [1, 5]}, r"prompts on the slices \[0\], which are not among"),
         ({"foreground": [[1, 1, 0]], "result_extension": ".png"}, "for 2D images"),
     ],
 )

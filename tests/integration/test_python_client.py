@@ -15,6 +15,7 @@ import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -304,6 +305,17 @@ def test_a_volume_is_a_file_an_array_or_a_folder_of_dicom(client, tmp_path):
     )
     assert found.mask.shape == truth.shape and dice(found.mask > 0, truth) > 0.8
     assert not list((tmp_path / "series").parent.glob("sessions/*"))
+
+
+def test_a_long_volume_tells_its_progress(client):
+    values = np.random.default_rng(0).normal(40, 10, (160, 64, 64)).astype(np.int16)
+    rows, columns = np.ogrid[:64, :64]
+    values[:, (rows - 30) ** 2 + (columns - 34) ** 2 < 144] += 160
+    seen: list[Volume] = []
+    found = client.segment_volume(values, points=[(34, 30, 80)], slices=(10, 149), on_progress=seen.append)
+    assert seen and all((one.mask <= other.mask).all() for one, other in pairwise([*seen, found]))
+    assert not seen[0].facts["is_complete"] and found.facts["is_complete"]
+    assert found.facts["slices"] == [10, 149]
 
 
 def test_images_are_stored_and_come_back(client, tmp_path):

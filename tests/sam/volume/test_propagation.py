@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -78,6 +80,7 @@ def run(
     options: PropagationOptions | None = None,
     earlier: VolumeResult | None = None,
     counter: Counter | None = None,
+    until: float = math.inf,
 ) -> VolumeResult:
     pictures = np.repeat(np.clip(solid.frames, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
 
@@ -87,7 +90,7 @@ def run(
         return pictures[k]
 
     prompts = VolumePrompts(marked, background or {}, range(len(pictures)))
-    return propagate(predictor, frame, prompts, options, earlier=earlier)
+    return propagate(predictor, frame, prompts, options, earlier=earlier, until=until)
 
 
 def click(solid: SolidVolume, k: int) -> Prompts:
@@ -171,6 +174,22 @@ def test_one_slice(predictor, egg):
     solid = SolidVolume("one", egg.frames[12:13], egg.truth[12:13])
     result = run(predictor, solid, {0: tight_box(solid, 0)})
     assert list(result.found) == [0] and dice(labels(result, solid), solid.truth) > 0.93
+
+
+@pytest.mark.parametrize("marked", [(11,), (6, 17)], ids=["beyond one slice", "between two"])
+def test_with_little_time_it_goes_on_where_it_ended(predictor, egg, marked):
+    """Each call has the time for a slice or two: none may begin anew."""
+    prompts = {k: tight_box(egg, k) for k in marked}
+    whole = run(predictor, egg, prompts)
+    part = run(predictor, egg, prompts, until=time.monotonic())
+    assert not part.is_complete and list(part.found) == list(marked)
+    calls = 0
+    while not part.is_complete:
+        before, calls = set(part.found), calls + 1
+        part = run(predictor, egg, prompts, earlier=part, until=time.monotonic() + 0.1)
+        assert before <= set(part.found) and calls < 60
+    assert calls > 1 and part.found.keys() == whole.found.keys() and part.stops == whole.stops
+    assert all(np.array_equal(part.found[k].packed, whole.found[k].packed) for k in whole.found)
 
 
 def test_max_slices_is_by_direction(predictor, egg):

@@ -79,11 +79,23 @@ def test_what_no_viewer_may_say_is_ignored(key, value):
         *(("lassos", [{"points": [[1, 2, 3]] * 3, "positive": value}]) for value in (5, [], "maybe")),
         *(("start_from_label", value) for value in ("maybe", 5, [])),
         *(("max_slices", value) for value in ("many", -1, 1.5, [1], True)),
+        *(("slices", value) for value in ("1,2", 5, [1], [1, 2, 3], [-1, 4], [1, 2.5], [1, True], [1, float("nan")])),
+        *(("seconds", value) for value in ("soon", -1, 0.5, [1], True, float("nan"), float("inf"))),
     ],
 )
 def test_a_value_of_another_kind_is_refused_by_its_key(key, value):
     with pytest.raises(PromptError, match=key):
         read_params(ViewerParams, {key: value})
+
+
+def test_a_part_of_a_mask_is_for_a_client_that_can_go_on_and_never_stored():
+    sent = read_params(ViewerParams, {"foreground": [[1, 2, 3]], "seconds": "2", "slices": [9, 1.0]})
+    options = sent.request(model="sam_tiny_3d", image="ball", client="a").options
+    assert (options.seconds, options.slices) == (2, (1, 9))
+    with pytest.raises(PromptError, match="seconds: send a client_id"):
+        sent.request(model="sam_tiny_3d", image="ball")
+    with pytest.raises(PromptError, match="seconds: a part of a mask is not stored"):
+        asked(seconds=2, save_label=True)
 
 
 def test_null_is_as_if_it_were_not_sent():

@@ -55,8 +55,8 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         should know about how it was read), ``window``, ``slices`` (first and last with a mask, or None), ``voxels``,
         ``prompted`` (slices), ``found`` (for each slice with a mask: ``k``, ``source``, ``score``, ``presence``, see
         :class:`~lib.sam.volume.result.SliceMask`, and ``area`` in pixels), ``uncertain_slices`` (that a user should
-        look at) and ``stops`` (where following ended: ``anchor``, ``k``, ``reason``, ``presence``, see
-        :class:`~lib.sam.volume.result.Stop`).
+        look at), ``is_complete`` (false: there was no more time, and the same prompts go on) and ``stops`` (where
+        following ended: ``anchor``, ``k``, ``reason``, ``presence``, see :class:`~lib.sam.volume.result.Stop`).
     """
     result: VolumeResult = data["volume_result"]
     labels: SliceLabels = data["pred"]
@@ -82,5 +82,6 @@ def volume_facts(data: dict[str, Any], model: str) -> dict[str, Any]:
         "prompted": sorted({*data["volume_prompts"].marked, *data["volume_prompts"].background}),
         "found": found,
         "uncertain_slices": result.uncertain_slices,
+        "is_complete": result.is_complete,
         "stops": [{**asdict(stop), "presence": round(stop.presence, 4)} for stop in result.stops],
     }

@@ -1,6 +1,8 @@
 """Task that segments an object through a volume with SAM, from prompts on one or more slices."""
 
 import hashlib
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -83,10 +85,12 @@ class Sam3D(SamTask):
             key = (request.client, _picture_key(image, applied), request.object_name or "")
         options = PropagationOptions(max_slices=request.options.max_slices or None)
         last = next(iter(self._memory.recall(key)), None) if key else None
-        result = propagate(predictor, picture, prompts, options, earlier=last)
+        until = time.monotonic() + (request.options.seconds or math.inf)
+        result = propagate(predictor, picture, prompts, options, earlier=last, until=until)
         beside: Mapping[int, list[np.ndarray]] = data["beside"]
         if beside and predictor.spec.takes_points:
-            result = propagate(predictor, picture, prompts.off(result.found, beside), options, earlier=result)
+            prompts = prompts.off(result.found, beside)
+            result = propagate(predictor, picture, prompts, options, earlier=result, until=until)
         if key:
             self._memory.remember(key, result)
         cut = {k: np.logical_or.reduce(areas) for k, areas in beside.items()}

@@ -95,6 +95,8 @@ class SegmentOptions:
         largest_component: Whether to keep the largest connected piece only.
         fill_holes: Whether to fill background that the object encloses.
         max_slices: How many slices to follow the object beyond those with prompts; 0: no limit.
+        slices: The first and the last slice on which to look for the object; None: all.
+        seconds: Time after which what was found in a volume is the answer; the same prompts go on. 0: no limit.
         start_from_label: Whether the prompts correct the object of the prompting label.
         protect: Whether the other objects of the image's label are left as they are.
         undo: How many of the client's steps to undo: the answer is that to the prompts that it had sent before them.
@@ -106,6 +108,8 @@ class SegmentOptions:
     largest_component: bool = False
     fill_holes: bool = False
     max_slices: int = 0
+    slices: tuple[int, int] | None = None
+    seconds: float = 0
     start_from_label: bool = False
     protect: bool = False
     undo: int = 0

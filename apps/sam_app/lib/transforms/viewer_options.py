@@ -5,6 +5,7 @@ send the choice as text, number or boolean, or the whole list if nothing was cho
 refused, as it would have no effect without the user knowing.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -78,6 +79,36 @@ def as_count(value: Any, name: str) -> int:
     if count < 0:
         raise PromptError(f"{name} must be a whole number of at least 0, not {shown(value)}")
     return count
+
+
+def as_seconds(value: Any, name: str) -> float:
+    """Convert a time, also given as text; 0 if there is none.
+
+    Raises:
+        PromptError: If it is neither 0 nor a finite number of at least 1.
+    """
+    try:
+        seconds = 0.0 if value in (None, "") else float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not (seconds == 0 or 1 <= seconds < math.inf):
+        raise PromptError(f"{name} must be a number of seconds of at least 1, or 0 for no limit, not {shown(value)}")
+    return seconds
+
+
+def as_slices(value: Any, name: str) -> tuple[int, int] | None:
+    """Return the first and the last of some slices, given in any order; None for None or an empty list.
+
+    Raises:
+        PromptError: If these are not two whole numbers of at least 0.
+    """
+    if value is None or value == []:
+        return None
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_number, value)):
+        raise PromptError(f"{name} must be the first and the last slice, [k0, k1], not {shown(value)}")
+    if not all(k >= 0 and k == k // 1 for k in value):
+        raise PromptError(f"{name} must be whole numbers of at least 0, not {shown(value)}")
+    return int(min(value)), int(max(value))
 
 
 def as_window(value: Any, name: str) -> Window | str:

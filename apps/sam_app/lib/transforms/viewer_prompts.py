@@ -189,6 +189,7 @@ def volume_prompts(
     box_from_points: bool = False,
     kinds: Sequence[PromptKind] = ALL_PROMPTS,
     start: Mapping[int, SliceMask] | None = None,
+    slices: tuple[int, int] | None = None,
 ) -> VolumePrompts:
     """Return the prompts on every slice that has some, and the slices that the object can be on.
 
@@ -201,17 +202,19 @@ def volume_prompts(
         box_from_points: Use the first two foreground points of each slice as opposite corners of a box.
         kinds: Of prompts that the model was trained with.
         start: The mask to start from, by slice.
+        slices: The first and the last slice on which to look for the object, and those of ``start``; None: all.
 
     Returns:
         The prompts in XY pixels of the slices (x is i, y is j).
 
     Raises:
-        PromptError: If the points or the region are not inside this image, or nothing marks the object on any slice.
+        PromptError: If the points, the region or the slices are not inside this image, prompts are not on these
+            slices, or nothing marks the object on any slice.
     """
     marks, start = VoxelMarks.on(image, sent), start or {}
     region = marks.region
     drawn = [k for k, _, _ in [*marks.strokes, *marks.areas]]
-    slices = list(dict.fromkeys([*(point[2] for point in [*marks.foreground, *marks.background]), *drawn]))
+    prompted = list(dict.fromkeys([*(point[2] for point in [*marks.foreground, *marks.background]), *drawn]))
 
     bounds = range(image.frame_count)
     middle = None
@@ -219,12 +222,17 @@ def volume_prompts(
         first, last = region[4:]
         middle = (first + last) // 2
         if first < last:
-            bounds = range(min([first, *slices, *start]), max([last, *slices, *start]) + 1)
-        slices = [middle, *(k for k in slices if k != middle)]
+            bounds = range(min([first, *prompted, *start]), max([last, *prompted, *start]) + 1)
+        prompted = [middle, *(k for k in prompted if k != middle)]
+    if slices is not None:
+        if slices[1] >= image.frame_count:
+            raise PromptError(f"slices are from 0 to {image.frame_count - 1}, not {list(slices)}")
+        first, last = max(slices[0], bounds.start), min(slices[1], bounds.stop - 1)
+        bounds = range(min([first, *start]), max([last, *start]) + 1)
 
     marked: dict[int, Prompts] = {}
     corrections: dict[int, np.ndarray] = {}
-    for k in slices:
+    for k in prompted:
         box = [region[0], region[2], region[1], region[3]] if region is not None and k == middle else None
         prompts = marks.prompts(k, box, box_from_points, kinds)
         if prompts is not None:
@@ -235,7 +243,7 @@ def volume_prompts(
         raise PromptError(
             "nothing marks the object: give a foreground point [i, j, k] or a roi [i0, i1, j0, j1, k0, k1]"
         )
-    if not slices:
+    if not prompted:
         raise PromptError("nothing corrects the label to start from: give points, scribbles, lassos or a roi")
     return VolumePrompts(marked, corrections, bounds, start)
 
@@ -299,7 +307,8 @@ class VolumePromptsd(_FromViewer):
         image: MedicalImage = data["image"]
         request: SegmentRequest = data[REQUEST]
         sent, start = self.sent(request), self._start(data)
-        prompts = volume_prompts(image, sent, request.options.box_from_points, self._kinds, start)
+        options = request.options
+        prompts = volume_prompts(image, sent, options.box_from_points, self._kinds, start, options.slices)
         marks = VoxelMarks.on(image, sent)
         beside = {k: areas for k in marks.slices if (areas := marks.beside(k))}
         return {**data, "volume_prompts": prompts, "beside": beside}

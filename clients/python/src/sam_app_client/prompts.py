@@ -116,6 +116,7 @@ class VolumePrompts(TypedDict, total=False):
         lassos: Outlines, each on one slice.
         window: ``(center, width)`` in the image's units, or a preset for CT; without it one that suits.
         max_slices: How many slices to follow the object beyond those with prompts, to either side; without it all.
+        slices: ``(first, last)``: the object is looked for on these slices alone.
         label: What the object is; prompts of one label refine what was found with the last ones.
         start: A label of one object, which the prompts correct.
         protect: A label that the new mask does not cover. Not together with ``start``.
@@ -128,6 +129,7 @@ class VolumePrompts(TypedDict, total=False):
     lassos: Sequence[Lasso]
     window: tuple[float, float] | Preset
     max_slices: int
+    slices: tuple[int, int]
     label: str
     start: MaskInput
     protect: MaskInput
@@ -182,7 +184,9 @@ def viewer_params(prompts: VolumePrompts) -> dict[str, Any]:
     Raises:
         ValueError: If a point or the box has another number of coordinates.
     """
-    found: dict[str, Any] = {name: value for name, value in prompts.items() if name in ("label", "max_slices")}
+    found: dict[str, Any] = {
+        name: value for name, value in prompts.items() if name in ("label", "max_slices", "slices")
+    }
     if "points" in prompts:
         found["foreground"] = _ijk(prompts["points"])
     if "negative_points" in prompts:

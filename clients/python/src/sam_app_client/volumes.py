@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,12 +20,16 @@ from sam_app_client.files import File, ImageInput, image_file, mask_file
 from sam_app_client.prompts import VolumePrompts, check_names, viewer_params
 from sam_app_client.results import StoredImage, Volume
 
+_SECONDS = 2
+"""Time after which the server tells what it has found until then."""
+
 
 def segment_volume(
     client: BaseClient[Any],
     image: StoredImage | ImageInput,
     *,
     model: str | None = None,
+    on_progress: Callable[[Volume], object] | None = None,
     **prompts: Unpack[VolumePrompts],
 ) -> Operation[Volume]:
     """Follow an object through a volume, and return it when that is done.
@@ -37,6 +42,7 @@ def segment_volume(
             ``(slices, rows, columns)``.
         model: One whose name ends in ``_3d``; without it that of the server's default model. Another one segments the
             slice of the prompts alone; what was learned for a label, ``auto_spleen``, needs no prompts.
+        on_progress: Called every two seconds or so with what was found until then.
         **prompts: What is marked and how to segment, see :class:`VolumePrompts`.
 
     Returns:
@@ -55,29 +61,52 @@ def segment_volume(
     params = {**viewer_params(prompts), "client_id": client.client_id, "result_extension": ".nrrd"}
     label = prompts.get("start", prompts.get("protect"))
     files = [] if label is None else [("label", mask_file(label, "label"))]
+    follow = partial(_follow, model, params, files, on_progress=on_progress)
     if isinstance(image, StoredImage):
-        return (yield from _infer(model, params, files, {"image": image.id}))
+        return (yield from follow({"image": image.id}))
     if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
-        return (yield from _infer_series(model, params, files, Path(image)))
+        series = [image_file(path) for path in sorted(Path(image).iterdir()) if path.is_file()]
+        if not series:
+            raise ValueError(f"there is no file in {image}")
+        return (yield from _in_session(series, follow))
+    if on_progress is not None:  # asks more than once, and sends the image once
+        return (yield from _in_session([image_file(image)], follow))
     return (yield from _infer(model, params, [("file", image_file(image)), *files], {}))
 
 
-def _infer_series(
-    model: str, params: Mapping[str, Any], files: list[tuple[str, File]], folder: Path
-) -> Operation[Volume]:
-    """Send the files of a series, which the server keeps for the time of one request, and segment them."""
-    sent = [("files", image_file(path)) for path in sorted(folder.iterdir()) if path.is_file()]
-    if not sent:
-        raise ValueError(f"there is no file in {folder}")
-    answer = yield from ask(Request("PUT", "/session/", files=sent))
+def _in_session(image: Sequence[File], follow: Callable[[Mapping[str, str]], Operation[Volume]]) -> Operation[Volume]:
+    """Send an image's files, which the server keeps for this time, and segment them."""
+    answer = yield from ask(Request("PUT", "/session/", files=[("files", file) for file in image]))
     session = answer.json()["session_id"]
     try:
-        found = yield from _infer(model, params, files, {"session_id": session})
+        found = yield from follow({"session_id": session})
     except ApiError:
         yield from ask(Request("DELETE", f"/session/{session}"))
         raise
     yield from ask(Request("DELETE", f"/session/{session}"))
     return found
+
+
+def _follow(
+    model: str,
+    params: Mapping[str, Any],
+    files: list[tuple[str, File]],
+    query: Mapping[str, str],
+    on_progress: Callable[[Volume], object] | None,
+) -> Operation[Volume]:
+    """Segment an image that the server has; with ``on_progress`` in pieces of some time each."""
+    if on_progress is None:
+        return (yield from _infer(model, params, files, query))
+    before = 0
+    while True:
+        found = yield from _infer(model, {**params, "seconds": _SECONDS}, files, query)
+        count = len(found.facts.get("found", ()))
+        if found.facts.get("is_complete", True):
+            return found
+        if count <= before:  # the server does not go on where it ended: it has too many clients
+            return (yield from _infer(model, params, files, query))
+        before = count
+        on_progress(found)
 
 
 def _infer(

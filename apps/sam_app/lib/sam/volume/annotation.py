@@ -438,5 +438,6 @@ def _area_on(view: View, step: Box | Lasso, k: int) -> np.ndarray:
 
 
 def _masks_of(result: VolumeResult) -> list[SliceMask]:
-    spans = itertools.chain.from_iterable(span.found.values() for span in result.spans.values())
+    found = [part for span in result.spans.values() for part in (span.found, *(way.found for way in span.ways))]
+    spans = itertools.chain.from_iterable(masks.values() for masks in found)
     return [*result.found.values(), *spans, *(anchor.found for anchor in result.anchors.values())]

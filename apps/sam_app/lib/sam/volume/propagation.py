@@ -38,15 +38,12 @@ from lib.sam.prompts import BACKGROUND, FOREGROUND, PromptError, Prompts
 from lib.sam.strokes import point_beside, with_points
 from lib.sam.volume.corrections import corrected, correction_prompts
 from lib.sam.volume.follower import Found, Slice, bundled_follower
-from lib.sam.volume.result import OUT_OF_TIME, Anchor, Effect, SliceMask, Source, Span, SpanKey, Stop, VolumeResult
+from lib.sam.volume.result import OUT_OF_TIME, Anchor, Effect, SliceMask, Source, Span, SpanKey, Stop, VolumeResult, Way
 
 logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-Followed = tuple[dict[int, SliceMask], Stop | None]
-"""What was found in one direction, by slice, and where it ended; None at an anchor."""
 
 _PROGRESS_SECONDS = 2.0
 
@@ -301,105 +298,116 @@ class _Propagation:
     ) -> Callable[[], Span]:
         """Begin to follow the object in both directions; return what waits for the end and makes the span.
 
-        A span for which there was no time goes on where it ended, unless it is between two anchors.
+        Args:
+            left: The anchor on its left; None at the beginning of the slices.
+            right: The anchor on its right; None at their end.
+            unfinished: The span as far as there was time; it goes on where it ended.
+            pool: Runs both directions.
         """
         first = left.k + 1 if left else self._bounds.start
         last = right.k - 1 if right else self._bounds.stop - 1
         is_open = left is None or right is None
         directions = ((left, range(first, last + 1)), (right, range(last, first - 1, -1)))
-        resumed = unfinished.found if unfinished is not None and is_open else {}
-        follow = partial(self._follow, is_open=is_open, resumed=resumed)
-        ways = [pool.submit(copy_context().run, follow, anchor, slices) for anchor, slices in directions]
+        resumed = unfinished.ways if unfinished is not None else (None, None)
+        ways = []
+        for (anchor, slices), before in zip(directions, resumed, strict=True):
+            follow = partial(self._follow, anchor, slices, before, is_open=is_open)
+            ways.append(pool.submit(copy_context().run, follow))
         return lambda: self._new_span(first, last, *(way.result() for way in ways))
 
-    def _new_span(self, first: int, last: int, one: Followed, other: Followed) -> Span:
+    def _new_span(self, first: int, last: int, one: Way, other: Way) -> Span:
         """Return the span of these slices from what was found from its left and from its right."""
-        (forward, stop), (backward, other_stop) = one, other
+        forward, backward = one.found, other.found
         found = {**forward, **backward}
         for k in forward.keys() & backward.keys():
             found[k] = self._blended(forward[k], backward[k], weight=(last + 1 - k) / (last - first + 2))
-        return Span(found, tuple(each for each in (stop, other_stop) if each is not None))
+        span = Span(found, tuple(way.stop for way in (one, other) if way.stop is not None))
+        return span if span.is_complete else replace(span, ways=(one, other))
 
-    def _follow(
-        self, anchor: Anchor | None, slices: range, *, is_open: bool, resumed: Mapping[int, SliceMask]
-    ) -> Followed:
+    def _follow(self, anchor: Anchor | None, slices: range, resumed: Way | None, *, is_open: bool) -> Way:
         """Follow what an anchor shows, slice by slice until it is lost; return masks, and the stop unless at an anchor.
 
         Args:
             anchor: Where it begins.
             slices: In this order.
+            resumed: As far as it was followed before; None: not yet.
             is_open: Whether no anchor is at the other end.
-            resumed: What was found before on the first of these slices.
         """
+        if resumed is not None and (resumed.stop is None or resumed.stop.reason != OUT_OF_TIME):
+            return resumed
         if anchor is None:
-            return {}, None
+            return Way({})
+        resumed = resumed or Way({})
         if anchor.effect in ("adds apart", "takes away"):
             return self._follow_part(anchor, slices, resumed)
-        return ({}, None) if anchor.is_empty else self._follow_object(anchor, slices, resumed, is_open=is_open)
+        return Way({}) if anchor.is_empty else self._follow_object(anchor, slices, resumed, is_open=is_open)
 
-    def _follow_object(
-        self, anchor: Anchor, slices: range, resumed: Mapping[int, SliceMask], *, is_open: bool
-    ) -> Followed:
+    def _follow_object(self, anchor: Anchor, slices: range, resumed: Way, *, is_open: bool) -> Way:
         """Follow the object from a mask that is not empty; arguments as of :meth:`_follow`."""
         found: dict[int, SliceMask] = {}
         marked = before = Slice.of(self.frame(anchor.k), anchor.found.mask)
         same = 0
         for k in slices:
-            if k in resumed:
-                found[k] = resumed[k]
-                if k + slices.step not in resumed:
-                    before = Slice.of(self.frame(k), found[k].mask)
+            if k in resumed.found:
+                found[k] = resumed.found[k]
+                if k + slices.step not in resumed.found:
+                    before = self._resumed(k, resumed, found[k].mask)
                 continue
             if self._is_late:
-                return found, Stop(anchor.k, k, OUT_OF_TIME)
+                return Way(found, Stop(anchor.k, k, OUT_OF_TIME), before.mask if found else None)
             if is_open and len(found) == self._options.max_slices:
-                return found, Stop(anchor.k, k, "max_slices")
+                return Way(found, Stop(anchor.k, k, "max_slices"))
             here = Slice.of(self.frame(k))
             with current_clock().stage("follow"):
                 step = self._on_start(anchor, k, self._follower.find(marked, before, here))
             if step.presence < self._options.min_presence:
-                return found, Stop(anchor.k, k, "object ended", step.presence)
+                return Way(found, Stop(anchor.k, k, "object ended", step.presence))
             if not (step.probability > 0.5).any():
-                return found, Stop(anchor.k, k, "nothing found", step.presence)
+                return Way(found, Stop(anchor.k, k, "nothing found", step.presence))
             if self.prompts.fits_start(k, step.probability > 0.5):
-                return found, Stop(anchor.k, k, "as at the start")
+                return Way(found, Stop(anchor.k, k, "as at the start"))
             found[k] = self._followed(step)
             before = replace(here, mask=step.probability)
             self._progress.show(k)
             same = same + 1 if self._is_as_before(k, found[k]) else 0
             if same == _SAME_SLICES and (rest := self._as_before(anchor, k, slices, is_open=is_open)) is not None:
-                return {**found, **rest[0]}, rest[1]
+                return Way({**found, **rest.found}, rest.stop)
         if not is_open:
-            return found, None
-        return found, Stop(anchor.k, slices.stop, "end of slices")
+            return Way(found)
+        return Way(found, Stop(anchor.k, slices.stop, "end of slices"))
 
-    def _follow_part(self, anchor: Anchor, slices: range, resumed: Mapping[int, SliceMask]) -> Followed:
+    def _resumed(self, k: int, way: Way, mask: np.ndarray) -> Slice:
+        """Return the last slice to which a way was followed, as it was when it was found."""
+        return Slice.of(self.frame(k), mask if way.last is None else way.last)
+
+    def _follow_part(self, anchor: Anchor, slices: range, resumed: Way) -> Way:
         """Follow the part that a correction takes away from what was there, or adds apart from it."""
         found: dict[int, SliceMask] = {}
         start, size = self.prompts.start, anchor.found.size
         nothing = np.zeros(size, dtype=bool)
         part = anchor.found.mask ^ start[anchor.k].mask
         if not part.any():
-            return found, None
+            return Way(found)
         marked = before = Slice.of(self.frame(anchor.k), part)
         for k in slices:
             was = start[k].mask if k in start else nothing
-            if k in resumed:
-                found[k] = resumed[k]
-                before = Slice.of(self.frame(k), found[k].mask ^ was)
+            if k in resumed.found:
+                found[k] = resumed.found[k]
+                if k + slices.step not in resumed.found:
+                    before = self._resumed(k, resumed, found[k].mask ^ was)
                 continue
             if self._is_late:
-                return found, Stop(anchor.k, k, OUT_OF_TIME)
+                return Way(found, Stop(anchor.k, k, OUT_OF_TIME), before.mask if found else None)
             here = Slice.of(self.frame(k))
             with current_clock().stage("follow"):
                 step = self._follower.find(marked, before, here)
             probability = step.probability * (was if anchor.effect == "takes away" else ~was)
             if step.presence < self._options.min_presence or not (probability > 0.5).any():
-                return found, Stop(anchor.k, k, "as at the start", step.presence)
+                return Way(found, Stop(anchor.k, k, "as at the start", step.presence))
             mask = was ^ (probability > 0.5)
             found[k] = SliceMask.of(mask, self.predictor.logits_grid(size), "followed", step.score, step.presence)
             before = replace(here, mask=probability)
-        return found, Stop(anchor.k, slices.stop, "end of slices")
+        return Way(found, Stop(anchor.k, slices.stop, "end of slices"))
 
     def _is_as_before(self, k: int, found: SliceMask) -> bool:
         """Return whether a slice's mask is that of the earlier result, which was followed to its end."""
@@ -407,7 +415,7 @@ class _Propagation:
             return False
         return dice(found.mask, self.earlier.found[k].mask) >= _SAME_DICE
 
-    def _as_before(self, anchor: Anchor, k: int, slices: range, *, is_open: bool) -> Followed | None:
+    def _as_before(self, anchor: Anchor, k: int, slices: range, *, is_open: bool) -> Way | None:
         """Return the masks beyond slice k of the earlier result; None if prompts that are gone had led to them."""
         assert self.earlier is not None
         found: dict[int, SliceMask] = {}
@@ -415,11 +423,11 @@ class _Propagation:
             one = self.earlier.found.get(j)
             if one is None or one.source == "start":
                 ends = {stop.k: stop for stop in self.earlier.stops if (stop.k - stop.anchor) * slices.step > 0}
-                return (found, replace(ends[j], anchor=anchor.k)) if j in ends else None
+                return Way(found, replace(ends[j], anchor=anchor.k)) if j in ends else None
             if one.source == "prompts":
                 return None
             found[j] = one
-        return found, Stop(anchor.k, slices.stop, "end of slices") if is_open else None
+        return Way(found, Stop(anchor.k, slices.stop, "end of slices") if is_open else None)
 
     def _on_start(self, anchor: Anchor, k: int, step: Found) -> Found:
         """Return what was found from a correction: one that only adds to what was there does so here, too."""

@@ -103,16 +103,33 @@ class Stop:
 
 
 @dataclass(frozen=True, eq=False)
+class Way:
+    """The object as it was followed from an anchor, slice by slice in one direction.
+
+    Args:
+        found: The masks by slice.
+        stop: Where it ended; None at another anchor.
+        last: Probability ``(H, W)`` of the object on the last of them, from which there was no time to go on.
+    """
+
+    found: Mapping[int, SliceMask]
+    stop: Stop | None = None
+    last: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Span:
     """The slices between two anchors, or between one and the end of the volume.
 
     Args:
         found: The masks by slice; slices without the object are absent.
         stops: Where following ended before it reached the other anchor.
+        ways: From the anchor on either side; empty if both were followed to their end.
     """
 
     found: Mapping[int, SliceMask]
     stops: tuple[Stop, ...]
+    ways: tuple[Way, ...] = ()
 
     @property
     def is_complete(self) -> bool:

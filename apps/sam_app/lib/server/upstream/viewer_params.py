@@ -16,7 +16,15 @@ from lib.sam.prompts import PromptError
 from lib.server.upstream.arguments import label_tag
 from lib.transforms.prompt_sources import as_prompt_source
 from lib.transforms.request import AUTO, Drawing, LabelFormat, SegmentOptions, SegmentRequest, Source, ViewerPrompts
-from lib.transforms.viewer_options import as_count, as_flag, as_multimask, as_window, one_of
+from lib.transforms.viewer_options import (
+    as_count,
+    as_flag,
+    as_multimask,
+    as_seconds,
+    as_slices,
+    as_window,
+    one_of,
+)
 from lib.transforms.viewer_prompts import as_lassos, as_points, as_region, as_scribbles, as_slice
 
 Params = TypeVar("Params", bound=BaseModel)
@@ -110,6 +118,8 @@ class ViewerParams(OptionParams):
     start_from_label: Flag = False
     protect: Flag = False
     undo: Annotated[int, _by(as_count)] = 0
+    slices: Annotated[tuple[int, int] | None, _by(as_slices)] = None
+    seconds: Annotated[float, _by(as_seconds)] = 0
     prompts: PromptSource = None
     label: Text = None
     label_info: Annotated[list[Any], _by(_as_label_info)] = []
@@ -147,12 +157,17 @@ class ViewerParams(OptionParams):
         """Return the request to run; the arguments are its fields that do not come from these params.
 
         Raises:
-            PromptError: For a label to start from, or steps to undo, where prompts come from elsewhere.
+            PromptError: For a label to start from, or steps to undo, where prompts come from elsewhere; for a part of
+                a mask that is to be stored, or that nobody could go on with.
         """
         if self.prompts and self.start_from_label:
             raise PromptError(f"start_from_label is for a client's own prompts, not for prompts={self.prompts}")
         if self.prompts and self.undo:
             raise PromptError(f"undo is for a client's own prompts, not for prompts={self.prompts}")
+        if self.seconds and self.save_label:
+            raise PromptError("seconds: a part of a mask is not stored")
+        if self.seconds and not client:
+            raise PromptError("seconds: send a client_id, by which the next request goes on where this one ended")
         marked = self.foreground, self.background, self.roi, self.slice, self.scribbles, self.lassos
         options = {name: getattr(self, name) for name in OptionParams.model_fields}
         return SegmentRequest(
@@ -164,6 +179,8 @@ class ViewerParams(OptionParams):
                 multimask=options.pop("candidates"),
                 start_from_label=self.start_from_label,
                 protect=self.protect,
+                slices=self.slices,
+                seconds=self.seconds,
                 undo=self.undo,
                 **options,
             ),

@@ -147,13 +147,16 @@ export class Annotation {
    * @param {object} [options]
    * @param {number} [options.number] The object; without it the active one.
    * @param {boolean} [options.isWhole] Whether frames without a mask lose the one that they have.
-   * @param {number[]} [options.kept] Frames that stay as they are.
+   * @param {(k: number) => boolean} [options.isKept] Whether a frame stays as it is.
+   * @param {object} [options.after] The `version` that an earlier call led to: if it is the present one, this call takes
+   *   its place, as one step with it.
    */
-  replaceMasks(shown, masks, seen, { number = this.#state.active, isWhole = false, kept = [] } = {}) {
+  replaceMasks(shown, masks, seen, { number = this.#state.active, isWhole = false, isKept = () => false, after } = {}) {
+    if (after && after === this.version) this.#state = { ...this.#state, frames: this.#past.pop().state.frames };
     const frames = isWhole ? new Set([...this.used, ...masks.keys()]) : masks.keys();
     const changed = [];
     for (const k of frames) {
-      if (kept.includes(k)) continue;
+      if (isKept(k)) continue;
       const before = seen(k);
       const mask = masks.get(k);
       if (!mask && !before.includes(number)) continue;

@@ -19,6 +19,7 @@ export class Display extends EventTarget {
   #turn = 0;
   #labels = new Map();
   #hidden = new Set();
+  #small = new WeakMap();
 
   /** @param {import("./session.js").Session} session @param {import("./stage.js").Stage} stage */
   constructor(session, stage) {
@@ -125,6 +126,27 @@ export class Display extends EventTarget {
     pane.show(picture(values, plane, image.facts, this.#window), pixel);
     this.#showSideMask(pane);
     image.prefetch(plane, pixel.index);
+  }
+
+  /**
+   * Return a small picture of a candidate's mask, cut out around all of them; none before all are there.
+   *
+   * @param {import("./session.js").Result} result On the displayed frame.
+   * @param {number} candidate Its rank.
+   * @param {number} count Of candidates.
+   * @param {number} number The object's, for its colour.
+   * @returns {HTMLCanvasElement[]}
+   */
+  small({ masks }, candidate, count, number) {
+    if (!this.isCurrent || masks.size < count) return [];
+    const mask = masks.get(candidate);
+    if (!this.#small.has(mask)) this.#small.set(mask, this.#stage.small(mask, [...masks.values()], number));
+    return [this.#small.get(mask)];
+  }
+
+  /** Return a prompt moved by pixels of the picture; null if it cannot be moved there. */
+  shiftedPrompt(prompt, step) {
+    return this.isCurrent ? this.#stage.shiftedPrompt(prompt, step) : null;
   }
 
   /** The crosshair on the frame was moved: show the other planes through it. */

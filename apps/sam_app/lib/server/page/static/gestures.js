@@ -1,9 +1,9 @@
 /** Actions of mouse, pen, touch and keys on the image: prompts, brush, undo, frames, zoom, window. Pixels are the picture's. */
 
-const DRAG = 4; // screen pixels; a shorter movement is a click
-const FAR = 10; // pixels of the picture per arrow key with Shift
+import { arrowStep } from "./arrows.js";
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const DRAG = 4; // screen pixels; a shorter movement is a click
+const MOVES_MARKS = ["positive", "negative", "box"]; // tools with which a mark is moved by dragging it
 
 /** Tools that draw a line; the others set points, and boxes by dragging. */
 const LINES = ["scribble", "lasso", "brush", "eraser"];
@@ -19,6 +19,7 @@ const BRUSHES = ["brush", "eraser"];
  * @param {() => number} to.size Of brush, eraser and scribble, in pixels.
  * @param {(step: number) => void} to.resize
  * @param {(prompt: object) => void} to.add
+ * @param {(index: number, prompt: object) => void} to.move Puts a prompt elsewhere.
  * @param {(points: {x: number, y: number}[], isEraser: boolean, isEnd: boolean) => void} to.brush
  * @param {() => void} to.stopBrush Nothing of it is to stay.
  * @param {(pixel: {x: number, y: number}) => string} to.name Returns the pixel's name for the user.
@@ -121,6 +122,11 @@ class Drawing {
 function pointer(stage, to, drawing) {
   const { element } = stage;
   let down = null; // the event with which the button was pressed, and the state since
+  const fingers = pinch(stage, () => {
+    if (down?.isDrawing) drawing.drop();
+    if (down?.grip) stage.showMoving(null);
+    down = null;
+  });
 
   const showBrush = (pixel) => {
     stage.brush = pixel && BRUSHES.includes(to.mode()) ? { ...pixel, size: to.size() } : null;
@@ -128,19 +134,21 @@ function pointer(stage, to, drawing) {
   };
   element.addEventListener("contextmenu", (event) => event.preventDefault());
   element.addEventListener("pointerleave", () => showBrush(null));
+  const gripAt = (event) => (MOVES_MARKS.includes(to.mode()) && !drawing.isOpen ? stage.gripAt(event) : null);
   element.addEventListener("pointerdown", (event) => {
-    if (!stage.hasImage || !event.isPrimary) return;
+    if (!stage.hasImage || fingers.down(event) || !event.isPrimary) return;
     event.preventDefault();
     element.focus({ preventScroll: true, focusVisible: false });
     element.setPointerCapture(event.pointerId);
     stage.isCrosshairSeen = false;
-    down = { event, last: event, isDrag: false };
+    down = { event, last: event, isDrag: false, grip: event.button === 0 ? gripAt(event) : null };
   });
   element.addEventListener("pointermove", (event) => {
-    if (!stage.hasImage) return;
+    if (!stage.hasImage || fingers.move(event)) return;
     const pixel = stage.pixelAt(event);
     to.at(pixel, false);
     showBrush(pixel);
+    if (!down) element.classList.toggle("on-mark", gripAt(event) !== null);
     if (down?.event.button === 1) {
       stage.zoom.pan(down.last.clientX - event.clientX, down.last.clientY - event.clientY);
       down.last = event;
@@ -149,6 +157,8 @@ function pointer(stage, to, drawing) {
       if (down.isDrag && down.event.button === 2) {
         to.window(event.clientX - down.last.clientX, event.clientY - down.last.clientY);
         down.last = event;
+      } else if (down.isDrag && down.grip) {
+        stage.showMoving(down.grip, pixel);
       } else if (down.isDrag && !down.isDrawing) {
         down.isDrawing = true;
         drawing.start(stage.pixelAt(down.event), to.mode(), down.event.shiftKey || down.event.altKey);
@@ -159,13 +169,18 @@ function pointer(stage, to, drawing) {
     drawing.move(pixel);
   });
   element.addEventListener("pointerup", (event) => {
+    fingers.up(event);
     if (!down) return;
-    const { isDrawing, isDrag, event: start } = down;
+    const { isDrawing, isDrag, event: start, grip } = down;
     down = null;
     if (start.button === 1 || (start.button === 2 && isDrag)) return;
     const pixel = stage.pixelAt(event);
     stage.crosshair = pixel;
     to.crosshairMoved();
+    if (isDrag && grip) {
+      stage.showMoving(null);
+      return to.move(grip.index, grip.to(pixel));
+    }
     if (isDrawing) return drawing.end(pixel);
     const isNegative = start.button === 2 || start.shiftKey || start.altKey;
     const mode = to.mode();
@@ -174,10 +189,55 @@ function pointer(stage, to, drawing) {
     if (BRUSHES.includes(mode) && !isNegative) return to.brush([pixel], mode === "eraser", true);
     to.add({ kind: isNegative || mode === "negative" ? "negative" : "positive", ...pixel });
   });
-  element.addEventListener("pointercancel", () => {
-    if (down?.isDrawing) drawing.drop();
-    down = null;
+  element.addEventListener("pointercancel", (event) => {
+    fingers.up(event);
+    fingers.drop();
   });
+}
+
+/**
+ * Two fingers: they zoom and pan.
+ *
+ * @param {import("./stage.js").Stage} stage
+ * @param {() => void} drop Discards what one finger had begun.
+ * @returns {object} What to call for each event; whether it was for two fingers.
+ */
+function pinch(stage, drop) {
+  const fingers = new Map();
+  let last = null;
+  const spread = () => {
+    const [one, other] = [...fingers.values()];
+    return {
+      distance: Math.max(1, Math.hypot(one.x - other.x, one.y - other.y)),
+      x: (one.x + other.x) / 2,
+      y: (one.y + other.y) / 2,
+    };
+  };
+  const put = ({ pointerId, clientX, clientY }) => fingers.set(pointerId, { x: clientX, y: clientY });
+  return {
+    drop,
+    down(event) {
+      if (event.pointerType !== "touch") return false;
+      put(event);
+      if (fingers.size !== 2) return fingers.size > 2;
+      drop();
+      last = spread();
+      return true;
+    },
+    move(event) {
+      if (!last || !fingers.has(event.pointerId)) return false;
+      put(event);
+      const now = spread();
+      stage.zoom.by(Math.log(now.distance / last.distance) / Math.log(stage.zoom.step), now);
+      stage.zoom.pan(last.x - now.x, last.y - now.y);
+      last = now;
+      return true;
+    },
+    up(event) {
+      fingers.delete(event.pointerId);
+      if (fingers.size < 2) last = null;
+    },
+  };
 }
 
 function wheel(stage, to) {
@@ -191,9 +251,9 @@ function wheel(stage, to) {
 }
 
 function keys(stage, to, drawing) {
-  const move = ([x, y], distance) => {
+  const move = ([right, down]) => {
     stage.isCrosshairSeen = true;
-    stage.crosshair = stage.within({ x: stage.crosshair.x + x * distance, y: stage.crosshair.y + y * distance });
+    stage.crosshair = stage.within({ x: stage.crosshair.x + right, y: stage.crosshair.y + down });
     stage.zoom.reveal(stage.crosshair);
     drawing.move(stage.crosshair);
     stage.draw();
@@ -219,10 +279,11 @@ function keys(stage, to, drawing) {
     if (!stage.hasImage || event.ctrlKey || event.metaKey || event.altKey) return;
     const { key } = event;
     if (/^[1-7]$/.test(key)) return to.choose(Number(key));
-    const meaning = key in ARROWS ? () => move(ARROWS[key], event.shiftKey ? FAR : 1) : meanings[key.toLowerCase()];
+    const step = arrowStep(event);
+    const meaning = step ? () => move(step) : meanings[key.toLowerCase()];
     if (!meaning) return;
     event.preventDefault();
-    if (!(key in ARROWS)) stage.isCrosshairSeen = true;
+    if (!step) stage.isCrosshairSeen = true;
     meaning();
     stage.draw();
   });

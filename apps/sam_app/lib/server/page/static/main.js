@@ -12,7 +12,7 @@ import { Session, scoresOf } from "./session.js";
 import { Stage } from "./stage.js";
 import { keep, keepSoon, kept } from "./storage.js";
 import { Studies } from "./studies.js";
-import { describeMask } from "./words.js";
+import { describeMask, number } from "./words.js";
 
 const HEALTH_EVERY_MS = 2000;
 const SAY_POSITION_AFTER_MS = 400;
@@ -79,6 +79,13 @@ function add(prompt) {
   return session.add(stage.storedPrompt(prompt));
 }
 
+/** Put a prompt elsewhere, in pixels of the picture. */
+function move(index, prompt) {
+  if (!display.isCurrent) return say("Nothing was moved: the picture is still loading");
+  if (prompt.kind === "box" && !(prompt.width && prompt.height)) return say("A box needs two different corners; it stays");
+  return session.move(index, stage.storedPrompt(prompt));
+}
+
 /** Show what is drawn with the brush or the eraser, and at its end make it so. Points are pixels of the picture. */
 function brush(points, isEraser, isEnd) {
   if (!display.isCurrent) return say("Nothing was drawn: the picture is still loading");
@@ -96,12 +103,18 @@ function describeShown() {
   return area ? describeMask(area, [], 0) : null;
 }
 
+function describeFollowing() {
+  if (!session.followed) return "Following through the volume…";
+  const [first, last] = session.followed.map((k) => number(k + 1));
+  return `Following: frames ${first} to ${last} so far…`;
+}
+
 function sayState() {
   const { image, name, opening, isDone, isBusy, error } = session;
   if (error) return say("");
   if (opening) return say(`Opening ${opening.name}…`);
   if (!image) return say("Choose an image to begin.");
-  if (session.isFollowing) return say("Following through the volume…");
+  if (session.isFollowing) return say(describeFollowing());
   if (isBusy && !isDone) return say("Segmenting…");
   if (announced?.changes === session.changes) return say(announced.text);
   const shown = describeShown();
@@ -227,6 +240,7 @@ function connect() {
     size: () => byId("size").valueAsNumber || 1,
     resize: (step) => byId("size").stepUp(step),
     add,
+    move,
     brush,
     stopBrush: () => display.showMasks(),
     name: nameOf,

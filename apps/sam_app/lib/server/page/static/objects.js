@@ -1,6 +1,7 @@
 /** The panel of the objects: their list, the active one's prompts and candidates, work by hand, saving and downloads. */
 
 import { nameOf } from "./annotation.js";
+import { arrowStep } from "./arrows.js";
 import { between, filled, largest, smoothed } from "./hand.js";
 import { scoresOf } from "./session.js";
 import { describeCandidate, describeMeasures, describePrompt, number } from "./words.js";
@@ -97,6 +98,7 @@ export class ObjectPanel {
     const hasMask = this.#measure();
     for (const id of ["fill", "largest", "smooth"]) byId(id).disabled = !hasMask;
     byId("volume-tools").hidden = !isVolume;
+    for (const id of ["follow-from", "follow-to"]) byId(id).max = image?.facts.shape[2] ?? 1;
     byId("follow").hidden = this.#session.isFollowing;
     byId("stop-following").hidden = !this.#session.isFollowing;
     byId("save").hidden = !stored;
@@ -172,25 +174,38 @@ export class ObjectPanel {
 
   #showPrompts(prompts) {
     const focused = [...this.#list.children].findIndex((item) => item.contains(document.activeElement));
+    const action = document.activeElement?.className;
     this.#list.replaceChildren(...prompts.map((prompt, index) => this.#prompt(prompt, index)));
     byId("no-prompts").hidden = prompts.length > 0;
     if (focused < 0) return;
     const next = this.#list.children[Math.min(focused, prompts.length - 1)];
-    (next?.querySelector("button") ?? byId("stage")).focus();
+    (next?.querySelector(`.${action}`) ?? byId("stage")).focus();
   }
 
   #prompt(prompt, index) {
     const text = describePrompt(prompt);
+    const told = `${text[0].toLowerCase()}${text.slice(1)}`;
     const item = document.createElement("li");
     const name = document.createElement("span");
     name.className = prompt.kind;
     name.textContent = text;
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.textContent = "×";
-    remove.setAttribute("aria-label", `Remove ${text[0].toLowerCase()}${text.slice(1)}`);
+    const button = (className, sign, label) => {
+      const made = Object.assign(document.createElement("button"), { type: "button", className, textContent: sign });
+      made.setAttribute("aria-label", label);
+      made.title = label;
+      return made;
+    };
+    const move = button("move", "✥", `Move ${told} with the arrow keys`);
+    move.addEventListener("keydown", (event) => {
+      const step = arrowStep(event);
+      if (!step) return;
+      event.preventDefault();
+      const moved = this.#display.shiftedPrompt(prompt, step);
+      if (moved) this.#session.move(index, moved);
+    });
+    const remove = button("remove", "×", `Remove ${told}`);
     remove.addEventListener("click", () => this.#session.remove(index));
-    item.append(name, remove);
+    item.append(name, move, remove);
     return item;
   }
 
@@ -202,7 +217,8 @@ export class ObjectPanel {
       const radio = document.createElement("input");
       Object.assign(radio, { type: "radio", name: "candidate", checked: candidate === result.candidate });
       radio.addEventListener("change", () => this.#session.choose(candidate));
-      label.append(radio, describeCandidate(candidate, scoresOf(result, candidate)));
+      const small = this.#display.small(result, candidate, count, this.#session.annotation.active.number);
+      label.append(radio, ...small, describeCandidate(candidate, scoresOf(result, candidate)));
       return label;
     });
     const isFocused = byId("candidate-list").contains(document.activeElement);
@@ -211,10 +227,14 @@ export class ObjectPanel {
   }
 
   async #follow() {
-    const facts = await this.#session.follow();
+    const [from, to] = [byId("follow-from"), byId("follow-to")];
+    if (![from, to].every((input) => input.reportValidity())) return;
+    const ends = [from.value || from.min, to.value || to.max].map((frame) => Number(frame) - 1);
+    const facts = await this.#session.follow(Math.min(...ends), Math.max(...ends));
     if (!facts) return;
     if (!facts.slices) return this.#announce("Nothing was found beyond the marked frames");
     const [first, last] = facts.slices.map((k) => number(k + 1));
+    if (!facts.is_complete) return this.#announce(`Stopped: followed from frame ${first} to ${last} so far`);
     const doubtful = (facts.uncertain_slices ?? []).map((k) => number(k + 1));
     const look = doubtful.length ? `; look at frame ${doubtful.join(", ")}` : "";
     this.#announce(`Followed from frame ${first} to ${last}${look}`);

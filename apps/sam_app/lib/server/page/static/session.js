@@ -38,6 +38,9 @@ const UNNAMED = "Object";
 
 const MOST_RESULTS = 100;
 
+/** Time after which the server tells how far it has followed an object. */
+const PART_SECONDS = 1;
+
 const counted = new WeakMap();
 
 export class Session extends EventTarget {
@@ -56,6 +59,7 @@ export class Session extends EventTarget {
   #changes = 0;
   #saved = null;
   #following = null;
+  #followed = null;
 
   constructor(api) {
     super();
@@ -106,6 +110,11 @@ export class Session extends EventTarget {
 
   get isFollowing() {
     return this.#following !== null;
+  }
+
+  /** The first and the last frame that following has reached; null before the first. @returns {number[] | null} */
+  get followed() {
+    return this.#followed;
   }
 
   /** Whether there is work that was not saved. */
@@ -223,10 +232,20 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
-  /** Remove the prompt at `index`. The prompts after it are requested again, without choices of candidates. */
+  /** Remove the prompt at `index`. */
   remove(index) {
-    const left = this.prompts.filter((_, n) => n !== index).map(({ from, ...prompt }) => prompt);
-    this.annotation.setPrompts(this.wanted.frame, left);
+    this.#setPrompts(this.prompts.filter((_, n) => n !== index));
+  }
+
+  /** Put another prompt in place of that at `index`. */
+  move(index, prompt) {
+    this.#setPrompts(this.prompts.map((known, n) => (n === index ? prompt : known)));
+  }
+
+  /** Those that differ, and all after them, are requested again, without choices of candidates. */
+  #setPrompts(prompts) {
+    if (this.#refuseLocked()) return;
+    this.annotation.setPrompts(this.wanted.frame, prompts.map(({ from, ...prompt }) => prompt));
     this.#changed();
   }
 
@@ -303,41 +322,70 @@ export class Session extends EventTarget {
 
   /**
    * Have the server follow the active object through the volume, from all frames with its prompts or its mask by hand.
-   * Those stay as they are; on all others its mask is replaced.
+   * Those stay as they are; on the others its mask is replaced as it is found, all of it as one step.
    *
-   * @returns {Promise<{slices: number[] | null, uncertain_slices: number[]} | null>} What is known of it; null: it failed.
+   * @param {number} first On these frames alone.
+   * @param {number} last
+   * @returns {Promise<{slices: number[] | null, uncertain_slices: number[], is_complete: boolean} | null>} What is known
+   *   of it, also if it was stopped once something was found; null: nothing was.
    */
-  async follow() {
+  async follow(first, last) {
     if (this.#refuseLocked() || this.#following) return null;
     const { annotation, image, wanted } = this;
     const stop = new AbortController();
     return this.#guarded(async () => {
-      this.#following = stop;
+      [this.#following, this.#followed] = [stop, null];
       this.#notify();
       try {
-        const { active } = annotation;
-        const [kept, prompts] = this.#volumePrompts();
-        const params = { ...prompts, label: active.name || UNNAMED, result_extension: ".nii.gz" };
-        const ask = () => this.#api.infer(`${wanted.model}_3d`, this.source, params, stop.signal);
-        const { facts, file } = await ask().catch(async (error) => {
-          if (error.status !== 404) throw error;
-          await this.#sendAgain(error);
-          return ask();
-        });
-        const masks = await readNifti(file, image.facts.shape);
-        if (annotation !== this.annotation || !annotation.items.some(({ number }) => number === active.number)) return null;
-        const seen = (k) => this.seen(k);
-        annotation.replaceMasks(wanted.frame, masks, seen, { number: active.number, isWhole: true, kept });
+        const { number, name } = annotation.active;
+        const [kept, prompts] = this.#volumePrompts(first, last);
+        const found = { label: name || UNNAMED, result_extension: ".nii.gz", slices: [first, last] };
+        const isKept = (k) => k < first || k > last || kept.includes(k);
+        const isThere = () => annotation === this.annotation && annotation.items.some((one) => one.number === number);
+        let [facts, after] = [null, null];
+        for await (const part of this.#followInParts({ ...prompts, ...found }, stop.signal)) {
+          const masks = await readNifti(part.file, image.facts.shape);
+          if (!isThere()) return null;
+          const seen = (k) => this.seen(k);
+          annotation.replaceMasks(wanted.frame, masks, seen, { number, isWhole: part.facts.is_complete, isKept, after });
+          after = annotation.version;
+          [facts, this.#followed] = [part.facts, part.facts.slices];
+          this.#notify();
+        }
         return facts;
       } finally {
-        this.#following = null;
+        [this.#following, this.#followed] = [null, null];
       }
     });
   }
 
-  /** Stop following; nothing is changed then. */
+  /** Stop following; what was found until then stays. */
   stopFollowing() {
     this.#following?.abort(new Error("Following was stopped."));
+  }
+
+  /** Ask for an object in the volume again and again, until there is all of it or it was stopped. */
+  async *#followInParts(params, signal) {
+    const [model, client_id] = [`${this.wanted.model}_3d`, crypto.getRandomValues(new Uint32Array(4)).join("-")];
+    let [seconds, count, facts] = [PART_SECONDS, 0, null];
+    const ask = () => this.#api.infer(model, this.source, { ...params, client_id, seconds }, signal);
+    do {
+      let part;
+      try {
+        part = await ask().catch(async (error) => {
+          if (error.status !== 404) throw error;
+          await this.#sendAgain(error);
+          return ask();
+        });
+      } catch (error) {
+        if (signal.aborted && facts) return;
+        throw error;
+      }
+      ({ facts } = part);
+      if (facts.found.length <= count) seconds = 0; // the server does not go on where it ended: it has too many clients
+      count = facts.found.length;
+      yield part;
+    } while (!facts.is_complete);
   }
 
   // Objects
@@ -392,9 +440,7 @@ export class Session extends EventTarget {
     const { result } = this;
     if (!result) return;
     await this.#guarded(async () => {
-      if (!result.masks.has(candidate)) {
-        result.masks.set(candidate, await readMask(await this.#api.file(result.timestamp, "mask", candidate)));
-      }
+      await this.#addCandidate(result, candidate);
       result.candidate = candidate;
     });
   }
@@ -512,7 +558,7 @@ export class Session extends EventTarget {
   }
 
   /** Return the frames that following starts from, and the prompts on them as `/infer` has them. */
-  #volumePrompts() {
+  #volumePrompts(first, last) {
     const { annotation, image, wanted } = this;
     const { number } = annotation.active;
     const said = { foreground: [], background: [], scribbles: [], lassos: [] };
@@ -521,6 +567,7 @@ export class Session extends EventTarget {
     };
     const drawn = (k) => lasso(outline(this.#maskOn(k), image.facts.shape[0]), k);
     const kept = annotation.used.filter((k) => {
+      if (k < first || k > last) return false;
       const { byHand, prompts, owner } = annotation.frame(k);
       if (prompts.length && owner === number) {
         for (const prompt of prompts) {
@@ -539,7 +586,9 @@ export class Session extends EventTarget {
       return true;
     });
     if (!kept.length) {
-      if (!this.#has(wanted.frame)) throw new Error("Mark the object on a frame first: that is where following starts.");
+      if (wanted.frame < first || wanted.frame > last || !this.#has(wanted.frame)) {
+        throw new Error("Mark the object on one of the frames first: that is where following starts.");
+      }
       drawn(wanted.frame);
       kept.push(wanted.frame);
     }
@@ -646,8 +695,24 @@ export class Session extends EventTarget {
     const [results, name] = [this.#results, this.#key(wanted.frame, prompts)];
     const { mask, ...answer } = await this.#api.segment(samInput, start);
     const masks = new Map([[BEST, await readMask(mask)]]);
-    results.set(name, { ...answer, prompts, masks, candidate: BEST, label: label || parent?.label || UNNAMED });
+    const result = { ...answer, prompts, masks, candidate: BEST, label: label || parent?.label || UNNAMED };
+    results.set(name, result);
+    this.#addCandidates(result);
     if (results.size > MOST_RESULTS) results.delete(results.keys().next().value);
+  }
+
+  /** Fetch the masks of a result's other candidates, to be looked at. */
+  async #addCandidates(result) {
+    for (let candidate = BEST + 1; candidate < result.facts.candidates; candidate += 1) {
+      const isThere = await this.#addCandidate(result, candidate).catch(() => false); // they are asked for when chosen
+      if (!isThere) return;
+    }
+    if (result.facts.candidates > 1) this.#notify();
+  }
+
+  async #addCandidate({ timestamp, masks }, candidate) {
+    if (!masks.has(candidate)) masks.set(candidate, await readMask(await this.#api.file(timestamp, "mask", candidate)));
+    return true;
   }
 
   /** Return the mask that prompts correct, as a picture. */

@@ -1,10 +1,8 @@
 /** A smaller picture of another plane through the point that all planes share. Looking only: prompts are for the frames. */
 
+import { arrowStep } from "./arrows.js";
 import { Edges } from "./edges.js";
 import { drawMarks } from "./marks.js";
-
-const FAR = 10;
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class SidePane {
   #canvas = document.createElement("canvas");
@@ -110,9 +108,9 @@ export class SidePane {
     this.element.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const { x, y, index } = this.#pixel;
-      if (event.key in ARROWS) {
-        const [across, down] = ARROWS[event.key].map((step) => step * (event.shiftKey ? FAR : 1));
-        this.choose(this.#within(x + across, y + down), index);
+      const step = arrowStep(event);
+      if (step) {
+        this.choose(this.#within(x + step[0], y + step[1]), index);
       } else if (event.key === "PageUp" || event.key === "PageDown") this.#step(event.key === "PageUp" ? -1 : 1);
       else return;
       event.preventDefault();

@@ -5,6 +5,12 @@ import { drawMarks } from "./marks.js";
 import { contour, laidOut, overlay } from "./mask.js";
 import { Zoom } from "./zoom.js";
 
+const GRIP = 9; // screen pixels from a mark within which it is taken hold of
+
+const SMALL = 96; // screen pixels of the longer side of a small picture
+const SMALL_MARGIN = 0.25; // of the mask's size on each side
+const SMALL_OPACITY = 0.5;
+
 export class Stage {
   #svg = document.getElementById("marks");
   #imageCanvas = document.getElementById("image");
@@ -17,6 +23,7 @@ export class Stage {
   #view = "overlay";
   #opacity = 0.5;
   #prompts = [];
+  #moving = null;
 
   /** @param {number[][]} palette RGB by object number. */
   constructor(palette) {
@@ -98,6 +105,36 @@ export class Stage {
     this.draw();
   }
 
+  /**
+   * Return a small picture of a mask on the shown frame, cut out around several masks.
+   *
+   * @param {Uint8Array} mask Of the frame as it is stored: not 0 on the object.
+   * @param {Uint8Array[]} masks
+   * @param {number} number The object's, for its colour.
+   * @returns {HTMLCanvasElement}
+   */
+  small(mask, masks, number) {
+    const { columns } = this.plane;
+    const isIn = ([i, j]) => masks.some((one) => one[j * columns + i]);
+    const union = laidOut((voxel) => (isIn(voxel) ? 1 : 0), this.plane, this.index);
+    const shown = laidOut(([i, j]) => (mask[j * columns + i] ? number : 0), this.plane, this.index);
+    const drawn = new OffscreenCanvas(this.size.width, this.size.height);
+    drawn.getContext("2d").putImageData(overlay(shown, this.#palette, SMALL_OPACITY), 0, 0);
+    const { x, y, width, height } = around(union, SMALL_MARGIN);
+    const { scale } = this.zoom;
+    const enlarged = SMALL / Math.max(width * scale.x, height * scale.y);
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(width * scale.x * enlarged));
+    canvas.height = Math.max(1, Math.round(height * scale.y * enlarged));
+    canvas.className = "small";
+    canvas.setAttribute("aria-hidden", "true");
+    const context = canvas.getContext("2d");
+    for (const layer of [this.#imageCanvas, drawn]) {
+      context.drawImage(layer, x, y, width, height, 0, 0, canvas.width, canvas.height);
+    }
+    return canvas;
+  }
+
   /** Set the descriptions of the pictures for assistive technology. */
   describe(image, mask) {
     this.#imageCanvas.setAttribute("aria-label", image);
@@ -128,6 +165,47 @@ export class Stage {
     return turned(prompt, (pixel) => this.stored(pixel));
   }
 
+  /** Return a prompt moved by pixels of the picture, as the frame is stored; null if it would leave the picture. */
+  shiftedPrompt(prompt, [right, down]) {
+    const shown = this.#shownPrompt(prompt);
+    const isIn = ({ x, y }) => x >= 0 && y >= 0 && x < this.size.width && y < this.size.height;
+    const shifted = turned(shown, ({ x, y }) => ({ x: x + right, y: y + down }));
+    return cornersOf(shifted).every(isIn) ? this.storedPrompt(shifted) : null;
+  }
+
+  /**
+   * Return the point, or the corner of a box, at a position on screen; null: there is none.
+   *
+   * @returns {{index: number, to: (pixel: {x: number, y: number}) => object} | null} Which prompt it is, and what it
+   *   becomes when it is moved to a pixel of the picture.
+   */
+  gripAt({ clientX, clientY }) {
+    const { left, top } = this.element.getBoundingClientRect();
+    const { scale } = this.zoom;
+    const isNear = ({ x, y }) => Math.hypot((x + 0.5) * scale.x - clientX + left, (y + 0.5) * scale.y - clientY + top) <= GRIP;
+    for (let index = this.#prompts.length - 1; index >= 0; index -= 1) {
+      const prompt = this.#shownPrompt(this.#prompts[index]);
+      if (prompt.points) continue;
+      const corners = cornersOf(prompt);
+      const n = corners.findIndex(isNear);
+      if (n < 0) continue;
+      const opposite = corners[(n + 2) % 4];
+      return { index, to: (pixel) => ({ ...prompt, ...(opposite ? boxBetween(opposite, pixel) : pixel) }) };
+    }
+    return null;
+  }
+
+  /** Show a prompt where it would be moved to; null: none is moved. */
+  showMoving(grip, pixel) {
+    this.#moving = grip?.index ?? null;
+    this.draft = grip?.to(pixel) ?? null;
+    this.draw();
+  }
+
+  #shownPrompt(prompt) {
+    return turned(prompt, ({ x, y }) => this.plane.toPixel([x, y, 0]));
+  }
+
   /** Draw prompts, crosshair and the box that is being drawn. */
   draw() {
     if (!this.hasImage) return;
@@ -135,7 +213,7 @@ export class Stage {
     drawMarks(this.#svg, {
       ...this.size,
       scale,
-      prompts: this.#prompts.map((prompt) => turned(prompt, ({ x, y }) => this.plane.toPixel([x, y, 0]))),
+      prompts: this.#prompts.filter((_, n) => n !== this.#moving).map((prompt) => this.#shownPrompt(prompt)),
       draft: this.draft,
       brush: this.brush,
       crosshair: this.isCrosshairSeen || this.isCrosshairLinked ? this.crosshair : null,
@@ -170,6 +248,27 @@ function turned(prompt, turn) {
   if (prompt.kind === "box") return { ...prompt, ...boxBetween(turn({ x, y }), turn({ x: x + width, y: y + height })) };
   const at = turn({ x, y });
   return { ...prompt, x: at.x, y: at.y };
+}
+
+/** Return the part of a picture around a mask, with a margin as a part of its size; all of it if the mask is empty. */
+function around({ labels, width, height }, margin) {
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  labels.forEach((label, pixel) => {
+    if (!label) return;
+    const [x, y] = [pixel % width, Math.floor(pixel / width)];
+    [left, top, right, bottom] = [Math.min(left, x), Math.min(top, y), Math.max(right, x), Math.max(bottom, y)];
+  });
+  if (right < 0) return { x: 0, y: 0, width, height };
+  const more = Math.ceil(Math.max(right - left, bottom - top) * margin) + 1;
+  [left, top] = [Math.max(0, left - more), Math.max(0, top - more)];
+  [right, bottom] = [Math.min(width, right + 1 + more), Math.min(height, bottom + 1 + more)];
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+/** Return a box's corners in turn, a point, or the points of a line. */
+function cornersOf({ kind, x, y, width, height, points }) {
+  if (kind !== "box") return points ?? [{ x, y }];
+  return [{ x, y }, { x: x + width, y }, { x: x + width, y: y + height }, { x, y: y + height }];
 }
 
 /** Return the box between two opposite corners. */

@@ -58,7 +58,12 @@ export class Zoom extends EventTarget {
     this.#apply(this.#fitting);
   }
 
-  /** Zoom in (`steps` > 0) or out. The point under `anchor`, in client pixels, stays there. */
+  /** By how much one step enlarges. */
+  get step() {
+    return STEP;
+  }
+
+  /** Zoom in (`steps` > 0, may be a fraction) or out. The point under `anchor`, in client pixels, stays there. */
   by(steps, anchor = this.#middle()) {
     const before = this.#stage.getBoundingClientRect();
     const share = { x: (anchor.x - before.left) / before.width, y: (anchor.y - before.top) / before.height };
