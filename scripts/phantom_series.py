@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -142,6 +143,12 @@ class Series:
         measured = np.maximum(noisy, -1024) if is_ct else np.abs(noisy)
         return np.asarray(measured.round().astype(np.int16))
 
+    def write_nifti(self, path: Path) -> None:
+        """Write it as one NIfTI file."""
+        lps = np.eye(4)
+        lps[:3, :3], lps[:3, 3] = self.grid.axes[:, ::-1], self.grid.origin
+        nibabel.Nifti1Image(self.values().T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps).to_filename(path)
+
     def write(self, folder: Path) -> list[Path]:
         """Write it as DICOM, one file a slice, into a folder that is made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,3 +206,6 @@ class Series:
 
 
 SERIES = (Series("CT", "axial", AXIAL), Series("MR", "sagittal", SAGITTAL))
+
+SAMPLE = Series("CT", "sample", Grid((24, 128, 128), (5.0, 3.0, 3.0), (1, 0, 0), (0, 1, 0)))
+"""What the page at ``/sam/`` offers to try, as the file ``torso.nii.gz`` beside it."""

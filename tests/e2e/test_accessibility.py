@@ -117,7 +117,7 @@ def test_what_happens_is_said(used):
     )
     assert used.page.get_by_role("alert").count() == 1
     items = used.page.get_by_role("list", name="Prompts").get_by_role("listitem")
-    assert items.all_inner_texts() == ["Positive point at 5, 5\n×"]
+    assert items.all_inner_texts() == ["Positive point at 5, 5\n✥\n×"]
     described = used.page.locator("#stage").evaluate(
         "(e) => document.getElementById(e.ariaDescribedByElements[0].id).innerText"
     )

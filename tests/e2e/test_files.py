@@ -299,6 +299,18 @@ def test_the_label_names_the_segment_also_when_it_comes_last(with_ct, tmp_path):
     assert with_ct.requests()[-1]["label"] == "Vertebra"
 
 
+@pytest.mark.parametrize(
+    ("title", "size"),
+    [("Head, CT", "512 × 512"), ("Torso, synthetic CT", "128 × 128"), ("Heart, ultrasound", "320 × 240")],
+)
+def test_samples_to_try(sam_page, title, size):
+    """They come with the server: nothing is asked for elsewhere."""
+    sam_page.page.get_by_role("button", name=f"Try: {title}").click()
+    sam_page.wait_until_idle(f"{size} pixels. No prompts yet")
+    assert sam_page.canvas("image")[..., :3].std() > 10
+    expect(sam_page.page.locator("#samples")).to_be_hidden()
+
+
 def test_a_chosen_candidate_is_what_is_downloaded(with_ct, tmp_path):
     with_ct.page.get_by_label("Offer three candidates").check()
     with_ct.click(64, 30)

@@ -136,7 +136,7 @@ def test_zoom(on_disc):
 def test_a_prompt_is_removed_and_the_focus_goes_on(on_disc):
     press(on_disc, "Enter", "Shift+ArrowDown", "Enter")
     on_disc.wait_until_idle("ask")
-    tab_to(on_disc, "#prompts button")
+    tab_to(on_disc, "#prompts .remove")
     press(on_disc, "Enter")
     assert on_disc.prompts() == ["Positive point at 120, 110"]
     assert on_disc.page.evaluate("document.activeElement.ariaLabel") == "Remove positive point at 120, 110"

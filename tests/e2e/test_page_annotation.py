@@ -388,6 +388,17 @@ def test_what_is_not_saved_is_not_lost_without_a_question(opened):
     expect(opened.page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
+def test_the_list_has_pictures(opened):
+    opened.page.get_by_role("button", name="Images on the server").click()
+    pictures = opened.page.locator("#study-list img")
+    expect(pictures).to_have_count(4)
+    for n in range(4):
+        expect(pictures.nth(n)).to_have_js_property("complete", value=True)
+    widths = [pictures.nth(n).evaluate("(image) => image.naturalWidth / image.naturalHeight") for n in range(4)]
+    assert max(widths) > 1.2, "true proportions"
+    opened.page.get_by_role("button", name="Close").click()
+
+
 def test_the_list_finds_and_offers_the_next(opened, archive):
     page = opened.page
     page.get_by_role("button", name="Images on the server").click()

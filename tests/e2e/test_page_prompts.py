@@ -272,7 +272,7 @@ def test_two_fingers_zoom_and_pan_and_set_nothing(chromium, server, disc):
         assert before and after and after["width"] == pytest.approx(3 * before["width"], rel=0.02)
         assert phone.place(*CENTRE) == pytest.approx((x, y), abs=15), "what is between the fingers stays there"
         assert phone.prompts() == [] and phone.requests() == []
-        phone.page.touchscreen.tap(x, y)
+        phone.page.touchscreen.tap(*phone.place(*CENTRE))
         phone.wait_until_idle("Mask of")
         assert phone.prompts() == ["Positive point at 130, 90"]
     finally:

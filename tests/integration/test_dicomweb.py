@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pydicom
 import pytest
 import requests
 from monailabel.client.client import MONAILabelClient
+from PIL import Image
 
 from orthanc import Orthanc
 from phantom_series import ORGANS, SERIES
@@ -81,6 +83,17 @@ def test_every_modality_is_listed_within_seconds_and_no_segmentation(archive, sa
     archive.orthanc.store(sample("CT_small.dcm"))
     assert _becomes(lambda: archive.total() > 2)
     assert archive.total() == 3
+
+
+def test_a_list_has_pictures_of_series_that_were_not_fetched(archive):
+    before = sorted(archive.temporary.parent.glob("cache/**/*.dcm"))
+    answer = archive.server.get(f"/images/{CT.series_uid}/thumbnail")
+    assert answer.status_code == 200, answer.text
+    picture = Image.open(io.BytesIO(answer.content))
+    assert picture.format == "PNG" and picture.size == (96, 96) and np.asarray(picture).std() > 20
+    assert sorted(archive.temporary.parent.glob("cache/**/*.dcm")) == before
+    unknown = archive.server.get("/images/1.2.3/thumbnail")
+    assert unknown.status_code in (404, 502) and "detail" in unknown.json()
 
 
 @pytest.mark.parametrize("series", SERIES, ids=["CT", "MR"])

@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
+import nibabel
+import numpy as np
 import pytest
 from monailabel.config import settings
 from starlette.applications import Starlette
@@ -14,6 +16,7 @@ from lib.imaging.palette import PALETTE
 from lib.server.page import routes
 from lib.server.page.routes import page_routes
 from lib.transforms.window import PRESETS
+from phantom_series import SAMPLE
 
 FOLDER = Path(routes.__file__).with_name("static")
 PAGES = {"/": "landing.html", "/sam/": "index.html"}
@@ -56,7 +59,17 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/sam/page/constants.json", *(f"/sam/page/{name}" for name in ASSETS)])
+SAMPLES = ("ct-head.dcm", "torso.nii.gz", "heart.dcm")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(*PAGES, "/sam/page/constants.json"),
+        *(f"/sam/page/{name}" for name in ASSETS),
+        *(f"/sam/page/samples/{name}" for name in SAMPLES),
+    ],
+)
 def test_everything_is_served_with_a_strict_policy(client, path):
     answer = client.get(path)
     assert answer.status_code == 200
@@ -96,6 +109,18 @@ def test_the_pages_are_html(client, path):
 )
 def test_nothing_else_is_served(client, name):
     assert client.get(f"/sam/page/{name}").status_code == 404
+
+
+def test_samples_are_whole_and_nothing_else_is_served_there(client, tmp_path):
+    assert tuple(client.get("/sam/page/constants.json").json()["samples"]) == SAMPLES
+    (tmp_path / "torso.nii.gz").write_bytes(client.get("/sam/page/samples/torso.nii.gz").content)
+    torso = nibabel.load(tmp_path / "torso.nii.gz")
+    SAMPLE.write_nifti(tmp_path / "made.nii.gz")
+    made = nibabel.load(tmp_path / "made.nii.gz")
+    assert np.array_equal(torso.dataobj, made.dataobj) and np.array_equal(torso.affine, made.affine)
+    for name in ("none.dcm", "..%2F..%2Froutes.py", "CT_small.dcm"):
+        unknown = client.get(f"/sam/page/samples/{name}")
+        assert unknown.status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])

@@ -114,6 +114,10 @@ class DicomWebStore(DicomWebLabels):
         """Return what the server's search tells of the series that hold images; see :meth:`SeriesLists.described`."""
         return self._lists.described()
 
+    def rendered(self, series: str) -> bytes | None:
+        """Return a picture of the middle of a series as the server renders it; see :meth:`ArchiveClient.rendered`."""
+        return self._client.rendered(series) if is_uid(series) else None
+
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Return the UIDs of the series that have a segmentation; see :meth:`SeriesLists.labelled`."""
         return self._lists.labelled()

@@ -17,6 +17,7 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from lib.dicomweb.connection import DicomWebError, DicomWebStatusError, DicomWebUnreachableError, SeriesGoneError
 
 STUDY, SERIES, INSTANCE, _MODALITY, _COUNT = "0020000D", "0020000E", "00080018", "00080060", "00201209"
+_NUMBER = "00200013"
 _TAG_OF_FILTER = {"SeriesInstanceUID": SERIES, "StudyInstanceUID": STUDY, "Modality": _MODALITY}
 _SEARCH_UNSUPPORTED = (400, 404, 405, 406, 410, 501)
 """Statuses returned by servers that do not support a search."""
@@ -112,6 +113,29 @@ class ArchiveClient(DICOMwebClientX):
         uids = {first_value(found, INSTANCE) for found in every}
         return frozenset(uids) if uids and None not in uids else None
 
+    def rendered(self, series: str) -> bytes | None:
+        """Return a picture of the middle instance of a series, as the server renders it.
+
+        Returns:
+            A PNG or JPEG, if the server does what it was asked for; None if it does not render.
+
+        Raises:
+            SeriesGoneError: If the server does not have the series.
+            DicomWebError: If it does not respond.
+        """
+        study = self.study_of(series)
+        try:
+            found = sorted(_pages(self.search_for_instances, study, series), key=_number)
+            middle = first_value(found[len(found) // 2], INSTANCE) if found else None
+            if middle is None:
+                return None
+            picture: bytes = self.retrieve_instance_rendered(study, series, middle, ("image/png", "image/jpeg"))
+        except DicomWebStatusError as error:
+            if error.status not in _SEARCH_UNSUPPORTED:
+                raise
+            return None
+        return picture
+
     def _in_every_study(self, search: Callable[..., list[Found]]) -> list[Found]:
         try:
             return _pages(search)
@@ -164,6 +188,12 @@ def _is_result(found: object) -> bool:
     return isinstance(found, dict) and all(
         isinstance(first_value(found, tag), str | None) for tag in (INSTANCE, SERIES, STUDY)
     )
+
+
+def _number(found: Found) -> int:
+    """Return the Instance Number of a search result; 0 without one."""
+    number = first_value(found, _NUMBER)
+    return number if isinstance(number, int) else 0
 
 
 def _uid(found: Found) -> Any:

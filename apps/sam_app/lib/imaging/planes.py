@@ -64,7 +64,17 @@ class ViewPlane:
             ``(rows, columns)`` in the image's modality units, or ``(rows, columns, 3)`` uint8: contiguous.
         """
         across, down, through = (2 - axis for axis in self.axes)  # frames are (k, j, i)
-        turned = np.moveaxis(image.frames, (through, down, across), (0, 1, 2))[index]
+        return self._flipped(np.moveaxis(image.frames, (through, down, across), (0, 1, 2))[index])
+
+    def laid_out(self, frame: np.ndarray) -> np.ndarray:
+        """Return a frame laid out as a picture of this plane, which is that in which the image is stored.
+
+        Args:
+            frame: ``(rows, columns)`` or ``(rows, columns, 3)``, as it is stored.
+        """
+        return self._flipped(frame if self.axes[0] == 0 else frame.swapaxes(0, 1))
+
+    def _flipped(self, turned: np.ndarray) -> np.ndarray:
         steps = tuple(-1 if is_flipped else 1 for is_flipped in reversed(self.flipped))
         return np.ascontiguousarray(turned[:: steps[0], :: steps[1]])
 

@@ -8,6 +8,7 @@ themselves, so that they work behind a proxy that serves the app under a path.
 import json
 from pathlib import Path
 
+import pydicom.data
 from monailabel.config import settings
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,6 +19,14 @@ from lib.imaging.palette import PALETTE
 from lib.transforms.window import PRESETS
 
 _FOLDER = Path(__file__).with_name("static")
+
+_OF_PYDICOM = Path(pydicom.data.__file__).with_name("test_files")
+_SAMPLES = {
+    "ct-head.dcm": ("Head, CT, one slice", _OF_PYDICOM / "J2K_pixelrep_mismatch.dcm"),
+    "torso.nii.gz": ("Torso, synthetic CT, 24 slices", Path(__file__).with_name("samples") / "torso.nii.gz"),
+    "heart.dcm": ("Heart, ultrasound, 30 frames", _OF_PYDICOM / "examples_ybr_color.dcm"),
+}
+"""Images to try, by the name that they get on the page: title and file."""
 _MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -63,6 +72,12 @@ def page_routes() -> list[BaseRoute]:
             raise HTTPException(404, "the page has no such file")
         return _file(path)
 
+    async def sample(request: Request) -> Response:
+        _, path = _SAMPLES.get(request.path_params["name"], ("", None))
+        if path is None or not path.is_file():
+            raise HTTPException(404, f"there is no such sample; there are: {', '.join(_SAMPLES)}")
+        return FileResponse(path, media_type="application/octet-stream", headers=_HEADERS)
+
     async def constants(_: Request) -> Response:
         return Response(_constants(), media_type="application/json", headers=_HEADERS)
 
@@ -70,6 +85,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/", start),
         Route("/sam/", page),
         Route("/sam/page/constants.json", constants),
+        Route("/sam/page/samples/{name}", sample),
         Route("/sam/page/{name}", asset),
     ]
 
@@ -79,7 +95,9 @@ def _file(path: Path) -> Response:
 
 
 def _constants() -> str:
-    """What the page and the server share: the objects' colours, the windows' presets, whether there is a login."""
+    """What the page needs of the server: the objects' colours, windows' presets, samples, whether there is a login."""
     windows = {name: {"center": window.center, "width": window.width} for name, window in PRESETS.items()}
     asks_for_login = bool(settings.MONAI_LABEL_AUTH_ENABLE)  # also for API keys: lib.server.app sets it
-    return json.dumps({"palette": PALETTE.tolist(), "windows": windows, "asksForLogin": asks_for_login})
+    samples = {name: title for name, (title, path) in _SAMPLES.items() if path.is_file()}
+    shared = {"palette": PALETTE.tolist(), "windows": windows, "samples": samples, "asksForLogin": asks_for_login}
+    return json.dumps(shared)

@@ -64,6 +64,15 @@ class StoredImages:
         """
         return Path(for_inference(app_instance().datastore()).get_image_uri(known_image(image)))
 
+    def rendered_by_archive(self, image: str) -> bytes | None:
+        """Return a picture of an image as a DICOMweb server renders it, PNG or JPEG; None if it does not.
+
+        Raises:
+            DicomWebError: If it does not respond, or no longer has the image.
+        """
+        datastore = app_instance().datastore()
+        return datastore.rendered(image) if isinstance(datastore, DicomWebStore) else None
+
     def of_session(self, session_id: str, user: User) -> Path:
         """Return that of a session that the user may use, and count this as a use.
 

@@ -144,7 +144,13 @@ export class Api {
     return response.json();
   }
 
-  /** Return the bytes of a slice. @param {string} path Of the slice's route. @returns {Promise<ArrayBuffer>} */
+  /** Return a small picture of an image of the server; null: there is none. @returns {Promise<Blob | null>} */
+  async thumbnail(image) {
+    const response = await this.#ask(`images/${encodeURIComponent(image)}/thumbnail`, {});
+    return response.status === 204 ? null : response.blob();
+  }
+
+  /** Return the bytes of a slice, or of a sample. @param {string} path Of the route. @returns {Promise<ArrayBuffer>} */
   async bytes(path) {
     const response = await this.#ask(path, {});
     return response.arrayBuffer();

@@ -178,6 +178,22 @@ function openStored(image) {
   if (mayReplace()) session.open(image);
 }
 
+/** Offer images to try, while there is none. @param {Record<string, string>} samples Titles by name. */
+function offerSamples(samples) {
+  const buttons = Object.entries(samples).map(([name, title]) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Try: ${title}` });
+    button.addEventListener("click", async () => {
+      try {
+        openFiles([new File([await api.bytes(`sam/page/samples/${name}`)], name)]);
+      } catch (error) {
+        session.report(error);
+      }
+    });
+    return button;
+  });
+  byId("samples").replaceChildren(...buttons);
+}
+
 /** Offer the server's labels as names of objects, once there is an image: then the login is known. */
 async function offerNames() {
   if (byId("label-names").childElementCount || !session.image) return;
@@ -287,6 +303,7 @@ window.addEventListener("beforeunload", (event) => {
 window.addEventListener("pagehide", () => keep(session));
 
 connect();
+offerSamples(constants.samples);
 session.addEventListener("change", () => keepSoon(session));
 session.addEventListener("change", offerNames);
 const work = kept();

@@ -13,6 +13,10 @@ export class Studies {
   #dialog = byId("studies");
   #list = byId("study-list");
   #images = [];
+  #pictures = new Map(); // of images, by id: an address, or null if there is none
+  #waiting = new Map(); // places for pictures that are in sight, by id
+  #isFetching = false;
+  #sight;
 
   /**
    * @param {import("./api.js").Api} api
@@ -21,6 +25,7 @@ export class Studies {
   constructor(api, open) {
     this.#api = api;
     this.#open = open;
+    this.#sight = new IntersectionObserver((entries) => this.#seen(entries), { root: this.#list });
     byId("open-studies").addEventListener("click", () => this.show());
     byId("close-studies").addEventListener("click", () => this.#dialog.close());
     byId("next-study").addEventListener("click", () => this.#next());
@@ -45,6 +50,8 @@ export class Studies {
       const isState = !state || isLabelled === (state === "labelled");
       return isState && words.every((word) => text.toLowerCase().includes(word));
     });
+    this.#sight.disconnect();
+    this.#waiting.clear();
     this.#list.replaceChildren(...found.slice(0, MOST_SHOWN).map((image) => this.#item(image)));
     const more = found.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} are shown` : "";
     const all = this.#images.length;
@@ -53,7 +60,38 @@ export class Studies {
 
   #item({ id, title, facts, tags }) {
     const about = [facts, tags.length ? `labelled: ${tags.join(", ")}` : ""];
-    return choice(title, about, () => this.#choose({ id, name: title, tags }));
+    const place = Object.assign(document.createElement("span"), { className: "thumbnail" });
+    place.dataset.id = id;
+    if (this.#pictures.has(id)) this.#show(place);
+    else this.#sight.observe(place);
+    return choice(title, about, () => this.#choose({ id, name: title, tags }), [place]);
+  }
+
+  #show(place) {
+    const src = this.#pictures.get(place.dataset.id);
+    if (src) place.replaceChildren(Object.assign(document.createElement("img"), { src, alt: "" }));
+  }
+
+  #seen(entries) {
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting) this.#waiting.set(target.dataset.id, target);
+      else this.#waiting.delete(target.dataset.id);
+    }
+    if (!this.#isFetching) this.#fetchPictures();
+  }
+
+  /** Fetch the pictures of the items in sight, one after the other, while the dialog is open. */
+  async #fetchPictures() {
+    this.#isFetching = true;
+    while (this.#waiting.size && this.#dialog.open) {
+      const [[id, place]] = this.#waiting;
+      this.#waiting.delete(id);
+      this.#sight.unobserve(place);
+      const picture = await this.#api.thumbnail(id).catch(() => null); // the list is of use without it
+      this.#pictures.set(id, picture && URL.createObjectURL(picture));
+      this.#show(place);
+    }
+    this.#isFetching = false;
   }
 
   async #next() {
