@@ -180,3 +180,38 @@ def test_text_can_be_twice_as_large(used):
     assert used.page.evaluate("document.documentElement.scrollWidth") <= 1920
     for name in ("header", "#image-panel", "#object-panel", ".tools"):
         assert used.page.locator(name).evaluate("(element) => element.scrollWidth - element.clientWidth") <= 1, name
+
+
+_CONTRASTS = """() => {
+    const part = (level) => (level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4);
+    const luminance = (colour) => {
+        const [red, green, blue] = colour.match(/[\\d.]+/g).slice(0, 3).map((level) => part(level / 255));
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    };
+    const ground = (element) => {
+        const colour = getComputedStyle(element).backgroundColor;
+        return colour === "rgba(0, 0, 0, 0)" ? ground(element.parentElement) : colour;
+    };
+    return [...document.querySelectorAll("button, p, label, legend, h1, h2, a")]
+        .filter((element) => element.checkVisibility({ opacityProperty: true }) && element.innerText?.trim())
+        .filter((element) => !element.matches(":disabled, :disabled *"))
+        .map((element) => {
+            const [text, behind] = [luminance(getComputedStyle(element).color), luminance(ground(element))];
+            const ratio = (Math.max(text, behind) + 0.05) / (Math.min(text, behind) + 0.05);
+            return [element.innerText.slice(0, 40), ratio];
+        });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_is_told_from_what_is_behind_it(chromium, server, scheme):
+    """WCAG 2.2, 1.4.3: 4.5 to 1. Before an image is opened, which is when most of the texts are seen."""
+    opened = SamPage(chromium, server, color_scheme=scheme)
+    try:
+        expect(opened.page.get_by_role("button", name="Try: Head, CT")).to_be_visible()
+        ratios = dict(opened.page.evaluate(_CONTRASTS))
+    finally:
+        opened.close()
+    assert "Images on the server…" in ratios and any(text.startswith("Try: ") for text in ratios)
+    assert {text: ratio for text, ratio in ratios.items() if ratio < 4.5} == {}
+    assert opened.complaints == []

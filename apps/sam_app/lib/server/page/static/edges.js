@@ -13,6 +13,7 @@ export class Edges {
   constructor(pane) {
     this.pane = pane;
     this.#bar.append(this.#length);
+    this.#bar.hidden = true;
     pane.append(...this.#letters, this.#bar);
   }
 
