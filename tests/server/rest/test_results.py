@@ -283,6 +283,41 @@ def test_who_keeps_most_makes_room(store):
     store.close()
 
 
+@pytest.mark.parametrize("as_series", [False, True])
+def test_an_image_that_results_share_counts_once_and_goes_with_the_last_of_them(store, tmp_path, as_series):
+    """As on the disk: a click into a series of the server must not push out what was there before."""
+    image = tmp_path / "image"
+    if as_series:
+        image.mkdir()
+        for number in range(2):
+            (image / f"{number}.dcm").write_bytes(b"i" * 500)
+    else:
+        image.write_bytes(b"i" * 1000)
+
+    def click(earlier: Decimal | None) -> Decimal:
+        with store.new() as pending:
+            if earlier is None:
+                pending.copy_image(image)
+            else:
+                pending.take_over(store.find(earlier).folder / "input", "input")
+            pending.write("mask.png", b"m" * 100)
+            pending.finish(MANIFEST)
+        return pending.timestamp
+
+    store = again(store, max_bytes=2500)
+    clicks = [click(None)]
+    for _ in range(9):
+        clicks.append(click(clicks[-1]))
+    assert store.stats() == {"results": 10, "queued": 0, "bytes": 2000}
+    store = again(store, max_bytes=2500)
+    assert store.stats()["bytes"] == 2000
+    other = [a_result(store, b"x" * 600, user="other") for _ in range(2)]
+    assert folders(store) == [f"{timestamp:.6f}" for timestamp in (*clicks[7:], *other)], "the image stays with three"
+    a_result(store, b"x" * 1100, user="other")
+    assert store.stats()["bytes"] <= 2500
+    store.close()
+
+
 def test_a_full_disk_is_said_so_and_leaves_the_others(store, monkeypatch):
     kept, queued = a_result(store), a_queued_request(store)
 

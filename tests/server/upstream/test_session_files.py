@@ -8,6 +8,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -187,3 +188,20 @@ def test_the_audit_log_has_the_hash_of_what_is_in_the_archive(served, nifti):
     put(served, ("a.zip", zipped({"a.nii": nifti})))
     one, other = served.audited("/session/")[-2:]
     assert one["image_sha256"] == other["image_sha256"]
+
+
+def test_several_files_that_are_no_series_are_refused(served):
+    before = sorted((served.folder / "sessions").iterdir())
+    refused = put(served, ("a.png", PICTURE), ("b.png", PICTURE))
+    assert refused.status_code == 415 and "send any other image by itself" in refused.json()["detail"]
+    assert sorted((served.folder / "sessions").iterdir()) == before
+
+
+def test_it_waits_its_turn_as_what_is_segmented_does(served):
+    admission = served.app.state.admission
+    with ExitStack() as taken:
+        for _ in range(admission.limit):
+            taken.enter_context(admission.inside())
+        refused = put(served, ("a.png", PICTURE))
+    assert refused.status_code == 429 and refused.headers["Retry-After"]
+    assert put(served, ("a.png", PICTURE)).status_code == 200

@@ -47,12 +47,27 @@ _NAME = re.compile(r"\d{1,12}\.\d{6}")
 _QUEUED = re.compile(r"\.(\d{1,12}\.\d{6})\.queued")
 
 
+class _StoredImage(NamedTuple):
+    """The image's file, or first file, on the disk (device, inode), and bytes of all; results share it by links."""
+
+    place: tuple[int, int]
+    size: int
+
+
 class _FinishedResult(NamedTuple):
-    """A finished result: total size of its files in bytes, its owner, and its image's content; empty without one."""
+    """A finished result.
+
+    Args:
+        size: Of its own files in bytes, without the image.
+        user: Its owner.
+        image: Its image's content; empty without one.
+        stored_image: Where that is; None without one.
+    """
 
     size: int
     user: str
     image: str
+    stored_image: _StoredImage | None
 
 
 @dataclass(frozen=True)
@@ -135,11 +150,9 @@ class ResultStore:
                 for leftover in path.glob(".*.part"):
                     leftover.unlink(missing_ok=True)
                 try:
-                    manifest = read_manifest(path, MANIFEST)
+                    found[path.name] = _entry_of(path, read_manifest(path, MANIFEST))
                 except (OSError, ValueError) as error:
                     logger.error("The result %s is damaged and is not served: %s", path.name, error)
-                else:
-                    found[path.name] = _entry_of(manifest)
         return found
 
     def _find_queued(self) -> set[str]:
@@ -212,6 +225,7 @@ class ResultStore:
             final = self._folder / (name if pending.becomes == "finished" else f".{name}.queued")
             manifest = read_manifest(pending.folder, MANIFEST if pending.becomes == "finished" else REQUEST)
             list(self._to_disk.map(sync, pending.to_flush()))  # at once: the file system commits them together
+            entry = _entry_of(pending.folder, manifest)
             move(pending.folder, final)
         except BaseException as error:
             shutil.rmtree(pending.folder, ignore_errors=True)
@@ -219,7 +233,7 @@ class ResultStore:
             raise
         with self._lock:
             if pending.becomes == "finished":
-                self._finished[name] = _entry_of(manifest)
+                self._finished[name] = entry
             else:
                 self._queued.add(name)
         self.purge()
@@ -295,10 +309,13 @@ class ResultStore:
             return sorted(Decimal(name) for name in self._queued)
 
     def stats(self) -> dict[str, int]:
-        """Return the counts of finished ``results`` and ``queued`` requests, and ``bytes``, the results' size."""
+        """Return the counts of finished ``results`` and ``queued`` requests, and the results' ``bytes`` on disk."""
         with self._lock:
-            size = sum(entry.size for entry in self._finished.values())
-            return {"results": len(self._finished), "queued": len(self._queued), "bytes": size}
+            entries = list(self._finished.values())
+            queued = len(self._queued)
+        images = {entry.stored_image for entry in entries if entry.stored_image is not None}
+        size = sum(entry.size for entry in entries) + sum(image.size for image in images)
+        return {"results": len(entries), "queued": queued, "bytes": size}
 
     def purge(self) -> None:
         """Delete results that are too old and, while the total is too large, the oldest of the user who stores most.
@@ -316,17 +333,29 @@ class ResultStore:
             self._delete(name)
 
     def _over_size(self, names: list[str]) -> list[str]:
-        """Return which of these results, oldest first, are to be deleted because the total is too large."""
+        """Return which of these results, oldest first, are to be deleted because the total is too large.
+
+        An image that several results of a user share counts once, and goes with the last of them.
+        """
         of_user: dict[str, deque[str]] = {}
         held: Counter[str] = Counter()
+        sharing: Counter[tuple[str, _StoredImage]] = Counter()
         for name in names:
-            of_user.setdefault(self._finished[name].user, deque()).append(name)
-            held[self._finished[name].user] += self._finished[name].size
+            entry = self._finished[name]
+            of_user.setdefault(entry.user, deque()).append(name)
+            held[entry.user] += entry.size
+            if entry.stored_image is not None:
+                held[entry.user] += 0 if sharing[entry.user, entry.stored_image] else entry.stored_image.size
+                sharing[entry.user, entry.stored_image] += 1
         gone: list[str] = []
         while held.total() > self._max_bytes and len(gone) < len(names) - 1:
             user = next(user for user, _ in held.most_common() if of_user[user] and of_user[user][0] != names[-1])
             gone.append(of_user[user].popleft())
-            held[user] -= self._finished[gone[-1]].size
+            entry = self._finished[gone[-1]]
+            held[user] -= entry.size
+            if entry.stored_image is not None:
+                sharing[user, entry.stored_image] -= 1
+                held[user] -= 0 if sharing[user, entry.stored_image] else entry.stored_image.size
         return gone
 
     def _delete(self, name: str) -> None:
@@ -340,9 +369,19 @@ class ResultStore:
         logger.info("Deleted result %s", name)
 
 
-def _entry_of(manifest: Manifest) -> _FinishedResult:
-    image = manifest.input.key if INPUT in manifest.files else ""
-    return _FinishedResult(sum(manifest.files.values()), manifest.user, image)
+def _entry_of(folder: Path, manifest: Manifest) -> _FinishedResult:
+    """Return what is known of a result whose files are in a folder.
+
+    Raises:
+        OSError: If its image is not there.
+    """
+    size = sum(size for file, size in manifest.files.items() if file != INPUT)
+    if INPUT not in manifest.files:
+        return _FinishedResult(size, manifest.user, "", None)
+    path = folder / INPUT
+    status = (min(path.iterdir(), default=path) if path.is_dir() else path).stat()
+    stored = _StoredImage((status.st_dev, status.st_ino), manifest.files[INPUT])
+    return _FinishedResult(size, manifest.user, manifest.input.key, stored)
 
 
 def _raise_if_full(error: BaseException) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Depends, File, HTTPException, Query, UploadFile
+from fastapi import APIRouter, Depends, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import get_mime_type
@@ -71,6 +71,7 @@ router = APIRouter(
     responses={409: {"description": "The files are of several series", "model": SeveralSeries}},
 )
 def create_session(
+    request: Request,
     user: CurrentUser,
     files: Annotated[list[UploadFile], File(description="An image, the files of a DICOM series, or a ZIP of either")],
     uncompress: bool = False,
@@ -91,7 +92,8 @@ def create_session(
     sent = zip(names, (file.file for file in files), strict=True)
     settle = one_image(int(app.options.max_upload_mb * 2**20), series)
     try:
-        session = _store().add(sent, expiry, user.username, settle)
+        with request.app.state.admission.inside(user.share):
+            session = _store().add(sent, expiry, user.username, settle)
     except SeveralSeriesError as error:
         note(reason=type(error).__name__)
         return JSONResponse(SeveralSeries.of(error).model_dump(), 409)
