@@ -298,6 +298,21 @@ def test_a_change_of_the_model_or_window_keeps_masks_on_other_frames(opened):
     assert np.array_equal(shown(opened), mask) and len(opened.answers()) == 1
 
 
+def test_all_objects_are_found_without_prompts_beside_what_is_there(opened):
+    brush(opened, "Brush", 9, at(X, Y), at(X + 2, Y))
+    before = shown(opened)
+    opened.page.get_by_role("button", name="Find all").click()
+    status(opened, "Found")
+    count = opened.page.locator("#objects li").count()
+    assert count > 1 and np.array_equal(shown(opened), before)
+    parts = [shown(opened, number) for number in range(2, count + 1)]
+    assert all(part.any() for part in parts) and not (np.logical_or.reduce(parts) & before).any()
+    around = np.logical_or.reduce([before, *parts])
+    assert dice(around & disc(X, Y, 24), ball_volume()[1][:, :, Z].T & disc(X, Y, 24)) > 0.8
+    opened.page.keyboard.press("Control+z")
+    assert opened.page.locator("#objects li").count() == 1 and np.array_equal(shown(opened), before)
+
+
 def test_following_in_a_volume_with_turned_axes(chromium, archive, tmp_path):
     """What is marked, followed and downloaded lies where the ball is, whatever the order of the axes."""
     opened = SamPage(chromium, archive)

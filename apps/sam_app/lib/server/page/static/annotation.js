@@ -190,6 +190,30 @@ export class Annotation {
     this.#replace(k, { ...this.#state, items: [...this.items, item(free, name)], active: free });
   }
 
+  /**
+   * Make an object of each number in a mask, on the pixels that have none yet.
+   *
+   * @param {number} k
+   * @param {Uint8Array} mask Numbers, 0 for none.
+   * @param {string[]} names From number 1 on, where they are known.
+   * @param {Uint8Array} seen The frame's label map as the user sees it.
+   * @returns {number} How many objects were made; those beyond the most that an image can have are left out.
+   */
+  addFound(k, mask, names, seen) {
+    const isNew = (pixel) => mask[pixel] > 0 && seen[pixel] === 0;
+    const found = new Set(mask.filter((_, pixel) => isNew(pixel)));
+    const taken = new Set(this.items.map(({ number }) => number));
+    const free = Array.from({ length: MOST_OBJECTS }, (_, n) => n + 1).filter((number) => !taken.has(number));
+    const kept = [...found].sort((one, other) => one - other).slice(0, free.length);
+    const numbers = new Map(kept.map((n, at) => [n, free[at]]));
+    if (!numbers.size) return 0;
+    const labels = seen.map((label, pixel) => (isNew(pixel) ? (numbers.get(mask[pixel]) ?? 0) : label));
+    const items = [...numbers].map(([n, number]) => item(number, names[n - 1] ?? ""));
+    const frames = new Map(this.#state.frames).set(k, { ...EMPTY, labels, byHand: this.frame(k).byHand });
+    this.#replace(k, { ...this.#state, items: [...this.items, ...items], frames });
+    return numbers.size;
+  }
+
   /** Remove an object with its masks and prompts. @param {(k: number) => Uint8Array} seen */
   removeItem(k, number, seen) {
     const left = this.items.filter((one) => one.number !== number);

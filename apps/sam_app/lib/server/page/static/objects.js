@@ -70,6 +70,7 @@ export class ObjectPanel {
       session.changeItem(session.annotation.active.number, { name: this.#label.value.trim() });
     });
     byId("add-object").addEventListener("click", () => session.addItem());
+    byId("find-all").addEventListener("click", () => this.#findAll());
     const multimask = byId("multimask");
     multimask.addEventListener("change", () => session.set({ multimask: multimask.checked }));
     for (const [id, work] of Object.entries({ fill: filled, largest, smooth: smoothed })) {
@@ -103,7 +104,7 @@ export class ObjectPanel {
     byId("stop-following").hidden = !this.#session.isFollowing;
     byId("save").hidden = !stored;
     this.#showTags();
-    byId("add-object").disabled = !image;
+    for (const id of ["add-object", "find-all"]) byId(id).disabled = !image;
     const hasLabels = image !== null && this.#session.labels.length > 0;
     for (const button of document.querySelectorAll("[data-download]")) {
       const { download } = button.dataset;
@@ -224,6 +225,12 @@ export class ObjectPanel {
     const isFocused = byId("candidate-list").contains(document.activeElement);
     byId("candidate-list").replaceChildren(...choices);
     if (isFocused) byId("candidate-list").querySelector(":checked")?.focus();
+  }
+
+  async #findAll() {
+    const count = await this.#session.findAll();
+    if (count === null) return;
+    this.#announce(count ? `Found ${count === 1 ? "one object" : `${number(count)} objects`}` : "Nothing new was found");
   }
 
   async #follow() {

@@ -399,6 +399,28 @@ export class Session extends EventTarget {
     }
   }
 
+  /**
+   * Have the model find all objects on this frame, or what it has learned to find, without prompts.
+   *
+   * @returns {Promise<number | null>} How many new ones there are; null: it failed.
+   */
+  findAll() {
+    const { annotation, wanted } = this;
+    return this.#guarded(async () => {
+      const ask = () => this.#api.segment({ ...this.source, ...this.#scene, model: wanted.model, automatic: true });
+      const { mask, facts } = await ask().catch(async (error) => {
+        if (error.status !== 404) throw error;
+        await this.#sendAgain(error);
+        return ask();
+      });
+      const labels = await readMask(mask);
+      if (annotation !== this.annotation) return null;
+      const count = annotation.addFound(wanted.frame, labels, facts.names ?? [], this.seen(wanted.frame));
+      this.#changed();
+      return count;
+    });
+  }
+
   removeItem(number) {
     this.annotation.removeItem(this.wanted.frame, number, (k) => this.seen(k));
     this.#changed();
@@ -681,9 +703,8 @@ export class Session extends EventTarget {
     const nextChoice = rest.findIndex((prompt, n) => n > 0 && prompt.from !== undefined);
     const added = nextChoice < 0 ? rest : rest.slice(0, nextChoice);
     const label = annotation.items.find(({ number }) => number === frame.owner)?.name;
-    const scene = { frame: wanted.frame, ...(wanted.window ? { window: wanted.window } : {}) };
     const samInput = {
-      ...(parent ? { refine: Number(parent.timestamp) } : { ...this.source, ...scene }),
+      ...(parent ? { refine: Number(parent.timestamp) } : { ...this.source, ...this.#scene }),
       model: wanted.model,
       ...(wanted.multimask ? { multimask: true } : {}),
       ...vocabulary(added),
@@ -713,6 +734,12 @@ export class Session extends EventTarget {
   async #addCandidate({ timestamp, masks }, candidate) {
     if (!masks.has(candidate)) masks.set(candidate, await readMask(await this.#api.file(timestamp, "mask", candidate)));
     return true;
+  }
+
+  /** What of the image the model is to see. */
+  get #scene() {
+    const { frame, window } = this.wanted;
+    return { frame, ...(window ? { window } : {}) };
   }
 
   /** Return the mask that prompts correct, as a picture. */
