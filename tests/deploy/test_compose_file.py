@@ -140,7 +140,7 @@ def test_the_lines_of_the_readme_are_whole_and_name_what_is_there(compose, lines
 
 def test_what_the_readme_overrides_can_be_overridden(compose):
     overrides = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
-    assert len(overrides) == 2
+    assert len(overrides) == 3
     for override in overrides:
         for name, service in override.get("services", {}).items():
             assert set(service) <= set(compose["services"][name])

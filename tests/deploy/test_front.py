@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from support.compose_stack import ComposeStack, compose_stack, require_caddy, start_front
+from support.compose_stack import DEPLOY, ComposeStack, compose_stack, require_caddy, start_front
 
 NAME = "sam.hospital.example"
+SNAP = "snap.hospital.example"
 
 
 class Behind:
@@ -39,7 +40,8 @@ class Behind:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._answer(json.dumps(dict(self.headers)).encode())  # also as the answer to the health check
+                seen = {**self.headers, "path": self.path}
+                self._answer(json.dumps(seen).encode())  # also as the answer to the health check
 
             def do_POST(self) -> None:
                 left = int(self.headers["Content-Length"])
@@ -97,7 +99,12 @@ def running_front(folder: Path, **variables: str) -> Iterator[tuple[ComposeStack
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Iterator[tuple[ComposeStack, Behind]]:
-    with running_front(tmp_path_factory.mktemp("front"), SAM_MAX_UPLOAD="3MiB") as running:
+    more = {"SAM_ITKSNAP_HOST": SNAP, "FRONT_MORE": str(DEPLOY / "caddy" / "itksnap.caddy")}  # as an override has it
+    with ExitStack() as ends:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in more.items():
+                patch.setenv(name, value)
+            running = ends.enter_context(running_front(tmp_path_factory.mktemp("front"), SAM_MAX_UPLOAD="3MiB"))
         yield running
 
 
@@ -140,6 +147,16 @@ def test_the_server_sees_the_name_and_the_client_and_believes_no_one_else(behind
     assert (seen["X-Forwarded-For"], seen["X-Forwarded-Proto"]) == ("127.0.0.1", "https")
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert "alt-svc" not in answer.headers  # only TCP is published
+
+
+def test_itk_snap_has_a_name_of_its_own_at_whose_root_its_protocol_is(behind, ask):
+    def of_snap(request: httpx.Request) -> None:
+        request.extensions.update(sni_hostname=SNAP)
+
+    ask.event_hooks["request"].append(of_snap)
+    for path, passed_on in (("/status", "/itksnap/status"), ("/start_session?a=1", "/itksnap/start_session?a=1")):
+        seen = ask.get(path, headers={"Host": SNAP}).json()
+        assert (seen["path"], seen["Host"]) == (passed_on, NAME), "the server knows the other name alone"
 
 
 def test_another_name_is_misdirected(behind, ask):
