@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import venv
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -304,6 +305,27 @@ def test_a_volume_is_a_file_an_array_or_a_folder_of_dicom(client, tmp_path):
         negative_points=[(5, 5, k)],
     )
     assert found.mask.shape == truth.shape and dice(found.mask > 0, truth) > 0.8
+    assert not list((tmp_path / "series").parent.glob("sessions/*"))
+
+
+def test_labels_come_in_other_formats(client, tmp_path):
+    series = ACQUISITIONS[1]
+    write_series(tmp_path / "series", series)
+    truth = voxels(series)[1][::-1]
+    k, j, i = (int(n) for n in np.argwhere(truth).mean(axis=0))
+    label = client.segment_volume(tmp_path / "series", points=[(i, j, k)]).with_mask(truth)
+    content = client.export(tmp_path / "series", label, names={1: "ball"})
+    segmentation = pydicom.dcmread(io.BytesIO(content))
+    assert [one.SegmentLabel for one in segmentation.SegmentSequence] == ["ball"]
+    assert segmentation.pixel_array.sum() == truth.sum()
+    structures = pydicom.dcmread(io.BytesIO(client.export(tmp_path / "series", label, "rtstruct")))
+    assert structures.Modality == "RTSTRUCT"
+    volume = client.segment_volume(BALL, points=[BALL_CENTRE])
+    assert zipfile.ZipFile(io.BytesIO(client.export(BALL, volume, "stl", names={1: "ball"}))).namelist() == [
+        "1 ball.stl"
+    ]
+    with pytest.raises(ApiError, match="needs a DICOM image"):
+        client.export(BALL, volume)
     assert not list((tmp_path / "series").parent.glob("sessions/*"))
 
 

@@ -114,12 +114,17 @@ def save_label(
             "/datastore/label",
             {"image": image.id, "tag": tag},
             form={"params": as_json(params)},
-            files=[("label", _label_file(label))],
+            files=[("label", label_file(label))],
         )
     )
 
 
-def _label_file(label: LabelInput) -> File:
+def label_file(label: LabelInput) -> File:
+    """Return a label as a file.
+
+    Raises:
+        ValueError: If it is an array with the label of a volume, which has no place.
+    """
     if isinstance(label, Volume):
         return File("label.nrrd", label.nrrd())
     array = label.mask if isinstance(label, SegmentedImage) else label

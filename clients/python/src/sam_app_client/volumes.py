@@ -7,18 +7,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, TypeAlias, TypeVar, Unpack
 
 import httpx
 import numpy as np
 
 from sam_app_client import nrrd
 from sam_app_client.base import BaseClient
+from sam_app_client.datastore import LabelInput, label_file
 from sam_app_client.errors import ApiError
 from sam_app_client.exchange import Operation, Request, as_json, ask, segment_of_path
 from sam_app_client.files import File, ImageInput, image_file, mask_file
 from sam_app_client.prompts import VolumePrompts, check_names, viewer_params
 from sam_app_client.results import StoredImage, Volume
+
+T = TypeVar("T")
+
+ExportType: TypeAlias = Literal["seg", "rtstruct", "stl"]
 
 _SECONDS = 2
 """Time after which the server tells what it has found until then."""
@@ -65,21 +70,74 @@ def segment_volume(
     if isinstance(image, StoredImage):
         return (yield from follow({"image": image.id}))
     if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
-        series = [image_file(path) for path in sorted(Path(image).iterdir()) if path.is_file()]
-        if not series:
-            raise ValueError(f"there is no file in {image}")
-        return (yield from _in_session(series, follow))
+        return (yield from _in_session(_files_of(Path(image)), follow))
     if on_progress is not None:  # asks more than once, and sends the image once
         return (yield from _in_session([image_file(image)], follow))
     return (yield from _infer(model, params, [("file", image_file(image)), *files], {}))
 
 
-def _in_session(image: Sequence[File], follow: Callable[[Mapping[str, str]], Operation[Volume]]) -> Operation[Volume]:
-    """Send an image's files, which the server keeps for this time, and segment them."""
+def export(
+    client: BaseClient[Any],
+    image: StoredImage | str | os.PathLike[str],
+    label: LabelInput,
+    type: ExportType = "seg",
+    *,
+    names: Mapping[int, str] | None = None,
+) -> Operation[bytes]:
+    """Return labels of an image in another format; the server stores nothing.
+
+    Args:
+        image: An image of the datastore, a file, or a folder with the DICOM files of one series.
+        label: On the image's voxels. One of a volume as an array alone has no place: ``volume.with_mask(array)`` gives
+            it one.
+        type: ``seg``, a DICOM Segmentation, and ``rtstruct``, an RT Structure Set, of DICOM images; ``stl``, a ZIP
+            with a surface in mm of each object, of volumes with even steps.
+        names: Of the objects, by their number in the label.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ApiError: If the server refuses it; ``detail`` says why.
+        ConnectionFailedError, VersionMismatchError: If it cannot be asked.
+        OSError: If a file cannot be read.
+        TypeError, ValueError: If an argument is none that can be sent.
+    """
+    info = [{"name": name, "idx": number} for number, name in (names or {}).items()]
+    form = {"params": as_json({"label_info": info})} if info else {}
+    file = label_file(label)
+
+    def convert(query: Mapping[str, str]) -> Operation[bytes]:
+        [(kind, name)] = query.items()
+        path = f"/{'images' if kind == 'image' else 'session'}/{segment_of_path(name)}/export"
+        answer = yield from ask(Request("POST", path, {"type": type}, form=form, files=[("label", file)]))
+        return answer.content
+
+    if isinstance(image, StoredImage):
+        return (yield from convert({"image": image.id}))
+    return (yield from _in_session(_files_of(Path(image)), convert))
+
+
+def _files_of(path: Path) -> list[File]:
+    """Return a file, or the files of a series.
+
+    Raises:
+        ValueError: If it is a folder without files.
+    """
+    files = (
+        [image_file(one) for one in sorted(path.iterdir()) if one.is_file()] if path.is_dir() else [image_file(path)]
+    )
+    if not files:
+        raise ValueError(f"there is no file in {path}")
+    return files
+
+
+def _in_session(image: Sequence[File], work: Callable[[Mapping[str, str]], Operation[T]]) -> Operation[T]:
+    """Send an image's files, which the server keeps for the time of this work."""
     answer = yield from ask(Request("PUT", "/session/", files=[("files", file) for file in image]))
     session = answer.json()["session_id"]
     try:
-        found = yield from follow({"session_id": session})
+        found = yield from work({"session_id": session})
     except ApiError:
         yield from ask(Request("DELETE", f"/session/{session}"))
         raise
