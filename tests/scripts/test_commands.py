@@ -32,7 +32,7 @@ def call(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize(
     "name",
-    ["audit", "bundle", "image", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"],
+    ["audit", "bundle", "docs", "image", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"],
 )
 def test_help_installs_nothing(clone, name):
     done = call(clone, name, "--help")
