@@ -33,9 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/docs",
-        description="Builds the documentation as a site of static files, with the references of the REST routes and of "
-        "the Python client. It opens no connection, and neither does the site: open its index.html. Ends with 1 if a "
-        "link, an anchor or a picture is missing.",
+        description="Builds the documentation as a site of static files, with the references of the REST routes, of "
+        "the Python client and of the commands. It opens no connection, and neither does the site: open its "
+        "index.html. Ends with 1 if a link, an anchor or a picture is missing.",
     )
     parser.add_argument(
         "folder",
@@ -141,11 +141,13 @@ def _paths(nav: list[dict[str, Any]]) -> Iterator[str]:
 def _generated() -> dict[str, Callable[[], str]]:
     """The pages that are made here, and what makes them."""
     import client_reference  # here, as --help needs none of their packages
+    import command_reference
     import rest_reference
 
     return {
         "docs/rest_reference.md": lambda: rest_reference.page(rest_reference.openapi()),
         "docs/python_reference.md": client_reference.page,
+        "docs/commands.md": command_reference.page,
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
 from functools import partial
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from markdown_it import MarkdownIt
 from playwright.sync_api import expect
 
 import client_reference
+import command_reference
 import docs
 import rest_reference
 import sam_app_client
@@ -21,7 +24,7 @@ from support.chromium import running_chromium
 
 pytestmark = pytest.mark.slow
 
-GENERATED = {"docs/rest_reference.md", "docs/python_reference.md"}
+GENERATED = {"docs/rest_reference.md", "docs/python_reference.md", "docs/commands.md"}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,19 @@ def test_every_public_name_of_the_python_client_is_in_the_reference(site):
     segment = text.split("segment(image=None, **prompts)")[1].split("Raises:")[0]
     assert " Result The result, with its mask" in segment  # and not AsyncResult
     assert "result(timestamp, *, within=600.0, on_wait=None)" in text
+
+
+def test_every_command_is_in_the_reference_with_what_it_says_of_itself(site):
+    commands = {path.name for path in (docs.ROOT / "scripts").iterdir() if path.is_file() and os.access(path, os.X_OK)}
+    named = [name for names in command_reference.CHAPTERS.values() for name in names]
+    assert sorted(named) == sorted(commands - {"image-entry"})
+    html = built(site, "docs/commands.md")
+    said = dict(re.findall(r'<h3 id="scripts[^"]*">([\w/ ]+)<.*?<code>(.*?)</code>', html, re.DOTALL))
+    said = {name: unescape(re.sub("<[^>]+>", "", text)) for name, text in said.items()}
+    assert {f"scripts/{name}" for name in commands - {"image-entry"}} < said.keys()
+    assert all(f"sage: {name}" in text for name, text in said.items())
+    assert "--itksnap PORT" in said["scripts/start"] and "--days N" in said["scripts/keys add"]
+    assert "--docs" in said["scripts/setup"] and str(docs.ROOT) not in html
 
 
 @pytest.mark.e2e
