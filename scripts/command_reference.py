@@ -30,7 +30,7 @@ What each command of `scripts/` says with `--help`. A command can be called from
 the first time. In [a container](docker.md), for those that the image has, `scripts/NAME` is the first argument.
 """
 
-_WIDTH = "100"
+_WIDTH = "84"
 _RUNS = re.compile(r"\brun\w* ((?:scripts|benchmarks)/\w+\.py) ")
 _SUBCOMMANDS = re.compile(r"\{([\w,]+)\} \.\.\.")
 

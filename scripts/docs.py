@@ -36,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Builds the documentation as a site of static files, with the references of the REST routes, of "
         "the Python client and of the commands. It opens no connection, and neither does the site: open its "
         "index.html. Ends with 1 if a link, an anchor or a picture is missing.",
+        epilog="Opened as files the pages have no search; python3 -m http.server --directory site serves them with it.",
     )
     parser.add_argument(
         "folder",
