@@ -58,7 +58,8 @@ def build(folder: Path) -> None:
     Raises:
         DocsError: If the folder holds something else, or a page, link, anchor or picture is missing.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "objects.inv").is_file():
+    is_site = (folder / "objects.inv").is_file()
+    if folder.exists() and not is_site and (folder.is_file() or any(folder.iterdir())):
         raise DocsError(f"{folder} holds something else than a site: remove it, or name another folder")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -89,6 +89,12 @@ def test_what_is_checked(checks, arguments, called):
     assert ".venv/bin/lint-imports" in done.stdout and done.stdout.endswith("all passed\n")
 
 
+def test_the_documentation_is_built_with_what_it_needs(checks):
+    done = call(checks, "docs", "a folder")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"scripts/setup --docs\n.venv/bin/python {checks}/scripts/docs.py a folder\n"
+
+
 def test_in_a_browser_nothing_else_is_checked(checks):
     done = call(checks, "test", "--e2e", "-k", "keyboard")
     assert ".venv/bin/python -m pytest -m e2e -k keyboard\n" in done.stdout

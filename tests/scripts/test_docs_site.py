@@ -161,8 +161,9 @@ def test_a_site_takes_the_place_of_a_site_and_of_nothing_else(repository, capsys
         assert docs.main([str(folder)]) == 0
         assert capsys.readouterr().out == f"{folder / 'index.html'}: 2 pages\n"
     assert docs.faults(folder) == [] and (folder / "docs" / "one.png").is_file()
-    assert docs.main([str(repository)]) == 1
-    assert "holds something else than a site" in capsys.readouterr().err and (repository / "README.md").is_file()
+    for other in (repository, repository / "README.md"):
+        assert docs.main([str(other)]) == 1
+        assert "holds something else than a site" in capsys.readouterr().err and (repository / "README.md").is_file()
 
 
 def test_links_that_lead_nowhere_are_named(repository, capsys):
