@@ -20,7 +20,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="The server's API keys. Start the server with --conf api_keys FILE, and it asks for one.",
         epilog="A running server follows the file at once. Of a key only its SHA-256 digest is kept.",
     )
-    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help="where they are (default: %(default)s)")
+    where = DEFAULT_FILE.relative_to(Path(__file__).resolve().parents[1])
+    parser.add_argument("--file", type=Path, default=DEFAULT_FILE, help=f"where they are (default: {where})")
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("add", help="make a key and print it, this once")
     add.add_argument("name", metavar="NAME", help="who or what will use it; results belong to this name")

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     defaults = Settings()
     result = argparse.ArgumentParser(
-        prog="train_follower",
+        prog="scripts/train_follower",
         description="Train the network that follows objects from slice to slice. Run it again to resume a stopped run.",
     )
     result.add_argument("--work", type=Path, required=True, help="folder for the log and the resumable state")

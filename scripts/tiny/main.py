@@ -34,7 +34,7 @@ HELD_OUT_PICTURES = 20
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = argparse.ArgumentParser(
-        prog="train_tiny",
+        prog="scripts/train_tiny",
         description="Train sam_tiny on synthetic and real images. Run it again to resume a stopped run.",
     )
     defaults = Settings()

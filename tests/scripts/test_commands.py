@@ -32,7 +32,7 @@ def call(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize(
     "name",
-    ["audit", "bundle", "image", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"],
+    ["audit", "bundle", "docs", "image", "keys", "licences", "lock", "quantize", "sbom", "start", "test", "weights"],
 )
 def test_help_installs_nothing(clone, name):
     done = call(clone, name, "--help")
@@ -87,6 +87,12 @@ def test_what_is_checked(checks, arguments, called):
     for step in ("-m ruff check", "-m ruff format --check --quiet", "-m mypy", called):
         assert f".venv/bin/python {step}\n" in done.stdout
     assert ".venv/bin/lint-imports" in done.stdout and done.stdout.endswith("all passed\n")
+
+
+def test_the_documentation_is_built_with_what_it_needs(checks):
+    done = call(checks, "docs", "a folder")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"scripts/setup --docs\n.venv/bin/python {checks}/scripts/docs.py a folder\n"
 
 
 def test_in_a_browser_nothing_else_is_checked(checks):

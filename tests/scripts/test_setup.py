@@ -74,7 +74,8 @@ class Clone:
         self.lock = self.root / "requirements.txt"
         self.lock.write_text(LOCK)
         (self.root / "requirements.sizes").write_text(SIZES)
-        (self.root / "requirements-dev.txt").write_text("pytest==9\n")
+        (self.root / "requirements-docs.txt").write_text("zensical==1\n")
+        (self.root / "requirements-dev.txt").write_text("pytest==9\nzensical==1\n")
         self.python.parent.mkdir()
         self.pretend("python3", "3.11.7")
 
@@ -246,6 +247,23 @@ def test_dev_adds_the_test_tools_and_running_keeps_them(clone: Clone) -> None:
     clone.installs()
     clone.run("--dev")
     assert clone.installs() == []
+
+
+def test_docs_adds_what_the_site_needs_and_dev_has_it_too(clone: Clone) -> None:
+    assert clone.run("--docs").returncode == 0
+    assert "monailabel==0.8.5\n" in clone.packages and "zensical==1\n" in clone.packages
+    assert "pytest" not in clone.packages
+    clone.lock.write_text(LOCK + "numpy==1\n")
+    clone.run()
+    assert "numpy==1\n" in clone.packages and "zensical==1\n" in clone.packages
+    clone.run("--dev")
+    assert "pytest==9\n" in clone.packages
+    clone.installs()
+    assert clone.run("--docs").returncode == 0 and clone.installs() == []
+    (clone.root / "requirements-dev.txt").write_text("pytest==10\nzensical==2\n")
+    (clone.root / "requirements-docs.txt").write_text("zensical==2\n")
+    clone.run("--docs")
+    assert "pytest==10\n" in clone.packages and "zensical==2\n" in clone.packages
 
 
 def test_an_interrupted_set_up_is_done_again(clone: Clone) -> None:
@@ -483,10 +501,11 @@ def test_a_build_of_pytorch_that_has_no_hash_is_named(clone: Clone) -> None:
     assert "monailabel==0.8.5 --hash=" in clone.packages and "uv==" not in clone.packages
 
 
-def test_hashes_are_of_what_runs_alone(clone: Clone) -> None:
-    done = clone.run("--require-hashes", "--dev")
+@pytest.mark.parametrize("extra", ["--docs", "--dev"])
+def test_hashes_are_of_what_runs_alone(clone: Clone, extra: str) -> None:
+    done = clone.run("--require-hashes", extra)
     assert done.returncode == 1
-    assert "--require-hashes is without --dev" in done.stderr
+    assert f"--require-hashes is without {extra}" in done.stderr
 
 
 def test_the_hashes_are_those_of_the_lock() -> None:

@@ -15,6 +15,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.routing import iter_route_contexts
 
+import rest_reference
 from lib.server.app import create_app
 from lib.server.auth.api_keys import make_key
 from lib.server.auth.key_file import KeyFile
@@ -120,6 +121,9 @@ def test_the_documentation_has_every_route_once_and_the_login_where_one_is_neede
     asks = {path: "security" in next(iter(paths[path].values())) for path in ("/info/", "/health_check/")}
     assert asks == {"/info/": bool(served[1]), "/health_check/": False}
     assert not [one for one in paths["/datastore/"]["get"]["parameters"] if one["name"] == "token"]
+    if served[1]:
+        made_without_a_server = rest_reference.openapi()["paths"]
+        assert made_without_a_server == {path: of_path for path, of_path in paths.items() if path != FAILS}
 
 
 def test_sam_input_is_documented_as_the_object_that_it_is(send):

@@ -87,25 +87,8 @@ def create_app(sam_app: SamApp) -> FastAPI:
         exception_handlers=ERROR_HANDLERS,
         form_limits={"max_fields": MAX_PARTS, "max_files": MAX_PARTS},
     )
-    for router in (
-        routes.router,
-        viewing.router,
-        thumbnails.router,
-        exporting.router,
-        viewed_labels.router,
-        versions.router,
-        metrics.router,
-        *((login.router,) if authenticator else ()),
-    ):
-        app.include_router(with_head(router))
-    for router in nninteractive.routers():
-        app.include_router(with_head(router))
-    if options.itksnap_port:
-        app.include_router(itksnap.router)
-    for router in upstream_routers():
-        app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
+    include_routers(app, with_login=authenticator is not None, with_itksnap=bool(options.itksnap_port))
     spool_forms()
-    describe_login(app, is_needed=authenticator is not None)
     if authenticator is None:
         warn_if_exposed(sys.argv[1:])
     else:
@@ -129,6 +112,34 @@ def create_app(sam_app: SamApp) -> FastAPI:
     logger.info("Results: %s", options.results)
     logger.info("Web pages that may call the server: %s", ", ".join(options.cors_origins) or "none")
     return app
+
+
+def include_routers(app: FastAPI, *, with_login: bool, with_itksnap: bool) -> None:
+    """Add the routes of every protocol to an app, and describe them in its OpenAPI document.
+
+    Args:
+        app: An app without them.
+        with_login: Whether there are API keys or OpenID Connect, and so the routes to log in.
+        with_itksnap: Whether ITK-SNAP's protocol is served.
+    """
+    for router in (
+        routes.router,
+        viewing.router,
+        thumbnails.router,
+        exporting.router,
+        viewed_labels.router,
+        versions.router,
+        metrics.router,
+        *((login.router,) if with_login else ()),
+    ):
+        app.include_router(with_head(router))
+    for router in nninteractive.routers():
+        app.include_router(with_head(router))
+    if with_itksnap:
+        app.include_router(itksnap.router)
+    for router in upstream_routers():
+        app.include_router(with_head(router), prefix=settings.MONAI_LABEL_API_STR)
+    describe_login(app, is_needed=with_login)
 
 
 def _train_by_itself(sam_app: SamApp, trainings: Trainings, admission: Admission) -> None:
