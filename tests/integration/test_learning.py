@@ -186,6 +186,7 @@ def test_a_training_that_is_killed_or_stopped_leaves_the_server_as_it_was(taught
     assert server.get("/health_check/").json()["status"] == "ok"
 
 
+@pytest.mark.long
 def test_the_command_teaches_beside_the_server(taught: tuple[Server, Path]) -> None:
     _, app = taught
     studies = app.parent / "studies"

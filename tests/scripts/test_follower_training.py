@@ -144,6 +144,7 @@ def test_held_out_slices_are_followed_from_the_largest_and_it_does_not_count():
     assert measure(Sees(FollowNet()), [slices[:2]]) is None
 
 
+@pytest.mark.long
 def test_the_command_writes_weights_and_card(tmp_path, monkeypatch):
     real = write_set(tmp_path / "mr_t1_sarcoma", [f"STS-{p:03d}-MR-T1-z{z:03d}" for p in range(9) for z in (4, 6, 8)])
     output = tmp_path / "follower.safetensors"

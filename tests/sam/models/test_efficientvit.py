@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, peer: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["OpenVINO", "PyTorch"])
+@pytest.fixture(scope="module", params=["OpenVINO", pytest.param("PyTorch", marks=pytest.mark.long)])
 def predictor(request: pytest.FixtureRequest, folder: Path) -> Predictor:
     if request.param == "OpenVINO":
         predictor = Engine([SPEC], folder, device="cpu").predictor(SPEC.name)

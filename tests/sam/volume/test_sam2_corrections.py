@@ -86,6 +86,7 @@ def test_following_ends_where_the_masks_are_as_before(medsam2, first, work, monk
     assert result.found[5].source == "prompts" and result.stops == first.stops
 
 
+@pytest.mark.long
 def test_while_they_change_it_goes_to_the_next_prompted_slice_and_to_the_end(medsam2, first, work, monkeypatch):
     monkeypatch.setattr(sam2_video, "_SAME_DICE", 1.1)  # none counts as the same
     result = corrected(medsam2, first, {1: BOX, 5: OTHER_BOX})
@@ -98,6 +99,7 @@ def test_while_they_change_it_goes_to_the_next_prompted_slice_and_to_the_end(med
     assert work == {"followed": 3} and [stop.reason for stop in once_more.stops] == ["end of slices"] * 2
 
 
+@pytest.mark.long
 def test_other_prompts_on_the_only_marked_slice_give_what_they_give_anew(medsam2, first, work, monkeypatch):
     monkeypatch.setattr(sam2_video, "_SAME_DICE", 1.1)
     prompts = VolumePrompts({1: OTHER_BOX}, {}, range(SLICES))
@@ -109,6 +111,7 @@ def test_other_prompts_on_the_only_marked_slice_give_what_they_give_anew(medsam2
     assert not np.array_equal(result.found[4].logits, first.found[4].logits)
 
 
+@pytest.mark.long
 def test_prompts_that_are_gone_and_other_rules_follow_the_object_anew(medsam2, first, work):
     result = corrected(medsam2, first, {2: BOX})
     assert work == {"followed": SLICES - 1}
@@ -149,6 +152,7 @@ def test_what_there_was_no_time_for_is_followed_by_the_next_call(medsam2, first)
     assert all(np.array_equal(rest.found[k].mask, first.found[k].mask) for k in range(SLICES))
 
 
+@pytest.mark.long
 def test_a_mask_to_start_from_stays_where_what_is_found_fits_it(medsam2, first):
     """Following from a box on slice 4 ends at once where the mask there is what is found anyhow."""
     prompts = VolumePrompts({4: BOX}, {}, range(SLICES))
@@ -171,6 +175,7 @@ def test_points_take_away_from_a_mask_to_start_from_only_near_them(medsam2):
     assert (now & mask)[:45].sum() > 0.9 * mask[:45].sum()
 
 
+@pytest.mark.long
 def test_a_lasso_bounds_the_mask_on_its_slice_and_its_core_is_the_object(medsam2):
     rows, columns = np.mgrid[:64, :64]
     area = np.hypot(columns - 27, rows - 32) < 13
