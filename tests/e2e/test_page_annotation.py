@@ -513,3 +513,27 @@ def test_of_several_series_one_is_chosen(chromium, archive, sample, tmp_path):
     finally:
         opened.close()
     assert opened.complaints == []
+
+
+def test_the_pointer_shows_what_a_click_would_mark(opened):
+    """And the click marks it; once there is a mask, nothing is shown beside it."""
+    opened.page.mouse.move(*opened.place(X + 3, Y))
+    hint = opened.page.locator("canvas#hint")
+    for step in range(200):
+        opened.page.mouse.move(*opened.place(X + step % 2, Y))
+        opened.page.wait_for_timeout(150)
+        if opened.canvas("hint").any():
+            break
+    shape = opened.canvas("hint")[..., 3] > 0
+    assert shape.any() and hint.is_visible() and not opened.requests(), "nothing was stored for it"
+    opened.click(X, Y)
+    opened.wait_until_idle("Mask of")
+    mask = shown(opened)
+    rows, columns = np.nonzero(shape)
+    found = np.nonzero(mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx(
+        (found[0].min(), found[0].max(), found[1].min(), found[1].max()), abs=1
+    )
+    opened.page.mouse.move(*opened.place(X + 2, Y + 1))
+    opened.page.wait_for_timeout(600)
+    assert not opened.canvas("hint").any()

@@ -12,6 +12,10 @@ SLICE = ("plane", "index", "version")
 """What a route that shows a slice asks for besides what it is a slice of."""
 
 
+POINT = ("version", "frame", "x", "y")
+"""What a route that shows what a click would mark asks for likewise."""
+
+
 @dataclass
 class Found:
     """Ids of what there is: each label with its tag, and the versions of what can be looked at."""
@@ -64,6 +68,8 @@ def _rows(required: set[str], found: Found) -> list[dict[str, str]]:
         frozenset({"tag"}): [{"label": label, "tag": tag} for label, tag in found.labels],
         frozenset({"timestamp"}): [{"timestamp": str(result)} for result in found.results],
         frozenset({"image", *SLICE}): [_slice_of("image", image, found) for image in found.images],
+        frozenset({"image", *POINT}): [_point_of("image", image, found) for image in found.images],
+        frozenset({"session_id", *POINT}): [_point_of("session_id", session, found) for session in found.sessions],
         frozenset({"session_id"}): [{"session_id": session} for session in found.sessions],
         frozenset({"session_id", *SLICE}): [_slice_of("session_id", session, found) for session in found.sessions],
     }
@@ -72,6 +78,10 @@ def _rows(required: set[str], found: Found) -> list[dict[str, str]]:
 
 def _slice_of(kind: str, name: str, found: Found) -> dict[str, str]:
     return {kind: name, "plane": "axial", "index": "0", "version": found.versions.get(name, "none")}
+
+
+def _point_of(kind: str, name: str, found: Found) -> dict[str, str]:
+    return {kind: name, "version": found.versions.get(name, "none"), "frame": "0", "x": "0", "y": "0"}
 
 
 def _choices(schema: Mapping[str, Any], openapi: Mapping[str, Any]) -> list[str]:

@@ -85,6 +85,11 @@ class Prefetcher:
         order = nearest_first(k, image.frame_count, self._slices, direction)
         self._encode(model, user, image, order, asked)
 
+    def looked_at(self, model: str, user: str, image: MedicalImage, k: int, asked: Window | str) -> None:
+        """Encode slice k, over which a user moves the pointer; ``asked`` as of :meth:`clicked`."""
+        if self._slices:
+            self._encode(model, user, image, [k], asked)
+
     def opened(self, model: str, user: str, read: Callable[[], MedicalImage]) -> None:
         """Read an image that a user opens, in the background, and prefetch its slices; not while another is read."""
         if not self._slices or not self._is_reading.acquire(blocking=False):

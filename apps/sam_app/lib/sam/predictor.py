@@ -167,6 +167,10 @@ class Predictor:
             clock.check()
             raise
 
+    def known_embedding(self, image: np.ndarray) -> Embedding | None:
+        """Return the image's embedding if it is in memory; arguments and errors as of :meth:`encode`."""
+        return self._cache.find(self._key(image))
+
     def prefetch_embedding(self, owner: str, frames: Sequence[Callable[[], np.ndarray | None]]) -> None:
         """Encode images in the background, in this order, before a user clicks on them.
 

@@ -16,7 +16,7 @@ from lib.base.threads import start_periodic
 from lib.dicomweb.datastore import for_inference
 from lib.imaging.decoding.memory_budget import MemoryBudget
 from lib.sam.models.versions import FOLDER as LEARNED
-from lib.server import exporting, thumbnails, versions, viewed_labels, viewing
+from lib.server import exporting, previews, thumbnails, versions, viewed_labels, viewing
 from lib.server.admission import Admission
 from lib.server.auth import login
 from lib.server.auth.authenticator import Authenticator, make_authenticator
@@ -102,6 +102,7 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.images = StoredImages()
     app.state.load_image = LoadMedicalImage(options.limits, sam_app.images)
     app.state.thumbnails = thumbnails.Thumbnails(app.state.load_image)
+    app.state.previews = previews.Previews(sam_app.engine, sam_app.ahead)
     app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
     app.state.versions = sam_app.engine.versions
     app.state.trainings = trainings = Trainings(observer.training_ended)
@@ -126,6 +127,7 @@ def include_routers(app: FastAPI, *, with_login: bool, with_itksnap: bool) -> No
         routes.router,
         viewing.router,
         thumbnails.router,
+        previews.router,
         exporting.router,
         viewed_labels.router,
         versions.router,

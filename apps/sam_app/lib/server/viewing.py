@@ -130,7 +130,7 @@ def of_datastore(request: Request, user: CurrentUser, image: Annotated[str, InPa
     return Viewed(user, partial(images.here_of_datastore, image), partial(images.of_datastore, image))
 
 
-def _of_session(
+def of_session(
     request: Request, user: CurrentUser, session_id: Annotated[str, InPath(description="As `PUT /session/` answers it")]
 ) -> Viewed:
     """Return the image of a session; looking at it is a use of the session."""
@@ -178,7 +178,7 @@ def _add_routes(path: str, what: str, find: Callable[..., Viewed], *, facts: str
     ) -> Response:
         """Return a slice's values in the image's own units, laid out as its plane says. Nothing is stored."""
         load: LoadMedicalImage = request.app.state.load_image
-        image = _in_memory(viewed, load, version)
+        image = in_memory(viewed, load, version)
         if image is None:
             with request.app.state.admission.inside(viewed.user.share):
                 key, image = read_viewed(viewed, load)
@@ -188,10 +188,10 @@ def _add_routes(path: str, what: str, find: Callable[..., Viewed], *, facts: str
 
 
 _add_routes("/images/{image}", "an image of the datastore", of_datastore)
-_add_routes("/session/{session_id}", "the image of a session", _of_session, facts="/view")
+_add_routes("/session/{session_id}", "the image of a session", of_session, facts="/view")
 
 
-def _in_memory(viewed: Viewed, load: LoadMedicalImage, version: str) -> MedicalImage | None:
+def in_memory(viewed: Viewed, load: LoadMedicalImage, version: str) -> MedicalImage | None:
     """Return the image if it has this version and is in memory, for which nobody waits."""
     try:
         path = viewed.here()

@@ -150,6 +150,12 @@ export class Api {
     return response.status === 204 ? null : response.blob();
   }
 
+  /** Return the mask that a point would mark, as a picture; null: it is not known at once. @param {object} query */
+  async preview({ path, facts }, query) {
+    const response = await this.#ask(`${path}/preview?${new URLSearchParams({ version: facts.version, ...query })}`, {});
+    return response.status === 204 ? null : response.blob();
+  }
+
   /** Return the bytes of a slice, or of a sample. @param {string} path Of the route. @returns {Promise<ArrayBuffer>} */
   async bytes(path) {
     const response = await this.#ask(path, {});

@@ -27,6 +27,7 @@ const BRUSHES = ["brush", "eraser"];
  * @param {() => void} to.redo
  * @param {(step: number) => void} to.frame
  * @param {() => boolean} to.hasFrames
+ * @param {(pixel: {x: number, y: number} | null) => void} to.hover Gets where a mouse could set a positive point.
  * @param {(pixel: {x: number, y: number}, isByKey: boolean) => void} to.at Gets the crosshair's or pointer's position.
  * @param {() => void} to.crosshairMoved
  * @param {(right: number, down: number) => void} to.window Gets a drag with the right button, in screen pixels.
@@ -133,11 +134,15 @@ function pointer(stage, to, drawing) {
     stage.draw();
   };
   element.addEventListener("contextmenu", (event) => event.preventDefault());
-  element.addEventListener("pointerleave", () => showBrush(null));
+  element.addEventListener("pointerleave", () => {
+    showBrush(null);
+    to.hover(null);
+  });
   const gripAt = (event) => (MOVES_MARKS.includes(to.mode()) && !drawing.isOpen ? stage.gripAt(event) : null);
   element.addEventListener("pointerdown", (event) => {
     if (!stage.hasImage || fingers.down(event) || !event.isPrimary) return;
     event.preventDefault();
+    to.hover(null);
     element.focus({ preventScroll: true, focusVisible: false });
     element.setPointerCapture(event.pointerId);
     stage.isCrosshairSeen = false;
@@ -148,7 +153,12 @@ function pointer(stage, to, drawing) {
     const pixel = stage.pixelAt(event);
     to.at(pixel, false);
     showBrush(pixel);
-    if (!down) element.classList.toggle("on-mark", gripAt(event) !== null);
+    if (!down) {
+      const isOnMark = gripAt(event) !== null;
+      element.classList.toggle("on-mark", isOnMark);
+      const sets = to.mode() === "positive" && !drawing.isOpen && !isOnMark && !event.shiftKey && !event.altKey;
+      to.hover(sets && event.pointerType === "mouse" ? pixel : null);
+    }
     if (down?.event.button === 1) {
       stage.zoom.pan(down.last.clientX - event.clientX, down.last.clientY - event.clientY);
       down.last = event;

@@ -5,6 +5,7 @@ import { Settings } from "./controls.js";
 import { Display } from "./display.js";
 import { dropped } from "./files.js";
 import { listen } from "./gestures.js";
+import { Hover } from "./hover.js";
 import { askForKey } from "./key.js";
 import { ObjectPanel } from "./objects.js";
 import { askForSeries } from "./series.js";
@@ -24,6 +25,7 @@ const api = new Api(askForKey, askForSeries, new URL("../../", import.meta.url),
 const session = new Session(api);
 const stage = new Stage(constants.palette);
 const display = new Display(session, stage);
+const hover = new Hover(session, stage);
 const settings = new Settings(session, display, constants.windows);
 const objectPanel = new ObjectPanel(session, display, constants.palette, announce);
 const studies = new Studies(api, (image) => openStored(image));
@@ -264,6 +266,7 @@ function connect() {
     redo: () => session.redo(),
     frame: (step) => settings.step(step),
     hasFrames: () => settings.hasFrames,
+    hover: (pixel) => hover.at(display.isCurrent ? pixel : null),
     at: showPosition,
     crosshairMoved: () => display.crosshairMoved(),
     window: (right, down) => display.dragWindow(right, down),

@@ -232,6 +232,21 @@ export class Session extends EventTarget {
     this.#changed();
   }
 
+  /**
+   * Return what a positive point would mark on this frame, if the server knows it at once; null: it does not, or the point
+   * would refine a mask that there is.
+   *
+   * @param {{x: number, y: number}} point
+   * @returns {Promise<Uint8Array | null>} Not 0 on it.
+   */
+  async preview({ x, y }) {
+    const { image, wanted, isBusy } = this;
+    if (!image || isBusy || this.isFollowing || this.#has(wanted.frame) || this.annotation.active.isLocked) return null;
+    const scene = { frame: wanted.frame, ...(wanted.window ?? {}), model: wanted.model };
+    const found = await this.#api.preview(image, { ...scene, x, y }).catch(() => null); // a click tells what is wrong
+    return found && readMask(found);
+  }
+
   /** Remove the prompt at `index`. */
   remove(index) {
     this.#setPrompts(this.prompts.filter((_, n) => n !== index));

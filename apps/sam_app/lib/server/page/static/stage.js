@@ -7,6 +7,8 @@ import { Zoom } from "./zoom.js";
 
 const GRIP = 9; // screen pixels from a mark within which it is taken hold of
 
+const HINT = [255, 255, 255];
+
 const SMALL = 96; // screen pixels of the longer side of a small picture
 const SMALL_MARGIN = 0.25; // of the mask's size on each side
 const SMALL_OPACITY = 0.5;
@@ -15,6 +17,7 @@ export class Stage {
   #svg = document.getElementById("marks");
   #imageCanvas = document.getElementById("image");
   #maskCanvas = document.getElementById("mask");
+  #hintCanvas = document.getElementById("hint");
   #edges = new Edges(document.getElementById("main-pane"));
   #palette;
   #mask = null;
@@ -84,6 +87,16 @@ export class Stage {
       this.#drawMask();
     }
     this.draw();
+  }
+
+  /** Show the border of what a click would mark. @param {Uint8Array | null} mask Of the frame: not 0 on it. */
+  showHint(mask) {
+    const context = this.#hintCanvas.getContext("2d");
+    context.clearRect(0, 0, this.#hintCanvas.width, this.#hintCanvas.height);
+    if (!mask) return;
+    const { columns } = this.plane;
+    const shown = laidOut(([i, j]) => (mask[j * columns + i] ? 1 : 0), this.plane, this.index);
+    context.putImageData(contour(shown, [[0, 0, 0], HINT]), 0, 0);
   }
 
   /** How masks are shown. @returns {(mask: import("./mask.js").Mask) => ImageData | null} */
@@ -223,7 +236,7 @@ export class Stage {
 
   #begin(plane, isGeometric) {
     const { width, height } = plane;
-    for (const canvas of [this.#imageCanvas, this.#maskCanvas]) Object.assign(canvas, { width, height });
+    for (const canvas of [this.#imageCanvas, this.#maskCanvas, this.#hintCanvas]) Object.assign(canvas, { width, height });
     [this.#mask, this.#labels] = [null, null];
     this.plane = plane;
     this.isGeometric = isGeometric;
