@@ -419,7 +419,7 @@ def test_the_list_finds_and_offers_the_next(opened, archive):
     page.get_by_role("button", name="Images on the server").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Find").fill("OTH")
-    expect(dialog.get_by_role("status")).to_have_text("1 of 3 images")
+    expect(dialog.get_by_role("status")).to_have_text("1 of 4 images")
     assert dialog.locator("#study-list strong").all_inner_texts() == ["other"]
     dialog.get_by_label("Find").fill("")
     dialog.get_by_label("Show").select_option("with a final label")
@@ -431,7 +431,7 @@ def test_the_list_finds_and_offers_the_next(opened, archive):
     assert set(dialog.locator("#study-list strong").all_inner_texts()) == labelled
     dialog.get_by_role("button", name="Next to label").click()
     expect(dialog).to_be_hidden()
-    expect(page.locator("canvas#image")).to_have_attribute("aria-label", re.compile(r"^(other|turned|ball), "))
+    expect(page.locator("canvas#image")).to_have_attribute("aria-label", re.compile(r"^(other|turned|ball|tube), "))
 
 
 def test_measures_are_those_of_the_voxels(opened):
