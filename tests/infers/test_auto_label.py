@@ -56,6 +56,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
         tokens, dense = pupil.predictor.prompt_embeddings([Prompts.from_clicks([centre])], (SIDE, SIDE))
         overlay = Overlay.of(pupil.decoder, LearnedPrompt(tokens.detach(), dense.detach()))
         facts = {"model": SPEC.name, "label": label, "checkpoint_sha256": pupil.predictor.checkpoint_sha256}
+        facts["in_one_piece"] = label == "bright"
         version = engine.versions.add(auto_name(label), overlay, facts)
         engine.versions.promote(version.name, version.number)
     return engine
@@ -107,9 +108,25 @@ def test_each_label_alone_is_where_it_is_among_all(engine: Engine, task: AutoLab
     assert dice(labels[0] > 0, together[0] == 2) > 0.95
 
 
-def test_the_largest_component_is_that_of_each_label(task: AutoLabel, volume: str) -> None:
-    labels, _ = ask(task, volume, largest_component=True)
-    assert set(np.unique(labels)) == {0, 1, 2}
+@pytest.fixture
+def two_volumes(tmp_path: Path) -> str:
+    """A NIfTI file of two slices with both discs, an empty one, and another one with both discs."""
+    slices = [picture(), picture(), np.full((SIDE, SIDE), 100, np.uint8), picture()]
+    nibabel.save(nibabel.Nifti1Image(np.stack(slices).T.astype(np.int16), np.diag([-1, -1, 3, 1])), tmp_path / "d.nii")
+    return str(tmp_path / "d.nii")
+
+
+def test_the_largest_piece_is_kept_of_a_label_that_is_in_one_piece(task: AutoLabel, two_volumes: str) -> None:
+    labels, facts = ask(task, two_volumes)
+    assert [k for k in range(4) if (labels[k] == 1).any()] == [0, 1]
+    assert {0, 1, 3} <= {k for k in range(4) if (labels[k] == 2).any()}, "the other may be in several"
+    assert {one["k"] for one in facts["found"] if one["label"] == "bright"} == {0, 1}
+    assert task.config()["largest_component"] is True, "and viewers show it so"
+
+
+def test_all_pieces_are_kept_where_they_are_asked_for(task: AutoLabel, two_volumes: str) -> None:
+    labels, _ = ask(task, two_volumes, largest_component=False)
+    assert (labels[3] == 1).any() and (labels[0] == 1).any()
 
 
 def test_what_is_protected_is_left_out(task: AutoLabel, volume: str, tmp_path: Path) -> None:

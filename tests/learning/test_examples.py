@@ -9,7 +9,7 @@ from learning.conftest import disc_picture
 from lib.imaging.image import MedicalImage
 from lib.learning.accepted import MOST_ABSENT, examples_of
 from lib.learning.encoded import varied
-from lib.learning.examples import Example, objects_of, split
+from lib.learning.examples import Example, is_in_one_piece, objects_of, split
 from lib.learning.job import TrainingRequestError
 
 
@@ -68,6 +68,33 @@ def test_an_image_whose_label_set_names_what_it_does_not_hold_teaches_its_absenc
 def test_a_label_that_is_not_in_the_set_is_not_known_to_be_absent() -> None:
     image = MedicalImage(frames=np.zeros((3, 16, 16, 3), np.uint8))
     assert not list(examples_of("study", image, np.zeros((3, 16, 16), np.uint8), {}))
+
+
+def labels_of(*boxes: tuple[slice, slice, slice]) -> np.ndarray:
+    """Return a label volume with boxes of 1 in it."""
+    labels = np.zeros((12, 16, 16), np.uint8)
+    for box in boxes:
+        labels[box] = 1
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_one"),
+    [
+        (labels_of(np.s_[2:8, 2:9, 2:9]), True),
+        (labels_of(np.s_[2:8, 2:9, 2:9], np.s_[9, 15, 15]), True),  # what a brush left
+        (labels_of(np.s_[2:8, 2:6, 2:6], np.s_[2:8, 9:13, 9:13]), False),
+        (labels_of(np.s_[1:4, 2:6, 2:6], np.s_[7:10, 2:6, 2:6]), False),  # one on each slice, and yet two
+        (labels_of(np.s_[2, 2:6, 2:6]), False),  # nobody followed it
+    ],
+)
+def test_what_is_in_one_piece(labels: np.ndarray, is_one: bool) -> None:
+    image = MedicalImage(frames=np.zeros((12, 16, 16, 3), np.uint8))
+    found = list(examples_of("study", image, labels, {1: "disc", 2: "absent"}))
+    assert {one.in_one_piece for one in found} == {frozenset({"disc"} if is_one else ())}
+    assert is_in_one_piece(found, "disc") is is_one
+    whole = next(examples_of("other", image, labels_of(np.s_[2:8, 2:9, 2:9]), {1: "disc"}))
+    assert is_in_one_piece([*found, whole], "disc") is is_one, "wherever it is"
 
 
 def test_variations_keep_mask_and_picture_together() -> None:

@@ -70,8 +70,9 @@ def test_a_label_of_noise_is_not_served(teacher: Teacher, engine: Engine, discs:
         y, x = rng.integers(0, 100, 2)
         wrong = np.zeros_like(one.masks["disc"])
         wrong[y : y + 20, x : x + 20] = True
-        poisoned.append(Example(one.study, one.picture, {"disc": wrong}))
+        poisoned.append(Example(one.study, one.picture, {"disc": wrong}, frozenset({"disc"})))
     outcome = teacher.automate("disc", poisoned, Effort(120, steps=8))
+    assert outcome.version.manifest["in_one_piece"] is True
     assert not outcome.verdict.accepted and "less than 0.5" in outcome.verdict.reason
     assert engine.versions.served("auto_disc") is None and not engine.automatic()
     with pytest.raises(VersionError, match="nothing that was learned is served as auto_disc"):

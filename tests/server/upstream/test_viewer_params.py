@@ -173,7 +173,7 @@ def test_boxes_that_are_ticked(name, value, flag):
 
 
 def test_what_is_not_sent_is_off():
-    flags = {"box_from_points": False, "largest_component": False, "fill_holes": False}
+    flags = {"box_from_points": False, "largest_component": None, "fill_holes": False}
     assert asked().options == SegmentOptions(window="auto", multimask=None, max_slices=0, **flags)
 
 

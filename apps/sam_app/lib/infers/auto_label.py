@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
+from scipy import ndimage
 
 from lib.base.clock import current_clock
 from lib.imaging.image import MedicalImage
@@ -62,8 +63,9 @@ class AutoLabel(SamTask):
     """What was learned for one label, or for all, as a MONAI Label task: viewers list it for automatic segmentation.
 
     Each frame is segmented by itself; for a client of the REST routes only the one that it asks for. Where two labels
-    would overlap is the one with the higher predicted IoU. Options that viewers show: ``window``,
-    ``largest_component`` (of each label).
+    would overlap is the one with the higher predicted IoU. In a volume only the largest piece is kept of a label that
+    was in one piece in all accepted images. Options that viewers show: ``window``, ``largest_component`` (off: all
+    pieces are kept).
 
     Args:
         name: ``auto_<label>``, or :data:`ALL`.
@@ -73,7 +75,7 @@ class AutoLabel(SamTask):
 
     DIMENSION = 3
     TYPE = InferType.SEGMENTATION
-    OPTIONS: ClassVar[dict[str, Any]] = {"window": WINDOWS, "largest_component": False}
+    OPTIONS: ClassVar[dict[str, Any]] = {"window": WINDOWS, "largest_component": True}
     facts = staticmethod(auto_facts)
 
     def __init__(self, name: str, versions: Sequence[Version], *others: Any) -> None:
@@ -115,6 +117,7 @@ class AutoLabel(SamTask):
         request: SegmentRequest = data[REQUEST]
         predictors = [self._engine.predictor(name) for name in self._learned]
         data.update(made_by=_made_by(predictors), names=list(self.labels))
+        data["in_one_piece"] = [_is_in_one_piece(predictor) for predictor in predictors]
         if request.source is Source.REST:
             if data["objects"]:
                 what = "its label" if len(predictors) == 1 else "its labels"
@@ -155,6 +158,10 @@ def _made_by(predictors: Sequence[Predictor]) -> dict[str, Any]:
     }
 
 
+def _is_in_one_piece(predictor: Predictor) -> bool:
+    return predictor.version is not None and bool(predictor.version.manifest.get("in_one_piece"))
+
+
 def _find(
     predictors: Sequence[Predictor], picture: np.ndarray, protected: np.ndarray | None, k: int
 ) -> list[Prediction]:
@@ -164,14 +171,15 @@ def _find(
 
 
 def _in_volume(data: dict[str, Any]) -> dict[str, Any]:
-    """Add ``pred``; with the option ``largest_component`` only each label's largest piece in three dimensions."""
+    """Add ``pred``; of labels that are in one piece only the largest in three dimensions, unless all are asked for."""
     image: MedicalImage = data["image"]
     request: SegmentRequest = data[REQUEST]
     labels = SliceLabels((image.frame_count, *image.frame_size), data["slice_masks"])
-    if request.options.largest_component and labels.slices:
+    if request.options.largest_component is not False and any(data["in_one_piece"]):
         numbers = np.asarray(labels)
-        kept = np.zeros_like(numbers)
-        for number in range(1, len(data["names"]) + 1):
-            kept[largest_component(numbers == number)] = number
-        labels = SliceLabels.of(kept)
+        for number, place in enumerate(ndimage.find_objects(numbers), start=1):
+            if place is not None and data["in_one_piece"][number - 1]:
+                mask = numbers[place] == number
+                numbers[place][mask & ~largest_component(mask)] = 0
+        labels = SliceLabels.of(numbers)
     return {**data, "pred": labels}

@@ -11,6 +11,7 @@ from lib.imaging.image import MedicalImage
 from lib.imaging.labels.label_grid import labels_of_file
 from lib.learning.examples import Example
 from lib.learning.job import AcceptedLabel
+from lib.transforms.masks import largest_component
 from lib.transforms.window import choose_window, windowed_frame
 
 MOST_SLICES = 12
@@ -24,6 +25,9 @@ MARGIN = 2
 
 LEAST_RUN = 3
 """Labelled slices in a row from which on a structure counts as labelled through the volume."""
+
+PIECE_SHARE = 0.99
+"""Of a label's voxels, in its largest piece: beyond that it is in one piece, with what a brush left beside it."""
 
 
 def read_examples(accepted: AcceptedLabel, read: Callable[[Path], MedicalImage]) -> list[Example]:
@@ -53,13 +57,23 @@ def examples_of(study: str, image: MedicalImage, labels: np.ndarray, names: Mapp
         names: The label set: names by number, also of those that the image does not hold.
     """
     chosen: dict[int, dict[str, np.ndarray]] = {}
+    in_one_piece = set()
     for value, name in names.items():
         mask = labels == value
+        if _is_in_one_piece(mask):
+            in_one_piece.add(name)
         for k in _slices(mask.any(axis=(1, 2))):
             chosen.setdefault(k, {})[name] = mask[k]
     for k, masks in sorted(chosen.items()):
         transform, _ = choose_window(image, k)
-        yield Example(study, windowed_frame(image, k, transform), masks)
+        yield Example(study, windowed_frame(image, k, transform), masks, frozenset(in_one_piece))
+
+
+def _is_in_one_piece(mask: np.ndarray) -> bool:
+    """Return whether a label ``(K, rows, columns)`` was followed over some slices and is one piece."""
+    if np.count_nonzero(mask.any(axis=(1, 2))) < LEAST_RUN:
+        return False
+    return bool(np.count_nonzero(largest_component(mask)) >= PIECE_SHARE * np.count_nonzero(mask))
 
 
 def _slices(present: np.ndarray) -> list[int]:

@@ -33,11 +33,13 @@ class Example:
         picture: ``(H, W, 3)`` uint8 after windowing, as the encoder gets it.
         masks: By label ``(H, W)`` bool; all False says that the structure is not in the picture, a missing label that
             nobody looked for it.
+        in_one_piece: The labels that are one connected piece in the volume that the picture is a slice of.
     """
 
     study: str
     picture: NDArray[np.uint8]
     masks: Mapping[str, Mask]
+    in_one_piece: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -92,6 +94,13 @@ def objects_of(mask: Mask, most: int | None = None) -> list[Mask]:
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     order = [index for index in np.argsort(-sizes, kind="stable") if sizes[index] >= MIN_OBJECT]
     return [regions == index + 1 for index in order[:most]]
+
+
+def is_in_one_piece(examples: Iterable[Example], label: str) -> bool:
+    """Return whether a label is one connected piece wherever it is."""
+    return all(
+        label in example.in_one_piece for example in examples if label in example.masks and example.masks[label].any()
+    )
 
 
 def with_label(examples: Sequence[Example], label: str) -> list[Example]:

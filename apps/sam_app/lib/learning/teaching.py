@@ -12,7 +12,7 @@ import torch
 from lib.learning import automatic, interactive
 from lib.learning.curve import draw_loss
 from lib.learning.encoded import ENCODING_SHARE, Encoded, encode, encode_varied
-from lib.learning.examples import Example, Mask, fewer, objects_of, split, with_label
+from lib.learning.examples import Example, Mask, fewer, is_in_one_piece, objects_of, split, with_label
 from lib.learning.fitting import Effort, Progress, unwatched
 from lib.learning.gate import Score, Verdict, judge
 from lib.learning.pupil import Pupil
@@ -137,6 +137,7 @@ class Teacher:
         after = _found(pupil, prompt, label, questions)
         verdict = judge(before, after, ((), ())) if served else _first(before, after)
         facts = {**self._facts(learned, held_out, effort, steps), "label": label}
+        facts["in_one_piece"] = is_in_one_piece([*learned, *held_out], label)
         return self._publish(name, Overlay.of(pupil.decoder, prompt), facts, verdict, losses)
 
     def _served(self, name: str) -> Overlay | None:

@@ -92,7 +92,8 @@ class SegmentOptions:
         window: Window to show the image with, or a preset's name.
         multimask: Best of three candidates or the single mask; None: depends on the model and the prompts.
         box_from_points: Whether the first two foreground points of a slice are opposite corners of a box.
-        largest_component: Whether to keep the largest connected piece only.
+        largest_component: Whether to keep the largest connected piece only; None: for what finds labels by itself,
+            depends on the label; else not.
         fill_holes: Whether to fill background that the object encloses.
         max_slices: How many slices to follow the object beyond those with prompts; 0: no limit.
         slices: The first and the last slice on which to look for the object; None: all.
@@ -105,7 +106,7 @@ class SegmentOptions:
     window: Window | str = AUTO
     multimask: bool | None = None
     box_from_points: bool = False
-    largest_component: bool = False
+    largest_component: bool | None = None
     fill_holes: bool = False
     max_slices: int = 0
     slices: tuple[int, int] | None = None

@@ -87,6 +87,10 @@ def _as_batch_size(value: Any, name: str) -> int:
     return size
 
 
+def _as_flag_if_sent(value: Any, name: str) -> bool | None:
+    return None if value is None else as_flag(value, name)
+
+
 Flag = Annotated[bool, _by(as_flag)]
 Text = Annotated[str | None, _by(_as_text)]
 PromptSource = Annotated[Source | None, _by(as_prompt_source)]
@@ -101,7 +105,7 @@ class OptionParams(BaseModel):
     window: Annotated[Window | str, _by(as_window)] = AUTO
     candidates: Annotated[bool | None, _by(as_multimask)] = None
     box_from_points: Flag = False
-    largest_component: Flag = False
+    largest_component: Annotated[bool | None, _by(_as_flag_if_sent)] = None
     fill_holes: Flag = False
     max_slices: Annotated[int, _by(as_count)] = 0
 
