@@ -75,6 +75,7 @@ class Clone:
         self.lock.write_text(LOCK)
         (self.root / "requirements.sizes").write_text(SIZES)
         (self.root / "requirements-dev.txt").write_text("pytest==9\n")
+        (self.root / "requirements-ray.txt").write_text("ray==2\n")
         self.python.parent.mkdir()
         self.pretend("python3", "3.11.7")
 
@@ -246,6 +247,25 @@ def test_dev_adds_the_test_tools_and_running_keeps_them(clone: Clone) -> None:
     clone.installs()
     clone.run("--dev")
     assert clone.installs() == []
+
+
+def test_ray_is_added_beside_the_test_tools_and_stays(clone: Clone) -> None:
+    clone.run("--dev")
+    clone.installs()
+    assert clone.run("--ray").returncode == 0
+    assert len(clone.installs()) == 1
+    assert "pytest==9\n" in clone.packages and "ray==2\n" in clone.packages
+    for options in ([], ["--dev"], ["--ray"], ["--ray", "--dev"]):
+        clone.run(*options)
+    assert clone.installs() == []
+    clone.lock.write_text(LOCK + "numpy==1\n")
+    clone.run()
+    assert "ray==2\n" in clone.packages and "pytest==9\n" in clone.packages
+    (clone.root / "requirements-ray.txt").write_text("ray==3\n")
+    clone.run()
+    assert len(clone.installs()) == 1, "whoever did not ask for Ray is not kept from starting by its new version"
+    clone.run("--ray")
+    assert len(clone.installs()) == 1 and "ray==3\n" in clone.packages
 
 
 def test_an_interrupted_set_up_is_done_again(clone: Clone) -> None:
@@ -483,10 +503,11 @@ def test_a_build_of_pytorch_that_has_no_hash_is_named(clone: Clone) -> None:
     assert "monailabel==0.8.5 --hash=" in clone.packages and "uv==" not in clone.packages
 
 
-def test_hashes_are_of_what_runs_alone(clone: Clone) -> None:
-    done = clone.run("--require-hashes", "--dev")
+@pytest.mark.parametrize("option", ["--dev", "--ray"])
+def test_hashes_are_of_what_runs_alone(clone: Clone, option: str) -> None:
+    done = clone.run("--require-hashes", option)
     assert done.returncode == 1
-    assert "--require-hashes is without --dev" in done.stderr
+    assert "--require-hashes is without --dev and --ray" in done.stderr
 
 
 def test_the_hashes_are_those_of_the_lock() -> None:
