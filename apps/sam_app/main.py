@@ -31,10 +31,11 @@ from lib.infers.prefetch import Prefetcher
 from lib.infers.sam_2d import Sam2D
 from lib.infers.sam_3d import Sam3D
 from lib.infers.sam_task import SamTask
-from lib.sam.engine import Engine
+from lib.sam.engine import Engine, chosen_device
 from lib.sam.models.checkpoints import CheckpointError, CheckpointStore
 from lib.sam.models.model_specs import VOLUME_SUFFIX
 from lib.sam.models.registry import DEFAULT_MODEL, ModelSpec, UnknownModelError, get_spec
+from lib.sam.runtimes.remote import Workers
 from lib.sam.sam2_predictor import predictor_class
 from lib.server.app import create_app
 from lib.server.http.connections import limit_connections, raise_file_limit
@@ -99,6 +100,7 @@ class SamApp(MONAILabelApp):
             precision=self.options.precision,
             compiled=self.options.compile,
             embedding_files=self.options.embedding_files(),
+            workers=self._start_workers(specs),
         )
         self.ahead = Prefetcher(self.engine, self.options.ahead)
         super().__init__(
@@ -110,6 +112,28 @@ class SamApp(MONAILabelApp):
             version=VERSION,
             labels=list(self.options.labels),
         )
+
+    def _start_workers(self, specs: Sequence[ModelSpec]) -> Workers | None:
+        """Start the processes that encode images; None if this process does so itself."""
+        options = self.options
+        if options.workers is None:
+            return None
+        if chosen_device(options.device).type != "cpu":
+            raise _refusal("workers encode on CPUs, and this server would on a GPU: start with --conf device cpu, too")
+        from lib.workers.ray_workers import RayWorkers, WorkersStartError
+
+        try:
+            return RayWorkers(
+                options.workers,
+                specs,
+                self._model_dir,
+                precision=options.precision,
+                cores=options.worker_cores,
+            )
+        except WorkersStartError as error:
+            raise _refusal(error) from None
+        finally:
+            clean_logs()  # Ray's, too
 
     def init_infers(self) -> dict[str, InferTask]:
         """Return the tasks of every chosen model."""

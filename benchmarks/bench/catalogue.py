@@ -12,11 +12,13 @@ from bench import (
     rest_rows,
     sam2_rows,
     start_row,
+    workers_row,
 )
 from bench.row import Row
 
 MODULES = (
     encoder_rows, sam2_rows, click_rows, rest_rows, load_rows, learning_row, start_row, decoder_row, gpu_row,
+    workers_row,
 )  # fmt: skip
 
 ROWS: dict[str, Row] = {row.id: row for module in MODULES for row in module.ROWS}

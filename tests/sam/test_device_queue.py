@@ -215,3 +215,119 @@ def test_what_was_worked_on_is_not_kept(queue: DeviceQueue, ahead: bool):
         queue.run(image.encode)
     del image
     wait_for(lambda: seen() is None)
+
+
+class Gates:
+    """Work of which each piece runs until it is let go."""
+
+    def __init__(self) -> None:
+        self.running: list[object] = []
+        self._open: dict[object, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    def work(self, name: object) -> Callable[[], None]:
+        gate = self._open[name] = threading.Event()
+
+        def wait() -> None:
+            with self._lock:
+                self.running.append(name)
+            assert gate.wait(10)
+            with self._lock:
+                self.running.remove(name)
+
+        return wait
+
+    def let_go(self, *names: object) -> None:
+        for name in names:
+            self._open[name].set()
+
+
+def submit(queue: DeviceQueue, work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: queue.run(work), daemon=True)
+    waiting = queue.stats()["waiting"]
+    thread.start()
+    time.sleep(0.02)
+    assert queue.stats()["waiting"] <= waiting + 1
+    return thread
+
+
+def test_as_much_runs_at_once_as_there_are_workers():
+    queue, gates = DeviceQueue(width=lambda: 2), Gates()
+    threads = [submit(queue, gates.work(number)) for number in range(4)]
+    wait_for(lambda: gates.running == [0, 1])
+    assert queue.stats()["waiting"] == 2
+    gates.let_go(1)
+    wait_for(lambda: gates.running == [0, 2])
+    gates.let_go(0, 2, 3)
+    for thread in threads:
+        thread.join(10)
+    assert gates.running == []
+
+
+def test_the_number_of_workers_can_change():
+    width = 2
+    queue, gates = DeviceQueue(width=lambda: width), Gates()
+    threads = [submit(queue, gates.work(number)) for number in range(5)]
+    wait_for(lambda: gates.running == [0, 1])
+    width = 1
+    gates.let_go(0)
+    wait_for(lambda: gates.running == [1])
+    time.sleep(0.05)
+    assert gates.running == [1], "one worker is left, and it is busy"
+    width = 3
+    gates.let_go(1)
+    wait_for(lambda: len(gates.running) >= 2)
+    threads.append(submit(queue, gates.work(5)))
+    wait_for(lambda: gates.running == [2, 3, 4])
+    gates.let_go(2, 3, 4, 5)
+    for thread in threads:
+        thread.join(10)
+
+
+def test_without_workers_work_is_begun_so_that_it_can_say_so():
+    assert DeviceQueue(width=lambda: 0).run(lambda: "none is there") == "none is there"
+
+
+def test_work_ahead_takes_the_workers_that_are_free_and_gives_way_when_none_is():
+    queue, gates = DeviceQueue(width=lambda: 2), Gates()
+    stopped: list[str] = []
+    is_over = threading.Event()
+
+    def ahead(name: str) -> Callable[[Callable[[], bool]], None]:
+        def step(should_stop: Callable[[], bool]) -> None:
+            gates.running.append(name)
+            wait_for(lambda: should_stop() or is_over.is_set())
+            gates.running.remove(name)
+            if not is_over.is_set():
+                stopped.append(name)
+                raise PreemptedError
+
+        return step
+
+    first = submit(queue, gates.work("click"))
+    wait_for(lambda: gates.running == ["click"])
+    queue.run_prefetch("ann", [ahead("slice")])
+    wait_for(lambda: gates.running == ["click", "slice"])
+    time.sleep(0.05)
+    assert stopped == [] and queue.stats() == {"waiting": 0, "ahead": 1}
+    second = submit(queue, gates.work("next click"))
+    wait_for(lambda: gates.running == ["click", "next click"])
+    assert stopped == ["slice"]
+    gates.let_go("click", "next click")
+    wait_for(lambda: gates.running == ["slice"])
+    is_over.set()
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    first.join(10)
+    second.join(10)
+
+
+def test_clicks_come_before_what_is_ahead_with_several_workers_too():
+    queue, gates, order = DeviceQueue(width=lambda: 2), Gates(), []
+    threads = [submit(queue, gates.work(number)) for number in range(2)]
+    wait_for(lambda: gates.running == [0, 1])
+    queue.run_prefetch("ann", [lambda stop: order.append("ahead")])
+    threads.append(submit(queue, lambda: order.append("click")))
+    gates.let_go(0, 1)
+    wait_for(lambda: order == ["click", "ahead"])
+    for thread in threads:
+        thread.join(10)

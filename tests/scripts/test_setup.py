@@ -76,6 +76,7 @@ class Clone:
         (self.root / "requirements.sizes").write_text(SIZES)
         (self.root / "requirements-docs.txt").write_text("zensical==1\n")
         (self.root / "requirements-dev.txt").write_text("pytest==9\nzensical==1\n")
+        (self.root / "requirements-ray.txt").write_text("ray==2\n")
         self.python.parent.mkdir()
         self.pretend("python3", "3.11.7")
 
@@ -264,6 +265,23 @@ def test_docs_adds_what_the_site_needs_and_dev_has_it_too(clone: Clone) -> None:
     (clone.root / "requirements-docs.txt").write_text("zensical==2\n")
     clone.run("--docs")
     assert "pytest==10\n" in clone.packages and "zensical==2\n" in clone.packages
+def test_ray_is_added_beside_the_test_tools_and_stays(clone: Clone) -> None:
+    clone.run("--dev")
+    clone.installs()
+    assert clone.run("--ray").returncode == 0
+    assert len(clone.installs()) == 1
+    assert "pytest==9\n" in clone.packages and "ray==2\n" in clone.packages
+    for options in ([], ["--dev"], ["--ray"], ["--ray", "--dev"]):
+        clone.run(*options)
+    assert clone.installs() == []
+    clone.lock.write_text(LOCK + "numpy==1\n")
+    clone.run()
+    assert "ray==2\n" in clone.packages and "pytest==9\n" in clone.packages
+    (clone.root / "requirements-ray.txt").write_text("ray==3\n")
+    clone.run()
+    assert len(clone.installs()) == 1, "whoever did not ask for Ray is not kept from starting by its new version"
+    clone.run("--ray")
+    assert len(clone.installs()) == 1 and "ray==3\n" in clone.packages
 
 
 def test_an_interrupted_set_up_is_done_again(clone: Clone) -> None:
@@ -506,6 +524,11 @@ def test_hashes_are_of_what_runs_alone(clone: Clone, extra: str) -> None:
     done = clone.run("--require-hashes", extra)
     assert done.returncode == 1
     assert f"--require-hashes is without {extra}" in done.stderr
+@pytest.mark.parametrize("option", ["--dev", "--ray"])
+def test_hashes_are_of_what_runs_alone(clone: Clone, option: str) -> None:
+    done = clone.run("--require-hashes", option)
+    assert done.returncode == 1
+    assert "--require-hashes is without --dev and --ray" in done.stderr
 
 
 def test_the_hashes_are_those_of_the_lock() -> None:

@@ -3,7 +3,8 @@
 Concurrency: one thread does the work of a device, in this order: jobs that a request waits for, first come first
 served; then prefetches, those of the newest user first. A prefetch starts only while no request waits, encodes or
 decodes, and checks every few milliseconds whether it must stop for one. The number of waiting jobs is bounded by the
-server's admission; prefetches, by :data:`MAX_OWNERS` and by what each owner submits.
+server's admission; prefetches, by :data:`MAX_OWNERS` and by what each owner submits. The queue of a group of workers
+does the same with a thread for each of them; there a prefetch starts also while others encode, on a free worker.
 
 The thread has a lower priority than all others (its niceness), so that the kernel prefers decoding and light routes
 whenever they have something to do. It starts with the first job; at its end the interpreter waits for the running job,
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from lib.base.clock import PreemptedError, TimeLimitError, current_clock
@@ -71,21 +73,37 @@ class _Job:
             self.outcome.set_exception(error)
 
 
+@dataclass(eq=False)
+class _Prefetches:
+    """What is left of one owner's list: steps that wait, the next one first, and the number of those that run."""
+
+    steps: deque[PrefetchWork]
+    running: int = 0
+
+
+def _one() -> int:
+    return 1
+
+
 class DeviceQueue:
-    """Queue of the work of one device.
+    """Queue of the work of one device, or of a group of workers.
 
     Args:
-        niceness: Niceness of its thread, 0 to 19 (``nice(2)``).
+        niceness: Niceness of its threads, 0 to 19 (``nice(2)``).
+        width: Returns how much work may run at the same time now, which can change; with 0 it is as with 1, so that the
+            work itself can say what is missing.
     """
 
-    def __init__(self, niceness: int = NICENESS) -> None:
+    def __init__(self, niceness: int = NICENESS, *, width: Callable[[], int] = _one) -> None:
         self._niceness = niceness
+        self._width = width
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[_Job] = deque()
-        self._prefetches: OrderedDict[str, deque[PrefetchWork]] = OrderedDict()
+        self._prefetches: OrderedDict[str, _Prefetches] = OrderedDict()
         self._attended = 0
-        self._thread: threading.Thread | None = None
+        self._busy = 0
+        self._threads: list[threading.Thread] = []
         self._ending = False
 
     def run(self, work: Callable[[], T]) -> T:
@@ -95,7 +113,7 @@ class DeviceQueue:
             TimeLimitError: If the current clock's time is up before the work starts.
             Exception: What ``work`` raises.
         """
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() in self._threads:
             return work()
         clock = current_clock()
         clock.check()
@@ -121,7 +139,7 @@ class DeviceQueue:
         with self._lock:
             self._prefetches.pop(owner, None)
             if steps:
-                self._prefetches[owner] = deque(steps)
+                self._prefetches[owner] = _Prefetches(deque(steps))
                 self._wake()
             while len(self._prefetches) > MAX_OWNERS:
                 self._prefetches.popitem(last=False)
@@ -136,60 +154,84 @@ class DeviceQueue:
         finally:
             with self._lock:
                 self._attended -= 1
-                self._changed.notify()
+                self._changed.notify_all()
 
     def stats(self) -> dict[str, int]:
         """Return the present numbers of ``waiting`` jobs and of prefetches of all owners, ``ahead``."""
         with self._lock:
-            return {"waiting": len(self._jobs), "ahead": sum(map(len, self._prefetches.values()))}
+            ahead = sum(len(listed.steps) + listed.running for listed in self._prefetches.values())
+            return {"waiting": len(self._jobs), "ahead": ahead}
+
+    def _free(self) -> int:
+        """Return how much more work may start; call with the lock held."""
+        return max(1, self._width()) - self._busy
 
     def _wake(self) -> None:
-        """Wake the thread, or start it; call with the lock held."""
-        if self._thread is None:
+        """Wake the threads, and start those that are missing; call with the lock held."""
+        if not self._threads:
             atexit.register(self._end)
-            self._thread = start_watched("device", self._work)
-        self._changed.notify()
+        while len(self._threads) < max(1, self._width()):
+            self._threads.append(start_watched("device", self._work))
+        self._changed.notify_all()
 
     def _end(self) -> None:
-        """End the thread; runs at the interpreter's end."""
+        """End the threads; runs at the interpreter's end."""
         with self._lock:
             self._ending = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(_MAX_END_WAIT_S)
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(_MAX_END_WAIT_S)
 
     def _work(self) -> None:
         lower_priority(self._niceness)
-        while True:
-            with self._lock:
-                while not self._ending and not self._jobs and (self._attended or not self._prefetches):
-                    self._changed.wait()
-                if self._ending:
-                    return
-                job = self._jobs.popleft() if self._jobs else None
-                if job is None:
-                    owner, steps = next(reversed(self._prefetches.items()))
-                    step = steps[0]
-            if job is not None:
-                job.do()
-            else:
-                self._run_prefetch(owner, steps, step)
-                del steps, step
-            del job  # so that the waiting thread holds neither the last image nor its model
+        while (work := self._next()) is not None:
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._busy -= 1
+                    self._changed.notify_all()
+            del work  # so that the waiting thread holds neither the last image nor its model
 
-    def _run_prefetch(self, owner: str, steps: deque[PrefetchWork], step: PrefetchWork) -> None:
-        """Run one step; if it was interrupted, it stays the first of its list."""
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next work, which is counted as running; None at the end."""
+        with self._lock:
+            while not self._ending:
+                if self._free() > 0 and (work := self._begun()) is not None:
+                    self._busy += 1
+                    return work
+                self._changed.wait()
+        return None
+
+    def _begun(self) -> Callable[[], None] | None:
+        """Take the next work from the tables; call with the lock held."""
+        if self._jobs:
+            return self._jobs.popleft().do
+        if not self._attended:
+            for owner, listed in reversed(self._prefetches.items()):
+                if listed.steps:
+                    listed.running += 1
+                    return partial(self._run_prefetch, owner, listed, listed.steps.popleft())
+        return None
+
+    def _run_prefetch(self, owner: str, listed: _Prefetches, step: PrefetchWork) -> None:
+        """Run one step; if it was interrupted, it becomes the first of its list again."""
 
         def should_stop() -> bool:
-            return self._ending or bool(self._jobs) or self._prefetches.get(owner) is not steps
+            is_awaited = len(self._jobs) > max(0, self._free())
+            return self._ending or is_awaited or self._prefetches.get(owner) is not listed
 
+        is_interrupted = False
         try:
             step(should_stop)
         except PreemptedError:
-            return
+            is_interrupted = True
         except Exception as error:  # no request waits for it; a later click there reports the error
             failed("device", error)
-        with self._lock:
-            steps.popleft()
-            if not steps and self._prefetches.get(owner) is steps:
-                del self._prefetches[owner]
+        finally:
+            with self._lock:
+                listed.running -= 1
+                if is_interrupted:
+                    listed.steps.appendleft(step)
+                if not listed.steps and not listed.running and self._prefetches.get(owner) is listed:
+                    del self._prefetches[owner]

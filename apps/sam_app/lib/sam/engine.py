@@ -29,6 +29,7 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.models.versions import AUTO, Stamp, Version, VersionError, VersionStore
 from lib.sam.predictor import Predictor
 from lib.sam.runtimes.choice import on_cpu, torch_precision, with_decoder
+from lib.sam.runtimes.remote import RemoteEncoder, Workers
 from lib.sam.runtimes.runtime import Precision, Runtime, RuntimeUnavailableError
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 from lib.sam.sam2_predictor import predictor_class
@@ -38,6 +39,11 @@ logger = logging.getLogger(__name__)
 ModelState = Literal["ready", "not loaded", "no checkpoint"]
 
 DEFAULT_CACHE_BYTES = 1 << 30
+
+
+def chosen_device(device: str | None) -> torch.device:
+    """Return the device with this name; for None a GPU if there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,7 @@ class Engine:
             with float32's.
         compiled: Whether PyTorch may compile the encoders, on a GPU.
         embedding_files: Stores embeddings on disk as well; None: they are stored only in memory.
+        workers: Encode images instead of this process, which goes on to decode; None: it does both.
     """
 
     def __init__(
@@ -72,14 +79,18 @@ class Engine:
         precision: Precision | None = None,
         compiled: bool = False,
         embedding_files: EmbeddingFiles | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         self.specs = {spec.name: spec for spec in specs}
         self.cache = EmbeddingCache(cache_bytes, embedding_files, self.device)
         self._store = CheckpointStore(model_folder)
         self._loading = threading.Lock()
         self.model_folder = model_folder
-        self.queue = DeviceQueue()
+        self.queue = self.encodes = DeviceQueue()
+        self.workers = workers
+        if workers is not None:
+            self.encodes = DeviceQueue(width=lambda: workers.running)
         self._precision = precision
         self._compiled = compiled
         self._predictors: dict[str, Predictor] = {}
@@ -217,6 +228,9 @@ class Engine:
             predictor = in_bfloat16(predictor, self.model_folder)
         if not isinstance(runtime, TorchRuntime):
             networks.drop_weights()
+        if self.workers is not None:
+            encoder = RemoteEncoder(self.workers, spec.name, sha256, predictor.runtime.key)
+            predictor = predictor.with_workers(encoder, self.encodes)
         logger.info("Loaded %s in %.1f s: %s", spec.name, time.monotonic() - started, predictor.runtime.name)
         return predictor
 

@@ -8,6 +8,7 @@ time is up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,8 @@ from lib.sam.models.versions import Version
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import BACKGROUND, PromptError, Prompts
-from lib.sam.runtimes.runtime import Networks, Runtime, never
+from lib.sam.runtimes.remote import WorkersUnavailableError
+from lib.sam.runtimes.runtime import Encoder, Networks, Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 T = TypeVar("T")
@@ -95,7 +97,8 @@ class Predictor:
         self.module = module.to(self.device).eval().requires_grad_(False)
         self.preprocessor = make_preprocessor(spec, module)
         self._cache = cache
-        self._queue = queue or DeviceQueue()
+        self._queue = self._encodes = queue or DeviceQueue()
+        self._workers: Encoder | None = None
         self.version: Version | None = None
         self._learned_prompt: LearnedPrompt | None = None
         self.runtime = runtime or TorchRuntime.of(self.networks(self.module), self.device)
@@ -104,6 +107,17 @@ class Predictor:
         """Return this predictor with another runtime of the same model."""
         other = copy(self)
         other.runtime = runtime
+        return other
+
+    def with_workers(self, encoder: Encoder, queue: DeviceQueue) -> Self:
+        """Return this predictor with its images encoded by workers; all else stays here.
+
+        Args:
+            encoder: Gives an image to them.
+            queue: Theirs.
+        """
+        other = copy(self)
+        other._workers, other._encodes = encoder, queue
         return other
 
     def as_version(self, version: Version, runtime: Runtime, prompt: LearnedPrompt | None) -> Self:
@@ -136,7 +150,7 @@ class Predictor:
         if prompt is None:
             raise PromptError(f"{self.title} finds nothing by itself: mark the object")
         height, width = embedding.features.shape[-2:]
-        with clock.stage("decode"), self._queue.attended():
+        with clock.stage("decode"), self._encodes.attended():
             tokens, dense = prompt.tokens.to(self.device), prompt.dense.to(self.device)
             logits, scores, *_ = self.runtime.decode(embedding.levels, tokens, dense.expand(-1, -1, height, width))
         low_res = logits[:, :1]
@@ -161,7 +175,7 @@ class Predictor:
 
         try:
             return self._cache.get_or_compute(
-                key, lambda: self.on_device(lambda: self._encode(image, key, is_unneeded))
+                key, lambda: self._encodes.run(lambda: self._encode(image, key, is_unneeded))
             )
         except PreemptedError:
             clock.check()
@@ -180,7 +194,7 @@ class Predictor:
             owner: The user; images of an earlier call for the same owner that are not yet encoded are skipped.
             frames: Each returns an image as :meth:`encode` takes it, or None if it is not needed any more.
         """
-        self._queue.run_prefetch(owner, [partial(self._prefetch, frame) for frame in frames])
+        self._encodes.run_prefetch(owner, [partial(self._prefetch, frame) for frame in frames])
 
     def _prefetch(self, frame: Callable[[], np.ndarray | None], should_stop: ShouldStop) -> None:
         image = frame()
@@ -191,7 +205,8 @@ class Predictor:
         def must_stop() -> bool:
             return should_stop() and not self._cache.is_awaited(key)
 
-        self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
+        with suppress(WorkersUnavailableError):  # a later click there reports it
+            self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
 
     def model_input(self, image: np.ndarray) -> torch.Tensor:
         """Convert ``(H, W, 3)`` uint8 to the encoder's input, ``(1, 3, S, S)`` float32."""
@@ -206,7 +221,7 @@ class Predictor:
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""
         with current_clock().stage("encode"):
-            features, *finer = self.runtime.encode(self.model_input(image), should_stop)
+            features, *finer = (self._workers or self.runtime).encode(self.model_input(image), should_stop)
         return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
     def on_device(self, work: Callable[[], T]) -> T:
@@ -236,7 +251,7 @@ class Predictor:
         predictions: list[Prediction] = []
         clock = current_clock()
         for batch in _batches(inside, self.runtime.decode_batch):
-            with clock.stage("decode"), self._queue.attended():
+            with clock.stage("decode"), self._encodes.attended():
                 predictions.extend(self._decode_batch(embedding, batch, multimask))
         size = embedding.image_size
         return [

@@ -24,6 +24,7 @@ from lib.sam.runtimes.choice import PRECISIONS
 from lib.sam.runtimes.runtime import Precision
 from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
+from lib.workers.place import WorkersPlace
 
 
 class OptionError(ValueError):
@@ -149,6 +150,12 @@ class ServerOptions:
         shown="what suits the device",
     )
     compile: bool = _option(False, _switch, "`true`: PyTorch compiles the encoders, on a GPU: [speed]")
+    workers: WorkersPlace | None = _option(
+        None,
+        WorkersPlace.parse,
+        "processes of Ray Serve that encode images: `ray:N` here, `ray://host:port` of a cluster: [workers]",
+    )
+    worker_cores: int = _option(1, _positive_count, "cores, and threads, of each worker: [workers]")
     ahead: int = _option(DEFAULT_SLICES, _count, "slices encoded before they are clicked on; 0: none: [speed]")
     api_keys: Path | None = _option(
         None, _key_file, "file of API keys, made by `scripts/keys`; with it the server asks for a [login]"

@@ -24,6 +24,7 @@ from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.models.registry import UnknownModelError
 from lib.sam.models.versions import VersionError
 from lib.sam.prompts import PromptError
+from lib.sam.runtimes.remote import WorkersUnavailableError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.admission import BusyError
 from lib.server.http.forms import is_too_much
@@ -121,6 +122,7 @@ STATUS: dict[type[Exception], int] = {
     SeriesGoneError: 404,
     CheckpointError: 503,
     RuntimeUnavailableError: 503,
+    WorkersUnavailableError: 503,
     TimeLimitError: 503,
     ClientDisconnectedError: 499,  # only for the audit log: nobody receives it
     NoSpaceError: 507,

@@ -115,12 +115,14 @@ class LiveState(Collector):
         for thread, count in restarts().items():
             restarted.add_metric([thread], count)
         yield restarted
+        workers = self.engine.workers
         values = {
             "running": self.running(),
             "limit": self.limit,
             "lost_audit_lines": self.lost_audit_lines(),
             **{f"cache_{name}": count for name, count in self.engine.cache.stats().items()},
             **{f"store_{name}": count for name, count in self.results().items()},
+            **{f"workers_{name}": count for name, count in (workers.stats() if workers else {}).items()},
         }
         for family, metric, meaning, name in _VALUES:
             if name in values:
@@ -143,6 +145,12 @@ _VALUES = (
     (CounterMetricFamily, "sam_embedding_disk_lost", "Embeddings that could not be written.", "cache_disk_lost"),
     (GaugeMetricFamily, "sam_embedding_disk_entries", "Embeddings on disk.", "cache_disk_entries"),
     (GaugeMetricFamily, "sam_embedding_disk_bytes", "Bytes of embeddings on disk.", "cache_disk_bytes"),
+    (GaugeMetricFamily, "sam_workers_wanted", "Workers that there should be.", "workers_wanted"),
+    (GaugeMetricFamily, "sam_workers_running", "Workers that can encode now.", "workers_running"),
+    (CounterMetricFamily, "sam_worker_encodes", "Images that workers encoded.", "workers_done"),
+    (CounterMetricFamily, "sam_worker_encode_seconds", "Time of these encodes, there and back.", "workers_seconds"),
+    (CounterMetricFamily, "sam_worker_repeats", "Encodes repeated as a worker ended.", "workers_repeated"),
+    (CounterMetricFamily, "sam_worker_failures", "Encodes that no worker did.", "workers_failed"),
 )
 """Metrics of a single value: type, name, description, and the value's name in :meth:`LiveState.collect`."""
 

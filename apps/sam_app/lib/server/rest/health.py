@@ -9,7 +9,7 @@ from lib.imaging.decoding.isolation import start_workers
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import CheckpointError
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
-from lib.server.rest.schemas import Health, ModelFacts, Queue, Status
+from lib.server.rest.schemas import Health, ModelFacts, Queue, Status, WorkerCount
 from lib.server.rest.segmentation_service import SegmentationService
 from lib.version import VERSION
 
@@ -57,11 +57,14 @@ class HealthReport:
         threads = recently_failed()
         if threads:
             return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
+        workers = self._engine.workers
+        if workers and not workers.running:
+            return "degraded", f"none of the {workers.wanted} workers that encode images is there; the log says why"
         return "ok", None
 
     def now(self) -> Health:
         """Return the current state; takes no lock and reads no file but the checkpoints' names."""
-        engine = self._engine
+        engine, workers = self._engine, self._engine.workers
         models = {name: engine.state(name) for name in engine.specs}
         status, detail = self._status(models[engine.default_model] == "ready")
         return Health(
@@ -74,5 +77,6 @@ class HealthReport:
             device=str(engine.device),
             runtime=engine.runtime_of(engine.default_model) or "not loaded",
             uptime_seconds=round(time.monotonic() - self._started, 1),
+            workers=WorkerCount(running=workers.running, wanted=workers.wanted) if workers else None,
             queue=Queue(running=self._service.admission.count, limit=self._service.admission.limit),
         )

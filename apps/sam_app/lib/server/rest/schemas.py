@@ -106,6 +106,13 @@ class Queue(BaseModel):
     limit: int
 
 
+class WorkerCount(BaseModel):
+    """Processes of Ray Serve that encode images."""
+
+    running: int = Field(description="Those that can encode now")
+    wanted: int
+
+
 Status = Literal["ok", "degraded", "loading", "error"]
 
 
@@ -130,3 +137,4 @@ class Health(BaseModel):
     runtime: str
     uptime_seconds: float
     queue: Queue
+    workers: WorkerCount | None = Field(default=None, description="None where this process encodes images itself")

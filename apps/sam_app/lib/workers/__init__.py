@@ -1,0 +1,1 @@
+"""Encoding by processes of Ray Serve instead of this one: their start, and what runs in them."""

@@ -1,0 +1,295 @@
+"""Workers of a real Ray Serve on this machine: some minutes, only with ``-m long``, where Ray is installed."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import io
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from lib.base.clock import Clock, TimeLimitError, use_clock
+from lib.sam.engine import Engine
+from lib.sam.models.checkpoints import MODEL_FOLDER
+from lib.sam.models.registry import MODELS
+from lib.sam.prompts import Prompts
+from lib.sam.runtimes.remote import EncodeOrder, RemoteEncoder, WorkersUnavailableError
+from lib.workers import ray_workers
+from lib.workers.place import WorkersPlace
+from lib.workers.ray_workers import RayWorkers
+from support.rest import DISC
+from support.sam2_checkpoint import write_sam2_checkpoint
+from support.server_process import Server, running_server
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: scripts/setup --ray"),
+]
+SPECS = [MODELS["sam_tiny"], MODELS["medsam2"]]
+KILLS = 20
+NAME = "DOE^JANE"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``sam_tiny``, and a SAM 2 of random weights."""
+    folder = tmp_path_factory.mktemp("model")
+    shutil.copy(MODEL_FOLDER / MODELS["sam_tiny"].checkpoint, folder)
+    write_sam2_checkpoint(folder, MODELS["medsam2"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(model_folder: Path) -> Engine:
+    """An engine that encodes in this process."""
+    return Engine(SPECS, model_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def workers(model_folder: Path, single: Engine) -> Iterator[RayWorkers]:
+    for spec in SPECS:
+        single.predictor(spec.name)  # converts its networks, for the workers, too
+    began = RayWorkers(WorkersPlace(count=2), SPECS, model_folder)
+    yield began
+    began.close()
+    with warnings.catch_warnings(action="ignore"):  # Ray does not wait for its processes
+        gc.collect()
+
+
+@pytest.fixture
+def engine(workers: RayWorkers, model_folder: Path) -> Engine:
+    """An engine that has workers encode."""
+    return Engine(SPECS, model_folder, device="cpu", workers=workers)
+
+
+def noise(seed: int, height: int = 512, width: int = 512) -> np.ndarray:
+    """An image with a bright disc, ``(H, W, 3)`` uint8."""
+    rows, columns = np.mgrid[:height, :width]
+    inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 5) ** 2
+    grey = np.random.default_rng(seed).normal(np.where(inside, 180, 70), 15).clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("model", ["sam_tiny", "medsam2"])
+def test_masks_are_those_of_a_single_process_bit_for_bit(engine: Engine, single: Engine, model: str) -> None:
+    for seed, size in enumerate([(512, 512), (200, 240), (37, 900), (512, 512)]):
+        image = noise(seed, *size)
+        ours, theirs = (one.predictor(model).encode(image) for one in (engine, single))
+        assert ours.key == theirs.key
+        for mine, its in zip(ours.levels, theirs.levels, strict=True):
+            assert torch.equal(mine, its) and mine.stride() == its.stride()
+        prompts = [Prompts(points=np.array([[size[1] / 2, size[0] / 2]]), labels=np.array([1]))]
+        mine, its = (
+            one.predictor(model).decode(embedding, prompts, multimask=True)[0]
+            for one, embedding in ((engine, ours), (single, theirs))
+        )
+        assert np.array_equal(mine.masks, its.masks) and np.array_equal(mine.low_res_logits, its.low_res_logits)
+        assert np.array_equal(mine.scores, its.scores)
+
+
+def test_what_is_cached_needs_no_worker(engine: Engine, workers: RayWorkers) -> None:
+    predictor, image = engine.predictor("sam_tiny"), noise(10)
+    predictor.encode(image)
+    done = workers.stats()["done"]
+    assert predictor.encode(image) is predictor.encode(image)
+    assert workers.stats()["done"] == done
+
+
+def test_another_version_and_other_weights_are_refused(
+    workers: RayWorkers, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = engine.predictor("sam_tiny")
+    inputs = predictor.model_input(noise(11))
+    other = RemoteEncoder(workers, "sam_tiny", "0" * 64, predictor.runtime.key)
+    with pytest.raises(WorkersUnavailableError, match="a worker has other weights of sam_tiny"):
+        other.encode(inputs)
+    monkeypatch.setattr(ray_workers, "VERSION", "9.9.9")
+    with pytest.raises(WorkersUnavailableError, match=r"a worker runs version .* and this server 9\.9\.9"):
+        predictor.encode(noise(12))
+
+
+def test_both_workers_encode_at_once(workers: RayWorkers, engine: Engine) -> None:
+    predictor = engine.predictor("medsam2")
+    order = EncodeOrder(
+        "medsam2", predictor.checkpoint_sha256, predictor.runtime.key, predictor.model_input(noise(13)).numpy()
+    )
+    pending = [workers.begin(order) for _ in range(2)]
+    used = {worker.pid: worker.cpu_times().user for worker in replicas(psutil.Process())}
+    for one in pending:
+        wait_for(lambda one=one: one.result(0.05) is not None)
+    more = [worker.cpu_times().user - used[worker.pid] for worker in replicas(psutil.Process())]
+    assert len(more) == 2 and min(more) > 0.25 * max(more), f"both have worked: {more}"
+
+
+def test_a_click_goes_before_work_ahead_which_gives_way_and_is_done_later(engine: Engine) -> None:
+    predictor, encoded = engine.predictor("medsam2"), []
+
+    def ahead(seed: int) -> Callable[[], np.ndarray]:
+        def image() -> np.ndarray:
+            encoded.append(f"ahead {seed}")
+            return noise(seed)
+
+        return image
+
+    predictor.prefetch_embedding("ann", [ahead(seed) for seed in range(20, 24)])
+    wait_for(lambda: len(encoded) >= 2)
+    with ThreadPoolExecutor(4) as pool:
+        clicks = [pool.submit(predictor.encode, noise(seed)) for seed in range(30, 34)]
+        for click in clicks:
+            click.add_done_callback(lambda _: encoded.append("click"))
+            click.result(120)
+    wait_for(lambda: engine.encodes.stats()["ahead"] == 0)
+    assert encoded[2:4] == ["click", "click"], f"both workers were busy with what is ahead, and gave way: {encoded}"
+    assert len(encoded) > 4 + 4, f"what gave way was begun anew: {encoded}"
+    stored = engine.cache.stats()["misses"]
+    for seed in range(20, 24):
+        predictor.encode(noise(seed))
+    assert engine.cache.stats()["misses"] == stored, "all of it was done in the end"
+
+
+def test_a_time_limit_ends_an_encode_and_frees_its_worker(engine: Engine, workers: RayWorkers) -> None:
+    predictor = engine.predictor("medsam2")
+    for seed in range(40, 44):
+        with use_clock(Clock(0.05)), pytest.raises(TimeLimitError):
+            predictor.encode(noise(seed))
+    assert predictor.encode(noise(44)).features.shape[0] == 1
+
+
+def replicas(server: psutil.Process) -> list[psutil.Process]:
+    """The workers' processes."""
+    found = []
+    for child in server.children(recursive=True):
+        try:
+            if "ServeReplica" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+class Load:
+    """Clients that send one new image after the other until they are told to stop."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._stop, self._lock = server, threading.Event(), threading.Lock()
+        self.masks: dict[int, bytes] = {}
+        self.unavailable = 0
+        self.faults: list[str] = []
+        self._seeds = iter(range(1000, 1_000_000))
+        self._threads = [threading.Thread(target=self._work) for _ in range(3)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                seed = next(self._seeds)
+            try:
+                answer = segment(self._server, seed)
+                if answer.status_code == 200:
+                    self.masks[seed] = mask(self._server, answer)
+                elif answer.status_code == 503 and "retry-after" in answer.headers:
+                    self.unavailable += 1
+                    time.sleep(0.2)
+                else:
+                    self.faults.append(f"{answer.status_code} {answer.text}")
+            except Exception as error:
+                self.faults.append(repr(error))
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+
+def segment(server: Server, seed: int):
+    content = io.BytesIO()
+    Image.fromarray(noise(seed, 200, 240)).save(content, "PNG")
+    return server.segment(content.getvalue(), DISC, name=f"{NAME}.png")
+
+
+def mask(server: Server, answer) -> bytes:
+    return server.get(f"/get_segmented_image/{answer.json()['timestamp']:.6f}?view=mask").content
+
+
+def running(server: Server) -> int:
+    return server.get("/health_check/").json()["workers"]["running"]
+
+
+def test_workers_that_are_killed_cost_no_wrong_mask_and_no_error_but_503(tmp_path: Path) -> None:
+    scratch = tmp_path.parent.parent  # short, as the names of Ray's sockets are bounded
+    conf = ("models", "sam_tiny", "workers", "ray:2", "embeddings_max_mb", "0")
+    moments, recoveries = random.Random(1), []
+    with running_server(tmp_path / "workers", *conf, variables={"TMPDIR": str(scratch)}) as server:
+        process = psutil.Process(server.process.pid)
+        wait_for(lambda: running(server) == 2)
+        load = Load(server)
+        for kill in range(KILLS):
+            time.sleep(moments.uniform(0.2, 2))
+            victims = replicas(process)
+            victim = moments.choice(victims)
+            victim.kill()
+            if kill == KILLS - 1:  # all of them
+                for other in victims:
+                    other.kill()
+            began = time.monotonic()
+            wait_for(lambda gone=victim: gone not in replicas(process) and len(replicas(process)) == 2)
+            wait_for(lambda: running(server) == 2)
+            recoveries.append(time.monotonic() - began)
+        done = len(load.masks)
+        wait_for(lambda: len(load.masks) > done + 5)
+        load.stop()
+        assert not load.faults, load.faults
+        text = server.get("/metrics").text
+        repeats = next(line for line in text.splitlines() if line.startswith("sam_worker_repeats_total"))
+        logs = [path for path in scratch.rglob("session_*/logs/**/*") if path.is_file()]
+        assert len(logs) > 5
+        for path in [*logs, server.log]:
+            content = path.read_text(errors="replace")
+            assert NAME not in content and "DOE" not in content, path
+        assert "OUTBOUND REFUSED" not in server.log.read_text(errors="replace")
+        children = process.children(recursive=True)
+    print(
+        f"{KILLS} kills: {len(load.masks)} masks, {load.unavailable} answers 503, {repeats}, "
+        f"two workers again after {np.median(recoveries):.1f} s (at most {max(recoveries):.1f})"
+    )
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, "nothing of Ray outlives the server"
+    with running_server(tmp_path / "single", *conf[:2], *conf[4:]) as server:
+        for seed, content in load.masks.items():
+            assert mask(server, segment(server, seed)) == content, f"image {seed}"
+
+
+def test_nothing_of_ray_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    scratch = tmp_path.parent.parent
+    conf = ("models", "sam_tiny", "workers", "ray:1")
+    with running_server(tmp_path / "server", *conf, variables={"TMPDIR": str(scratch)}) as server:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(replicas(psutil.Process(server.process.pid))) == 1
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(10)
+    _, alive = psutil.wait_procs(children, timeout=240)
+    assert not alive, [process.cmdline() for process in alive]
