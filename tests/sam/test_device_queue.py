@@ -254,31 +254,31 @@ def submit(queue: DeviceQueue, work: Callable[[], object]) -> threading.Thread:
 def test_as_much_runs_at_once_as_there_are_workers():
     queue, gates = DeviceQueue(width=lambda: 2), Gates()
     threads = [submit(queue, gates.work(number)) for number in range(4)]
-    wait_for(lambda: gates.running == [0, 1])
+    wait_for(lambda: sorted(gates.running) == [0, 1])
     assert queue.stats()["waiting"] == 2
     gates.let_go(1)
-    wait_for(lambda: gates.running == [0, 2])
+    wait_for(lambda: sorted(gates.running) == [0, 2])
     gates.let_go(0, 2, 3)
     for thread in threads:
         thread.join(10)
-    assert gates.running == []
+    assert sorted(gates.running) == []
 
 
 def test_the_number_of_workers_can_change():
     width = 2
     queue, gates = DeviceQueue(width=lambda: width), Gates()
     threads = [submit(queue, gates.work(number)) for number in range(5)]
-    wait_for(lambda: gates.running == [0, 1])
+    wait_for(lambda: sorted(gates.running) == [0, 1])
     width = 1
     gates.let_go(0)
-    wait_for(lambda: gates.running == [1])
+    wait_for(lambda: sorted(gates.running) == [1])
     time.sleep(0.05)
-    assert gates.running == [1], "one worker is left, and it is busy"
+    assert sorted(gates.running) == [1], "one worker is left, and it is busy"
     width = 3
     gates.let_go(1)
     wait_for(lambda: len(gates.running) >= 2)
     threads.append(submit(queue, gates.work(5)))
-    wait_for(lambda: gates.running == [2, 3, 4])
+    wait_for(lambda: sorted(gates.running) == [2, 3, 4])
     gates.let_go(2, 3, 4, 5)
     for thread in threads:
         thread.join(10)
@@ -305,16 +305,16 @@ def test_work_ahead_takes_the_workers_that_are_free_and_gives_way_when_none_is()
         return step
 
     first = submit(queue, gates.work("click"))
-    wait_for(lambda: gates.running == ["click"])
+    wait_for(lambda: sorted(gates.running) == ["click"])
     queue.run_prefetch("ann", [ahead("slice")])
-    wait_for(lambda: gates.running == ["click", "slice"])
+    wait_for(lambda: sorted(gates.running) == ["click", "slice"])
     time.sleep(0.05)
     assert stopped == [] and queue.stats() == {"waiting": 0, "ahead": 1}
     second = submit(queue, gates.work("next click"))
-    wait_for(lambda: gates.running == ["click", "next click"])
+    wait_for(lambda: sorted(gates.running) == ["click", "next click"])
     assert stopped == ["slice"]
     gates.let_go("click", "next click")
-    wait_for(lambda: gates.running == ["slice"])
+    wait_for(lambda: sorted(gates.running) == ["slice"])
     is_over.set()
     wait_for(lambda: queue.stats()["ahead"] == 0)
     first.join(10)
@@ -324,7 +324,7 @@ def test_work_ahead_takes_the_workers_that_are_free_and_gives_way_when_none_is()
 def test_clicks_come_before_what_is_ahead_with_several_workers_too():
     queue, gates, order = DeviceQueue(width=lambda: 2), Gates(), []
     threads = [submit(queue, gates.work(number)) for number in range(2)]
-    wait_for(lambda: gates.running == [0, 1])
+    wait_for(lambda: sorted(gates.running) == [0, 1])
     queue.run_prefetch("ann", [lambda stop: order.append("ahead")])
     threads.append(submit(queue, lambda: order.append("click")))
     gates.let_go(0, 1)

@@ -265,6 +265,8 @@ def test_docs_adds_what_the_site_needs_and_dev_has_it_too(clone: Clone) -> None:
     (clone.root / "requirements-docs.txt").write_text("zensical==2\n")
     clone.run("--docs")
     assert "pytest==10\n" in clone.packages and "zensical==2\n" in clone.packages
+
+
 def test_ray_is_added_beside_the_test_tools_and_stays(clone: Clone) -> None:
     clone.run("--dev")
     clone.installs()
@@ -519,16 +521,11 @@ def test_a_build_of_pytorch_that_has_no_hash_is_named(clone: Clone) -> None:
     assert "monailabel==0.8.5 --hash=" in clone.packages and "uv==" not in clone.packages
 
 
-@pytest.mark.parametrize("extra", ["--docs", "--dev"])
+@pytest.mark.parametrize("extra", ["--docs", "--dev", "--ray"])
 def test_hashes_are_of_what_runs_alone(clone: Clone, extra: str) -> None:
     done = clone.run("--require-hashes", extra)
     assert done.returncode == 1
-    assert f"--require-hashes is without {extra}" in done.stderr
-@pytest.mark.parametrize("option", ["--dev", "--ray"])
-def test_hashes_are_of_what_runs_alone(clone: Clone, option: str) -> None:
-    done = clone.run("--require-hashes", option)
-    assert done.returncode == 1
-    assert "--require-hashes is without --dev and --ray" in done.stderr
+    assert "--require-hashes is without --docs, --dev and --ray" in done.stderr
 
 
 def test_the_hashes_are_those_of_the_lock() -> None:

@@ -72,7 +72,11 @@ def test_monai_label_can_be_imported_from_anywhere() -> None:
 
 
 def test_the_lock_has_nothing_that_is_left_out() -> None:
-    locks = ("requirements.txt", *(f"requirements-{extra}.txt" for extra in ("docs", "dev", "ray")), "requirements.sizes")
+    locks = (
+        "requirements.txt",
+        *(f"requirements-{extra}.txt" for extra in ("docs", "dev", "ray")),
+        "requirements.sizes",
+    )
     for lock in locks:
         names = set(re.findall(r"^([a-z0-9][^= ]*)", (ROOT / lock).read_text(), re.MULTILINE))
         assert len(names) > 20

@@ -88,7 +88,7 @@ class RayWorkers(Workers):
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # by which Ray uses 127.0.0.1 alone, on Linux, too
             os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling; the encoder lowers its own priority
             os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         began = time.monotonic()
         try:
             self._connect()

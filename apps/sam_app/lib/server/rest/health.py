@@ -54,12 +54,12 @@ class HealthReport:
         """Return the status and, unless it is ``ok``, why."""
         if not ready:
             return ("error", self._failure) if self._failure else ("loading", None)
-        threads = recently_failed()
-        if threads:
-            return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
         workers = self._engine.workers
         if workers and not workers.running:
             return "degraded", f"none of the {workers.wanted} workers that encode images is there; the log says why"
+        threads = recently_failed()
+        if threads:
+            return "degraded", f"background work failed and was begun again: {', '.join(threads)}; the log says why"
         return "ok", None
 
     def now(self) -> Health:
