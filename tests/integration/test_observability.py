@@ -69,7 +69,7 @@ def audited(server: Server, request_id: str | None = None) -> list[dict]:
 
 
 def entry_of(server: Server, answer: requests.Response) -> dict:
-    (entry,) = audited(server, answer.headers["x-request-id"])
+    (entry,) = [one for one in audited(server, answer.headers["x-request-id"]) if one["kind"] != "job"]
     return entry
 
 

@@ -190,11 +190,10 @@ def test_the_audit_log_has_the_hash_of_what_is_in_the_archive(served, nifti):
     assert one["image_sha256"] == other["image_sha256"]
 
 
-def test_several_files_that_are_no_series_are_refused(served):
-    before = sorted((served.folder / "sessions").iterdir())
-    refused = put(served, ("a.png", PICTURE), ("b.png", PICTURE))
-    assert refused.status_code == 415 and "send any other image by itself" in refused.json()["detail"]
-    assert sorted((served.folder / "sessions").iterdir()) == before
+def test_several_files_that_are_no_series_cannot_be_opened(served):
+    session = put(served, ("a.png", PICTURE), ("b.png", PICTURE)).json()["session_id"]
+    refused = served.get(f"/session/{session}/view")
+    assert refused.status_code == 415 and "any other image is one" in refused.json()["detail"]
 
 
 def test_it_waits_its_turn_as_what_is_segmented_does(served):

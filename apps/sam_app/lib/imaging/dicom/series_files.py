@@ -100,7 +100,9 @@ def find_series(folder: str | os.PathLike[str]) -> tuple[list[SeriesFile], tuple
     if not images and damaged:
         raise CorruptImageError("the DICOM files of the folder are truncated or damaged")
     if not images:
-        raise UnsupportedImageError("the folder holds no DICOM image")
+        raise UnsupportedImageError(
+            "there is no DICOM image among the files: several must be those of one DICOM series, any other image is one"
+        )
     count = len({str(value_of(image.header, "SeriesInstanceUID")) for image in images})
     if count > 1:
         raise UnsupportedImageError(f"the folder holds {count} DICOM series; only one at a time can be read")

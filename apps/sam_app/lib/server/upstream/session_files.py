@@ -66,7 +66,6 @@ def one_image(max_bytes: int, series: str) -> Callable[[Path], None]:
     Raises (the function):
         SeveralSeriesError: If there are several and none of them is named.
         HTTPException: 422 if the one that is named is not there.
-        UnsupportedImageError: If there are several files, and none is a DICOM image.
         ImageError: As :func:`~lib.imaging.formats.zip_archive.unpack_image`.
     """
 
@@ -82,11 +81,6 @@ def one_image(max_bytes: int, series: str) -> Callable[[Path], None]:
         chosen = [one for one in found if one.uid == series] if series else found
         if not chosen and series:
             raise HTTPException(422, f"there is no image of the series {series[:64]!r} among the files")
-        if not chosen:
-            raise UnsupportedImageError(
-                "none of these files is a DICOM image: several files must be those of a DICOM series; send any other "
-                "image by itself"
-            )
         if len(chosen) > 1:
             raise SeveralSeriesError(chosen)
         if len(found) > 1:
