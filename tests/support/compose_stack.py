@@ -30,6 +30,7 @@ from support.server_process import REFUSE_OUTBOUND, REPOSITORY, free_port
 DEPLOY = REPOSITORY / "deploy"
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([-?])([^}]*))?\})")
 _PORTS = {"front": 8443, "server": 8000, "archive": 8042, "keycloak": 8080}
+_ITKSNAP_PORT = "8911"
 _PROGRAMS = {"/opt/sam-app/.venv/bin/python": Path(sys.executable)}
 
 
@@ -91,6 +92,7 @@ class ComposeStack:
         self.secrets.mkdir(parents=True)
         self.compose = read_compose({"SAM_SECRETS": str(self.secrets), **self.variables})
         self.ports = {name: free_port() for name in _PORTS}
+        self.itksnap_port = free_port()
 
     def volume(self, name: str) -> Path:
         """The folder of a named volume."""
@@ -158,6 +160,8 @@ class ComposeStack:
 
     def here(self, service: str, text: str) -> str:
         """Return a text of a container with the places and addresses that stand for its own on this machine."""
+        if text == _ITKSNAP_PORT:
+            return str(self.itksnap_port)
         for name, port in _PORTS.items():
             text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
         text = text.replace(f"127.0.0.1:{_PORTS[service]}", f"127.0.0.1:{self.ports[service]}")
