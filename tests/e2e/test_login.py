@@ -59,7 +59,13 @@ def test_it_asks_for_a_key_and_goes_on_with_what_was_wanted(locked_page, locked,
     locked_page.wait_until_idle("Mask of")
     with Image.open(read_download(locked_page.download("mask"), tmp_path)) as mask:
         assert mask.size == (240, 200)
-    places = locked_page.page.evaluate("[{ ...sessionStorage }, { ...localStorage }, document.cookie, location.href]")
+    for _ in range(100):  # work is kept a moment after it changed
+        places = locked_page.page.evaluate(
+            "[{ ...sessionStorage }, { ...localStorage }, document.cookie, location.href]"
+        )
+        if "sam-work" in places[0]:
+            break
+        locked_page.page.wait_for_timeout(100)
     kept = places[0].pop("sam-work")
     assert list(places[0].values()) == [locked[1]] and places[1:3] == [{}, ""]
     assert locked[1] not in kept and locked[1] not in places[3]
