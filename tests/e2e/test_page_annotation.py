@@ -370,12 +370,12 @@ def test_following_tells_how_far_it_is_and_stays_within_its_frames(chromium, arc
         opened.page.get_by_role("button", name="Follow through the volume").click()
         status(opened, "so far…")
         status(opened, "Followed from frame 11 to 230")
-        asked = opened.page.get_by_role("button", name="Undo")
+        undo = opened.page.get_by_role("button", name="Undo")
         go_to(opened, 229)
         assert shown(opened).any()
         go_to(opened, 230)
         assert not shown(opened).any()
-        asked.click()  # all of it is one step, and undoing goes to where it was asked for
+        undo.click()  # all of it is one step, and undoing goes to where it was asked for
         expect(opened.page.get_by_label("Frame number")).to_have_value("121")
         go_to(opened, 119)
         assert not shown(opened).any()

@@ -20,6 +20,7 @@ from lib.imaging.image import ImageError, MedicalImage
 from lib.imaging.image_cache import identity_of, known_key
 from lib.imaging.planes import view_planes
 from lib.server.auth.users import CurrentUser
+from lib.server.rest.manifest import stored_size
 from lib.server.upstream.images import StoredImages
 from lib.server.viewing import errors
 from lib.transforms.load import LoadMedicalImage
@@ -74,7 +75,7 @@ class Thumbnails:
         known = known_key(path)
         image = self._load.images.find(known) if known else None
         try:
-            if image is None and _size(path) > MAX_BYTES:
+            if image is None and stored_size(path) > MAX_BYTES:
                 return None
             return _png(image or self._load_uncached(path))
         except ImageError:  # who opens it is told why
@@ -110,10 +111,6 @@ def _written(picture: Image.Image, size: tuple[float, float]) -> bytes:
     file = io.BytesIO()
     picture.resize((width, height), Image.Resampling.BOX).save(file, "PNG")
     return file.getvalue()
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
 
 
 @router.get(

@@ -387,11 +387,7 @@ export class Session extends EventTarget {
     do {
       let part;
       try {
-        part = await ask().catch(async (error) => {
-          if (error.status !== 404) throw error;
-          await this.#sendAgain(error);
-          return ask();
-        });
+        part = await this.#onImage(ask);
       } catch (error) {
         if (signal.aborted && facts) return;
         throw error;
@@ -423,11 +419,7 @@ export class Session extends EventTarget {
     const { annotation, wanted } = this;
     return this.#guarded(async () => {
       const ask = () => this.#api.segment({ ...this.source, ...this.#scene, model: wanted.model, automatic: true });
-      const { mask, facts } = await ask().catch(async (error) => {
-        if (error.status !== 404) throw error;
-        await this.#sendAgain(error);
-        return ask();
-      });
+      const { mask, facts } = await this.#onImage(ask);
       const labels = await readMask(mask);
       if (annotation !== this.annotation) return null;
       const count = annotation.addFound(wanted.frame, labels, facts.names ?? [], this.seen(wanted.frame));
@@ -638,6 +630,15 @@ export class Session extends EventTarget {
     const [named, path] = id ? [{ image: id }, `images/${encodeURIComponent(id)}`] : [{ session }, `session/${session}`];
     const facts = await this.#api.facts(id ? path : `${path}/view`);
     return [{ ...named, version: facts.version }, new ViewedImage(this.#api, path, facts)];
+  }
+
+  /** Ask something of the image; if the server no longer has it, it is sent again, and asked once more. */
+  #onImage(ask) {
+    return ask().catch(async (error) => {
+      if (error.status !== 404) throw error;
+      await this.#sendAgain(error);
+      return ask();
+    });
   }
 
   /** Send the image's files again, as the server no longer has them. @param {Error} error Why. */
