@@ -346,12 +346,15 @@ def _save(
     openvino().save_model(network, path, compress_to_fp16=False)
 
 
-_threads: dict[str, int] = {}
+_threads: dict[str, int | bool] = {}
 
 
 def limit_threads(count: int) -> None:
-    """Have the networks that this process loads from now on run on this many threads, instead of on all cores."""
-    _threads["INFERENCE_NUM_THREADS"] = count
+    """Have the networks that this process loads from now on run on this many threads, instead of on all cores.
+
+    The threads are not bound to cores: several such processes would bind theirs to the same ones.
+    """
+    _threads.update({"INFERENCE_NUM_THREADS": count, "ENABLE_CPU_PINNING": False})
     torch.set_num_threads(count)
 
 
