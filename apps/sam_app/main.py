@@ -120,10 +120,10 @@ class SamApp(MONAILabelApp):
             return None
         if chosen_device(options.device).type != "cpu":
             raise _refusal("workers encode on CPUs, and this server would on a GPU: start with --conf device cpu, too")
-        from lib.workers.ray_workers import RayWorkers, WorkersStartError
+        from lib.workers.ray_workers import WorkersStartError, start_workers
 
         try:
-            return RayWorkers(
+            return start_workers(
                 options.workers,
                 specs,
                 self._model_dir,
@@ -132,8 +132,6 @@ class SamApp(MONAILabelApp):
             )
         except WorkersStartError as error:
             raise _refusal(error) from None
-        finally:
-            clean_logs()  # Ray's, too
 
     def init_infers(self) -> dict[str, InferTask]:
         """Return the tasks of every chosen model."""

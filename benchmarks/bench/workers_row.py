@@ -73,7 +73,7 @@ def _predictor(workers: Workers | None) -> Predictor:
 
 @contextmanager
 def _workers(count: int, cores: int) -> Iterator[RayWorkers]:
-    workers = RayWorkers(WorkersPlace(count=count), [MODELS[_MODEL]], MODEL_FOLDER, cores=cores)
+    workers = RayWorkers(WorkersPlace(here=(count, count)), [MODELS[_MODEL]], MODEL_FOLDER, cores=cores)
     try:
         yield workers
     finally:
@@ -92,11 +92,11 @@ def _in_turns(remote: Predictor, alone: Predictor, rounds: int) -> tuple[list[fl
 def _refused(workers: RayWorkers, predictor: Predictor, rounds: int) -> float:
     """Milliseconds of a call with an image that is refused at once: all but the encode and the embedding."""
     other = RemoteEncoder(workers, _MODEL, "other weights", predictor.runtime.key)
-    inputs = predictor.model_input(next(pictures(1, seed=17)))
+    image = next(pictures(1, seed=17))
 
     def call() -> None:
         with suppress(WorkersUnavailableError):
-            other.encode(inputs)
+            other.encode(image)
 
     return statistics.median(milliseconds(call) for _ in range(rounds))
 
@@ -138,7 +138,7 @@ def _processes() -> set[int]:
     found = set()
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "ServeReplica" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if "ServeReplica:sam-encoders" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 found.add(child.pid)
     return found
 

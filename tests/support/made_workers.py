@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from lib.sam.predictor import Predictor
 from lib.sam.runtimes.remote import EncodeOrder, PendingEncode, Workers
@@ -59,5 +58,5 @@ class EncodesHere(MadeWorkers):
 
     def begin(self, order: EncodeOrder) -> PendingEncode:
         self.orders.append(order)
-        levels = self._local.runtime.encode(torch.from_numpy(order.inputs))
+        levels = self._local.runtime.encode(self._local.model_input(order.image))
         return Pending([np.ascontiguousarray(level.permute(0, 2, 3, 1)) for level in levels])

@@ -1,17 +1,44 @@
+"""Where workers run, as operators write it."""
+
+from __future__ import annotations
+
 import pytest
 
 from lib.workers.place import WorkersPlace
 
 
-def test_on_this_machine_or_on_a_cluster_s():
-    assert WorkersPlace.parse("ray:2") == WorkersPlace(count=2)
-    assert WorkersPlace.parse("ray://sam-head.example:10001") == WorkersPlace(address="ray://sam-head.example:10001")
-    assert WorkersPlace.parse("ray://[2001:db8::1]:10001").address == "ray://[2001:db8::1]:10001"
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("ray", WorkersPlace(here=(0, 0))),
+        ("ray:2", WorkersPlace(here=(2, 2))),
+        ("ray:1-4", WorkersPlace(here=(1, 4))),
+        ("ray://sam-head:10001", WorkersPlace(cluster="ray://sam-head:10001")),
+        ("http://workers:8000", WorkersPlace(served=("http://workers:8000",))),
+        ("https://a, http://[::1]:8000/", WorkersPlace(served=("https://a", "http://[::1]:8000"))),
+    ],
+)
+def test_a_place_is_read(text: str, place: WorkersPlace):
+    assert WorkersPlace.parse(text) == place
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2", "ray", "ray:", "ray:0", "ray:-1", "ray:two", "ray://", "ray://head", "ray:²"]
+    "text",
+    [
+        *("", "ray:", "ray:0", "ray:-1", "ray:1-", "ray:2-1", "ray:0-2", "ray:2.5", "ray:\N{ARABIC-INDIC DIGIT TWO}"),
+        *(
+            "dask:2",
+            "ray://",
+            "ray://head",
+            "ray://:10001",
+            "ray://head:port",
+            "ray://head:10001/x",
+            "ray://head:99999",
+        ),
+        *("http://", "http://a/b", "http://user:secret@a", "http://a,", "http://a,ray:2", "ftp://a", "http://a?b"),
+        "http://[::1",
+    ],
 )
-def test_anything_else_is_refused(text):
-    with pytest.raises(ValueError, match=r"must be ray:N, as in ray:2, or ray://host:port"):
+def test_what_is_no_place_is_refused(text: str):
+    with pytest.raises(ValueError, match="must be ray, ray:N as in ray:2, ray:MIN-MAX, ray://host:port, or http://"):
         WorkersPlace.parse(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import io
 import os
@@ -11,7 +10,6 @@ import shutil
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +26,7 @@ from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
 from lib.sam.prompts import Prompts
 from lib.sam.runtimes.remote import EncodeOrder, RemoteEncoder, WorkersUnavailableError
-from lib.workers import ray_workers
+from lib.workers import wire
 from lib.workers.place import WorkersPlace
 from lib.workers.ray_workers import RayWorkers
 from support.rest import DISC
@@ -38,7 +36,6 @@ from support.server_process import Server, running_server
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(1800),
-    pytest.mark.filterwarnings("default"),  # Ray's own
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: scripts/setup --ray"),
 ]
 SPECS = [MODELS["sam_tiny"], MODELS["medsam2"]]
@@ -65,11 +62,10 @@ def single(model_folder: Path) -> Engine:
 def workers(model_folder: Path, single: Engine) -> Iterator[RayWorkers]:
     for spec in SPECS:
         single.predictor(spec.name)  # converts its networks, for the workers, too
-    began = RayWorkers(WorkersPlace(count=2), SPECS, model_folder)
+    began = RayWorkers(WorkersPlace(here=(2, 2)), SPECS, model_folder)
     yield began
     began.close()
-    with warnings.catch_warnings(action="ignore"):  # Ray does not wait for its processes
-        gc.collect()
+    assert not replicas(psutil.Process())
 
 
 @pytest.fixture
@@ -122,20 +118,17 @@ def test_another_version_and_other_weights_are_refused(
     workers: RayWorkers, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = engine.predictor("sam_tiny")
-    inputs = predictor.model_input(noise(11))
     other = RemoteEncoder(workers, "sam_tiny", "0" * 64, predictor.runtime.key)
     with pytest.raises(WorkersUnavailableError, match="a worker has other weights of sam_tiny"):
-        other.encode(inputs)
-    monkeypatch.setattr(ray_workers, "VERSION", "9.9.9")
+        other.encode(noise(11))
+    monkeypatch.setattr(wire, "VERSION", "9.9.9")
     with pytest.raises(WorkersUnavailableError, match=r"a worker runs version .* and this server 9\.9\.9"):
         predictor.encode(noise(12))
 
 
 def test_both_workers_encode_at_once(workers: RayWorkers, engine: Engine) -> None:
     predictor = engine.predictor("medsam2")
-    order = EncodeOrder(
-        "medsam2", predictor.checkpoint_sha256, predictor.runtime.key, predictor.model_input(noise(13)).numpy()
-    )
+    order = EncodeOrder("medsam2", predictor.checkpoint_sha256, predictor.runtime.key, noise(13))
     pending = [workers.begin(order) for _ in range(2)]
     used = {worker.pid: worker.cpu_times().user for worker in replicas(psutil.Process())}
     for one in pending:
@@ -183,7 +176,7 @@ def replicas(server: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in server.children(recursive=True):
         try:
-            if "ServeReplica" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if "ServeReplica:sam-encoders" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.NoSuchProcess:
             continue

@@ -20,7 +20,7 @@ from lib.sam.prompts import Prompts
 from lib.sam.runtimes.remote import EncodeOrder, RemoteEncoder, WorkerDiedError, WorkersUnavailableError
 from support.made_workers import EncodesHere, MadeWorkers
 
-ORDER = EncodeOrder("sam_tiny", "ab" * 32, "openvino", np.zeros((1, 3, 8, 8), np.float32))
+ORDER = EncodeOrder("sam_tiny", "ab" * 32, "openvino", np.zeros((8, 8, 3), np.uint8))
 LEVELS = [np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4), np.ones((1, 4, 6, 2), np.float32)]
 DIED = WorkerDiedError("ended")
 

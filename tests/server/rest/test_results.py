@@ -441,3 +441,55 @@ def test_the_manifest_is_json_with_every_file_and_its_size(store):
     timestamp = a_result(store, "mit Ümläuten".encode())
     manifest = json.loads((store._folder / f"{timestamp:.6f}" / "manifest.json").read_text())
     assert manifest["files"] == {"mask.png": len("mit Ümläuten".encode())}
+
+
+@pytest.fixture
+def fronts(tmp_path):
+    opened = [ResultStore(tmp_path / "shared", front=number) for number in (0, 7)]
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def test_servers_that_share_a_folder_find_each_others_results(fronts):
+    first, second = fronts
+    for made_by, other in (fronts, reversed(fronts)):
+        timestamp = a_result(made_by, b"mask")
+        assert other.find(timestamp).path("mask.png").read_bytes() == b"mask"
+        other.add(other.find(timestamp), "added.png", b"more")
+        assert made_by.find(timestamp).path("added.png").read_bytes() == b"more"
+        queued = a_queued_request(made_by)
+        assert other.find(queued).state == "queued" and queued not in other.queued()
+        with pytest.raises(UnknownResultError):
+            other.find(timestamp + Decimal("0.000002"))
+    assert (first.stats()["results"], second.stats()["results"]) == (1, 1)
+    assert [path.name for path in sorted(first._shared.iterdir())] == ["front-0", "front-7"]
+    assert first._shared.stat().st_mode & 0o777 == 0o700
+
+
+def test_only_who_made_a_result_deletes_it(fronts, monkeypatch):
+    first, second = fronts
+    timestamp = a_result(first)
+    monkeypatch.setattr(second, "_max_bytes", 1)
+    for _ in range(3):
+        a_result(second, b"long enough")
+    assert second.stats()["results"] == 1
+    assert second.find(timestamp).state == "done"
+    first._delete(f"{timestamp:.6f}")
+    with pytest.raises(UnknownResultError):
+        second.find(timestamp)
+
+
+def test_two_servers_that_add_files_to_one_result_lose_none(fronts):
+    first, second = fronts
+    timestamp = a_result(first)
+    with ThreadPoolExecutor(2) as pool:
+        for place, store in enumerate(fronts):
+            pool.submit(lambda p=place, s=store: [s.add(s.find(timestamp), f"{p}-{n}.png", b"x") for n in range(40)])
+    for store in (first, second):
+        assert len(store.find(timestamp).manifest.files) == 81
+
+
+def test_a_number_is_for_one_server(fronts):
+    with pytest.raises(FolderInUseError, match=r"another server uses .*front-7"):
+        ResultStore(fronts[0]._shared, front=7)

@@ -123,3 +123,13 @@ def test_a_server_that_was_off_for_some_days_deletes_what_became_too_old(clocks,
 def test_without_a_limit_nothing_is_too_old(clocks):
     assert RetentionClock(0, made(10**4)).oldest() == -float("inf")
     assert RetentionClock(30 * DAY, []).oldest() == pytest.approx(made(30)[0])
+
+
+def test_servers_that_share_a_folder_never_make_the_same_timestamp():
+    sources = [TimestampSource(Decimal(0), front) for front in (0, 1, 99)]
+    made = [[source.next() for _ in range(500)] for source in sources]
+    for front, own in zip((0, 1, 99), made, strict=True):
+        assert own == sorted(set(own))
+        assert {int(one.scaleb(6)) % 100 for one in own} == {front}
+    after = TimestampSource(Decimal("1800000000.000199"), 99).next()
+    assert after == Decimal("1800000000.000299")

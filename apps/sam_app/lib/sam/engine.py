@@ -90,7 +90,7 @@ class Engine:
         self.queue = self.encodes = DeviceQueue()
         self.workers = workers
         if workers is not None:
-            self.encodes = DeviceQueue(width=lambda: workers.running)
+            self.encodes = DeviceQueue(width=lambda: workers.capacity)
         self._precision = precision
         self._compiled = compiled
         self._predictors: dict[str, Predictor] = {}

@@ -27,8 +27,8 @@ from lib.sam.models.versions import Version
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import BACKGROUND, PromptError, Prompts
-from lib.sam.runtimes.remote import WorkersUnavailableError
-from lib.sam.runtimes.runtime import Encoder, Networks, Runtime, never
+from lib.sam.runtimes.remote import RemoteEncoder, WorkersUnavailableError
+from lib.sam.runtimes.runtime import Networks, Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Predictor:
         self.preprocessor = make_preprocessor(spec, module)
         self._cache = cache
         self._queue = self._encodes = queue or DeviceQueue()
-        self._workers: Encoder | None = None
+        self._workers: RemoteEncoder | None = None
         self.version: Version | None = None
         self._learned_prompt: LearnedPrompt | None = None
         self.runtime = runtime or TorchRuntime.of(self.networks(self.module), self.device)
@@ -109,7 +109,7 @@ class Predictor:
         other.runtime = runtime
         return other
 
-    def with_workers(self, encoder: Encoder, queue: DeviceQueue) -> Self:
+    def with_workers(self, encoder: RemoteEncoder, queue: DeviceQueue) -> Self:
         """Return this predictor with its images encoded by workers; all else stays here.
 
         Args:
@@ -221,7 +221,10 @@ class Predictor:
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""
         with current_clock().stage("encode"):
-            features, *finer = (self._workers or self.runtime).encode(self.model_input(image), should_stop)
+            if self._workers is not None:
+                features, *finer = self._workers.encode(image, should_stop)
+            else:
+                features, *finer = self.runtime.encode(self.model_input(image), should_stop)
         return Embedding(features, image_size=(image.shape[0], image.shape[1]), key=key, finer=tuple(finer))
 
     def on_device(self, work: Callable[[], T]) -> T:

@@ -201,6 +201,7 @@ def _start_service(sam_app: SamApp, observer: Observer) -> SegmentationService:
         options.results,
         max_age_seconds=options.results_max_days * 86400,
         max_bytes=options.results_max_mb * 2**20,
+        front=options.front,
     )
     admission = Admission(options.max_queue)
     service = SegmentationService(

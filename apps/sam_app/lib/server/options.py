@@ -26,6 +26,9 @@ from lib.server.auth.api_keys import KeyFileError
 from lib.server.auth.key_file import KeyFile
 from lib.workers.place import WorkersPlace
 
+MAX_FRONTS = 100
+"""Number of servers that can share a folder of results."""
+
 
 class OptionError(ValueError):
     """An option is unknown or its value invalid; the message says which, and what is allowed."""
@@ -113,6 +116,12 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
+def _front(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= MAX_FRONTS:
+        raise ValueError(f"must be a whole number from 0 to {MAX_FRONTS - 1}")
+    return int(text)
+
+
 def _switch(text: str) -> bool:
     return _one_of(("true", "false"))(text) == "true"
 
@@ -153,7 +162,7 @@ class ServerOptions:
     workers: WorkersPlace | None = _option(
         None,
         WorkersPlace.parse,
-        "processes of Ray Serve that encode images: `ray:N` here, `ray://host:port` of a cluster: [workers]",
+        "who encodes images, [workers] of Ray Serve: `ray:N` here, `ray://host:port`, `http://host:port`",
     )
     worker_cores: int = _option(1, _positive_count, "cores, and threads, of each worker: [workers]")
     ahead: int = _option(DEFAULT_SLICES, _count, "slices encoded before they are clicked on; 0: none: [speed]")
@@ -165,6 +174,11 @@ class ServerOptions:
         ("http://localhost", "http://localhost:3000"), _origins, "origins of web pages that may call the server"
     )
     results: Path = _option(Path("results"), _place, "folder of the [results]")
+    front: int | None = _option(
+        None,
+        _front,
+        "number among [several] servers that share `results`, 0 to 99: its own are in `front-NUMBER` there",
+    )
     results_max_days: float = _option(30, _number, "older results are deleted; 0: never")
     results_max_mb: float = _option(10_240, _number, "above this total the oldest results are deleted; 0: never")
     datastore: Path = _option(Path("datastore"), _place, "folder of the labels of [studies] that are read-only")

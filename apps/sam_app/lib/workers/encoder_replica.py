@@ -1,16 +1,18 @@
 """What runs in a worker: the models' image encoders, for one image at a time. No part of it knows whose image it is."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from lib.base.clock import PreemptedError
 from lib.sam.device_queue import lower_priority
@@ -20,29 +22,36 @@ from lib.sam.models.registry import ModelSpec
 from lib.sam.runtimes.openvino_ir import limit_threads
 from lib.sam.runtimes.runtime import Precision, RuntimeUnavailableError
 from lib.version import VERSION
+from lib.workers.wire import EncodeRequest, is_authorized, pack_levels, unpack_request
 
-DONE, REFUSED = "done", "refused"
-"""First items of an answer; the second is the embedding's levels, or the reason."""
+logger = logging.getLogger(__name__)
 
-Answer = tuple[str, Any]
+
+class RefusedError(RuntimeError):
+    """This worker would encode otherwise than the server that asks; the message says how."""
 
 
 class EncoderReplica:
-    """A worker; Ray Serve makes one in each of its processes.
-
-    What is sent and answered has no types of this app, so that workers and servers of other versions understand it.
+    """A worker, in a process of its own; answers as :mod:`lib.workers.wire` says.
 
     Args:
         specs: The models, the default one first; that one is loaded at once, the others when they are asked for.
         model_folder: Where their checkpoints are; None: in this installation's model folder.
         precision: As for :class:`~lib.sam.engine.Engine`.
         cores: Number of threads.
+        token: Who does not have it is refused.
     """
 
     def __init__(
-        self, specs: Sequence[ModelSpec], model_folder: str | None, precision: Precision | None, cores: int
+        self,
+        specs: Sequence[ModelSpec],
+        model_folder: str | None,
+        precision: Precision | None,
+        cores: int,
+        token: str,
     ) -> None:
         limit_threads(cores)
+        self._token = token
         folder = Path(model_folder) if model_folder else MODEL_FOLDER
         self._engine = Engine(specs, folder, device="cpu", precision=precision, cache_bytes=0)
         # Lower, as the server's decodes come first where both share a machine; the threads of the networks inherit it.
@@ -50,25 +59,23 @@ class EncoderReplica:
         with suppress(CheckpointError, RuntimeUnavailableError):  # whoever asks is told why
             self._thread.submit(self._engine.published, self._engine.default_model).result()
 
-    async def encode(
-        self, version: str, model: str, checkpoint_sha256: str, runtime: str, inputs: np.ndarray
-    ) -> Answer:
-        """Encode one image, unless the server that asks has another version of the app or of the weights.
+    async def answer(self, request: Request) -> Response:
+        """Encode one image; if the request is cancelled, the encode is stopped, and this ends when it has stopped."""
+        if not is_authorized(request.headers, self._token):
+            return PlainTextResponse("this worker is another server's: the token is wrong", 401)
+        try:
+            asked = unpack_request(request.headers, await request.body())
+            headers, body = pack_levels(await self._encoded(asked))
+        except (RefusedError, ValueError) as error:
+            return PlainTextResponse(str(error), 409)
+        except Exception as error:
+            logger.exception("An encode failed")
+            return PlainTextResponse(f"failed at the image: {type(error).__name__}", 422)
+        return Response(body, headers=headers, media_type="application/octet-stream")
 
-        If the call is cancelled, the encode is stopped, and the call ends when it has stopped.
-
-        Args:
-            version: The server's version of the app.
-            model: Name of the model.
-            checkpoint_sha256: SHA-256 of the server's weights, in hexadecimal.
-            runtime: The key of the server's runtime.
-            inputs: ``(1, 3, S, S)`` float32, preprocessed.
-
-        Returns:
-            :data:`DONE` and the levels, each ``(1, h, w, C)`` float32; or :data:`REFUSED` and why.
-        """
+    async def _encoded(self, asked: EncodeRequest) -> Sequence[np.ndarray]:
         stop = threading.Event()
-        work = partial(self._encode, version, model, checkpoint_sha256, runtime, inputs, stop.is_set)
+        work = partial(self._encode, asked, stop.is_set)
         answer = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
             return await asyncio.shield(answer)
@@ -78,29 +85,31 @@ class EncoderReplica:
                 await answer
             raise
 
-    def _encode(
-        self,
-        version: str,
-        model: str,
-        checkpoint_sha256: str,
-        runtime: str,
-        inputs: np.ndarray,
-        should_stop: Callable[[], bool],
-    ) -> Answer:
-        if version != VERSION:
-            return REFUSED, f"runs version {VERSION} of the app, and this server {version}: install one version on both"
+    def _encode(self, asked: EncodeRequest, should_stop: Callable[[], bool]) -> Sequence[np.ndarray]:
+        """Return the levels, each ``(1, h, w, C)`` float32.
+
+        Raises:
+            RefusedError: If the server has another version of the app, other weights, or another runtime.
+            PreemptedError: If ``should_stop`` returned True.
+        """
+        model = asked.model
+        if asked.version != VERSION:
+            raise RefusedError(
+                f"runs version {VERSION} of the app, and this server {asked.version}: install one version on both"
+            )
         try:
             predictor = self._engine.published(model)
         except KeyError:
-            return REFUSED, f"does not offer {model}"
+            raise RefusedError(f"does not offer {model}") from None
         except (CheckpointError, RuntimeUnavailableError) as error:
-            return REFUSED, f"cannot load {model}: {error}"
-        if predictor.checkpoint_sha256 != checkpoint_sha256:
-            return REFUSED, f"has other weights of {model} than this server: copy the same checkpoint to both"
-        if predictor.runtime.key != runtime:
-            return REFUSED, (
-                f"runs {model} on {predictor.runtime.key}, and this server on {runtime}: "
+            raise RefusedError(f"cannot load {model}: {error}") from None
+        if predictor.checkpoint_sha256 != asked.checkpoint_sha256:
+            raise RefusedError(f"has other weights of {model} than this server: copy the same checkpoint to both")
+        if predictor.runtime.key != asked.runtime:
+            raise RefusedError(
+                f"runs {model} on {predictor.runtime.key}, and this server on {asked.runtime}: "
                 "choose one for all with --conf precision float32"
             )
-        levels = predictor.runtime.encode(torch.from_numpy(np.array(inputs)), should_stop)
-        return DONE, [np.ascontiguousarray(level.permute(0, 2, 3, 1)) for level in levels]
+        with torch.inference_mode():
+            levels = predictor.runtime.encode(predictor.model_input(asked.image), should_stop)
+        return [level.permute(0, 2, 3, 1).numpy() for level in levels]

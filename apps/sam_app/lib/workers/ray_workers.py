@@ -1,14 +1,22 @@
-"""Workers of Ray Serve: on this machine, or on those of a cluster that is there.
+"""Workers of Ray Serve that this server starts: on this machine, or on those of a cluster that is there.
 
-Ray is no part of requirements.txt; it is imported when workers are asked for. Nothing of it listens for HTTP, reports
-its use, or decides who is next: each worker takes one image at a time, and no more are sent than there are workers.
+Ray is no part of requirements.txt, and is never imported here: a process of its own starts the workers and watches
+them, see :mod:`lib.workers.deployer`. If that ends, it is begun anew.
 """
 
 import atexit
+import hashlib
+import hmac
 import importlib.util
+import json
 import logging
 import os
+import pickle
 import secrets
+import shutil
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -16,42 +24,41 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from lib.base.threads import start_periodic
+from lib.base.threads import start_watched
 from lib.sam.models.registry import ModelSpec
-from lib.sam.runtimes.remote import EncodeOrder, PendingEncode, WorkerDiedError, Workers, WorkersUnavailableError
+from lib.sam.runtimes.remote import Workers
 from lib.sam.runtimes.runtime import Precision
-from lib.version import VERSION
-from lib.workers.encoder_replica import REFUSED, EncoderReplica
+from lib.workers.http_workers import HttpWorkers
 from lib.workers.place import WorkersPlace
+from lib.workers.settings import Deployment, WorkerSettings
+from lib.workers.wire import TOKEN_VARIABLE
 
 logger = logging.getLogger(__name__)
 
-APP = "sam-encoders"
-"""Name of the application in Ray Serve."""
+CLUSTER_PORT = 8000
+"""Where the workers of a cluster answer, on each of its machines: Ray Serve's default."""
 
-_LOOK_EVERY_S = 1.0
-_STALE_S = 10.0
-"""Age from which the last known number of workers says nothing: who tells it does not answer."""
 _START_S = 120.0
 """Time after which the server starts without those workers that are not there yet; they may still come."""
 
-_END_S = 5.0
-_IN_FLIGHT_BYTES = 64 << 20
-"""Ray's shared memory for each worker: an image and its embedding."""
+_PAUSE_S = 1.0
+_END_S = 8.0
 
 
 class WorkersStartError(RuntimeError):
     """The workers cannot be started; the message says why and what to do."""
 
 
-class RayWorkers(Workers):
-    """Workers of Ray Serve; starts them, which takes some seconds.
-
-    A worker that ends is started anew by Ray Serve. A cluster that is gone is asked for again every second.
+def start_workers(
+    place: WorkersPlace,
+    specs: Sequence[ModelSpec],
+    model_folder: Path,
+    *,
+    precision: Precision | None = None,
+    cores: int = 1,
+) -> Workers:
+    """Return the workers of a place, which are started first unless somebody else has them served.
 
     Args:
         place: Where they run.
@@ -61,7 +68,24 @@ class RayWorkers(Workers):
         cores: Cores, and threads, of each worker.
 
     Raises:
-        WorkersStartError: If Ray is not installed, or they cannot be started.
+        WorkersStartError: If Ray is not installed, they cannot be started, or their token is missing.
+    """
+    if not place.served:
+        return RayWorkers(place, specs, model_folder, precision=precision, cores=cores)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise WorkersStartError(f"the workers' token is missing: set {TOKEN_VARIABLE} to theirs")
+    workers = HttpWorkers(token, place.served)
+    workers.watch()
+    if not workers.running:
+        logger.error("No worker answers yet; they may still come")
+    return workers
+
+
+class RayWorkers(HttpWorkers):
+    """Workers that this server starts, which takes some seconds; arguments and errors as of :func:`start_workers`.
+
+    A worker that ends is started anew by Ray Serve; all of them, if Ray itself has ended.
     """
 
     def __init__(
@@ -73,152 +97,140 @@ class RayWorkers(Workers):
         precision: Precision | None = None,
         cores: int = 1,
     ) -> None:
-        super().__init__(place.count or 0)
         if importlib.util.find_spec("ray") is None:
             raise WorkersStartError("--conf workers needs Ray, which is not installed: run `scripts/setup --ray`")
-        self._place, self._cores = place, cores
-        self._replica = list(specs), str(model_folder) if place.count else None, precision, cores
-        self._handle: Any = None
-        self._running, self._looked = 0, 0.0
-        self._connecting = threading.Lock()
+        token = _cluster_token() if place.cluster else secrets.token_hex(32)
+        super().__init__(token)
+        least, most = place.here or (0, 0)
+        if place.here and not most:
+            least = most = max(1, len(os.sched_getaffinity(0)) // cores)
+        folder = str(model_folder) if place.here else None
+        self._settings = WorkerSettings(least, most, cores, token, pickle.dumps(list(specs)), folder, precision)
+        self._cluster = place.cluster
+        self._process: subprocess.Popen[bytes] | None = None
+        self._changing = threading.Lock()
         self._is_ending = False
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # the default of a cluster, but not of who connects to it
-        if place.count:
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # by which Ray uses 127.0.0.1 alone, on Linux, too
-            os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling; the encoder lowers its own priority
-            os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        self._error = ""
+        self.wanted = least
         began = time.monotonic()
-        try:
-            self._connect()
-            self._look()
-            while self._running < self.wanted and time.monotonic() - began < _START_S:
-                time.sleep(_LOOK_EVERY_S / 4)
-                self._look()
-        except Exception as error:
-            where = place.address or "on this machine"
-            raise WorkersStartError(f"Ray {where} does not start the workers: {error}") from error
-        level = logging.INFO if self._running == self.wanted else logging.ERROR
-        taken = time.monotonic() - began
-        logger.log(level, "%d of %d workers are there after %.1f s", self._running, self.wanted, taken)
         atexit.register(self.close)
-        start_periodic("workers", self._keep_looking, _LOOK_EVERY_S)
+        start_watched("workers-start", self._keep_started)
+        while not self._is_complete() and time.monotonic() - began < _START_S:
+            if self._error:
+                self.close()
+                where = place.cluster or "on this machine"
+                raise WorkersStartError(f"Ray {where} does not start the workers: {self._error}")
+            time.sleep(0.1)
+            self._look()
+        level = logging.INFO if self._is_complete() else logging.ERROR
+        taken = time.monotonic() - began
+        logger.log(level, "%d of %d workers are there after %.1f s", self.running, self.wanted, taken)
+        self.watch()
 
-    @property
-    def running(self) -> int:
-        """See :class:`~lib.sam.runtimes.remote.Workers`."""
-        return self._running if time.monotonic() - self._looked < _STALE_S else 0
+    def _is_complete(self) -> bool:
+        return 0 < self.wanted <= self.running
 
-    def begin(self, order: EncodeOrder) -> PendingEncode:
-        """See :class:`~lib.sam.runtimes.remote.Workers`."""
-        arguments = VERSION, order.model, order.checkpoint_sha256, order.runtime, order.inputs
-        return _RayEncode(self._handle.encode.remote(*arguments))
-
-    def _connect(self) -> None:
-        """Start Ray, or connect to it, and have Ray Serve run the workers."""
-        import ray
-        from ray import serve
-
-        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        environment = {"OMP_NUM_THREADS": str(self._cores)}
-        if self._place.address:
-            ray.init(self._place.address, **quiet)
-            self.wanted = int(ray.cluster_resources().get("CPU", 0)) // self._cores
-            if not self.wanted:
-                raise WorkersUnavailableError(f"the cluster has no {self._cores} cores for a worker")
-        else:
-            environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *_python_path()])
-            local = {"num_cpus": self.wanted * self._cores, "num_gpus": 0, "include_dashboard": False}
-            local["object_store_memory"] = max(2, self.wanted) * _IN_FLIGHT_BYTES
+    def _keep_started(self) -> None:
+        """Have the workers started, and again whenever what watches them ends; runs in a thread of its own."""
+        while not self._is_ending:
+            temporary = None if self._cluster else tempfile.mkdtemp(prefix="r")
             try:
-                ray.init("local", _temp_dir=tempfile.mkdtemp(prefix="r"), **local, **quiet)
-            except Exception:  # on a busy machine its parts can take longer than Ray waits for them: once more
-                ray.shutdown()
-                ray.init("local", _temp_dir=tempfile.mkdtemp(prefix="r"), **local, **quiet)
-        serve.start(proxy_location="Disabled")
-        deployment = serve.deployment(
-            EncoderReplica,
-            name="encoder",
-            num_replicas=self.wanted,
-            max_ongoing_requests=1,
-            health_check_period_s=1,
-            health_check_timeout_s=10,
-            graceful_shutdown_timeout_s=5,
-            ray_actor_options={"num_cpus": self._cores, "runtime_env": {"env_vars": environment}},
-            logging_config={"enable_access_log": False},
-        )
-        target = serve.RunTarget(deployment.bind(*self._replica), name=APP, route_prefix=None)
-        (self._handle,) = serve.run_many([target], wait_for_applications_running=False)
+                self._follow(temporary)
+            finally:
+                self.addresses = []
+                if temporary:
+                    shutil.rmtree(temporary, ignore_errors=True)
+            if not self._is_ending:
+                logger.error("Ray does not answer, and is asked again: %s", self._error or "its process ended")
+                time.sleep(_PAUSE_S)
 
-    def _look(self) -> None:
-        """Ask Ray Serve how many workers there are."""
-        from ray import serve
-
-        application = serve.status().applications.get(APP)
-        deployments = application.deployments.values() if application else ()
-        self._running = sum(deployment.replica_states.get("RUNNING", 0) for deployment in deployments)
-        self._looked = time.monotonic()
-
-    def _keep_looking(self) -> None:
-        with self._connecting:
+    def _follow(self, temporary: str | None) -> None:
+        """Run the process that starts the workers, and take note of what it says, until it ends."""
+        port = CLUSTER_PORT if self._cluster else _free_port()
+        deployment = Deployment(self._settings, self._cluster, port, temporary)
+        with self._changing:
             if self._is_ending:
                 return
-            try:
-                self._look()
-            except Exception as error:
-                if self._running:
-                    logger.error("Ray does not answer, so no worker encodes: %s", type(error).__name__)
-                self._running = 0
-                with suppress(Exception):
-                    self._connect_anew()
-
-    def _connect_anew(self) -> None:
-        import ray
-
-        ray.shutdown()
-        self._connect()
-        self._look()
-        logger.info("Ray answers again: %d of %d workers are there", self._running, self.wanted)
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-m", "lib.workers.deployer"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_environment(is_local=not self._cluster)},
+                start_new_session=True,
+            )
+        assert process.stdin and process.stdout
+        try:
+            with suppress(BrokenPipeError):
+                pickle.dump(deployment, process.stdin)
+                process.stdin.flush()
+            for line in process.stdout:
+                said = json.loads(line)
+                self._error = said.get("error", "")
+                self.addresses = said.get("addresses", [])
+        finally:
+            _end(process, with_all=not self._cluster)
 
     def close(self) -> None:
-        """Leave Ray, and end what was started of it; also runs at the interpreter's end."""
-        import ray
-
-        self._is_ending = True
-        self._connecting.acquire(timeout=_END_S)  # a look at a cluster that does not answer is not waited for
-        ray.shutdown()
-
-
-class _RayEncode:
-    """A call of :meth:`EncoderReplica.encode`."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-
-    def result(self, seconds: float) -> Sequence[np.ndarray] | None:
-        """See :class:`~lib.sam.runtimes.remote.PendingEncode`."""
-        from ray.exceptions import RayError, RayTaskError
-
-        try:
-            kind, answer = self._response.result(timeout_s=seconds)
-        except TimeoutError:
-            return None
-        except RayTaskError:  # the worker lives, and the encode itself failed
-            raise
-        except (RayError, ConnectionError) as error:
-            raise WorkerDiedError(type(error).__name__) from error
-        if kind == REFUSED:
-            raise WorkersUnavailableError(f"a worker {answer}")
-        levels: Sequence[np.ndarray] = answer
-        return levels
-
-    def cancel(self) -> None:
-        """See :class:`~lib.sam.runtimes.remote.PendingEncode`."""
-        with suppress(Exception):
-            self._response.cancel()
+        """End what was started on this machine; a cluster's workers go on, for other servers and the next start."""
+        with self._changing:
+            self._is_ending = True
+            process = self._process
+        if process is not None and process.stdin:
+            with suppress(OSError):
+                process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END_S)
+            _end(process, with_all=not self._cluster)
 
 
-def _python_path() -> list[str]:
-    """Return what the environment adds to the places of modules, without those that are this Python's own."""
-    return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place in sys.path]
+def _end(process: subprocess.Popen[bytes], *, with_all: bool) -> None:
+    """End a process and, if asked to, all that it has started."""
+    with suppress(ProcessLookupError):
+        if with_all:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+
+
+def _environment(*, is_local: bool) -> dict[str, str]:
+    """Return what the process that starts workers, and those it starts, have in their environment."""
+    app = str(Path(__file__).resolve().parents[2])
+    added = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place in sys.path]
+    found = {"PYTHONPATH": os.pathsep.join([app, *added]), "RAY_USAGE_STATS_ENABLED": "0"}
+    if not is_local:
+        return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **found}
+    return found | {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray uses 127.0.0.1 alone, on Linux, too
+        "RAY_worker_niceness": "0",  # Ray's spelling; the encoder lowers its own priority
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def _cluster_token() -> str:
+    """Return the token of a cluster's workers: the operator's or, made from Ray's own, the same for all servers.
+
+    Raises:
+        WorkersStartError: If there is neither.
+    """
+    if token := os.environ.get(TOKEN_VARIABLE):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    ray_token = os.environ.get("RAY_AUTH_TOKEN", "")
+    if not ray_token:
+        with suppress(OSError):
+            ray_token = path.read_text().strip()
+    if not ray_token:
+        raise WorkersStartError(
+            "the cluster's token is missing: copy its ~/.ray/auth_token to this user's, or set RAY_AUTH_TOKEN"
+        )
+    return hmac.new(ray_token.encode(), b"sam workers", hashlib.sha256).hexdigest()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -45,13 +45,13 @@ class EncodeOrder:
         model: Name of the model.
         checkpoint_sha256: SHA-256 of its weights, in hexadecimal; a worker with others refuses.
         runtime: The key of the runtime, see :class:`~lib.sam.runtimes.runtime.Runtime`; likewise.
-        inputs: ``(1, 3, S, S)`` float32, preprocessed.
+        image: ``(H, W, 3)`` uint8, as :meth:`lib.sam.predictor.Predictor.encode` takes it.
     """
 
     model: str
     checkpoint_sha256: str
     runtime: str
-    inputs: np.ndarray
+    image: np.ndarray
 
 
 class PendingEncode(Protocol):
@@ -89,6 +89,11 @@ class Workers(ABC):
     @abstractmethod
     def running(self) -> int:
         """The number of workers that can encode now."""
+
+    @property
+    def capacity(self) -> int:
+        """How many images to give away at once: more than are running where more are started while images wait."""
+        return self.running
 
     @abstractmethod
     def begin(self, order: EncodeOrder) -> PendingEncode:
@@ -137,7 +142,6 @@ class Workers(ABC):
             except BaseException:
                 pending.cancel()
                 raise
-        # Copied, as the workers' memory is for what is on its way.
         return tuple(torch.from_numpy(np.array(level)).permute(0, 3, 1, 2) for level in levels)
 
     def _require_one(self) -> None:
@@ -175,10 +179,9 @@ class RemoteEncoder:
         self._workers = workers
         self._order = model, checkpoint_sha256, runtime
 
-    def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
-        """See :meth:`lib.sam.runtimes.runtime.Runtime.encode`; called by as many threads as there are workers.
+    def encode(self, image: np.ndarray, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
+        """Encode an image ``(H, W, 3)`` uint8; called by as many threads as there are workers.
 
-        Raises:
-            WorkersUnavailableError: If no worker can encode now.
+        Returns and raises as :meth:`Workers.encode`.
         """
-        return self._workers.encode(EncodeOrder(*self._order, np.ascontiguousarray(inputs)), should_stop)
+        return self._workers.encode(EncodeOrder(*self._order, image), should_stop)

@@ -13,8 +13,12 @@ incomplete one, and no crash leaves one. A queued request survives the server; i
 The manifest lists every file with its size; a file that it does not list does not exist. Files can be added to a
 finished result: each is written aside as well, and exists once the manifest that lists it has replaced the one before.
 
+Several servers can share a folder: each has one of its own in it, ``front-0`` to ``front-99``, where only it makes and
+deletes results, and finds those of the others. Their timestamps differ in the last two digits.
+
 Concurrency: one lock guards the table of results; no file is touched while it is held. Another one serializes the
-replacing of manifests of finished results. Neither is taken while the other is held.
+replacing of manifests of finished results, together with a lock of the result's folder, as another server may add files
+to it. Neither is taken while the other is held.
 """
 
 import logging
@@ -32,7 +36,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lib.base.files import atomic_write, is_full, move, restored_on_error, sync
-from lib.base.locks import FolderLock
+from lib.base.locks import FolderLock, locked
 from lib.server.http.errors import NoSpaceError, UnknownResultError
 from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
 from lib.server.rest.pending import INPUT, MANIFEST, REQUEST, PendingResult, as_json
@@ -115,26 +119,32 @@ class ResultStore:
         folder: Where they are stored; created if missing, readable by this user alone.
         max_age_seconds: Older results are deleted, see :class:`RetentionClock`; 0 for never.
         max_bytes: The oldest are deleted above this total; 0 for no limit.
+        front: Number of this server among several that share the folder, below
+            :data:`~lib.server.options.MAX_FRONTS`; None for the only one.
 
     Raises:
         FolderInUseError: If another server uses the folder.
         OSError: If the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, *, max_age_seconds: float = 0, max_bytes: float = 0) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, *, max_age_seconds: float = 0, max_bytes: float = 0, front: int | None = None
+    ) -> None:
+        self._shared = None if front is None else folder
+        self._folder = folder = folder if front is None else folder / f"front-{front}"
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._manifests = threading.Lock()
         self._to_disk = ThreadPoolExecutor(_SYNCED_AT_ONCE, thread_name_prefix="results-to-disk")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in filter(None, [self._shared, folder]):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._in_use = FolderLock(folder)
         for leftover in folder.glob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._finished = self._find_finished()
         self._retention = RetentionClock(max_age_seconds, [float(name) for name in self._finished])
         self._queued = self._find_queued()
-        self._timestamps = TimestampSource(self._last_timestamp())
+        self._timestamps = TimestampSource(self._last_timestamp(), front)
         self.purge()
 
     def close(self) -> None:
@@ -258,7 +268,7 @@ class ResultStore:
             with restored_on_error([folder / name]):
                 with atomic_write(folder / name) as file:
                     file.write(content)
-                with self._manifests:  # replaced only when the file exists that it lists
+                with self._manifests, locked(folder):  # replaced only when the file exists that it lists
                     manifest = read_manifest(folder, MANIFEST)
                     manifest = manifest.model_copy(update={"files": {**manifest.files, name: len(content)}})
                     with atomic_write(folder / MANIFEST) as file:
@@ -292,6 +302,20 @@ class ResultStore:
                 if queued:
                     folder = self._folder / f".{name}.queued"
                     return StoredResult(timestamp, "queued", folder, read_manifest(folder, REQUEST))
+        return self._find_elsewhere(timestamp)
+
+    def _find_elsewhere(self, timestamp: Decimal) -> StoredResult:
+        """Return the result or queued request of another server that shares the folder; errors as of :meth:`find`."""
+        name = f"{timestamp:.6f}"
+        if self._shared is not None:
+            other = self._shared / f"front-{int(name[-2:])}"
+            for _ in range(2):  # likewise
+                with suppress(OSError, ValueError):
+                    manifest = read_manifest(other / name, MANIFEST)
+                    return StoredResult(timestamp, "failed" if manifest.failure else "done", other / name, manifest)
+                with suppress(OSError, ValueError):
+                    queued = other / f".{name}.queued"
+                    return StoredResult(timestamp, "queued", queued, read_manifest(queued, REQUEST))
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
     def with_image(self, key: str) -> StoredResult | None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from decimal import Decimal
 
+from lib.server.options import MAX_FRONTS
+
 logger = logging.getLogger(__name__)
 
 _MICROSECONDS = Decimal("0.000001")
@@ -37,16 +39,20 @@ class TimestampSource:
 
     Args:
         after: The first one is larger than this.
+        front: Number of the server among several, below :data:`MAX_FRONTS`: the last two digits of what it makes; None
+            for the only one.
     """
 
-    def __init__(self, after: Decimal) -> None:
+    def __init__(self, after: Decimal, front: int | None = None) -> None:
         self._last = int(after * 10**6)
+        self._step, self._rest = (1, 0) if front is None else (MAX_FRONTS, front)
         self._lock = threading.Lock()
 
     def next(self) -> Decimal:
-        """Return the current time, or the last timestamp plus a microsecond if that is later."""
+        """Return the current time, or the next later one that is larger than the last and this server's."""
         with self._lock:
-            self._last = max(time.time_ns() // 1000, self._last + 1)
+            earliest = max(time.time_ns() // 1000, self._last + 1)
+            self._last = earliest + (self._rest - earliest) % self._step
             return Decimal(self._last).scaleb(-6)
 
 
