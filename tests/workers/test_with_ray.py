@@ -183,6 +183,12 @@ def replicas(server: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def folders_of_ray(server: psutil.Process) -> set[Path]:
+    """Where the Ray of a server has its files."""
+    words = [word for child in server.children(recursive=True) for word in child.cmdline()]
+    return {Path(word.partition("=")[2]) for word in words if word.startswith("--session_dir=")}
+
+
 class Load:
     """Clients that send one new image after the other until they are told to stop."""
 
@@ -233,10 +239,9 @@ def running(server: Server) -> int:
 
 
 def test_workers_that_are_killed_cost_no_wrong_mask_and_no_error_but_503(tmp_path: Path) -> None:
-    scratch = tmp_path.parent.parent  # short, as the names of Ray's sockets are bounded
     conf = ("models", "sam_tiny", "workers", "ray:2", "embeddings_max_mb", "0")
     moments, recoveries = random.Random(1), []
-    with running_server(tmp_path / "workers", *conf, variables={"TMPDIR": str(scratch)}) as server:
+    with running_server(tmp_path / "workers", *conf) as server:
         process = psutil.Process(server.process.pid)
         wait_for(lambda: running(server) == 2)
         load = Load(server)
@@ -258,7 +263,7 @@ def test_workers_that_are_killed_cost_no_wrong_mask_and_no_error_but_503(tmp_pat
         assert not load.faults, load.faults
         text = server.get("/metrics").text
         repeats = next(line for line in text.splitlines() if line.startswith("sam_worker_repeats_total"))
-        logs = [path for path in scratch.rglob("session_*/logs/**/*") if path.is_file()]
+        logs = [path for folder in folders_of_ray(process) for path in folder.rglob("logs/**/*") if path.is_file()]
         assert len(logs) > 5
         for path in [*logs, server.log]:
             content = path.read_text(errors="replace")
@@ -277,9 +282,8 @@ def test_workers_that_are_killed_cost_no_wrong_mask_and_no_error_but_503(tmp_pat
 
 
 def test_nothing_of_ray_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
-    scratch = tmp_path.parent.parent
     conf = ("models", "sam_tiny", "workers", "ray:1")
-    with running_server(tmp_path / "server", *conf, variables={"TMPDIR": str(scratch)}) as server:
+    with running_server(tmp_path / "server", *conf) as server:
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert len(replicas(psutil.Process(server.process.pid))) == 1
         os.kill(server.process.pid, signal.SIGKILL)

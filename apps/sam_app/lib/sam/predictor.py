@@ -181,6 +181,11 @@ class Predictor:
             clock.check()
             raise
 
+    @property
+    def helpers(self) -> int:
+        """How many images others can encode while this process does something else."""
+        return 0 if self._workers is None else self._workers.count
+
     def known_embedding(self, image: np.ndarray) -> Embedding | None:
         """Return the image's embedding if it is in memory; arguments and errors as of :meth:`encode`."""
         return self._cache.find(self._key(image))

@@ -42,6 +42,10 @@ CLUSTER_PORT = 8000
 _START_S = 120.0
 """Time after which the server starts without those workers that are not there yet; they may still come."""
 
+_SHORT_PLACES = ("/tmp", "/var/tmp")  # noqa: S108 - for folders with names of their own
+_LONGEST_FOLDER = 40
+"""Longest path of a folder in which Ray can make sockets: the kernel allows theirs 107 bytes, of which Ray takes 62."""
+
 _PAUSE_S = 1.0
 _END_S = 8.0
 
@@ -133,7 +137,7 @@ class RayWorkers(HttpWorkers):
     def _keep_started(self) -> None:
         """Have the workers started, and again whenever what watches them ends; runs in a thread of its own."""
         while not self._is_ending:
-            temporary = None if self._cluster else tempfile.mkdtemp(prefix="r")
+            temporary = None if self._cluster else _short_folder()
             try:
                 self._follow(temporary)
             finally:
@@ -227,6 +231,17 @@ def _cluster_token() -> str:
             "the cluster's token is missing: copy its ~/.ray/auth_token to this user's, or set RAY_AUTH_TOKEN"
         )
     return hmac.new(ray_token.encode(), b"sam workers", hashlib.sha256).hexdigest()
+
+
+def _short_folder() -> str:
+    """Return a new folder, this user's alone, whose path is short enough for the sockets that Ray makes in it."""
+    for place in (None, *_SHORT_PLACES):
+        with suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="r", dir=place)
+            if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+                return folder
+            os.rmdir(folder)
+    return tempfile.mkdtemp(prefix="r")  # Ray says what is wrong with it
 
 
 def _free_port() -> int:

@@ -179,6 +179,11 @@ class RemoteEncoder:
         self._workers = workers
         self._order = model, checkpoint_sha256, runtime
 
+    @property
+    def count(self) -> int:
+        """The number of workers that can encode now."""
+        return self._workers.running
+
     def encode(self, image: np.ndarray, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
         """Encode an image ``(H, W, 3)`` uint8; called by as many threads as there are workers.
 
