@@ -476,20 +476,33 @@ def test_a_batch_s_work_that_a_request_waits_for_waits_as_a_request(queue: Devic
 
 
 def test_one_click_stops_one_piece_of_work_alone():
-    queue, gates = DeviceQueue(width=lambda: 3), Gates()
-    yielding = Yielding(queue)
-    yielding.prefetch("ann")
-    yielding.batch("first image")
-    yielding.batch("second image")
-    wait_for(lambda: len(yielding.running) == 3)
-    click = submit(queue, gates.work("click"))
-    wait_for(lambda: gates.running == ["click"])
-    time.sleep(0.05)
-    assert len(yielding.stopped) == 1 and len(yielding.running) == 2
-    gates.let_go("click")
-    click.join(10)
-    yielding.end()
-    assert sorted(yielding.done) == ["ann", "first image", "second image"]
+    queue = DeviceQueue(width=lambda: 3)
+    together = threading.Barrier(3)
+    told: list[bool] = []
+
+    def work() -> None:
+        if len(told) == 3:  # it is repeated
+            return
+        wait_for(lambda: queue.stats()["waiting"] == 1)
+        must_stop = queue.must_stop()
+        told.append(must_stop)
+        together.wait(10)
+        assert queue.must_stop() == must_stop, "it stays so"
+        if must_stop:
+            raise PreemptedError
+
+    def batch() -> None:
+        with use_clock(Clock(gives_way=True)):
+            queue.run(work)
+
+    threads = [threading.Thread(target=batch, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: queue.stats()["batch"] == 0)
+    queue.run(lambda: None)
+    for thread in threads:
+        thread.join(10)
+    assert sorted(told) == [False, False, True]
 
 
 def test_requests_may_be_more_at_once_than_what_gives_way():
@@ -522,6 +535,7 @@ def test_what_waits_begins_when_there_are_more_workers_though_nobody_tells():
     yielding.batch("first image")
     yielding.batch("second image")
     wait_for(lambda: yielding.running == ["first image"])
+    time.sleep(0.05)
     width = 2
     wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
     yielding.end()
