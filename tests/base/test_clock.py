@@ -88,3 +88,20 @@ def test_waiting_ends_when_the_work_is_cancelled_or_its_time_is_up():
     happened = threading.Event()
     happened.set()
     assert Clock().wait_until(happened.wait)
+
+
+def test_while_it_stands_still_no_time_runs_out():
+    clock = Clock(0.2)
+    began = time.monotonic()
+    clock.stand_still(began)
+    time.sleep(0.3)
+    assert clock.remaining > 0.15
+    clock.go_on()
+    clock.go_on()
+    before = clock.remaining
+    assert before > 0.15
+    time.sleep(0.05)
+    assert clock.remaining < before - 0.04
+    clock.stand_still(time.monotonic() - 0.05)
+    assert clock.remaining > before - 0.02, "from a moment in the past on"
+    assert clock.elapsed > 0.3

@@ -81,3 +81,62 @@ def test_an_encode_that_another_waits_for_goes_on(slow):
         assert second.result(10).features.shape == (1, 256, 64, 64)
         first.result(10)
     assert runtime.encodes == 1
+
+
+def test_an_encode_of_a_batch_gives_way_to_a_click_on_another_image(slow):
+    predictor, runtime = slow
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_encode, predictor, Clock(60, gives_way=True))
+        assert runtime.begun.wait(10)
+        began = time.monotonic()
+        predictor.encode(IMAGE + 1)
+        assert time.monotonic() - began < 3, "it did not wait for the other's two seconds"
+        assert asked.result(10).features.shape == (1, 256, 64, 64)
+    assert runtime.encodes == 3
+
+
+def test_a_click_on_the_image_that_a_batch_encodes_gets_that_embedding(slow):
+    predictor, runtime = slow
+    with ThreadPoolExecutor(3) as pool:
+        asked = pool.submit(_encode, predictor, Clock(60, gives_way=True))
+        assert runtime.begun.wait(10)
+        same = pool.submit(_encode, predictor, Clock(60))
+        time.sleep(0.2)
+        other = pool.submit(predictor.encode, IMAGE + 1)
+        assert same.result(10) is asked.result(10)
+        assert not other.done(), "it came after the click that was there before it"
+    assert runtime.encodes == 2
+
+
+def test_a_click_on_an_image_that_waits_in_a_batch_does_not_wait_for_the_batch(slow):
+    predictor, runtime = slow
+    done = []
+
+    def encode(image: np.ndarray, name: str, clock: Clock) -> None:
+        with use_clock(clock):
+            predictor.encode(image)
+        done.append(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(encode, IMAGE + 1, "click", Clock())
+        assert runtime.begun.wait(10)
+        pool.submit(encode, IMAGE + 2, "another of the batch", Clock(gives_way=True))
+        time.sleep(0.1)
+        pool.submit(encode, IMAGE, "of the batch", Clock(gives_way=True))
+        time.sleep(0.1)
+        pool.submit(encode, IMAGE, "click on it", Clock())
+    assert done[0] == "click" and done[3] == "another of the batch"
+    assert runtime.encodes == 3
+
+
+def test_a_batch_that_waits_for_a_prefetch_does_not_keep_it_from_giving_way(slow):
+    predictor, runtime = slow
+    predictor.prefetch_embedding("ann", [lambda: IMAGE])
+    assert runtime.begun.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_encode, predictor, Clock(60, gives_way=True))
+        time.sleep(0.1)
+        began = time.monotonic()
+        predictor.encode(IMAGE + 1)
+        assert time.monotonic() - began < 3
+        asked.result(10)

@@ -309,7 +309,7 @@ def test_work_ahead_takes_the_workers_that_are_free_and_gives_way_when_none_is()
     queue.run_prefetch("ann", [ahead("slice")])
     wait_for(lambda: sorted(gates.running) == ["click", "slice"])
     time.sleep(0.05)
-    assert stopped == [] and queue.stats() == {"waiting": 0, "ahead": 1}
+    assert stopped == [] and queue.stats() == {"waiting": 0, "ahead": 1, "batch": 0}
     second = submit(queue, gates.work("next click"))
     wait_for(lambda: sorted(gates.running) == ["click", "next click"])
     assert stopped == ["slice"]
@@ -331,3 +331,211 @@ def test_clicks_come_before_what_is_ahead_with_several_workers_too():
     wait_for(lambda: order == ["click", "ahead"])
     for thread in threads:
         thread.join(10)
+
+
+class Yielding:
+    """Work that gives way, as a prefetch or in a batch; it runs until it must stop, or all of it is to end."""
+
+    def __init__(self, queue: DeviceQueue) -> None:
+        self._queue = queue
+        self.running: list[str] = []
+        self.stopped: list[str] = []
+        self.done: list[str] = []
+        self.is_over = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.batched: list[str] = []
+
+    def _work(self, name: str, should_stop: Callable[[], bool]) -> str:
+        self.running.append(name)
+        try:
+            wait_for(lambda: should_stop() or self.is_over.is_set())
+        finally:
+            self.running.remove(name)
+        if not self.is_over.is_set():
+            self.stopped.append(name)
+            raise PreemptedError
+        self.done.append(name)
+        return name
+
+    def prefetch(self, name: str) -> None:
+        self._queue.run_prefetch(name, [lambda should_stop: self._work(name, should_stop)])
+
+    def batch(self, name: str, clock: Clock | None = None, is_awaited: Callable[[], bool] = lambda: False) -> None:
+        def run() -> None:
+            with use_clock(clock or Clock(gives_way=True)):
+                self._queue.run(lambda: self._work(name, self._queue.must_stop), is_awaited)
+
+        self.batched.append(name)
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+        wait_for(lambda: self._queue.stats()["batch"] + len(set(self.running) & set(self.batched)) == len(self.batched))
+
+    def end(self) -> None:
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join(10)
+        wait_for(lambda: self._queue.stats() == {"waiting": 0, "ahead": 0, "batch": 0})
+
+
+def test_clicks_come_before_prefetches_and_those_before_a_batch(queue: DeviceQueue):
+    occupied, yielding = Occupied(queue), Yielding(queue)
+    yielding.batch("first image")
+    yielding.batch("second image")
+    yielding.prefetch("ann")
+    click = threading.Thread(target=lambda: queue.run(lambda: yielding.done.append("click")))
+    click.start()
+    wait_for(lambda: queue.stats() == {"waiting": 1, "ahead": 1, "batch": 2})
+    yielding.is_over.set()
+    occupied.release()
+    click.join(10)
+    yielding.end()
+    assert yielding.done == ["click", "ann", "first image", "second image"]
+
+
+def test_a_batch_gives_way_to_a_click_and_its_work_is_repeated_first(queue: DeviceQueue):
+    yielding = Yielding(queue)
+    yielding.batch("first image")
+    wait_for(lambda: yielding.running == ["first image"])
+    yielding.batch("second image")
+    assert queue.run(lambda: list(yielding.stopped)) == ["first image"]
+    wait_for(lambda: yielding.running == ["first image"])
+    yielding.end()
+    assert yielding.done == ["first image", "second image"]
+
+
+def test_a_batch_does_not_give_way_to_a_prefetch(queue: DeviceQueue):
+    yielding = Yielding(queue)
+    yielding.batch("image")
+    wait_for(lambda: yielding.running == ["image"])
+    yielding.prefetch("ann")
+    time.sleep(0.05)
+    yielding.end()
+    assert yielding.done == ["image", "ann"] and yielding.stopped == []
+
+
+def test_a_request_s_decode_holds_up_a_batch_and_a_batch_s_decode_nothing(queue: DeviceQueue):
+    yielding = Yielding(queue)
+    with queue.attended():
+        yielding.batch("image")
+        time.sleep(0.05)
+        assert yielding.running == []
+    wait_for(lambda: yielding.running == ["image"])
+    yielding.end()
+    other = Yielding(queue)
+    with use_clock(Clock(gives_way=True)), queue.attended():
+        other.prefetch("ann")
+        wait_for(lambda: other.running == ["ann"])
+    other.end()
+
+
+def test_what_a_batch_waits_and_repeats_does_not_use_up_its_time(queue: DeviceQueue):
+    occupied, yielding, clock = Occupied(queue), Yielding(queue), Clock(0.6, gives_way=True)
+    yielding.batch("image", clock)
+    time.sleep(0.5)
+    occupied.release()
+    wait_for(lambda: yielding.running == ["image"])
+    time.sleep(0.4)
+    queue.run(lambda: time.sleep(0.3))
+    assert yielding.stopped == ["image"]
+    yielding.end()
+    assert yielding.done == ["image"] and 0.2 < clock.remaining < 0.6
+
+
+def test_what_a_batch_itself_takes_uses_up_its_time(queue: DeviceQueue):
+    clock = Clock(0.2, gives_way=True)
+
+    def work() -> None:
+        wait_for(lambda: clock.is_over)
+        raise PreemptedError
+
+    with use_clock(clock), pytest.raises(PreemptedError):
+        queue.run(work)
+
+
+def test_a_batch_s_work_that_is_cancelled_leaves_the_queue(queue: DeviceQueue):
+    occupied, clock = Occupied(queue), Clock(gives_way=True)
+    threading.Timer(0.1, clock.cancel).start()
+    with use_clock(clock), pytest.raises(ClientDisconnectedError):
+        queue.run(lambda: pytest.fail("it was begun"))
+    assert queue.stats()["batch"] == 0
+    occupied.release()
+
+
+def test_a_batch_s_work_that_a_request_waits_for_waits_as_a_request(queue: DeviceQueue):
+    occupied, yielding = Occupied(queue), Yielding(queue)
+    is_awaited = threading.Event()
+    yielding.batch("first image")
+    yielding.batch("second image", is_awaited=is_awaited.is_set)
+    yielding.prefetch("ann")
+    is_awaited.set()
+    wait_for(lambda: queue.stats() == {"waiting": 1, "ahead": 1, "batch": 1})
+    yielding.is_over.set()
+    occupied.release()
+    yielding.end()
+    assert yielding.done == ["second image", "ann", "first image"]
+
+
+def test_one_click_stops_one_piece_of_work_alone():
+    queue = DeviceQueue(width=lambda: 3)
+    together = threading.Barrier(3)
+    told: list[bool] = []
+
+    def work() -> None:
+        if len(told) == 3:  # it is repeated
+            return
+        wait_for(lambda: queue.stats()["waiting"] == 1)
+        must_stop = queue.must_stop()
+        told.append(must_stop)
+        together.wait(10)
+        assert queue.must_stop() == must_stop, "it stays so"
+        if must_stop:
+            raise PreemptedError
+
+    def batch() -> None:
+        with use_clock(Clock(gives_way=True)):
+            queue.run(work)
+
+    threads = [threading.Thread(target=batch, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: queue.stats()["batch"] == 0)
+    queue.run(lambda: None)
+    for thread in threads:
+        thread.join(10)
+    assert sorted(told) == [False, False, True]
+
+
+def test_requests_may_be_more_at_once_than_what_gives_way():
+    queue, gates = DeviceQueue(width=lambda: 3, ahead_width=lambda: 1), Gates()
+    yielding = Yielding(queue)
+    yielding.batch("first image")
+    yielding.batch("second image")
+    yielding.prefetch("ann")
+    wait_for(lambda: yielding.running == ["first image"])
+    time.sleep(0.05)
+    assert yielding.running == ["first image"], "there is one worker"
+    clicks = [submit(queue, gates.work("click"))]
+    wait_for(lambda: gates.running == ["click"] and yielding.stopped == ["first image"])
+    clicks.append(submit(queue, gates.work("next click")))
+    wait_for(lambda: sorted(gates.running) == ["click", "next click"])
+    gates.let_go("click")
+    clicks[0].join(10)
+    time.sleep(0.05)
+    assert yielding.running == [], "the worker is taken"
+    gates.let_go("next click")
+    clicks[1].join(10)
+    yielding.end()
+    assert yielding.done == ["ann", "first image", "second image"]
+
+
+def test_what_waits_begins_when_there_are_more_workers_though_nobody_tells():
+    width = 1
+    queue = DeviceQueue(width=lambda: 2, ahead_width=lambda: width)
+    yielding = Yielding(queue)
+    yielding.batch("first image")
+    yielding.batch("second image")
+    wait_for(lambda: yielding.running == ["first image"])
+    time.sleep(0.05)
+    width = 2
+    wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
+    yielding.end()

@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 @dataclass
 class _Running(Generic[V]):
-    """A value that is being computed, and the number of other threads that wait for it."""
+    """A value that is being computed, and the number of requests that wait for it."""
 
     future: Future[V] = field(default_factory=Future)
     waiting: int = 0
@@ -54,6 +54,7 @@ class ByteBoundedCache(Generic[K, V]):
             Exception: What ``compute`` raises, in every request that waited for it; nothing is stored then. But if the
                 computing request timed out or was preempted, one of the waiting requests computes the value instead.
         """
+        is_request = not current_clock().gives_way
         with self._lock:
             stored = self._used(key)
             if stored is not None:
@@ -62,7 +63,7 @@ class ByteBoundedCache(Generic[K, V]):
             if running is None:
                 own = self._claim(key)
             else:
-                running.waiting += 1
+                running.waiting += is_request
                 self._hits += 1
         if running is None:
             return self._compute(key, compute, own)
@@ -76,7 +77,7 @@ class ByteBoundedCache(Generic[K, V]):
             return self.get_or_compute(key, compute)
         finally:
             with self._lock:
-                running.waiting -= 1
+                running.waiting -= is_request
 
     def find(self, key: K) -> V | None:
         """Return a key's value if it is stored."""
@@ -104,7 +105,7 @@ class ByteBoundedCache(Generic[K, V]):
         self._compute(key, compute, own)
 
     def is_awaited(self, key: K) -> bool:
-        """Return whether another thread waits for a value that is being computed."""
+        """Return whether a request, so not a batch, waits for a value that another thread computes."""
         with self._lock:
             running = self._running.get(key)
             return running is not None and running.waiting > 0

@@ -33,11 +33,16 @@ class Clock:
 
     Args:
         seconds: Time limit of the work; infinity: no limit.
+        gives_way: Whether it is work that nobody waits for, a batch's, and gives way to all other; see
+            :mod:`lib.sam.device_queue`.
     """
 
-    def __init__(self, seconds: float = math.inf) -> None:
+    def __init__(self, seconds: float = math.inf, *, gives_way: bool = False) -> None:
+        self.gives_way = gives_way
         self._limit = seconds
         self._started = time.monotonic()
+        self._uncounted = 0.0
+        self._stands_since: float | None = None
         self._is_cancelled = False
         self._adding = threading.Lock()
         self.stages: dict[str, float] = {}
@@ -51,7 +56,19 @@ class Clock:
     @property
     def remaining(self) -> float:
         """Seconds until the time limit, at least 0; infinity without a limit."""
-        return max(0.0, self._limit - self.elapsed)
+        now = time.monotonic()
+        uncounted = self._uncounted + (now - (self._stands_since or now))
+        return max(0.0, self._limit - (now - self._started - uncounted))
+
+    def stand_still(self, since: float) -> None:
+        """Do not count the time from a moment of ``time.monotonic`` on towards the limit, until :meth:`go_on`."""
+        self._stands_since = since
+
+    def go_on(self) -> None:
+        """Count the time again."""
+        if self._stands_since is not None:
+            self._uncounted += time.monotonic() - self._stands_since
+            self._stands_since = None
 
     def cancel(self) -> None:
         """Make the work end at its next check, because nobody waits for it."""

@@ -1,10 +1,13 @@
-"""Queue for a device: one job at a time uses all of it, and no click waits for a prefetch.
+"""Queue for a device: one job at a time uses all of it, and no click waits for a prefetch or a batch.
 
 Concurrency: one thread does the work of a device, in this order: jobs that a request waits for, first come first
-served; then prefetches, those of the newest user first. A prefetch starts only while no request waits, encodes or
-decodes, and checks every few milliseconds whether it must stop for one. The number of waiting jobs is bounded by the
-server's admission; prefetches, by :data:`MAX_OWNERS` and by what each owner submits. The queue of a group of workers
-does the same with a thread for each of them; there a prefetch starts also while others encode, on a free worker.
+served; then prefetches, those of the newest user first; then jobs of a batch, those whose clock gives way. Prefetches
+and a batch's jobs start only while no request waits, encodes or decodes, and check every few milliseconds whether they
+must stop for one; they are repeated later. A batch's job starts only while no prefetch waits, but does not stop for it:
+prefetches are few, and half an encode would be lost for each. Who clicks all day holds up a batch all day. The number
+of waiting jobs is bounded by the server's admission; prefetches, by :data:`MAX_OWNERS` and by what each owner submits.
+The queue of a group of workers does the same with a thread for each of them; there prefetches and a batch's jobs start
+also while others encode, on free workers, and one of them stops for each request that would have no worker.
 
 The thread has a lower priority than all others (its niceness), so that the kernel prefers decoding and light routes
 whenever they have something to do. It starts with the first job; at its end the interpreter waits for the running job,
@@ -13,7 +16,7 @@ because a thread must not be killed inside native code.
 Lock order: the queue's one lock guards its tables and is never held while work runs. Work that runs here may take the
 caches' locks; code that holds one of them must not call :meth:`DeviceQueue.run`.
 
-Own code: executors of the standard library have neither two priorities nor work that is interrupted and repeated.
+Own code: executors of the standard library have neither priorities nor work that is interrupted and repeated.
 """
 
 import atexit
@@ -23,14 +26,15 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from lib.base.clock import PreemptedError, TimeLimitError, current_clock
+from lib.base.clock import Clock, PreemptedError, TimeLimitError, current_clock
 from lib.base.threads import failed, start_watched
+from lib.sam.runtimes.runtime import never
 
 T = TypeVar("T")
 
@@ -48,6 +52,9 @@ NICENESS = 10
 _MAX_END_WAIT_S = 60.0
 """Seconds for which the interpreter waits, at its end, for the running work."""
 
+_LOOK_EVERY_S = 0.5
+"""Interval at which it is looked whether waiting work may begin, as nobody tells when a width has changed."""
+
 
 def lower_priority(niceness: int = NICENESS) -> None:
     """Lower the priority of the calling thread only; Linux has a niceness (0 to 19) per thread."""
@@ -58,19 +65,29 @@ def lower_priority(niceness: int = NICENESS) -> None:
 @dataclass
 class _Job:
     work: Callable[[], Any]
+    clock: Clock
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     asked: float = field(default_factory=time.monotonic)
-    started: threading.Event = field(default_factory=threading.Event)
     outcome: Future[Any] = field(default_factory=Future)
 
-    def do(self) -> None:
-        """Run the work in the queue's thread, in the caller's context, so that the caller's clock counts the stages."""
-        self.started.set()
+    def do(self) -> bool:
+        """Run the work in the queue's thread, in the caller's context, so that the caller's clock counts the stages.
+
+        Returns:
+            Whether it has ended; if not, it gave way and is to be repeated, as if it had not begun.
+        """
+        began = time.monotonic()
+        self.clock.go_on()
+        self.clock.add("wait", began - self.asked)
         try:
-            self.context.run(current_clock).add("wait", time.monotonic() - self.asked)
             self.outcome.set_result(self.context.run(self.work))
         except BaseException as error:
+            if isinstance(error, PreemptedError) and self.clock.gives_way and not self.clock.is_over:
+                self.asked = time.monotonic()
+                self.clock.stand_still(began)
+                return False
             self.outcome.set_exception(error)
+        return True
 
 
 @dataclass(eq=False)
@@ -92,22 +109,42 @@ class DeviceQueue:
         niceness: Niceness of its threads, 0 to 19 (``nice(2)``).
         width: Returns how much work may run at the same time now, which can change; with 0 it is as with 1, so that the
             work itself can say what is missing.
+        ahead_width: Returns how much of it there may be in all for a prefetch or a batch's job to begin or go on;
+            None: as ``width``.
     """
 
-    def __init__(self, niceness: int = NICENESS, *, width: Callable[[], int] = _one) -> None:
+    def __init__(
+        self,
+        niceness: int = NICENESS,
+        *,
+        width: Callable[[], int] = _one,
+        ahead_width: Callable[[], int] | None = None,
+    ) -> None:
         self._niceness = niceness
         self._width = width
+        self._ahead_width = ahead_width or width
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[_Job] = deque()
         self._prefetches: OrderedDict[str, _Prefetches] = OrderedDict()
+        self._batch: deque[_Job] = deque()
         self._attended = 0
         self._busy = 0
+        self._yielding = 0  # of the work that runs, that which gives way to requests
+        self._stopping: set[int] = set()  # the threads whose work was told to do so
         self._threads: list[threading.Thread] = []
         self._ending = False
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], is_awaited: Callable[[], bool] = never) -> T:
         """Run work on the device when its turn comes, and return its result; the caller's clock counts the wait, too.
+
+        If the current clock gives way, this is a batch's work: its turn comes last, and it is repeated if it raises
+        :class:`PreemptedError`, as :meth:`must_stop` asks for. What it waits and what it repeats does not count towards
+        the clock's limit.
+
+        Args:
+            work: The work.
+            is_awaited: Returns whether a request waits for a batch's work, which then waits as a request's.
 
         Raises:
             TimeLimitError: If the current clock's time is up before the work starts.
@@ -117,17 +154,51 @@ class DeviceQueue:
             return work()
         clock = current_clock()
         clock.check()
-        job = _Job(work)
+        job = _Job(work, clock)
+        if clock.gives_way:
+            clock.stand_still(job.asked)
         with self._lock:
+            (self._batch if clock.gives_way else self._jobs).append(job)
+            self._wake()
+
+        def has_ended(seconds: float) -> bool:
+            if clock.gives_way and is_awaited():
+                self._put_forward(job)
+            return not wait([job.outcome], seconds).not_done
+
+        if not clock.wait_until(has_ended) and self._withdraw(job):
+            if clock.remaining:
+                clock.check()
+            raise TimeLimitError("the device was not free within the time that this server allows")
+        return cast(T, job.outcome.result())
+
+    def _put_forward(self, job: _Job) -> None:
+        """Let a batch's job that waits wait as a request's."""
+        with self._lock, suppress(ValueError):  # it runs
+            self._batch.remove(job)
             self._jobs.append(job)
             self._wake()
-        if not clock.wait_until(job.started.wait):
-            with self._lock, suppress(ValueError):  # not in the queue any more: it has just started, wait for it
-                self._jobs.remove(job)
-                if clock.remaining:
-                    clock.check()
-                raise TimeLimitError("the device was not free within the time that this server allows")
-        return cast(T, job.outcome.result())
+
+    def _withdraw(self, job: _Job) -> bool:
+        """Remove a job that waits; return False if it runs or has ended."""
+        with self._lock:
+            for waiting in (self._jobs, self._batch):
+                with suppress(ValueError):
+                    waiting.remove(job)
+                    return True
+        return False
+
+    def must_stop(self) -> bool:
+        """Return whether what this thread does, a prefetch or a batch's work, must stop for a request.
+
+        Called by the work, every few milliseconds; once it has returned True the work stops, as no other does instead.
+        """
+        with self._lock:
+            requests = len(self._jobs) + self._busy - self._yielding
+            too_many = requests + self._yielding - max(1, self._ahead_width())
+            if min(requests, too_many) > len(self._stopping):
+                self._stopping.add(threading.get_ident())
+            return self._ending or threading.get_ident() in self._stopping
 
     def run_prefetch(self, owner: str, steps: Sequence[PrefetchWork]) -> None:
         """Submit prefetches, done in this order while no request waits; they replace the owner's earlier ones.
@@ -146,7 +217,13 @@ class DeviceQueue:
 
     @contextmanager
     def attended(self) -> Iterator[None]:
-        """Start no prefetch within the ``with`` block, in which a request does other work, such as a decode."""
+        """Start nothing but requests within the ``with`` block, in which a request does other work, such as a decode.
+
+        A batch's decode holds up nothing.
+        """
+        if current_clock().gives_way:
+            yield
+            return
         with self._lock:
             self._attended += 1
         try:
@@ -157,20 +234,19 @@ class DeviceQueue:
                 self._changed.notify_all()
 
     def stats(self) -> dict[str, int]:
-        """Return the present numbers of ``waiting`` jobs and of prefetches of all owners, ``ahead``."""
+        """Return the present numbers of ``waiting`` jobs, of prefetches of all owners, ``ahead``, and of a ``batch``.
+
+        Of a batch those that wait; of prefetches also those that run.
+        """
         with self._lock:
             ahead = sum(len(listed.steps) + listed.running for listed in self._prefetches.values())
-            return {"waiting": len(self._jobs), "ahead": ahead}
-
-    def _free(self) -> int:
-        """Return how much more work may start; call with the lock held."""
-        return max(1, self._width()) - self._busy
+            return {"waiting": len(self._jobs), "ahead": ahead, "batch": len(self._batch)}
 
     def _wake(self) -> None:
         """Wake the threads, and start those that are missing; call with the lock held."""
         if not self._threads:
             atexit.register(self._end)
-        while len(self._threads) < max(1, self._width()):
+        while len(self._threads) < max(1, self._width(), self._ahead_width()):
             self._threads.append(start_watched("device", self._work))
         self._changed.notify_all()
 
@@ -184,42 +260,54 @@ class DeviceQueue:
 
     def _work(self) -> None:
         lower_priority(self._niceness)
-        while (work := self._next()) is not None:
+        while (begun := self._next()) is not None:
+            work, gives_way = begun
             try:
                 work()
             finally:
                 with self._lock:
                     self._busy -= 1
-                    self._changed.notify_all()
-            del work  # so that the waiting thread holds neither the last image nor its model
+                    self._yielding -= gives_way
+                    self._stopping.discard(threading.get_ident())
+                    self._wake()
+            del begun, work  # so that the waiting thread holds neither the last image nor its model
 
-    def _next(self) -> Callable[[], None] | None:
-        """Wait for the next work, which is counted as running; None at the end."""
+    def _next(self) -> tuple[Callable[[], None], bool] | None:
+        """Wait for the next work, which is counted as running, and whether it gives way; None at the end."""
         with self._lock:
             while not self._ending:
-                if self._free() > 0 and (work := self._begun()) is not None:
+                if (begun := self._begun()) is not None:
                     self._busy += 1
-                    return work
-                self._changed.wait()
+                    self._yielding += begun[1]
+                    return begun
+                waits = self._jobs or self._batch or any(listed.steps for listed in self._prefetches.values())
+                self._changed.wait(_LOOK_EVERY_S if waits else None)
         return None
 
-    def _begun(self) -> Callable[[], None] | None:
-        """Take the next work from the tables; call with the lock held."""
+    def _begun(self) -> tuple[Callable[[], None], bool] | None:
+        """Take the next work from the tables, if it may begin; call with the lock held."""
         if self._jobs:
-            return self._jobs.popleft().do
-        if not self._attended:
-            for owner, listed in reversed(self._prefetches.items()):
-                if listed.steps:
-                    listed.running += 1
-                    return partial(self._run_prefetch, owner, listed, listed.steps.popleft())
-        return None
+            may_begin = self._busy < max(1, self._width())
+            return (partial(self._run_job, self._jobs.popleft()), False) if may_begin else None
+        if self._attended or self._busy >= max(1, self._ahead_width()):
+            return None
+        for owner, listed in reversed(self._prefetches.items()):
+            if listed.steps:
+                listed.running += 1
+                return partial(self._run_prefetch, owner, listed, listed.steps.popleft()), True
+        return (partial(self._run_job, self._batch.popleft()), True) if self._batch else None
+
+    def _run_job(self, job: _Job) -> None:
+        """Run a job; if it gave way, it becomes the batch's first again."""
+        if not job.do():
+            with self._lock:
+                self._batch.appendleft(job)
 
     def _run_prefetch(self, owner: str, listed: _Prefetches, step: PrefetchWork) -> None:
         """Run one step; if it was interrupted, it becomes the first of its list again."""
 
         def should_stop() -> bool:
-            is_awaited = len(self._jobs) > max(0, self._free())
-            return self._ending or is_awaited or self._prefetches.get(owner) is not listed
+            return self._prefetches.get(owner) is not listed or self.must_stop()
 
         is_interrupted = False
         try:

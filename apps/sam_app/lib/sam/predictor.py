@@ -169,14 +169,16 @@ class Predictor:
                 waits for this embedding.
         """
         key, clock = self._key(image), current_clock()
+        is_awaited = partial(self._cache.is_awaited, key)
 
-        def is_unneeded() -> bool:
-            return clock.is_over and not self._cache.is_awaited(key)
+        def must_stop() -> bool:
+            return not is_awaited() and (clock.is_over or (clock.gives_way and self._encodes.must_stop()))
+
+        def encode() -> Embedding:
+            return self._encodes.run(lambda: self._encode(image, key, must_stop), is_awaited)
 
         try:
-            return self._cache.get_or_compute(
-                key, lambda: self._encodes.run(lambda: self._encode(image, key, is_unneeded))
-            )
+            return self._cache.get_or_compute(key, encode)
         except PreemptedError:
             clock.check()
             raise
@@ -208,7 +210,7 @@ class Predictor:
         key = self._key(image)
 
         def must_stop() -> bool:
-            return should_stop() and not self._cache.is_awaited(key)
+            return not self._cache.is_awaited(key) and should_stop()
 
         with suppress(WorkersUnavailableError):  # a later click there reports it
             self._cache.prefetch(key, lambda: self._encode(image, key, must_stop))
