@@ -539,3 +539,23 @@ def test_what_waits_begins_when_there_are_more_workers_though_nobody_tells():
     width = 2
     wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
     yielding.end()
+
+
+def test_what_gives_way_gives_way_to_requests_elsewhere_for_the_same_workers():
+    elsewhere = 0
+    queue = DeviceQueue(width=lambda: 2, elsewhere=lambda: elsewhere)
+    yielding = Yielding(queue)
+    yielding.batch("first image")
+    yielding.batch("second image")
+    wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
+    elsewhere = 1
+    wait_for(lambda: len(yielding.running) == 1)
+    elsewhere = 5
+    wait_for(lambda: yielding.running == [])
+    assert queue.requests() == 0
+    queue.run(lambda: None)  # a request is as good as one elsewhere
+    time.sleep(0.05)
+    assert yielding.running == []
+    elsewhere = 0
+    wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
+    yielding.end()

@@ -31,7 +31,7 @@ from lib.workers.ray_workers import WorkersStartError, start_workers
 
 TOKEN = "secret"
 SPECS = [MODELS["sam_tiny"]]
-COUNTS = {"running": 1, "wanted": 1, "least": 1, "most": 1}
+COUNTS = {"running": 1, "wanted": 1, "least": 1, "most": 1, "elsewhere": 0}
 
 
 class Place:
@@ -137,9 +137,9 @@ def test_an_embedding_comes_back_bit_for_bit_over_one_connection(workers, place,
 
 
 def test_where_more_are_started_while_images_wait_more_are_given_away_than_run(workers, place):
-    place.told = {"running": 2, "wanted": 3, "least": 1, "most": 5}
+    place.told = {"running": 2, "wanted": 3, "least": 1, "most": 5, "elsewhere": 4}
     wait_for(lambda: workers.capacity == 5)
-    assert (workers.running, workers.wanted) == (2, 3)
+    assert (workers.running, workers.wanted, workers.elsewhere) == (2, 3, 4)
     place.told = {**place.told, "running": 0}
     wait_for(lambda: workers.running == 0)
     assert workers.capacity == 0

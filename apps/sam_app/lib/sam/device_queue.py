@@ -102,6 +102,10 @@ def _one() -> int:
     return 1
 
 
+def _none() -> int:
+    return 0
+
+
 class DeviceQueue:
     """Queue of the work of one device, or of a group of workers.
 
@@ -111,6 +115,7 @@ class DeviceQueue:
             work itself can say what is missing.
         ahead_width: Returns how much of it there may be in all for a prefetch or a batch's job to begin or go on;
             None: as ``width``.
+        elsewhere: Returns how many requests of other queues wait for the same workers or use them.
     """
 
     def __init__(
@@ -119,10 +124,12 @@ class DeviceQueue:
         *,
         width: Callable[[], int] = _one,
         ahead_width: Callable[[], int] | None = None,
+        elsewhere: Callable[[], int] = _none,
     ) -> None:
         self._niceness = niceness
         self._width = width
         self._ahead_width = ahead_width or width
+        self._elsewhere = elsewhere
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[_Job] = deque()
@@ -194,7 +201,7 @@ class DeviceQueue:
         Called by the work, every few milliseconds; once it has returned True the work stops, as no other does instead.
         """
         with self._lock:
-            requests = len(self._jobs) + self._busy - self._yielding
+            requests = self._requests() + self._elsewhere()
             too_many = requests + self._yielding - max(1, self._ahead_width())
             if min(requests, too_many) > len(self._stopping):
                 self._stopping.add(threading.get_ident())
@@ -241,6 +248,15 @@ class DeviceQueue:
         with self._lock:
             ahead = sum(len(listed.steps) + listed.running for listed in self._prefetches.values())
             return {"waiting": len(self._jobs), "ahead": ahead, "batch": len(self._batch)}
+
+    def requests(self) -> int:
+        """Return how many jobs wait or run that somebody waits for."""
+        with self._lock:
+            return self._requests()
+
+    def _requests(self) -> int:
+        """See :meth:`requests`; call with the lock held."""
+        return len(self._jobs) + self._busy - self._yielding
 
     def _wake(self) -> None:
         """Wake the threads, and start those that are missing; call with the lock held."""
@@ -289,7 +305,7 @@ class DeviceQueue:
         if self._jobs:
             may_begin = self._busy < max(1, self._width())
             return (partial(self._run_job, self._jobs.popleft()), False) if may_begin else None
-        if self._attended or self._busy >= max(1, self._ahead_width()):
+        if self._attended or self._busy + self._elsewhere() >= max(1, self._ahead_width()):
             return None
         for owner, listed in reversed(self._prefetches.items()):
             if listed.steps:

@@ -90,7 +90,12 @@ class Engine:
         self.queue = self.encodes = DeviceQueue()
         self.workers = workers
         if workers is not None:
-            self.encodes = DeviceQueue(width=lambda: workers.capacity)
+            self.encodes = encodes = DeviceQueue(
+                width=lambda: workers.capacity,
+                ahead_width=lambda: workers.running,
+                elsewhere=lambda: workers.elsewhere,
+            )
+            workers.demand = encodes.requests
         self._precision = precision
         self._compiled = compiled
         self._predictors: dict[str, Predictor] = {}

@@ -23,12 +23,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from lib.version import VERSION
 from lib.workers.settings import WorkerSettings
-from lib.workers.wire import TOKEN_VARIABLE, is_authorized
+from lib.workers.wire import DEMAND, FRONT, TOKEN_VARIABLE, is_authorized
 
 ENCODERS, STATUS = "sam-encoders", "sam-workers"
 """Names of the applications in Ray Serve."""
 
 _FRESH_S = 0.5
+_RECENT_S = 3.0
 _SCALE_UP_S, _SCALE_DOWN_S = 3.0, 300.0
 
 
@@ -63,7 +64,7 @@ class Encoder:
 
 
 class Status:
-    """Tells how many workers there are.
+    """Tells how many workers there are, and each server how much the others want of them.
 
     Args:
         token: Who does not have it is refused.
@@ -75,16 +76,21 @@ class Status:
         self._counts: dict[str, int] = {}
         self._asked = -_FRESH_S
         self._asking = asyncio.Lock()
+        self._demands: dict[str, tuple[float, int]] = {}
 
     async def __call__(self, request: Request) -> Response:
-        """Answer with JSON: ``running`` and ``wanted`` workers, ``most`` there may be, and the app's ``version``."""
+        """Answer with JSON: what was started, the ``running`` and ``wanted`` workers, and the demand ``elsewhere``."""
         if not is_authorized(request.headers, self._token):
             return PlainTextResponse("these workers are another server's: the token is wrong", 401)
         async with self._asking:
             if time.monotonic() - self._asked > _FRESH_S:
                 self._counts = await asyncio.to_thread(_counts, self._facts["least"])
                 self._asked = time.monotonic()
-        return JSONResponse({**self._facts, **self._counts})
+        now = time.monotonic()
+        self._demands[request.headers.get(FRONT, "")] = now, int(request.headers.get(DEMAND, "0"))
+        self._demands = {front: told for front, told in self._demands.items() if now - told[0] < _RECENT_S}
+        elsewhere = sum(told[1] for front, told in self._demands.items() if front != request.headers.get(FRONT, ""))
+        return JSONResponse({**self._facts, **self._counts, "elsewhere": elsewhere})
 
     async def identity(self) -> Mapping[str, Any]:
         """Return what was started."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import socket
 import ssl
 import threading
@@ -19,7 +20,7 @@ from urllib3.util import wait_for_read
 
 from lib.base.threads import start_periodic
 from lib.sam.runtimes.remote import EncodeOrder, PendingEncode, WorkerDiedError, Workers, WorkersUnavailableError
-from lib.workers.wire import PATH, STATUS_PATH, authorization, pack_request, unpack_levels
+from lib.workers.wire import DEMAND, FRONT, PATH, STATUS_PATH, authorization, pack_request, unpack_levels
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class HttpWorkers(Workers):
     def __init__(self, token: str, addresses: Sequence[str] = ()) -> None:
         super().__init__(0)
         self.addresses = list(addresses)
+        self._name = secrets.token_hex(8)
         self._authorization = {"Authorization": authorization(token)}
         self._answering: dict[str, float] = {}
         self._counts_told: dict[str, int] = {}
@@ -69,6 +71,11 @@ class HttpWorkers(Workers):
         """See :class:`~lib.sam.runtimes.remote.Workers`."""
         told = self._counts_told
         return max(self.running, told["most"]) if self.running and told["most"] > told["least"] else self.running
+
+    @property
+    def elsewhere(self) -> int:
+        """See :class:`~lib.sam.runtimes.remote.Workers`; as of a second ago."""
+        return self._counts_told.get("elsewhere", 0)
 
     def begin(self, order: EncodeOrder) -> PendingEncode:
         """See :class:`~lib.sam.runtimes.remote.Workers`."""
@@ -115,13 +122,14 @@ class HttpWorkers(Workers):
         """Return the answer of :class:`lib.workers.application.Status`, or why there is none."""
         connection = _connection(address, _LOOK_S)
         try:
-            connection.request("GET", STATUS_PATH, headers=self._authorization)
+            told_of_us = {FRONT: self._name, DEMAND: str(self.demand())}
+            connection.request("GET", STATUS_PATH, headers={**self._authorization, **told_of_us})
             response = connection.getresponse()
             content = response.read()
             if response.status != 200:
                 return ValueError(f"workers answer {response.status}: {_text(content)}")
             told: dict[str, Any] = json.loads(content)
-            return {key: int(told[key]) for key in ("running", "wanted", "least", "most")}
+            return {key: int(told[key]) for key in ("running", "wanted", "least", "most", "elsewhere")}
         except HTTPException as error:
             return OSError(type(error).__name__)
         except OSError as error:

@@ -24,6 +24,9 @@ from lib.version import VERSION
 PATH = "/encode"
 STATUS_PATH = "/workers"
 ENCODE, LEVELS = "x-sam-encode", "x-sam-levels"
+FRONT, DEMAND = "x-sam-front", "x-sam-demand"
+"""Of a request for the status: a server's name for itself, and how many encodes requests wait for there."""
+
 TOKEN_VARIABLE = "SAM_WORKERS_TOKEN"  # noqa: S105 - a variable's name
 """Environment variable with the token that servers and workers share, where somebody else starts the workers."""
 

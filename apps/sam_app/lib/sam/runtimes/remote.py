@@ -81,6 +81,8 @@ class Workers(ABC):
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
+        self.demand: Callable[[], int] = lambda: 0
+        """Returns how many encodes requests wait for here; told to other servers with the same workers."""
         self._counts: Counter[str] = Counter({"done": 0, "repeated": 0, "failed": 0})
         self._seconds = 0.0
         self._counting = threading.Lock()
@@ -94,6 +96,11 @@ class Workers(ABC):
     def capacity(self) -> int:
         """How many images to give away at once: more than are running where more are started while images wait."""
         return self.running
+
+    @property
+    def elsewhere(self) -> int:
+        """How many encodes requests wait for at other servers with the same workers."""
+        return 0
 
     @abstractmethod
     def begin(self, order: EncodeOrder) -> PendingEncode:

@@ -10,15 +10,17 @@ they were before, or up to the next slice with prompts.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lib.base.clock import current_clock
+from lib.base.clock import Clock, current_clock, use_clock
 from lib.sam.embeddings.cache import Embedding
 from lib.sam.logits_grid import dice
 from lib.sam.prompts import BACKGROUND, Prompts
@@ -88,12 +90,13 @@ def propagate_by_memory(
     own = _on_start(predictor, prompts) if prompts.start else prompts
     if not own.marked:
         return RememberedResult(prompts.start, (), {}, {}, rules, own, Memories())
-    if isinstance(earlier, RememberedResult) and earlier.rules == rules and _only_adds(own, earlier):
-        tracker = _Tracker(predictor, frame, own, options.max_slices, until, earlier)
-        tracker.correct(earlier.prompts)
-    else:
-        tracker = _Tracker(predictor, frame, own, options.max_slices, until)
-        tracker.follow_all()
+    with _LookAhead(predictor, frame, prompts.bounds) as ahead:
+        if isinstance(earlier, RememberedResult) and earlier.rules == rules and _only_adds(own, earlier):
+            tracker = _Tracker(predictor, frame, own, options.max_slices, ahead, until, earlier)
+            tracker.correct(earlier.prompts)
+        else:
+            tracker = _Tracker(predictor, frame, own, options.max_slices, ahead, until)
+            tracker.follow_all()
     found = {**prompts.start, **tracker.found}
     for k in prompts.start.keys() & own.marked.keys():
         found.pop(k)
@@ -145,6 +148,40 @@ def _enclosed(predictor: Sam2Predictor, prompts: Prompts, found: SliceMask) -> S
     return replace(found, logits=enclosed.low_res_logits[0].astype(np.float16), packed=packed)
 
 
+class _LookAhead:
+    """Has workers encode slices before their turn, while others' requests leave some free; without workers, nothing.
+
+    Args:
+        predictor: The model.
+        frame: Returns a slice.
+        bounds: The volume's slices.
+    """
+
+    def __init__(self, predictor: Sam2Predictor, frame: Callable[[int], np.ndarray], bounds: range) -> None:
+        self._predictor, self._frame, self._bounds = predictor, frame, bounds
+        self._threads = ThreadPoolExecutor(max(1, predictor.helpers), "look-ahead")
+        self._clock = Clock(gives_way=True)
+        self._asked: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.cancel()
+        self._threads.shutdown(cancel_futures=True)
+
+    def want(self, slices: Iterable[int]) -> None:
+        """Have slices encoded, those of them that are in the volume and were not asked for before."""
+        for k in slices:
+            if k in self._bounds and k not in self._asked:
+                self._asked.add(k)
+                self._threads.submit(self._encode, k)
+
+    def _encode(self, k: int) -> None:
+        with use_clock(self._clock), suppress(Exception):  # when its turn comes the error is met again
+            self._predictor.encode(self._frame(k))
+
+
 class _Tracker:
     """One object in one volume: its masks, its memory, and the steps that use and extend them.
 
@@ -153,6 +190,7 @@ class _Tracker:
         frame: Returns a slice.
         prompts: The user's prompts.
         max_slices: At most this many are followed beyond the first and the last marked one; None for no limit.
+        ahead: Has slices encoded before their turn.
         until: As of :func:`propagate_by_memory`.
         earlier: The result to correct.
     """
@@ -163,6 +201,7 @@ class _Tracker:
         frame: Callable[[int], np.ndarray],
         prompts: VolumePrompts,
         max_slices: int | None,
+        ahead: _LookAhead,
         until: float = math.inf,
         earlier: RememberedResult | None = None,
     ) -> None:
@@ -172,6 +211,7 @@ class _Tracker:
         self._max_slices = max_slices
         self._until = until
         self._step = Sam2Step(predictor, prompts.bounds.stop)
+        self._ahead = ahead
         self._progress = Progress()
         self._anchors = {1: max(prompts.marked), -1: min(prompts.marked)}
         self.memories = earlier.memories.copy() if earlier else Memories()
@@ -239,6 +279,7 @@ class _Tracker:
             beyond = (k - anchor) * step
             if self._max_slices is not None and beyond > self._max_slices:
                 return self._end(k, step, "max_slices")
+            self._ahead.want(range(k + step, k + (self._predictor.helpers + 1) * step, step))
             self._follow(k, in_reverse=step < 0)
             if k in self.found and self._prompts.fits_start(k, self.found[k].mask):
                 return self._end(k, step, "as at the start")
