@@ -114,7 +114,8 @@ class HttpWorkers(Workers):
             self._fault("")
         elif not self._answering:
             self._told_at = now - _STALE_S  # it is certain that nobody is there
-            self._fault("no worker encodes, as nothing answers where they were" if addresses else self._last_fault)
+            if addresses and self._counts_told:
+                self._fault("no worker encodes, as nothing answers where they were")
         else:
             self._fault(next((str(answer) for answer in told.values() if isinstance(answer, ValueError)), ""))
 
