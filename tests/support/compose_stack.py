@@ -192,11 +192,11 @@ def compose_stack(folder: Path, **variables: str) -> Iterator[ComposeStack]:
             stack.stop(service)
 
 
-def start_front(stack: ComposeStack) -> None:
-    """Start Caddy, on 127.0.0.1 alone; what is behind it is there already."""
+def start_front(stack: ComposeStack, **variables: str) -> None:
+    """Start Caddy, on 127.0.0.1 alone; what is behind it is there already. The variables are an override's."""
     require_caddy()
     port = str(stack.ports["front"])
-    stack.start("front", FRONT_ADDRESS="127.0.0.1", FRONT_PORT=port, XDG_CONFIG_HOME=str(stack.folder))
+    stack.start("front", FRONT_ADDRESS="127.0.0.1", FRONT_PORT=port, XDG_CONFIG_HOME=str(stack.folder), **variables)
     stack.wait_until_healthy("front")
 
 
