@@ -1,5 +1,5 @@
-# The server as an image, for CPUs (target "cpu", the default) or NVIDIA GPUs (target "cuda"). scripts/image builds it and
-# checks what was built; docs/docker.md says how it is run.
+# The server as an image, for CPUs (target "cpu", the default) or NVIDIA GPUs (target "cuda"), or with Ray for workers that
+# encode (target "ray", for CPUs). scripts/image builds it and checks what was built; docs/docker.md says how it is run.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 # What all stages stand on: Python with its bytecode (nothing can be written later), tini, the user, and no file that others
@@ -42,6 +42,12 @@ FROM lock AS packages-cuda
 RUN --mount=type=cache,target=/root/.cache/uv \
     TORCH_INDEX=lock UV_LINK_MODE=copy scripts/setup --require-hashes
 
+# Ray beside them, in the lock's versions; requirements.hashes has none of its packages.
+FROM packages-cpu AS packages-ray
+COPY requirements-ray.txt ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    UV_LINK_MODE=copy scripts/setup --ray
+
 # The app, without what no server uses: the bundled model in OpenVINO's form, bytecode, and the list of what is in it.
 FROM packages-cpu AS app-cpu
 ARG SOURCE_DATE_EPOCH=0
@@ -52,6 +58,11 @@ FROM packages-cuda AS app-cuda
 ARG SOURCE_DATE_EPOCH=0
 COPY . .
 RUN .venv/bin/python scripts/image_build.py cuda
+
+FROM packages-ray AS app-ray
+ARG SOURCE_DATE_EPOCH=0
+COPY . .
+RUN .venv/bin/python scripts/image_build.py cpu
 
 # How it is run.
 FROM base AS image
@@ -77,6 +88,15 @@ FROM image AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=app-cuda /opt/sam-app /opt/sam-app
+USER 10001:10001
+VOLUME ["/data"]
+
+# KubeRay calls ray by its name, in a shell that may have Debian's PATH alone.
+FROM image AS ray
+RUN ln -s /opt/sam-app/.venv/bin/ray /opt/sam-app/.venv/bin/serve /usr/local/bin/
+ENV PYTHONPATH=/opt/sam-app/apps/sam_app \
+    RAY_USAGE_STATS_ENABLED=0
+COPY --from=app-ray /opt/sam-app /opt/sam-app
 USER 10001:10001
 VOLUME ["/data"]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("docker", "podman", "buildah")
-TARGETS = ("cpu", "cuda")
+TARGETS = ("cpu", "cuda", "ray")
 STARTUP_S = 180
 STOP_S = 10
 
@@ -40,7 +40,12 @@ def make_parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--engine", choices=ENGINES, help="without it the first of these that works; buildah cannot check"
     )
-    common.add_argument("--target", choices=TARGETS, default="cpu", help="the hardware (default: %(default)s)")
+    common.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="cpu",
+        help="the hardware; ray: cpu with Ray, for workers (default: %(default)s)",
+    )
     common.add_argument("--tag", metavar="NAME", help="the image's name (default: sam-app:TARGET)")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", parents=[common], help="build it", description="Builds the image.")

@@ -140,11 +140,17 @@ def test_the_lines_of_the_readme_are_whole_and_name_what_is_there(compose, lines
 
 def test_what_the_readme_overrides_can_be_overridden(compose):
     overrides = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
-    assert len(overrides) == 3
+    assert len(overrides) == 4
     for override in overrides:
+        further = {}
         for name, service in override.get("services", {}).items():
-            assert set(service) <= set(compose["services"][name])
-        assert set(override.get("volumes", {})) <= set(compose["volumes"])
+            base = service.pop("extends", {"service": name})["service"]
+            assert set(service) <= set(compose["services"][base])
+            if base != name:
+                further |= dict(mount.split(":") for mount in service["volumes"])
+        assert set(override.get("volumes", {})) <= {*compose["volumes"], *further}
+        mounts = dict(mount.split(":")[::-1] for mount in compose["services"]["server"]["volumes"])
+        assert {mounts[place] for place in further.values()} == {name.removesuffix("-2") for name in further}
 
 
 def test_the_readme_says_of_each_volume_whether_to_back_it_up(compose):

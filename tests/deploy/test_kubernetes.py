@@ -22,7 +22,8 @@ from lib.server.options import ServerOptions
 from lib.version import VERSION
 from serve import make_parser
 from support.kubernetes_rules import dangling, pods, unsafe_pods, ways_in, ways_out
-from support.kustomize import Manifest, build, containers
+from support.kustomize import Manifest, build, containers, pods_of
+from support.ray_serve import assert_is_the_apps
 from support.server_process import REPOSITORY, free_port
 
 MANIFESTS = REPOSITORY / "deploy" / "kubernetes"
@@ -50,8 +51,8 @@ def server(objects: list[Manifest]) -> Manifest:
     return container
 
 
-def test_both_overlays_are_there() -> None:
-    assert OVERLAYS == ["cpu", "gpu"]
+def test_the_overlays_are_there() -> None:
+    assert OVERLAYS == ["cpu", "gpu", "ray"]
 
 
 def test_the_images_are_those_of_this_version(objects: list[Manifest]) -> None:
@@ -75,7 +76,12 @@ def schemas() -> Any:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(objects: list[Manifest], version: str, schemas: Any) -> None:
     for one in objects:
-        schemas.validate(one, version, strict=True)
+        if one["kind"] == "RayService":  # its schema is KubeRay's; its pods are Kubernetes'
+            for name, pod in pods_of(one).items():
+                template = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": pod}
+                schemas.validate(template, version, strict=True)
+        else:
+            schemas.validate(one, version, strict=True)
 
 
 def test_a_misspelt_field_would_be_found(objects: list[Manifest], schemas: Any) -> None:
@@ -97,12 +103,19 @@ def test_kustomize_itself_makes_the_same_objects(overlay: Path, objects: list[Ma
     assert made_by_kustomize(overlay) == by_name(objects)
 
 
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (MANIFESTS / "README.md").read_text(), re.DOTALL)
+
+
+def examples_overlay(folder: Path, kustomization: dict[str, Any]) -> Path:
+    shutil.copytree(MANIFESTS, folder / "kubernetes")
+    overlay = folder / "kubernetes" / "overlays" / "hospital"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return overlay
+
+
 def test_the_readmes_overlay_changes_every_place_of_a_sites_name_and_images(tmp_path: Path) -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", (MANIFESTS / "README.md").read_text(), re.DOTALL)
-    shutil.copytree(MANIFESTS, tmp_path / "kubernetes")
-    folder = tmp_path / "kubernetes" / "overlays" / "hospital"
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text(textwrap.dedent(example))
+    folder = examples_overlay(tmp_path, yaml.safe_load(textwrap.dedent(EXAMPLES[0])))
     objects = build(folder)
     assert "hospital.example" not in yaml.dump(objects)
     assert unsafe_pods(objects) == ways_out(objects) == dangling(objects) == []
@@ -111,9 +124,25 @@ def test_the_readmes_overlay_changes_every_place_of_a_sites_name_and_images(tmp_
     assert made_by_kustomize(folder) == by_name(objects)
 
 
-def test_nothing_is_unsafe_dangling_or_has_a_way_out(objects: list[Manifest]) -> None:
+def test_what_the_readme_adds_for_workers_names_the_operator_and_the_api(tmp_path: Path) -> None:
+    first, second = (yaml.safe_load(textwrap.dedent(example)) for example in EXAMPLES)
+    assert set(second) == {"resources", "images", "patches"} and second["resources"] == ["../ray"]
+    both = {**first, "resources": second["resources"]}
+    for key in ("images", "patches"):
+        both[key] = [*first[key], *second[key]]
+    folder = examples_overlay(tmp_path, both)
+    objects = build(folder)
+    text = yaml.dump(objects)
+    assert "hospital.example" not in text and "192.0.2.1/" not in text and "kuberay-system" not in text
+    assert unsafe_pods(objects) == dangling(objects) == []
+    assert made_by_kustomize(folder) == by_name(objects)
+
+
+def test_nothing_is_unsafe_dangling_or_has_a_way_out(objects: list[Manifest], overlay: Path) -> None:
+    """But Ray's head to the cluster's API, for its autoscaler, at an address that nobody has."""
     assert unsafe_pods(objects) == []
-    assert ways_out(objects) == []
+    of_autoscaler = ["sam-workers-head may reach {'ipBlock': {'cidr': '192.0.2.1/32'}}"]
+    assert ways_out(objects) == (of_autoscaler if overlay.name == "ray" else [])
     assert dangling(objects) == []
 
 
@@ -230,6 +259,7 @@ def test_the_servers_arguments_are_the_apps(objects: list[Manifest]) -> None:
     arguments = make_parser().parse_args(words)
     conf = dict(arguments.conf)
     conf.pop("api_keys")  # there is no such file here
+    conf.pop("workers", None)  # of one overlay, see below
     options = ServerOptions.from_conf(conf, Path("/app"))
     [rule] = by_name(objects)["Ingress", "sam-app"]["spec"]["rules"]
     assert options.hosts == (rule["host"],), "the ingress's name is not the one that the server knows"
@@ -248,9 +278,121 @@ def test_what_the_ingress_lets_through_is_what_the_server_takes(objects: list[Ma
 
 def test_only_the_gpu_overlay_asks_for_a_gpu() -> None:
     limits = {name: server(build(MANIFESTS / "overlays" / name))["resources"]["limits"] for name in OVERLAYS}
-    assert {name: limit.get("nvidia.com/gpu") for name, limit in limits.items()} == {"cpu": None, "gpu": "1"}
+    gpus = {name: limit.get("nvidia.com/gpu") for name, limit in limits.items()}
+    assert gpus == {"cpu": None, "gpu": "1", "ray": None}
     images = {name: server(build(MANIFESTS / "overlays" / name))["image"] for name in OVERLAYS}
     assert images["cpu"].endswith("-cpu") and images["gpu"].endswith("-cuda")
+
+
+def ray_service(objects: list[Manifest]) -> Manifest:
+    return by_name(objects)["RayService", "sam-workers"]["spec"]
+
+
+@pytest.fixture
+def with_ray() -> list[Manifest]:
+    return build(MANIFESTS / "overlays" / "ray")
+
+
+def variables(container: Manifest) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def test_the_server_asks_the_service_that_kuberay_makes_of_the_workers(with_ray: list[Manifest]) -> None:
+    conf = dict(make_parser().parse_args(server(with_ray)["args"]).conf)
+    name = by_name(with_ray)["RayService", "sam-workers"]["metadata"]["name"]
+    [ray] = pods(with_ray)["sam-workers-encoders"]["spec"]["containers"]
+    assert conf["workers"] == f"http://{name}-serve-svc:{ray['ports'][0]['containerPort']}"
+    assert ray_service(with_ray)["excludeHeadPodFromServeSvc"]
+    [head] = pods(with_ray)["sam-workers-head"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in head["ports"]}
+    assert ports["serve"] == 8000, "without a port of this name KubeRay makes no such Service"
+
+
+def test_server_and_workers_have_the_same_token_and_rays_own_is_another(with_ray: list[Manifest]) -> None:
+    wanted = {"secretKeyRef": {"name": "sam-workers", "key": "token"}}
+    [head] = pods(with_ray)["sam-workers-head"]["spec"]["containers"]
+    [worker] = pods(with_ray)["sam-workers-encoders"]["spec"]["containers"]
+    for container in (server(with_ray), head, worker):
+        assert variables(container)["SAM_WORKERS_TOKEN"] == wanted
+    assert ray_service(with_ray)["rayClusterConfig"]["authOptions"] == {
+        "mode": "token",
+        "secretName": "sam-workers-ray",
+    }
+    assert "sam-workers-ray" not in json.dumps(pods(with_ray)["sam-app"])
+    assert variables(head)["RAY_USAGE_STATS_ENABLED"] == variables(worker)["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_rays_version_is_the_locks_and_its_image_this_version_of_the_app(with_ray: list[Manifest]) -> None:
+    pinned = re.search(r"^ray==(\S+)$", (REPOSITORY / "requirements-ray.txt").read_text(), re.MULTILINE)[1]
+    assert ray_service(with_ray)["rayClusterConfig"]["rayVersion"] == pinned
+    for name in ("head", "encoders"):
+        images = {container["image"] for container in containers(pods(with_ray)[f"sam-workers-{name}"])}
+        assert images == {f"registry.hospital.example/sam-app-ray:{VERSION}-cpu"}
+
+
+def test_the_applications_are_those_of_the_app_and_have_the_cores_that_the_pods_give(with_ray: list[Manifest]) -> None:
+    config = yaml.safe_load(ray_service(with_ray)["serveConfigV2"])
+    assert config["http_options"]["port"] == 8000
+    applications = {one["import_path"]: one for one in config["applications"]}
+    assert_is_the_apps(applications)
+    args, others = (one["args"] for one in applications.values())
+    assert args == others
+    assert args["models"] == by_name(with_ray)["ConfigMap", "sam-app"]["data"]["MODELS"].split(",")
+    [group] = ray_service(with_ray)["rayClusterConfig"]["workerGroupSpecs"]
+    cores = int(group["rayStartParams"]["num-cpus"])
+    [ray] = group["template"]["spec"]["containers"]
+    assert int(ray["resources"]["limits"]["cpu"]) == cores
+    assert args["max_workers"] * args["cores"] == group["maxReplicas"] * cores
+    assert args["min_workers"] * args["cores"] <= group["minReplicas"] * cores
+    assert ray_service(with_ray)["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_rays_pods_are_reached_by_one_another_and_the_server_and_the_head_by_the_operator(
+    with_ray: list[Manifest],
+) -> None:
+    own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "sam-workers"}}}
+    the_server = {"podSelector": {"matchLabels": pods(with_ray)["sam-app"]["metadata"]["labels"]}}
+    operator = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+    }
+    assert ways_in(with_ray, "sam-workers-encoders") == [own, the_server]
+    assert ways_in(with_ray, "sam-workers-head") == [own, the_server, operator]
+    rules = {name: by_name(with_ray)["NetworkPolicy", name]["spec"] for name in ("sam-workers", "sam-workers-operator")}
+    assert rules["sam-workers"]["ingress"][1]["ports"] == [{"port": 8000}]
+    assert rules["sam-workers-operator"]["ingress"][0]["ports"] == [{"port": 8265}]
+    assert ways_in(with_ray, "archive") == [the_server], "nor do Ray's pods reach the archive"
+
+
+def test_of_rays_pods_the_autoscaler_alone_has_a_token_of_the_cluster(with_ray: list[Manifest]) -> None:
+    autoscaler = ray_service(with_ray)["rayClusterConfig"]["autoscalerOptions"]
+    volumes = {volume["name"]: volume for volume in pods(with_ray)["sam-workers-head"]["spec"]["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in autoscaler["volumeMounts"]}
+    token = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+    paths = [item.get("path") for source in token["projected"]["sources"] for item in _items(source)]
+    assert paths == ["token", "ca.crt", "namespace"]  # where Ray's autoscaler looks
+    head = pods(with_ray)["sam-workers-head"]["spec"]["containers"][0]
+    head["volumeMounts"].append({"name": "cluster", "mountPath": "/x"})
+    autoscaler.pop("securityContext")
+    found = unsafe_pods(with_ray)
+    assert any("cluster has a token of a service account" in fault for fault in found)
+    assert "sam-workers-head: autoscaler has capabilities" in found
+
+
+def _items(source: Manifest) -> list[Manifest]:
+    [kind] = source.values()
+    return kind.get("items", [kind])
+
+
+def test_rays_pods_are_asked_without_programs_that_the_image_does_not_have(with_ray: list[Manifest]) -> None:
+    """Where a probe is left out, KubeRay's takes its place, which calls wget."""
+    for name in ("head", "encoders"):
+        [ray] = pods(with_ray)[f"sam-workers-{name}"]["spec"]["containers"]
+        assert {"httpGet"} <= set(ray["readinessProbe"]) & set(ray["livenessProbe"])
+        [first] = pods(with_ray)[f"sam-workers-{name}"]["spec"]["initContainers"]
+        assert first["command"][0] == "/opt/sam-app/scripts/image-entry"
+        shared = {mount["mountPath"] for mount in first["volumeMounts"]}
+        assert shared <= {mount["mountPath"] for mount in ray["volumeMounts"]}
 
 
 def test_the_keys_become_a_file_that_the_server_takes(objects: list[Manifest], tmp_path: Path) -> None:

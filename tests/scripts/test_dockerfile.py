@@ -25,7 +25,7 @@ def test_hadolint_finds_nothing(file: Path) -> None:
 
 def test_all_that_is_kept_is_one_volume_and_the_entry_point_sees_to_each_folder() -> None:
     """A volume for each folder would be hidden in one of its own if an operator mounts one for all of them."""
-    assert re.findall(r"^VOLUME (.*)$", DOCKERFILE, re.MULTILINE) == ['["/data"]'] * 2
+    assert re.findall(r"^VOLUME (.*)$", DOCKERFILE, re.MULTILINE) == ['["/data"]'] * 3
     folders = re.search(r"for name in ([\w ]+); do\n    check_folder", ENTRY)[1].split()
     made = re.search(r"install -d -o sam -g sam -m 0700 (.*?) \\\n    &&", DOCKERFILE, re.DOTALL)[1]
     assert re.findall(r"/data/(\w+)", made) == folders
@@ -36,6 +36,36 @@ def test_all_that_is_kept_is_one_volume_and_the_entry_point_sees_to_each_folder(
 
 def test_the_last_stage_is_the_one_for_cpus() -> None:
     assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
+
+
+def test_ray_is_in_one_target_alone_beside_the_packages_for_cpus() -> None:
+    bodies = dict(re.findall(r"^FROM (\S+ AS \S+)\n((?:(?!FROM ).*\n)*)", DOCKERFILE, re.MULTILINE))
+    assert [name for name, body in bodies.items() if "requirements-ray.txt" in body] == ["packages-cpu AS packages-ray"]
+    assert [name for name, body in bodies.items() if "--from=app-ray" in body] == ["image AS ray"]
+    assert "scripts/setup --ray" in bodies["packages-cpu AS packages-ray"]
+    assert "PYTHONPATH=/opt/sam-app/apps/sam_app" in bodies["image AS ray"]
+
+
+def test_the_entry_point_runs_ray_where_it_is_and_else_says_where_it_is(tmp_path: Path) -> None:
+    """With the folders of an image in one of its own."""
+    root = tmp_path / "app"
+    for folder in ("scripts", "bundled/openvino", ".venv/bin"):
+        (root / folder).mkdir(parents=True)
+    (root / "bundled" / "sam_tiny.pt").touch()
+    (root / "bundled" / "openvino" / "sam_tiny-1").mkdir()
+    (root / "scripts" / "lib.sh").write_text((ROOT / "scripts" / "lib.sh").read_text())
+    entry = root / "scripts" / "image-entry"
+    entry.write_text(ENTRY.replace("data=/data ", f"data={tmp_path}/data "))
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", entry, "ray", "start", "--head"], capture_output=True, text=True, check=False)
+
+    done = run()
+    assert done.returncode == 2 and "there is no ray in this image: it is in sam-app:ray" in done.stderr
+    (root / ".venv" / "bin" / "ray").write_text('#!/bin/sh\necho "ray $*"\n')
+    (root / ".venv" / "bin" / "ray").chmod(0o755)
+    assert run().stdout == "ray start --head\n"
+    assert (tmp_path / "data" / "model" / "sam_tiny.pt").resolve() == root / "bundled" / "sam_tiny.pt"
 
 
 def test_what_is_left_out_is_in_the_docs() -> None:

@@ -44,6 +44,11 @@ def test_what_is_asked_for_reaches_the_engine(tmp_path: Path) -> None:
     assert "--build-arg TORCH_INDEX= " in line and "--timestamp" not in line
 
 
+def test_the_image_with_ray_is_a_target(tmp_path: Path) -> None:
+    assert call(tmp_path, "build", "--target", "ray", docker="true").returncode == 0
+    assert built(tmp_path).startswith("docker build --target ray --tag sam-app:ray ")
+
+
 @pytest.mark.parametrize(
     ("words", "needed"), [(["check"], "docker or podman"), (["build", "--engine", "docker"], "docker")]
 )

@@ -34,8 +34,8 @@ _ITKSNAP_PORT = "8911"
 _PROGRAMS = {"/opt/sam-app/.venv/bin/python": Path(sys.executable)}
 
 
-def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return compose.yaml with its variables filled in, as Compose does it.
+def read_compose(variables: Mapping[str, str], *more: str) -> dict[str, Any]:
+    """Return compose.yaml, and more files of its folder over it, with its variables filled in, as Compose does it.
 
     Raises:
         KeyError: If a variable that is needed is not there; with the file's reason.
@@ -56,7 +56,24 @@ def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
             return [filled(one) for one in part]
         return {key: filled(one) for key, one in part.items()} if isinstance(part, dict) else part
 
-    content: dict[str, Any] = filled(yaml.safe_load((DEPLOY / "compose.yaml").read_text()))
+    content: dict[str, Any] = {}
+    for name in ("compose.yaml", *more):
+        content = _merged(content, filled(yaml.safe_load((DEPLOY / name).read_text())))
+    return content
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return both as Compose merges files: lists are joined, but for what is run."""
+    content = dict(under)
+    for key, value in over.items():
+        there = content.get(key)
+        if key == "networks" and isinstance(there, list):
+            there = dict.fromkeys(there)
+        if isinstance(there, dict) and isinstance(value, dict):
+            value = _merged(there, value)
+        elif isinstance(there, list) and key not in ("entrypoint", "command"):
+            value = [*there, *value]
+        content[key] = value
     return content
 
 
@@ -192,11 +209,11 @@ def compose_stack(folder: Path, **variables: str) -> Iterator[ComposeStack]:
             stack.stop(service)
 
 
-def start_front(stack: ComposeStack) -> None:
-    """Start Caddy, on 127.0.0.1 alone; what is behind it is there already."""
+def start_front(stack: ComposeStack, **variables: str) -> None:
+    """Start Caddy, on 127.0.0.1 alone; what is behind it is there already. The variables are an override's."""
     require_caddy()
     port = str(stack.ports["front"])
-    stack.start("front", FRONT_ADDRESS="127.0.0.1", FRONT_PORT=port, XDG_CONFIG_HOME=str(stack.folder))
+    stack.start("front", FRONT_ADDRESS="127.0.0.1", FRONT_PORT=port, XDG_CONFIG_HOME=str(stack.folder), **variables)
     stack.wait_until_healthy("front")
 
 

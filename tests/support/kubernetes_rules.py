@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from support.kustomize import Manifest, containers, pod_of
+from support.kustomize import Manifest, containers, pods_of
 
 _VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
 _TAGGED = re.compile(r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9._/-]+:(?!latest$)[A-Za-z0-9._-]*\d[A-Za-z0-9._-]*")
@@ -17,12 +17,23 @@ _DNS = {
 
 def pods(objects: list[Manifest]) -> dict[str, Manifest]:
     """The pods' templates, by their workload's name."""
-    return {one["metadata"]["name"]: pod for one in objects if (pod := pod_of(one))}
+    return {name: pod for one in objects for name, pod in pods_of(one).items()}
 
 
 def unsafe_pods(objects: list[Manifest]) -> list[str]:
     """What goes beyond PodSecurity's ``restricted``, has a token of the cluster, or can write its root."""
-    return [f"{name}: {fault}" for name, pod in pods(objects).items() for fault in _pod_faults(pod)]
+    found = [f"{name}: {fault}" for name, pod in pods(objects).items() for fault in _pod_faults(pod)]
+    for one in objects:
+        if one["kind"] == "RayService":
+            # KubeRay adds it to the head's pod, with the image of Ray's container there.
+            [ray] = one["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+            autoscaler = {
+                **one["spec"]["rayClusterConfig"]["autoscalerOptions"],
+                "name": "autoscaler",
+                "image": ray["image"],
+            }
+            found += [f"{one['metadata']['name']}-head: autoscaler {fault}" for fault in _container_faults(autoscaler)]
+    return found
 
 
 def _pod_faults(pod: Manifest) -> Iterator[str]:
@@ -36,8 +47,11 @@ def _pod_faults(pod: Manifest) -> Iterator[str]:
         yield "may be root"
     if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield "has no seccomp profile"
+    mounted = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", ())}
     for volume in spec.get("volumes", ()):
-        if set(volume) - {"name"} - _VOLUMES:
+        if "projected" in volume and volume["name"] in mounted:
+            yield f"volume {volume['name']} has a token of a service account for more than the autoscaler"
+        if set(volume) - {"name", "projected"} - _VOLUMES:
             yield f"volume {volume['name']} is of a kind that is not restricted"
     for container in containers(pod):
         yield from (f"{container['name']} {fault}" for fault in _container_faults(container))

@@ -41,9 +41,17 @@ class _WithoutAliases(yaml.SafeDumper):
         return True
 
 
-def pod_of(manifest: Manifest) -> Manifest | None:
-    """The template of a workload's pods."""
-    return manifest.get("spec", {}).get("template")
+def pods_of(manifest: Manifest) -> dict[str, Manifest]:
+    """The templates of a workload's pods, by names; KubeRay makes several kinds of one RayService."""
+    name = manifest["metadata"]["name"]
+    if manifest["kind"] == "RayService":
+        cluster = manifest["spec"]["rayClusterConfig"]
+        groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+        return {
+            f"{name}-{part}": group["template"] for part, group in {"head": cluster["headGroupSpec"], **groups}.items()
+        }
+    template = manifest.get("spec", {}).get("template")
+    return {name: template} if template else {}
 
 
 def containers(pod: Manifest) -> list[Manifest]:
@@ -55,7 +63,8 @@ def _rename(objects: list[Manifest], image: dict[str, str]) -> None:
     assert set(image) == {"name", "newName", "newTag"}
     found = [
         container
-        for pod in filter(None, map(pod_of, objects))
+        for one in objects
+        for pod in pods_of(one).values()
         for container in containers(pod)
         if re.sub(r":[^/:]*$", "", container["image"]) == image["name"]
     ]
