@@ -259,7 +259,6 @@ def test_the_servers_arguments_are_the_apps(objects: list[Manifest]) -> None:
     arguments = make_parser().parse_args(words)
     conf = dict(arguments.conf)
     conf.pop("api_keys")  # there is no such file here
-    conf.pop("workers", None)  # of one overlay, see below
     options = ServerOptions.from_conf(conf, Path("/app"))
     [rule] = by_name(objects)["Ingress", "sam-app"]["spec"]["rules"]
     assert options.hosts == (rule["host"],), "the ingress's name is not the one that the server knows"

@@ -21,6 +21,5 @@ def assert_is_the_apps(applications: Mapping[str, Mapping[str, Any]]) -> None:
         "lib.workers.application:encoders": ("sam-encoders", "/encode"),
         "lib.workers.application:status": ("sam-workers", "/workers"),
     }
-    if _APPLICATION.exists():
-        functions = {one.name for one in ast.parse(_APPLICATION.read_text()).body if isinstance(one, ast.FunctionDef)}
-        assert {path.partition(":")[2] for path in applications} <= functions
+    functions = {one.name for one in ast.parse(_APPLICATION.read_text()).body if isinstance(one, ast.FunctionDef)}
+    assert {path.partition(":")[2] for path in applications} <= functions
