@@ -48,6 +48,7 @@ MODELS_MEASURED = ("sam_tiny", "medsam2", "sam_vit_b")
 CLIENTS, THINK_S = 4, 0.1
 """Of the closed loop of clients who click on ever new images: what the simulation is compared with."""
 SERIES_SLICES = 300
+_IDLE_CORES = 0.1
 _TINY_REPEATS, _REPEATS = 30, 4
 
 
@@ -201,8 +202,8 @@ def front_costs(model: str, place: Workplace, seconds: float) -> dict[str, Any]:
     """What the server takes for a further click of a viewer, and for a further request of REST, which is kept on disk.
 
     ``busy`` is of clients without a pause: the most clicks a second of one front, and how many cores it used for them;
-    ``paced`` of clients with pauses, by which the simulation is checked. ``others_cores`` is what other programs took
-    meanwhile: if it is not near 0, measure again.
+    ``paced`` of clients with pauses. ``others_cores`` is what other programs took
+    meanwhile: if it is not near 0, processor times are some percent too long, and what was waited is of no use.
     """
     volume = place.volume("costs", 20)
     content = png(next(pictures(1, seed=7)))
@@ -262,13 +263,14 @@ def alone(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def measured(model: str, place: Workplace, seconds: float) -> dict[str, Any]:
-    """All figures of a model."""
+    """All figures of a model, and whether the machine was ``idle`` otherwise."""
     folder = place.model_folder(model)
     alone(convert, model, folder)
     found = {"random_weights": not MODELS[model].bundled, **alone(worker_costs, model, folder)}
     if MODELS[model].bundled:
         found["closed_loop"] = alone(closed_loop, model, folder, seconds)
-    return {**found, "front": front_costs(model, place, seconds)}
+    front = front_costs(model, place, seconds)
+    return {"idle": front["busy"]["others_cores"] < _IDLE_CORES, **found, "front": front}
 
 
 def rounded(value: Any) -> Any:
@@ -288,7 +290,7 @@ def main() -> None:
     torch.set_num_threads(1)
     before = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     kept = before.get("models", {})
-    facts = {key: machine()[key] for key in ("cpu", "cores", "isa", "load_average")}
+    facts = {key: machine()[key] for key in ("cpu", "cores", "isa")}
     with tempfile.TemporaryDirectory(prefix="costs-") as folder:
         place = Workplace(Path(folder))
         series = rounded(alone(series_costs, Path(folder) / "series"))

@@ -129,7 +129,9 @@ def simulate(costs: Costs, setup: Setup) -> Outcome:
     outcome.ahead_hits = 0
     env.run(setup.warm_up + setup.seconds)
     outcome.refused = sum(front.refused for front in fronts) - refused
-    outcome.worker_load = (pool.busy_s - busy) / setup.seconds / setup.workers
+    outcome.worker_load = min(
+        1.0, (pool.busy_s - busy) / setup.seconds / setup.workers
+    )  # a long encode counts at its end
     outcome.front_load = (sum(front.busy_s for front in fronts) - line) / setup.seconds / setup.fronts
     outcome.archive_load = (sending[0] - sent) / setup.seconds / setup.archive_streams
     outcome.encodes = {kind.name.lower(): (pool.done[kind] - done[kind]) / setup.seconds for kind in Kind}

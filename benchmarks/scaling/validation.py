@@ -85,7 +85,7 @@ def encode_loop(measured: dict[str, Any]) -> dict[str, float]:
 
 
 def click_loop(costs: Costs, measured: dict[str, Any]) -> dict[str, float]:
-    """Simulates ``front.paced`` of ``costs.json``: clients who click on an encoded slice of one real server."""
+    """Simulates ``front.busy`` or ``paced`` of ``costs.json``: clients who click on an encoded slice of a server."""
     env = simpy.Environment()
     front = Front(Pool(env, 1, lambda: 0.0), costs, 0)
     front.known[0] = {0}

@@ -42,7 +42,7 @@ def test_waits_are_those_of_erlang_and_of_pollaczek():
 
 def test_the_simulated_engine_and_server_are_as_the_measured_ones():
     facts = measured()["sam_tiny"]
-    encodes, clicks = facts["closed_loop"], facts["front"]["paced"]
+    encodes, clicks = facts["closed_loop"], facts["front"]["busy"]
     for real, simulated in ((encodes, encode_loop(encodes)), (clicks, click_loop(Costs.of("sam_tiny"), clicks))):
         assert simulated["per_s"] == pytest.approx(real["per_s"], rel=0.1)
         assert simulated["p50_s"] == pytest.approx(real["p50_s"], rel=0.2)
