@@ -43,8 +43,8 @@ class Costs:
     read_s: float
 
     @classmethod
-    def of(cls, model: str, path: Path = COSTS) -> Costs:
-        """Those that were measured of a model.
+    def of(cls, model: str, path: Path = COSTS, *, repeated: bool = False) -> Costs:
+        """Those that were measured of a model; ``repeated``: when it was measured once more, if it was.
 
         The way grows with the bytes, which was measured of ``sam_tiny`` alone. A running encode looks whether it must
         stop at most 20 ms later in the front and again in the worker, and then needs what was measured.
@@ -54,6 +54,7 @@ class Costs:
         """
         everything = json.loads(path.read_text())
         facts, series = everything["models"][model], everything["series"]
+        facts = facts["repeated"] if repeated else facts
         wire = facts["image_bytes"] + facts["embedding_bytes"]
         way, click = _WAY_S * wire / _WAY_BYTES, facts["front"]["busy"]["cpu_s"] / FRONT_CORES
         return cls(

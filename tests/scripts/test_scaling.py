@@ -40,10 +40,12 @@ def test_waits_are_those_of_erlang_and_of_pollaczek():
     assert constant == pytest.approx(pollaczek_wait(7, 0.1), rel=0.04)
 
 
-def test_the_simulated_engine_and_server_are_as_the_measured_ones():
-    facts = measured()["sam_tiny"]
-    encodes, clicks = facts["closed_loop"], facts["front"]["busy"]
-    for real, simulated in ((encodes, encode_loop(encodes)), (clicks, click_loop(Costs.of("sam_tiny"), clicks))):
+@pytest.mark.parametrize(("repeated", "pace"), [(False, "busy"), (True, "busy"), (True, "paced")])
+def test_the_simulated_engine_and_server_are_as_the_measured_ones(repeated, pace):
+    facts, costs = measured()["sam_tiny"], Costs.of("sam_tiny", repeated=repeated)
+    facts = facts["repeated"] if repeated else facts
+    encodes, clicks = facts["closed_loop"], facts["front"][pace]
+    for real, simulated in ((encodes, encode_loop(encodes)), (clicks, click_loop(costs, clicks))):
         assert simulated["per_s"] == pytest.approx(real["per_s"], rel=0.1)
         assert simulated["p50_s"] == pytest.approx(real["p50_s"], rel=0.2)
 
