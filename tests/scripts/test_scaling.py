@@ -46,7 +46,8 @@ def test_the_simulated_engine_and_server_are_as_the_measured_ones(repeated, pace
     facts = facts["repeated"] if repeated else facts
     encodes, clicks = facts["closed_loop"], facts["front"][pace]
     for real, simulated in ((encodes, encode_loop(encodes)), (clicks, click_loop(costs, clicks))):
-        assert simulated["per_s"] == pytest.approx(real["per_s"], rel=0.1)
+        # The measured clients took a tenth of the two cores; the simulated ones are elsewhere.
+        assert simulated["per_s"] == pytest.approx(real["per_s"], rel=0.15)
         assert simulated["p50_s"] == pytest.approx(real["p50_s"], rel=0.2)
 
 
