@@ -1,0 +1,1 @@
+"""What segmentation for many people costs, and how many workers and fronts it needs: measured, then simulated."""
