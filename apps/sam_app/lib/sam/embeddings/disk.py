@@ -200,11 +200,15 @@ class EmbeddingFiles:
             return self._sizes.get(key)
 
     def use(self, key: str) -> int | None:
-        """Count a key's file as used just now, without reading it; arguments and result as of :meth:`size`."""
-        with suppress(OSError):
+        """Count a key's file as used just now, without reading it; return its size in bytes, None without one."""
+        try:
             os.utime(self._path(key))
-            with self._lock, suppress(KeyError):
-                self._sizes.move_to_end(key)
+        except FileNotFoundError:
+            self._remove(key)
+        except OSError:  # the folder is read-only
+            pass
+        with self._lock, suppress(KeyError):
+            self._sizes.move_to_end(key)
         return self.size(key)
 
     def stats(self) -> dict[str, int]:
