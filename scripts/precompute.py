@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from pydicom.datadict import tag_for_keyword
 from tqdm import tqdm
 
 from lib.base.clock import Clock, use_clock
 from lib.dicomweb.connection import DicomWebError
-from lib.dicomweb.datastore import AddressError, open_dicomweb
-from lib.imaging.image import ImageError
+from lib.dicomweb.datastore import AddressError, DicomWebStore, open_dicomweb
+from lib.imaging.image import ImageError, MedicalImage
+from lib.imaging.image_cache import identity_of
 from lib.sam.embeddings.disk import EmbeddingFiles
-from lib.sam.engine import Engine
+from lib.sam.engine import Engine, chosen_device
 from lib.sam.models.checkpoints import MODEL_FOLDER, CheckpointError
 from lib.sam.models.model_specs import ModelSpecsError, known_models
-from lib.sam.models.registry import DEFAULT_MODEL, UnknownModelError, get_spec
+from lib.sam.models.registry import DEFAULT_MODEL, ModelSpec, UnknownModelError, get_spec
 from lib.sam.predictor import Predictor
 from lib.sam.runtimes.choice import PRECISIONS
+from lib.sam.runtimes.remote import Workers
 from lib.sam.runtimes.runtime import RuntimeUnavailableError
 from lib.server.observe.log_hygiene import clean_logs
 from lib.server.options import ServerOptions
@@ -36,9 +43,33 @@ from lib.studies.study_files import image_suffixes, split_name
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import AUTO
 from lib.transforms.window import PRESETS, choose_window, windowed_frame
+from lib.workers.place import WorkersPlace
+from precomputed_images import Done, Journal, name_of
 
-Images = dict[str, Callable[[], str | Path]]
-"""By id, in order: what gives the file or the folder of DICOM files that the server would read."""
+_MOST_SECONDS = 600.0
+"""How long a slice may take, with the wait until there is a worker."""
+
+_MOST_THREADS = 512
+_TELL_EVERY_S = 60.0
+"""Interval at which it is told how far it is, where no bar can be drawn."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image comes from.
+
+    Args:
+        find: Returns the file or the folder of DICOM files that the server would read.
+        state: Returns what tells whether the image has changed, without reading or fetching it; None if that cannot be
+            told, or there is nothing to read yet.
+    """
+
+    find: Callable[[], str | Path]
+    state: Callable[[], str | None]
+
+
+Images = dict[str, Source]
+"""By id, in order."""
 
 Ending = Literal["complete", "interrupted", "bound reached", "not writable"]
 
@@ -110,6 +141,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="the server's --conf precision: embeddings of another are not used"
     )
+    parser.add_argument(
+        "--workers",
+        metavar="PLACE",
+        type=WorkersPlace.parse,
+        help="processes of Ray Serve that encode: ray:N here, or ray://host:port, as for --conf workers; without it "
+        "this process does, one slice at a time",
+    )
+    parser.add_argument(
+        "--worker-cores", metavar="N", type=int, default=ServerOptions.worker_cores, help="cores of each worker"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="look at every slice, also of images that were done and have not changed"
+    )
     parser.add_argument("--json", action="store_true", help="the summary as JSON")
     return parser
 
@@ -122,6 +166,7 @@ class Summary:
         models: By name; a slice is counted once for each.
         embeddings: Their folder.
         images: Those that are done: images or series.
+        unchanged: Of these, those that an earlier call had done, and that were not read again.
         encoded: Slices that were encoded.
         present: Slices whose embedding was there already.
         bytes: Of the embeddings of all these slices.
@@ -133,6 +178,7 @@ class Summary:
     models: list[str]
     embeddings: str
     images: int = 0
+    unchanged: int = 0
     encoded: int = 0
     present: int = 0
     bytes: int = 0
@@ -164,27 +210,78 @@ class Summary:
         )
 
 
+@dataclass(eq=False)
+class _Image:
+    """An image that is worked on.
+
+    Args:
+        name: Its id.
+        state: As of :class:`Source`, before it was read.
+        left: How many of its slices are not done, each counted for each model.
+        found: Keys and sizes of its embeddings, by model.
+        has_failed: Whether it was given up.
+    """
+
+    name: str
+    state: str | None
+    left: int = 0
+    found: dict[Predictor, dict[str, int]] = field(default_factory=dict)
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """A slice that is being encoded, by one of the threads."""
+
+    image: _Image
+    predictor: Predictor
+    clock: Clock
+    embedding: Future[tuple[str, int | None]]
+
+
 class Precomputation:
     """Encodes images and keeps the embeddings on disk.
 
+    Twice as many slices are under way as can be encoded at once, so that each worker has its next one; meanwhile the
+    next image is read. Nothing else is in memory.
+
     Args:
-        predictors: Of one engine, whose cache has ``files``.
+        engine: Its cache has ``files``.
         files: Where embeddings are kept.
         max_bytes: Bound on them.
+        studies: Where the images are from.
         window: Preset to see the images in.
+        journal: What earlier calls have done.
         summary: Is kept up to date.
+        again: Whether to look at what they have done, too.
     """
 
     def __init__(
-        self, predictors: Sequence[Predictor], files: EmbeddingFiles, max_bytes: int, window: str, summary: Summary
+        self,
+        engine: Engine,
+        files: EmbeddingFiles,
+        max_bytes: int,
+        *,
+        studies: str,
+        window: str,
+        journal: Journal,
+        summary: Summary,
+        again: bool = False,
     ) -> None:
-        self._predictors = predictors
+        self._engine = engine
+        self._predictors = [engine.predictor(name) for name in engine.specs]
         self._files = files
         self._max_bytes = max_bytes
+        self._studies = studies
         self._window = window
+        self._journal = journal
         self._summary = summary
+        self._again = again
         self._load = LoadMedicalImage()
-        self._sizes: dict[str, int] = {}
+        self._counted: set[str] = set()
+        self._largest = 0
+        self._slices: deque[_Slice] = deque()
+        self._told = time.monotonic()
 
     def run(self, images: Images, bar: tqdm) -> None:
         """Encode all slices of all images, of each the middle one first, then outwards.
@@ -192,39 +289,151 @@ class Precomputation:
         Raises:
             NoRoomError: If no more embeddings can be kept.
         """
-        for name, find in images.items():
+        with ThreadPoolExecutor(_MOST_THREADS, "encode") as threads:
             try:
-                self._run_one(find, bar)
-                self._summary.images += 1
-            except NoRoomError:
-                raise
-            except Exception as error:  # whatever is wrong with one image, the others are still to be done
-                self._summary.unread[name] = _reason(error)
+                for image, reading in self._read(images):
+                    try:
+                        self._encode(image, reading.result(), threads)
+                    except NoRoomError:
+                        raise
+                    except Exception as error:  # whatever is wrong with one image, the others are still to be done
+                        self._give_up(image, error)
+                    self._tell(bar)
+                while self._slices:
+                    self._finish_one()
+                    self._tell(bar)
+            finally:
+                for one in self._slices:
+                    one.clock.cancel()
+                while self._slices:  # those that were done before that
+                    with suppress(NoRoomError):
+                        self._finish_one(is_ending=True)
 
-    def _run_one(self, find: Callable[[], str | Path], bar: tqdm) -> None:
-        image = self._load(find())
-        bar.total = (bar.total or 0) + image.frame_count * len(self._predictors)
-        for k in from_the_middle(image.frame_count):
-            frame = windowed_frame(image, k, choose_window(image, k, self._window)[0])
+    def _read(self, images: Images) -> Iterator[tuple[_Image, Future[MedicalImage]]]:
+        """Yield the images that are to be looked at; while one is encoded the next is read."""
+
+        def read(image: _Image, source: Source) -> MedicalImage:
+            loaded = self._load(source.find())
+            image.state = image.state or source.state()  # that of a series which has just been fetched
+            return loaded
+
+        ahead: deque[tuple[_Image, Future[MedicalImage]]] = deque()
+        with ThreadPoolExecutor(1, "read") as reader:
+            for name, source in images.items():
+                image = _Image(name, source.state())
+                if not self._is_done(image):
+                    ahead.append((image, reader.submit(read, image, source)))
+                if len(ahead) > 1:
+                    yield ahead.popleft()
+            yield from ahead
+
+    def _is_done(self, image: _Image) -> bool:
+        """Return whether an earlier call has done an image that is the same now, and count it."""
+        if self._again or image.state is None:
+            return False
+        sizes: dict[str, int] = {}
+        for predictor in self._predictors:
+            done = self._journal.find(self._name(image, predictor))
+            if done is None or done.state != image.state:
+                return False
+            found = {key: self._files.use(key) or 0 for key in done.keys}
+            if sum(found.values()) != done.bytes:
+                return False
+            sizes |= found
+        self._summary.images += 1
+        self._summary.unchanged += 1
+        self._summary.present += len(sizes)
+        for key, size in sizes.items():
+            self._count(key, size)
+        return True
+
+    def _name(self, image: _Image, predictor: Predictor) -> str:
+        return name_of(self._studies, image.name, predictor.encoding_key, self._window)
+
+    def _encode(self, image: _Image, loaded: MedicalImage, threads: ThreadPoolExecutor) -> None:
+        image.left = loaded.frame_count * len(self._predictors)
+        image.found = {predictor: {} for predictor in self._predictors}
+        for k in from_the_middle(loaded.frame_count):
+            frame = windowed_frame(loaded, k, choose_window(loaded, k, self._window)[0])
             for predictor in self._predictors:
-                self._keep(predictor, frame)
-                bar.update()
+                self._wait_for_room()
+                if image.has_failed:
+                    return
+                clock = Clock(_MOST_SECONDS, gives_way=True)
+                embedding = threads.submit(self._embedding, predictor, frame, clock)
+                self._slices.append(_Slice(image, predictor, clock, embedding))
 
-    def _keep(self, predictor: Predictor, frame: Any) -> None:
-        if self._summary.bytes + max(self._sizes.values(), default=0) > self._max_bytes:
-            raise NoRoomError("bound reached")  # rather than push out what was just computed
-        with use_clock(Clock()) as clock:
-            embedding = predictor.encode(frame)
+    def _embedding(self, predictor: Predictor, frame: np.ndarray, clock: Clock) -> tuple[str, int | None]:
+        """Encode a slice; return its key and its file's size, None if it could not be written."""
+        with use_clock(clock):
+            key = predictor.encode(frame).key
         self._files.flush()
-        size = self._files.size(embedding.key)
+        return key, self._files.size(key)
+
+    def _wait_for_room(self) -> None:
+        """Wait until one more slice may be encoded, beside those under way, of which none is too large to be kept."""
+        while self._slices and (
+            len(self._slices) >= 2 * self._engine.encodes_at_once
+            or not self._largest
+            or self._summary.bytes + (len(self._slices) + 1) * self._largest > self._max_bytes
+        ):
+            self._finish_one()
+        if self._summary.bytes + self._largest > self._max_bytes:
+            raise NoRoomError("bound reached")  # rather than push out what was just computed
+
+    def _finish_one(self, *, is_ending: bool = False) -> None:
+        """Wait for the slice that was begun first, and count it."""
+        one = self._slices.popleft()
+        image = one.image
+        try:
+            key, size = one.embedding.result()
+        except Exception as error:
+            if not is_ending:
+                self._give_up(image, error)
+            return
         if size is None:
             raise NoRoomError("not writable")
-        if "encode" in clock.stages:
+        if "encode" in one.clock.stages:
             self._summary.encoded += 1
         else:
             self._summary.present += 1
-        self._sizes[embedding.key] = size
-        self._summary.bytes = sum(self._sizes.values())
+        self._count(key, size)
+        image.found[one.predictor][key] = size
+        image.left -= 1
+        if not image.left:
+            self._summary.images += 1
+            self._note(image)
+
+    def _note(self, image: _Image) -> None:
+        if image.state is None:
+            return
+        for predictor, found in image.found.items():
+            try:
+                self._journal.add(Done(self._name(image, predictor), image.state, sum(found.values()), list(found)))
+            except OSError:
+                raise NoRoomError("not writable") from None
+
+    def _count(self, key: str, size: int) -> None:
+        if key not in self._counted:
+            self._counted.add(key)
+            self._summary.bytes += size
+            self._largest = max(self._largest, size)
+
+    def _give_up(self, image: _Image, error: Exception) -> None:
+        image.has_failed = True
+        self._summary.unread.setdefault(image.name, _reason(error))
+
+    def _tell(self, bar: tqdm) -> None:
+        """Tell how far it is: by the bar, or by a line now and then."""
+        summary = self._summary
+        bar.n = summary.images + len(summary.unread)
+        bar.set_postfix(encoded=summary.encoded, refresh=False)
+        bar.update(0)
+        if bar.disable and time.monotonic() - self._told > _TELL_EVERY_S:
+            self._told = time.monotonic()
+            print(
+                f"scripts/precompute: {bar.n} of {bar.total} images, {summary.encoded} slices encoded", file=sys.stderr
+            )
 
 
 def from_the_middle(count: int) -> list[int]:
@@ -258,8 +467,14 @@ def find_images(studies: str, series: Sequence[str] | None, query: dict[str, str
     found: Images
     if studies.startswith(("http://", "https://")):
         store = open_dicomweb(studies.rstrip("/"), query)
-        listed = store.list_images() if query or not series else [uid for uid in series if store.has_image(uid)]
-        found = {uid: partial(store.series_folder, uid) for uid in listed}
+        if query or not series:
+            counts = {str(one.SeriesInstanceUID): one.get(_COUNT) for one in store.described()}
+        else:
+            counts = {uid: None for uid in series if store.has_image(uid)}
+        found = {
+            uid: Source(partial(store.series_folder, uid), partial(_state_of_series, store, uid, count))
+            for uid, count in counts.items()
+        }
     else:
         folder = Path(studies)
         if not folder.is_dir():
@@ -268,12 +483,37 @@ def find_images(studies: str, series: Sequence[str] | None, query: dict[str, str
             raise UsageError("--query is for a DICOMweb server")
         suffixes = image_suffixes()
         names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
-        found = {name: partial(folder.joinpath, name) for name in names if split_name(name, suffixes)[1]}
-    return {name: found.get(name, _missing) for name in series} if series else found
+        found = {name: _in_folder(folder / name) for name in names if split_name(name, suffixes)[1]}
+    return {name: found.get(name, MISSING) for name in series} if series else found
+
+
+_COUNT = "NumberOfSeriesRelatedInstances"
+
+
+def _state_of_series(store: DicomWebStore, series: str, count: int | None) -> str | None:
+    """The number of instances that the server's list tells; None if it tells none, or the series is not here."""
+    return None if count is None or store.folders.find(series) is None else f"{count} instances"
+
+
+def _in_folder(path: Path) -> Source:
+    return Source(lambda: path, partial(_state_of_file, path))
+
+
+def _state_of_file(path: Path) -> str | None:
+    """A checksum of the size and the modification time of a file, or of each file of a folder; None without one."""
+    try:
+        sizes_and_times = [(size, modified) for _, _, size, modified, _ in identity_of(path)]
+    except OSError:
+        return None
+    return hashlib.sha256(repr(sizes_and_times).encode()).hexdigest()
 
 
 def _missing() -> Path:
     raise ImageError("there is no such image")
+
+
+MISSING = Source(_missing, lambda: None)
+"""An image that there is not."""
 
 
 def _query(pairs: Sequence[str]) -> dict[str, str]:
@@ -284,6 +524,38 @@ def _query(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--query {pair}: it must be a DICOM keyword, =, and what to look for")
         query[key] = value
     return query
+
+
+def _place(studies: str) -> str:
+    """The studies' name in the journal, the same however they are written."""
+    is_url = studies.startswith(("http://", "https://"))
+    return studies.rstrip("/") if is_url else os.path.realpath(studies)
+
+
+def _start_workers(arguments: argparse.Namespace, specs: Sequence[ModelSpec]) -> Workers | None:
+    """Start the processes that encode; None if this one does.
+
+    Raises:
+        UsageError: If they cannot be started.
+    """
+    if arguments.workers is None:
+        return None
+    if chosen_device(arguments.device).type != "cpu":
+        raise UsageError("--workers encode on CPUs, and this would be done on a GPU: add --device cpu")
+    from lib.workers.ray_workers import WorkersStartError, start_workers
+
+    try:
+        return start_workers(
+            arguments.workers,
+            specs,
+            arguments.model_dir,
+            precision=arguments.precision,
+            cores=arguments.worker_cores,
+        )
+    except WorkersStartError as error:
+        raise UsageError(str(error)) from None
+    finally:
+        clean_logs()  # Ray's, too
 
 
 def precompute(arguments: argparse.Namespace) -> Summary:
@@ -298,10 +570,13 @@ def precompute(arguments: argparse.Namespace) -> Summary:
     max_bytes = int(arguments.embeddings_max_mb * 2**20)
     if not names or max_bytes <= 0 or (arguments.limit is not None and arguments.limit < 1):
         raise UsageError("--models needs a name, --embeddings-max-mb and --limit a number above 0")
+    if arguments.worker_cores < 1:
+        raise UsageError("--worker-cores needs a number above 0")
     query = _query(arguments.query)
     models = known_models(arguments.model_specs)
     specs = [get_spec(name, models) for name in names]
-    files = EmbeddingFiles(arguments.embeddings.expanduser().resolve(), max_bytes)
+    folder = arguments.embeddings.expanduser().resolve()
+    files = EmbeddingFiles(folder, max_bytes, lossless=True)
     engine = Engine(
         specs,
         arguments.model_dir,
@@ -309,15 +584,25 @@ def precompute(arguments: argparse.Namespace) -> Summary:
         cache_bytes=0,
         precision=arguments.precision,
         embedding_files=files,
+        workers=_start_workers(arguments, specs),
     )
-    predictors = [engine.predictor(name) for name in engine.specs]
     images = find_images(arguments.studies, arguments.series, query)
     images = dict(islice(images.items(), arguments.limit))
     summary = Summary(models=list(engine.specs), embeddings=str(arguments.embeddings))
     started = time.monotonic()
-    with tqdm(total=0, unit="slice", disable=not sys.stderr.isatty()) as bar:
+    precomputation = Precomputation(
+        engine,
+        files,
+        max_bytes,
+        studies=_place(arguments.studies),
+        window=arguments.window,
+        journal=Journal(folder, files.size),
+        summary=summary,
+        again=arguments.again,
+    )
+    with tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
         try:
-            Precomputation(predictors, files, max_bytes, arguments.window, summary).run(images, bar)
+            precomputation.run(images, bar)
         except NoRoomError as error:
             summary.ending = error.ending
         except KeyboardInterrupt:

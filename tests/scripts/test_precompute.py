@@ -29,6 +29,7 @@ from lib.sam.models.registry import get_spec
 from lib.studies.folder_datastore import FolderDatastore
 from precompute import find_images, from_the_middle, main
 from support.dicomweb_stand_in import running_stand_in
+from support.made_workers import EncodesTogether
 from support.segment_requests import viewer_request
 from support.server_process import REPOSITORY
 
@@ -134,7 +135,7 @@ def test_the_images_of_a_folder_are_those_that_the_server_lists(studies, tmp_pat
     (studies / "labels" / "final" / "picture.png").write_bytes((studies / "picture.png").read_bytes())
     (studies / "datastore_v2.json").unlink()
     before = sorted(studies.rglob("*"))
-    found = {os.path.realpath(find()) for find in find_images(str(studies), None, {}).values()}
+    found = {os.path.realpath(source.find()) for source in find_images(str(studies), None, {}).values()}
     assert sorted(studies.rglob("*")) == before, "it must not get in the way of a server that uses the folder"
     listed = FolderDatastore(studies, studies, read_image, read_image)
     assert found == {listed.get_image_uri(one) for one in listed.list_images()} and len(found) == 2
@@ -176,8 +177,8 @@ def test_only_what_was_asked_for(run):
 
 def test_a_bound_that_is_too_small_is_told_and_keeps_what_was_done(run, kept):
     run("--series", "picture.png")
-    size = next(kept.iterdir()).stat().st_size
-    old = next(kept.iterdir())
+    size = next(kept.glob("*.embedding")).stat().st_size
+    old = next(kept.glob("*.embedding"))
     room = str(3.5 * size / 2**20)
     status, summary, said = run("--embeddings-max-mb", room, "--series", "a volume.nii.gz")
     assert (status, summary["ending"], summary["encoded"]) == (1, "bound reached", 3)
@@ -226,7 +227,7 @@ def test_a_dicomweb_server_is_asked_for_what_the_query_says(run, tmp_path, monke
         path = stand_in.requests[-1][1]
         assert "StudyDate=20260101-20260131" in path and "Modality=CT" in path
         chosen = find_images(stand_in.url, ["1.2.3.4", "9.9"], {"Modality": "CT"})
-        assert list(chosen) == ["1.2.3.4", "9.9"] and chosen["9.9"] is precompute._missing
+        assert list(chosen) == ["1.2.3.4", "9.9"] and chosen["9.9"] is precompute.MISSING
         assert list(find_images(stand_in.url, ["1.2.3.4"], {})) == ["1.2.3.4"]
         assert "SeriesInstanceUID=1.2.3.4" in stand_in.requests[-1][1]
     status, summary, said = run("--studies", stand_in.url)
@@ -245,7 +246,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on_the_next_time(run, studie
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "apps" / "sam_app")},
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY / 'apps' / 'sam_app'}:{REPOSITORY / 'scripts'}"},
     ) as process:
         deadline = time.monotonic() + 120
         while len(list(kept.glob("*.embedding"))) < 3 and time.monotonic() < deadline:
@@ -257,7 +258,107 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on_the_next_time(run, studie
     assert process.returncode == 130 and summary["ending"] == "interrupted"
     assert "interrupted: what is done is kept" in err and "Traceback" not in err and err.endswith("False\n")
     done = summary["encoded"]
-    assert 2 <= done < 30 and len(list(kept.iterdir())) in (done, done + 1)
+    assert 2 <= done < 30 and done <= len(list(kept.glob("*.embedding"))) <= done + 2
     status, summary, _ = run()
-    assert status == 0 and done <= summary["present"] <= done + 1
+    assert status == 0 and done <= summary["present"] <= done + 2
     assert summary["encoded"] + summary["present"] == 31
+
+
+def test_what_is_done_and_has_not_changed_is_not_read_again(run, studies, kept, monkeypatch):
+    run()
+    read = []
+    load = precompute.LoadMedicalImage.__call__
+    monkeypatch.setattr(
+        precompute.LoadMedicalImage, "__call__", lambda self, path: read.append(path.name) or load(self, path)
+    )
+    size = sum(file.stat().st_size for file in kept.glob("*.embedding"))
+    for used in kept.glob("*.embedding"):
+        os.utime(used, (1, 1))
+    status, summary, _ = run()
+    assert (status, summary["images"], summary["unchanged"], summary["present"]) == (0, 2, 2, 6)
+    assert (summary["encoded"], summary["bytes"], read) == (0, size, [])
+    assert all(used.stat().st_mtime > 1 for used in kept.glob("*.embedding")), "they are the last to make room"
+
+    os.utime(studies / "picture.png", (1, 1))
+    assert run()[1]["present"] == 6 and read == ["picture.png"], "it may have changed"
+    assert run("--window", "bone", "--series", "picture.png")[1]["unchanged"] == 0
+    assert run("--again")[1]["unchanged"] == 0 and len(read) == 4
+    largest = max(kept.glob("*.embedding"), key=lambda file: file.stat().st_size)
+    largest.unlink()
+    del read[:]
+    assert run()[1]["encoded"] == 1 and len(read) == 1
+
+
+def test_what_could_not_be_read_is_tried_again(run, studies):
+    whole = (studies / "picture.png").read_bytes()
+    (studies / "picture.png").write_bytes(whole[:50])
+    assert list(run()[1]["unread"]) == ["picture.png"]
+    assert list(run()[1]["unread"]) == ["picture.png"]
+    (studies / "picture.png").write_bytes(whole)
+    status, summary, _ = run()
+    assert (status, summary["encoded"], summary["unchanged"]) == (0, 1, 1)
+
+
+def test_workers_encode_several_slices_at_once(run, kept, monkeypatch):
+    local = Engine([get_spec("sam_tiny")], MODEL_FOLDER, device="cpu").predictor("sam_tiny")
+    workers = EncodesTogether(local, alone=1)  # whose size is then known
+    asked = []
+    monkeypatch.setattr(precompute, "_start_workers", lambda arguments, specs: asked.append(arguments) or workers)
+    chosen = "--device", "cpu", "--series", "a volume.nii.gz"
+    status, summary, _ = run(*chosen, "--workers", "ray:2", "--worker-cores", "3")
+    assert (status, summary["images"], summary["encoded"]) == (0, 1, 5)
+    assert len(list(kept.glob("*.embedding"))) == len(workers.orders) == 5
+    assert (asked[0].workers.count, asked[0].worker_cores) == (2, 3)
+    monkeypatch.undo()
+    assert run(*chosen)[1]["unchanged"] == 1, "it does not matter who encoded it"
+
+
+def test_a_slice_that_fails_gives_up_its_image_and_no_other(run, kept, monkeypatch):
+    encode = precompute.Predictor.encode
+
+    def fail(self, frame):
+        if frame is failing:
+            raise LookupError("of the test")
+        return encode(self, frame)
+
+    failing = None
+    seen = []
+    windowed_frame = precompute.windowed_frame
+
+    def third(image, k, window):
+        nonlocal failing
+        frame = windowed_frame(image, k, window)
+        seen.append(k)
+        if len(seen) == 3:
+            failing = frame
+        return frame
+
+    monkeypatch.setattr(precompute, "windowed_frame", third)
+    monkeypatch.setattr(precompute.Predictor, "encode", fail)
+    status, summary, _ = run()
+    assert status == 1 and summary["unread"] == {"a volume.nii.gz": "an unexpected LookupError"}
+    assert summary["images"] == 1 and summary["encoded"] in (3, 4, 5)
+    monkeypatch.setattr(precompute.Predictor, "encode", encode)
+    status, again, _ = run()
+    assert (status, again["images"], again["encoded"] + summary["encoded"]) == (0, 2, 6)
+
+
+def test_killed_it_goes_on_the_next_time(run, studies, kept):
+    large = np.random.default_rng(6).integers(-1000, 800, (64, 64, 12), dtype=np.int16)
+    for name in "bc":
+        nibabel.Nifti1Image(large + ord(name), np.eye(4)).to_filename(studies / f"{name}.nii.gz")
+    script = REPOSITORY / "scripts" / "precompute.py"
+    command = [sys.executable, str(script), "--studies", str(studies), "--embeddings", str(kept)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "apps" / "sam_app")}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while len(list(kept.glob("*.embedding"))) < 9 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    there = {file: file.stat().st_size for file in kept.glob("*.embedding")}
+    assert 9 <= len(there) < 30
+    status, summary, _ = run()
+    assert (status, summary["images"], summary["encoded"] + len(there)) == (0, 4, 30)
+    assert summary["unchanged"] >= 1 and summary["present"] == len(there)
+    assert {file: file.stat().st_size for file in there} == there
+    assert run()[1]["unchanged"] == 4

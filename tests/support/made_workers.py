@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -60,3 +61,19 @@ class EncodesHere(MadeWorkers):
         self.orders.append(order)
         levels = self._local.runtime.encode(self._local.model_input(order.image))
         return Pending([np.ascontiguousarray(level.permute(0, 2, 3, 1)) for level in levels])
+
+
+class EncodesTogether(EncodesHere):
+    """Two workers, neither of which answers before both have an image; ``alone`` first images are for one of them."""
+
+    def __init__(self, local: Predictor, alone: int = 0) -> None:
+        super().__init__(local)
+        self._alone = alone
+        self._together = threading.Barrier(2)
+        self._encoding = threading.Lock()  # the networks of this process are for one thread
+
+    def begin(self, order: EncodeOrder) -> PendingEncode:
+        if len(self.orders) >= self._alone:
+            self._together.wait(20)
+        with self._encoding:
+            return super().begin(order)

@@ -390,6 +390,34 @@ def test_a_writer_that_cannot_keep_up_loses_the_last_and_holds_nobody_up(tmp_pat
     assert kept(tmp_path) == {"a"}
 
 
+def test_a_lossless_one_waits_for_the_writer_and_loses_none(tmp_path, monkeypatch):
+    go_on = threading.Event()
+    monkeypatch.setattr(disk, "pack", lambda embedding: go_on.wait(20) and pack(embedding))
+    files = EmbeddingFiles(tmp_path, MEGABYTE, lossless=True)
+    names = [f"image {number}" for number in range(QUEUE_LENGTH + 3)]
+    putting = threading.Thread(target=lambda: [files.put(an_embedding(name)) for name in names])
+    putting.start()
+    putting.join(0.3)
+    assert putting.is_alive()
+    go_on.set()
+    putting.join(20)
+    files.flush()
+    assert all(file_of(tmp_path, name).exists() for name in names) and files.stats()["lost"] == 0
+
+
+def test_what_is_used_without_being_read_goes_last(tmp_path):
+    files = EmbeddingFiles(tmp_path, MEGABYTE)
+    keep(files, "a", "b", "c")
+    size = file_of(tmp_path, "a").stat().st_size
+    assert files.use(key_of("a")) == size and files.use(key_of("d")) is None
+    file_of(tmp_path, "c").unlink()
+    assert files.use(key_of("c")) is None and files.size(key_of("c")) is None
+    small = EmbeddingFiles(tmp_path, int(2.5 * size))
+    assert small.use(key_of("a")) == size
+    keep(small, "e")
+    assert kept(tmp_path) == {"a", "e"}
+
+
 def run_python(code: str) -> "subprocess.Popen[str]":
     start = f"import sys\nsys.path[:0] = {sys.path!r}\nfrom pathlib import Path\n"
     code = start + "from sam.embeddings.test_embedding_files import *\n" + code

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lib.base.clock import ClientDisconnectedError, Clock, PreemptedError, TimeLimitError, use_clock
+from lib.sam import predictor as predictor_module
 from lib.sam.engine import Engine
 from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
@@ -145,3 +146,22 @@ def test_work_ahead_is_left_without_a_word_when_there_is_no_worker(local, disc, 
     wait_for(lambda: engine.encodes.stats()["ahead"] == 0)
     assert workers.stats()["failed"] == 1
     assert "failed and goes on" not in caplog.text
+
+
+def test_what_gives_way_is_tried_again_until_there_is_a_worker(local, disc, monkeypatch):
+    monkeypatch.setattr(predictor_module, "_TRY_AGAIN_AFTER_S", 0.05)
+    workers = EncodesHere(local)
+    workers.now = 0
+    remote = Engine([MODELS["sam_tiny"]], MODEL_FOLDER, device="cpu", workers=workers).predictor("sam_tiny")
+    with pytest.raises(WorkersUnavailableError):
+        remote.encode(disc[0])
+    with use_clock(Clock(0.3, gives_way=True)), pytest.raises(WorkersUnavailableError):
+        remote.encode(disc[0])
+    assert workers.stats()["failed"] > 3
+
+    def start() -> None:
+        workers.now = 2
+
+    threading.Timer(0.3, start).start()
+    with use_clock(Clock(60, gives_way=True)):
+        assert remote.encode(disc[0]).image_size == disc[0].shape[:2]

@@ -104,6 +104,11 @@ class Engine:
         self._swapping = threading.Lock()
 
     @property
+    def encodes_at_once(self) -> int:
+        """How many images can be encoded at the same time, at least 1; changes with the number of workers."""
+        return max(1, self.workers.wanted) if self.workers else 1
+
+    @property
     def default_model(self) -> str:
         """Name of the model for requests that name none."""
         return next(iter(self.specs))

@@ -7,6 +7,7 @@ time is up.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 _MAX_DECODE_POINTS = 1024
 """Maximum of points in one decode, over all its objects: each point attends to every place of the embedding."""
+
+_TRY_AGAIN_AFTER_S = 1.0
+"""Pause before what nobody waits for is tried again, if there was no worker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +171,8 @@ class Predictor:
             ValueError: If the image has another shape or dtype.
             TimeLimitError: If the current clock's time is up, or its client has disconnected, and no other request
                 waits for this embedding.
+            WorkersUnavailableError: If no worker can encode now. Work that gives way is tried again until its time is
+                up, for else all that is left of a batch would fail in a moment.
         """
         key, clock = self._key(image), current_clock()
         is_awaited = partial(self._cache.is_awaited, key)
@@ -177,11 +183,17 @@ class Predictor:
         def encode() -> Embedding:
             return self._encodes.run(lambda: self._encode(image, key, must_stop), is_awaited)
 
-        try:
-            return self._cache.get_or_compute(key, encode)
-        except PreemptedError:
-            clock.check()
-            raise
+        while True:
+            try:
+                return self._cache.get_or_compute(key, encode)
+            except PreemptedError:
+                clock.check()
+                raise
+            except WorkersUnavailableError:
+                if not clock.gives_way or clock.remaining < _TRY_AGAIN_AFTER_S:
+                    raise
+                time.sleep(_TRY_AGAIN_AFTER_S)
+                clock.check()
 
     @property
     def helpers(self) -> int:
@@ -219,11 +231,16 @@ class Predictor:
         """Convert ``(H, W, 3)`` uint8 to the encoder's input, ``(1, 3, S, S)`` float32."""
         return self.preprocessor.image(image)
 
+    @property
+    def encoding_key(self) -> str:
+        """What, besides an image, its embedding depends on: model, weights, runtime and precision."""
+        parts = self.spec.name, self.spec.encoding, self._encoder_sha256, self.runtime.key
+        return "|".join(filter(None, parts))
+
     def _key(self, image: np.ndarray) -> str:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"the image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        parts = self.spec.name, self.spec.encoding, self._encoder_sha256, self.runtime.key
-        return embedding_key(image, "|".join(filter(None, parts)))
+        return embedding_key(image, self.encoding_key)
 
     def _encode(self, image: np.ndarray, key: str, should_stop: ShouldStop = never) -> Embedding:
         """Encode an image; runs in the queue's thread."""

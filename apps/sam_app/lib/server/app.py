@@ -103,7 +103,12 @@ def create_app(sam_app: SamApp) -> FastAPI:
     app.state.load_image = LoadMedicalImage(options.limits, sam_app.images)
     app.state.thumbnails = thumbnails.Thumbnails(app.state.load_image)
     app.state.previews = previews.Previews(sam_app.engine, sam_app.ahead)
-    app.state.batches = BatchInference(sam_app.segment, service.admission, max_seconds=options.max_seconds)
+    app.state.batches = BatchInference(
+        sam_app.segment,
+        service.admission,
+        max_seconds=options.max_seconds,
+        at_once=lambda: sam_app.engine.encodes_at_once,
+    )
     app.state.versions = sam_app.engine.versions
     app.state.trainings = trainings = Trainings(observer.training_ended)
     if options.train:

@@ -1,18 +1,25 @@
-"""Inference on many images, one after the other, in a separate thread.
+"""Inference on many images, as many at once as can be encoded at once, each in a thread of its own.
 
-One batch runs at a time. Users' requests are processed between its images: each image counts as a segmentation
-in progress, but is never refused.
+One batch runs at a time. It gives way to everything else: the threads have a low priority, and the device serves it
+last, see :mod:`lib.sam.device_queue`. Each image counts as a segmentation in progress, but is never refused; half of
+the places are for users.
+
+The images' threads end and are started as the number changes that can be encoded at once; the batch's own, which takes
+images like the others, goes on to the end. No more is in memory than the images that are worked on.
 """
 
 import logging
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from lib.base.clock import Clock, use_clock
 from lib.base.scratch import scratch_files
 from lib.base.threads import start_watched
+from lib.sam.device_queue import lower_priority
 from lib.server.admission import Admission, BusyError
 from lib.server.http.errors import failure_of
 from lib.server.recent_runs import RecentRuns, now
@@ -29,7 +36,7 @@ class BatchRunningError(BusyError):
 
 @dataclass
 class Batch:
-    """State of a batch; ``status`` uses MONAI Label's words.
+    """State of a batch; ``status`` uses MONAI Label's words. Thread-safe.
 
     Args:
         request: The request for every image.
@@ -45,19 +52,44 @@ class Batch:
     start_ts: str = field(default_factory=now)
     end_ts: str | None = None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: int = 0
     is_to_stop: bool = False
+
+    def __post_init__(self) -> None:
+        self._left: Iterator[str] = iter(self.images)
+        self._lock = threading.Lock()
+
+    def next_image(self) -> str | None:
+        """Return the next image to work on; None if there is none or the batch is to stop."""
+        with self._lock:
+            return None if self.is_to_stop else next(self._left, None)
+
+    def keep(self, image: str, result: dict[str, Any]) -> None:
+        """Add an image's result."""
+        with self._lock:
+            self.results[image] = result
+            self.failed += "error" in result
+
+    def end(self) -> None:
+        """Set the status and the time of the end."""
+        if len(self.results) < len(self.images):
+            self.status = "STOPPED"
+        else:
+            self.status = "ERROR" if self.images and self.failed == len(self.images) else "DONE"
+        self.end_ts = now()
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON with MONAI Label's keys; ``details`` describes the progress."""
-        failed = sum("error" in result for result in self.results.values())
+        with self._lock:
+            results, failed = dict(self.results), self.failed
         return {
             "id": self.id,
             "status": self.status,
             "request": dict(self.shown),
             "start_ts": self.start_ts,
             **({"end_ts": self.end_ts} if self.end_ts else {}),
-            "details": [f"{len(self.results)} of {len(self.images)} images, {failed} of them failed"],
-            "results": dict(self.results),
+            "details": [f"{len(results)} of {len(self.images)} images, {failed} of them failed"],
+            "results": results,
         }
 
 
@@ -67,13 +99,15 @@ class BatchInference:
     Args:
         infer: Runs the app's tasks and stores the label.
         admission: Counts each image.
-        max_seconds: How long one image may take.
+        max_seconds: How long one image may take, without what it waits for other work.
+        at_once: Returns how many images can be encoded at the same time, which can change.
     """
 
-    def __init__(self, infer: Infer, admission: Admission, *, max_seconds: float) -> None:
+    def __init__(self, infer: Infer, admission: Admission, *, max_seconds: float, at_once: Callable[[], int]) -> None:
         self._infer = infer
         self._admission = admission
         self._max_seconds = max_seconds
+        self._at_once = at_once
         self.runs: RecentRuns[Batch] = RecentRuns("batch")
 
     def start(
@@ -99,7 +133,7 @@ class BatchInference:
         return batch
 
     def stop(self) -> Batch | None:
-        """Stop the running batch after its current image; returns it, or None if none is running."""
+        """Stop the running batch after its current images; returns it, or None if none is running."""
         batch = self.runs.running()
         if batch is not None:
             batch.is_to_stop = True
@@ -107,19 +141,30 @@ class BatchInference:
 
     def _run(self, batch: Batch) -> None:
         batch.status = "RUNNING"
-        for image in batch.images:
-            if batch.is_to_stop:
-                break
-            batch.results = {**batch.results, image: self._one(batch, image)}  # replaced, as other threads read it
-        failed = bool(batch.images) and all("error" in result for result in batch.results.values())
-        whole = len(batch.results) == len(batch.images)
-        batch.status = ("ERROR" if failed else "DONE") if whole else "STOPPED"
-        batch.end_ts = now()
+        lower_priority()
+        others: dict[int, threading.Thread] = {}
+        while (image := batch.next_image()) is not None:
+            for number in range(1, self._threads()):
+                if number not in others or not others[number].is_alive():
+                    others[number] = start_watched("batch", partial(self._help, batch, number))
+            batch.keep(image, self._one(batch, image))
+        for other in others.values():
+            other.join()
+        batch.end()
+
+    def _help(self, batch: Batch, number: int) -> None:
+        """Work on images, as long as so many threads may."""
+        lower_priority()
+        while number < self._threads() and (image := batch.next_image()) is not None:
+            batch.keep(image, self._one(batch, image))
+
+    def _threads(self) -> int:
+        return max(1, min(self._at_once(), self._admission.limit // 2))
 
     def _one(self, batch: Batch, image: str) -> dict[str, Any]:
         self._admission.enter(unconditionally=True)
         try:
-            with use_clock(Clock(self._max_seconds)), scratch_files():
+            with use_clock(Clock(self._max_seconds, gives_way=True)), scratch_files():
                 result = self._infer(replace(batch.request, image=image))
             return {key: result[key] for key in ("label", "tag", "params")}
         except BaseException as error:  # one image's failure must not end the others; a panic in Rust is no Exception

@@ -133,9 +133,11 @@ class EmbeddingFiles:
     Args:
         folder: Created at the first write, private to its owner: embeddings reveal much of their images.
         max_bytes: Bound on the bytes of all files.
+        lossless: Wait where many are to be written, rather than drop one.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, lossless: bool = False) -> None:
+        self._lossless = lossless
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -177,9 +179,9 @@ class EmbeddingFiles:
         return embedding
 
     def put(self, embedding: Embedding) -> None:
-        """Queue an embedding to be written by another thread; it is dropped if the queue is full."""
+        """Queue an embedding to be written by another thread. If the queue is full it waits or is lost."""
         self._path(embedding.key)
-        if not self._queue_slots.acquire(blocking=False):
+        if not self._queue_slots.acquire(blocking=self._lossless):
             self._count("lost")
             return
         try:
@@ -196,6 +198,18 @@ class EmbeddingFiles:
         """Return the size in bytes of a key's file, as far as this process knows; None if it is not there."""
         with self._lock:
             return self._sizes.get(key)
+
+    def use(self, key: str) -> int | None:
+        """Count a key's file as used just now, without reading it; return its size in bytes, None without one."""
+        try:
+            os.utime(self._path(key))
+        except FileNotFoundError:
+            self._remove(key)
+        except OSError:  # the folder is read-only
+            pass
+        with self._lock, suppress(KeyError):
+            self._sizes.move_to_end(key)
+        return self.size(key)
 
     def stats(self) -> dict[str, int]:
         """Return counts since the start: ``hits``, ``evicted`` (removed for the bound), ``lost`` (not written).

@@ -47,7 +47,8 @@ def run(
 
     ``params``: ``prompts`` is ``automatic`` (every object of the middle slice) or ``labels`` (points inside the labels
     that an image has); ``label_tag`` names the results; ``images`` lists ids instead of all, ``labeled`` or
-    ``unlabeled`` ones; ``max_batch_size`` bounds their number; ``window`` and ``candidates`` are the model's options.
+    ``unlabeled`` ones: with a final label, or with neither that nor a result of this name, so that a batch goes on
+    where it was ended; ``max_batch_size`` bounds their number; ``window`` and ``candidates`` are the model's options.
     Other keys are ignored. With ``run_sync`` the response is sent at the end: the results by image.
     """
     app = app_instance()
@@ -69,7 +70,7 @@ def run(
 
 @router.delete("/batch/infer", summary="Stop batch inference")
 def stop(request: Request, user: _Admin) -> Any:
-    """Stop the running batch after its current image; null if none is running."""
+    """Stop the running batch after its current images; null if none is running."""
     batches: BatchInference = request.app.state.batches
     batch = batches.stop()
     return batch.as_dict() if batch else None
@@ -84,9 +85,11 @@ def _images(which: BatchInferImageType, sent: BatchParams) -> list[str]:
             which = BatchInferImageType(sent.images or which)
         except ValueError:
             raise HTTPException(422, "images must be a list of ids, or all, labeled or unlabeled") from None
-        choose = {
-            BatchInferImageType.IMAGES_LABELED: datastore.get_labeled_images,
-            BatchInferImageType.IMAGES_UNLABELED: datastore.get_unlabeled_images,
-        }
-        images = choose[which](sent.label_tag) if which in choose else datastore.list_images()
+        if which == BatchInferImageType.IMAGES_LABELED:
+            images = datastore.get_labeled_images()
+        elif which == BatchInferImageType.IMAGES_UNLABELED:
+            unlabeled = datastore.get_unlabeled_images()
+            images = [one for one in unlabeled if sent.label_tag not in datastore.get_labels_by_image_id(one)]
+        else:
+            images = datastore.list_images()
     return sorted(images)[: sent.max_batch_size] if sent.max_batch_size else images
