@@ -3,6 +3,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -559,3 +560,31 @@ def test_what_gives_way_gives_way_to_requests_elsewhere_for_the_same_workers():
     elsewhere = 0
     wait_for(lambda: sorted(yielding.running) == ["first image", "second image"])
     yielding.end()
+
+
+def test_a_step_that_runs_goes_on_if_the_new_list_has_its_equal(queue: DeviceQueue):
+    @dataclass(frozen=True)
+    class Slice:
+        k: int
+
+        def __call__(self, should_stop: Callable[[], bool]) -> None:
+            begun.append(self.k)
+            while not may_end.is_set():
+                if should_stop():
+                    raise PreemptedError
+                time.sleep(0.002)
+            done.append(self.k)
+
+    begun: list[int] = []
+    done: list[int] = []
+    may_end = threading.Event()
+    queue.run_prefetch("ann", [Slice(5), Slice(6)])
+    wait_for(lambda: begun == [5])
+    queue.run_prefetch("ann", [Slice(6), Slice(5), Slice(7)])
+    time.sleep(0.05)
+    assert begun == [5] and queue.stats()["ahead"] == 3
+    queue.run_prefetch("ann", [Slice(6), Slice(7)])
+    wait_for(lambda: begun == [5, 6])
+    may_end.set()
+    wait_for(lambda: queue.stats()["ahead"] == 0)
+    assert done == [6, 7]

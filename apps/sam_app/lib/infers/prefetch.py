@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from cachetools import FIFOCache
@@ -52,6 +51,19 @@ class _Place:
     image: weakref.ref[MedicalImage]
     k: int
     direction: int
+
+
+@dataclass(frozen=True)
+class _Windowed:
+    """What the model sees of slice k, once it is called; None if the image is gone."""
+
+    image: weakref.ref[MedicalImage]
+    k: int
+    asked: Window | str
+
+    def __call__(self) -> np.ndarray | None:
+        image = self.image()
+        return None if image is None else windowed_frame(image, self.k, choose_window(image, self.k, self.asked)[0])
 
 
 class Prefetcher:
@@ -110,9 +122,4 @@ class Prefetcher:
 
     def _encode(self, model: str, user: str, image: MedicalImage, order: list[int], asked: Window | str) -> None:
         reference = weakref.ref(image)
-
-        def windowed(k: int) -> np.ndarray | None:
-            image = reference()
-            return None if image is None else windowed_frame(image, k, choose_window(image, k, asked)[0])
-
-        self._engine.predictor(model).prefetch_embedding(user, [partial(windowed, k) for k in order])
+        self._engine.predictor(model).prefetch_embedding(user, [_Windowed(reference, k, asked) for k in order])

@@ -42,7 +42,10 @@ ShouldStop = Callable[[], bool]
 """Called by work that can be interrupted; returns whether it must stop."""
 
 PrefetchWork = Callable[[ShouldStop], None]
-"""One step of a prefetch; raises :class:`PreemptedError` if it was interrupted, and is then repeated later."""
+"""One step of a prefetch; raises :class:`PreemptedError` if it was interrupted, and is then repeated later.
+
+Steps that are equal do the same: one that runs goes on if the owner's new list has its equal.
+"""
 
 MAX_OWNERS = 32
 """Maximum of owners with prefetches; those of the owner who submitted longest ago are dropped first."""
@@ -92,10 +95,10 @@ class _Job:
 
 @dataclass(eq=False)
 class _Prefetches:
-    """What is left of one owner's list: steps that wait, the next one first, and the number of those that run."""
+    """What is left of one owner's list: steps that wait, the next one first, and those that run."""
 
     steps: deque[PrefetchWork]
-    running: int = 0
+    running: list[PrefetchWork] = field(default_factory=list)
 
 
 def _one() -> int:
@@ -215,9 +218,11 @@ class DeviceQueue:
             steps: The prefetches; an empty list cancels the owner's earlier ones.
         """
         with self._lock:
-            self._prefetches.pop(owner, None)
+            before = self._prefetches.pop(owner, None)
             if steps:
-                self._prefetches[owner] = _Prefetches(deque(steps))
+                running = [step for step in before.running if step in steps] if before else []
+                left = deque(step for step in steps if step not in running)
+                self._prefetches[owner] = _Prefetches(left, running)
                 self._wake()
             while len(self._prefetches) > MAX_OWNERS:
                 self._prefetches.popitem(last=False)
@@ -246,7 +251,7 @@ class DeviceQueue:
         Of a batch those that wait; of prefetches also those that run.
         """
         with self._lock:
-            ahead = sum(len(listed.steps) + listed.running for listed in self._prefetches.values())
+            ahead = sum(len(listed.steps) + len(listed.running) for listed in self._prefetches.values())
             return {"waiting": len(self._jobs), "ahead": ahead, "batch": len(self._batch)}
 
     def requests(self) -> int:
@@ -309,8 +314,9 @@ class DeviceQueue:
             return None
         for owner, listed in reversed(self._prefetches.items()):
             if listed.steps:
-                listed.running += 1
-                return partial(self._run_prefetch, owner, listed, listed.steps.popleft()), True
+                step = listed.steps.popleft()
+                listed.running.append(step)
+                return partial(self._run_prefetch, owner, step), True
         return (partial(self._run_job, self._batch.popleft()), True) if self._batch else None
 
     def _run_job(self, job: _Job) -> None:
@@ -319,11 +325,12 @@ class DeviceQueue:
             with self._lock:
                 self._batch.appendleft(job)
 
-    def _run_prefetch(self, owner: str, listed: _Prefetches, step: PrefetchWork) -> None:
-        """Run one step; if it was interrupted, it becomes the first of its list again."""
+    def _run_prefetch(self, owner: str, step: PrefetchWork) -> None:
+        """Run one step; if it was interrupted, it becomes the first of its list again, unless it is not listed now."""
 
         def should_stop() -> bool:
-            return self._prefetches.get(owner) is not listed or self.must_stop()
+            listed = self._prefetches.get(owner)
+            return listed is None or step not in listed.running or self.must_stop()
 
         is_interrupted = False
         try:
@@ -334,8 +341,10 @@ class DeviceQueue:
             failed("device", error)
         finally:
             with self._lock:
-                listed.running -= 1
-                if is_interrupted:
-                    listed.steps.appendleft(step)
-                if not listed.steps and not listed.running and self._prefetches.get(owner) is listed:
-                    del self._prefetches[owner]
+                listed = self._prefetches.get(owner)
+                if listed is not None and step in listed.running:
+                    listed.running.remove(step)
+                    if is_interrupted:
+                        listed.steps.appendleft(step)
+                    if not listed.steps and not listed.running:
+                        del self._prefetches[owner]

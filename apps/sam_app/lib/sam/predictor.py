@@ -67,6 +67,17 @@ class Prediction:
         return replace(self, packed=packed)
 
 
+@dataclass(frozen=True)
+class _PrefetchOf:
+    """Step of a prefetch, equal to another of the same model and frame."""
+
+    predictor: Predictor
+    frame: Callable[[], np.ndarray | None]
+
+    def __call__(self, should_stop: ShouldStop) -> None:
+        self.predictor.prefetch(self.frame, should_stop)
+
+
 class Predictor:
     """One model with its weights on one device.
 
@@ -211,11 +222,13 @@ class Predictor:
 
         Args:
             owner: The user; images of an earlier call for the same owner that are not yet encoded are skipped.
-            frames: Each returns an image as :meth:`encode` takes it, or None if it is not needed any more.
+            frames: Each returns an image as :meth:`encode` takes it, or None if it is not needed any more. Those that
+                are equal return the same: one that is being encoded goes on if it is listed again.
         """
-        self._encodes.run_prefetch(owner, [partial(self._prefetch, frame) for frame in frames])
+        self._encodes.run_prefetch(owner, [_PrefetchOf(self, frame) for frame in frames])
 
-    def _prefetch(self, frame: Callable[[], np.ndarray | None], should_stop: ShouldStop) -> None:
+    def prefetch(self, frame: Callable[[], np.ndarray | None], should_stop: ShouldStop) -> None:
+        """Encode one image ahead, see :meth:`prefetch_embedding`; runs in the queue's thread."""
         image = frame()
         if image is None:
             return
