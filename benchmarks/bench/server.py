@@ -97,6 +97,14 @@ class Client:
         """GET; raises :class:`ServerError` unless it is answered 200."""
         return self._timed("GET", path, params=query)
 
+    def post(self, path: str, content: dict[str, Any]) -> Answer:
+        """POST of JSON; errors as of :meth:`get`."""
+        return self._timed("POST", path, json=content)
+
+    def delete(self, path: str) -> Answer:
+        """DELETE; errors as of :meth:`get`."""
+        return self._timed("DELETE", path)
+
     def click(
         self, model: str, image: str, foreground: Sequence[Sequence[int]], *, output: str = "image", **params: Any
     ) -> Answer:

@@ -181,7 +181,7 @@ def test_rows_are_listed_and_chosen_by_name(capsys):
         assert f"{row.id:24s}{row.title}" in listed and row.peer in listed
     assert "p50 <= 60 ms" in listed and "throughput >= 1.300 x" in listed
     assert [row.id for row in chosen(["start", "first-prompt"])] == ["first-prompt", "start"]
-    assert len(chosen([])) == len(ROWS) == 22
+    assert len(chosen([])) == len(ROWS) == 23
     with pytest.raises(UnknownRowError, match="no row 'nothing'; the rows are: first-prompt"):
         chosen(["nothing"])
     assert main(["--only", "nothing"]) == 2

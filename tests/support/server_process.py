@@ -122,6 +122,8 @@ def running_server(
     log = folder / "server.log"
     names = {"results": "results", "audit_log": "audit.jsonl", "embeddings": "embeddings"}
     places = [word for key, name in names.items() for word in (key, str(folder / name))]
+    if (workers := os.environ.get("SAM_TEST_WORKERS")) and app == SAM_APP and "workers" not in conf:
+        places += ["workers", workers]  # all tests of servers hold with workers, too
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(studies, port, *places, *conf, app=app, flags=flags),

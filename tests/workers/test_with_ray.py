@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import os
 import random
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from PIL import Image
 
 from lib.base.clock import Clock, TimeLimitError, use_clock
 from lib.sam.engine import Engine
@@ -29,9 +26,9 @@ from lib.sam.runtimes.remote import EncodeOrder, RemoteEncoder, WorkersUnavailab
 from lib.workers import wire
 from lib.workers.place import WorkersPlace
 from lib.workers.ray_workers import RayWorkers
-from support.rest import DISC
 from support.sam2_checkpoint import write_sam2_checkpoint
-from support.server_process import Server, running_server
+from support.server_process import running_server
+from support.worker_load import NAME, Load, mask, noise, running, segment, wait_for
 
 pytestmark = [
     pytest.mark.long,
@@ -40,7 +37,6 @@ pytestmark = [
 ]
 SPECS = [MODELS["sam_tiny"], MODELS["medsam2"]]
 KILLS = 20
-NAME = "DOE^JANE"
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +68,6 @@ def workers(model_folder: Path, single: Engine) -> Iterator[RayWorkers]:
 def engine(workers: RayWorkers, model_folder: Path) -> Engine:
     """An engine that has workers encode."""
     return Engine(SPECS, model_folder, device="cpu", workers=workers)
-
-
-def noise(seed: int, height: int = 512, width: int = 512) -> np.ndarray:
-    """An image with a bright disc, ``(H, W, 3)`` uint8."""
-    rows, columns = np.mgrid[:height, :width]
-    inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 5) ** 2
-    grey = np.random.default_rng(seed).normal(np.where(inside, 180, 70), 15).clip(0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("model", ["sam_tiny", "medsam2"])
@@ -187,55 +168,6 @@ def folders_of_ray(server: psutil.Process) -> set[Path]:
     """Where the Ray of a server has its files."""
     words = [word for child in server.children(recursive=True) for word in child.cmdline()]
     return {Path(word.partition("=")[2]) for word in words if word.startswith("--session_dir=")}
-
-
-class Load:
-    """Clients that send one new image after the other until they are told to stop."""
-
-    def __init__(self, server: Server) -> None:
-        self._server, self._stop, self._lock = server, threading.Event(), threading.Lock()
-        self.masks: dict[int, bytes] = {}
-        self.unavailable = 0
-        self.faults: list[str] = []
-        self._seeds = iter(range(1000, 1_000_000))
-        self._threads = [threading.Thread(target=self._work) for _ in range(3)]
-        for thread in self._threads:
-            thread.start()
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                seed = next(self._seeds)
-            try:
-                answer = segment(self._server, seed)
-                if answer.status_code == 200:
-                    self.masks[seed] = mask(self._server, answer)
-                elif answer.status_code == 503 and "retry-after" in answer.headers:
-                    self.unavailable += 1
-                    time.sleep(0.2)
-                else:
-                    self.faults.append(f"{answer.status_code} {answer.text}")
-            except Exception as error:
-                self.faults.append(repr(error))
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(120)
-
-
-def segment(server: Server, seed: int):
-    content = io.BytesIO()
-    Image.fromarray(noise(seed, 200, 240)).save(content, "PNG")
-    return server.segment(content.getvalue(), DISC, name=f"{NAME}.png")
-
-
-def mask(server: Server, answer) -> bytes:
-    return server.get(f"/get_segmented_image/{answer.json()['timestamp']:.6f}?view=mask").content
-
-
-def running(server: Server) -> int:
-    return server.get("/health_check/").json()["workers"]["running"]
 
 
 def test_workers_that_are_killed_cost_no_wrong_mask_and_no_error_but_503(tmp_path: Path) -> None:
