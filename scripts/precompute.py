@@ -44,6 +44,7 @@ from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import AUTO
 from lib.transforms.window import PRESETS, choose_window, windowed_frame
 from lib.workers.place import WorkersPlace
+from lib.workers.ray_workers import WorkersStartError, workers_at
 from precomputed_images import Done, Journal, name_of
 
 _MOST_SECONDS = 600.0
@@ -145,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--workers",
         metavar="PLACE",
         type=WorkersPlace.parse,
-        help="processes of Ray Serve that encode: ray:N here, or ray://host:port, as for --conf workers; without it "
+        help="processes of Ray Serve that encode: as for --conf workers; without it "
         "this process does, one slice at a time",
     )
     parser.add_argument(
@@ -542,10 +543,8 @@ def _start_workers(arguments: argparse.Namespace, specs: Sequence[ModelSpec]) ->
         return None
     if chosen_device(arguments.device).type != "cpu":
         raise UsageError("--workers encode on CPUs, and this would be done on a GPU: add --device cpu")
-    from lib.workers.ray_workers import WorkersStartError, start_workers
-
     try:
-        return start_workers(
+        return workers_at(
             arguments.workers,
             specs,
             arguments.model_dir,
@@ -554,8 +553,6 @@ def _start_workers(arguments: argparse.Namespace, specs: Sequence[ModelSpec]) ->
         )
     except WorkersStartError as error:
         raise UsageError(str(error)) from None
-    finally:
-        clean_logs()  # Ray's, too
 
 
 def precompute(arguments: argparse.Namespace) -> Summary:

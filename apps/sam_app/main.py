@@ -56,6 +56,7 @@ from lib.trainers.teach import TeachTask
 from lib.transforms.load import LoadMedicalImage
 from lib.transforms.request import SegmentRequest
 from lib.version import VERSION
+from lib.workers.ray_workers import WorkersStartError, workers_at
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +121,8 @@ class SamApp(MONAILabelApp):
             return None
         if chosen_device(options.device).type != "cpu":
             raise _refusal("workers encode on CPUs, and this server would on a GPU: start with --conf device cpu, too")
-        from lib.workers.ray_workers import WorkersStartError, start_workers
-
         try:
-            return start_workers(
+            return workers_at(
                 options.workers,
                 specs,
                 self._model_dir,

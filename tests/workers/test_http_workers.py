@@ -27,7 +27,7 @@ from lib.workers import encoder_replica, http_workers, wire
 from lib.workers.encoder_replica import EncoderReplica
 from lib.workers.http_workers import HttpWorkers
 from lib.workers.place import WorkersPlace
-from lib.workers.ray_workers import WorkersStartError, start_workers
+from lib.workers.ray_workers import WorkersStartError, workers_at
 
 TOKEN = "secret"
 SPECS = [MODELS["sam_tiny"]]
@@ -246,6 +246,6 @@ def test_workers_that_somebody_else_started_need_a_token(place, monkeypatch):
     monkeypatch.delenv(wire.TOKEN_VARIABLE, raising=False)
     where = WorkersPlace.parse(place.address)
     with pytest.raises(WorkersStartError, match="the workers' token is missing: set SAM_WORKERS_TOKEN to theirs"):
-        start_workers(where, SPECS, MODEL_FOLDER)
+        workers_at(where, SPECS, MODEL_FOLDER)
     monkeypatch.setenv(wire.TOKEN_VARIABLE, TOKEN)
-    assert start_workers(where, SPECS, MODEL_FOLDER).running == 1
+    assert workers_at(where, SPECS, MODEL_FOLDER).running == 1

@@ -11,7 +11,7 @@ from lib.sam.models.checkpoints import MODEL_FOLDER
 from lib.sam.models.registry import MODELS
 from lib.workers import ray_workers
 from lib.workers.place import WorkersPlace
-from lib.workers.ray_workers import WorkersStartError, start_workers
+from lib.workers.ray_workers import WorkersStartError, workers_at
 from support.server_process import SAM_APP
 
 
@@ -31,4 +31,4 @@ def test_ray_is_not_imported_before_workers_are_started():
 def test_workers_without_ray_say_what_to_do(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ray_workers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WorkersStartError, match=r"needs Ray, which is not installed: run `scripts/setup --ray`"):
-        start_workers(WorkersPlace(here=(1, 1)), [MODELS["sam_tiny"]], MODEL_FOLDER)
+        workers_at(WorkersPlace(here=(1, 1)), [MODELS["sam_tiny"]], MODEL_FOLDER)

@@ -54,7 +54,7 @@ class WorkersStartError(RuntimeError):
     """The workers cannot be started; the message says why and what to do."""
 
 
-def start_workers(
+def workers_at(
     place: WorkersPlace,
     specs: Sequence[ModelSpec],
     model_folder: Path,
@@ -87,7 +87,7 @@ def start_workers(
 
 
 class RayWorkers(HttpWorkers):
-    """Workers that this server starts, which takes some seconds; arguments and errors as of :func:`start_workers`.
+    """Workers that this server starts, which takes some seconds; arguments and errors as of :func:`workers_at`.
 
     A worker that ends is started anew by Ray Serve; all of them, if Ray itself has ended.
     """
