@@ -36,7 +36,7 @@ def wait_for_labels(server: Server, studies: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_batch_that_was_killed_does_only_what_is_missing(tmp_path):
     studies = tmp_path / "studies"
     (studies / "labels" / "original").mkdir(parents=True)

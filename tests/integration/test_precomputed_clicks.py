@@ -117,6 +117,7 @@ def test_series_of_a_dicom_archive_with_a_login(tmp_path):
         asked = ("--query", "StudyDate=20251201-20260131", "Modality=CT")
         summary = precompute(orthanc.dicomweb, embeddings, *asked, variables=variables)
         assert (summary["images"], summary["encoded"]) == (1, CT.grid.shape[0])
+        assert precompute(orthanc.dicomweb, embeddings, *asked, variables=variables)["unchanged"] == 1
         summary = precompute(orthanc.dicomweb, embeddings, "--series", MR.series_uid, variables=variables)
         assert (summary["images"], summary["encoded"]) == (1, MR.grid.shape[0])
         with server_of(tmp_path / "server", orthanc.dicomweb, embeddings, variables) as server:
@@ -125,3 +126,13 @@ def test_series_of_a_dicom_archive_with_a_login(tmp_path):
             assert counts(server).get("encode", 0) == 0 and counts(server)["disk"] == 2
             click(server, "1.2.3.4", [80, 70, 0])
             assert encodes(server) == 1, "it was not asked for"
+
+        asked = ("--query", "StudyDate=20200101")
+        for unchanged in (0, 1):
+            assert precompute(orthanc.dicomweb, embeddings, *asked, variables=variables)["unchanged"] == unchanged
+        older.SOPInstanceUID = older.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.6"
+        older.ImagePositionPatient[2] += 5
+        older.save_as(tmp_path / "one more.dcm")
+        orthanc.store(tmp_path / "one more.dcm")
+        summary = precompute(orthanc.dicomweb, embeddings, *asked, variables=variables)
+        assert summary["unchanged"] == 0 and summary["encoded"] + summary["present"] == 2
