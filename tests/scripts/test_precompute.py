@@ -308,7 +308,7 @@ def test_workers_encode_several_slices_at_once(run, kept, monkeypatch):
     status, summary, _ = run(*chosen, "--workers", "ray:2", "--worker-cores", "3")
     assert (status, summary["images"], summary["encoded"]) == (0, 1, 5)
     assert len(list(kept.glob("*.embedding"))) == len(workers.orders) == 5
-    assert (asked[0].workers.count, asked[0].worker_cores) == (2, 3)
+    assert (asked[0].workers.here, asked[0].worker_cores) == ((2, 2), 3)
     monkeypatch.undo()
     assert run(*chosen)[1]["unchanged"] == 1, "it does not matter who encoded it"
 

@@ -28,7 +28,7 @@ from lib.sam.models.versions import Version
 from lib.sam.packed_mask import PackedMask
 from lib.sam.preprocessing import make_preprocessor
 from lib.sam.prompts import BACKGROUND, PromptError, Prompts
-from lib.sam.runtimes.remote import RemoteEncoder, WorkersUnavailableError
+from lib.sam.runtimes.remote import RemoteEncoder, WorkersRefusedError, WorkersUnavailableError
 from lib.sam.runtimes.runtime import Networks, Runtime, never
 from lib.sam.runtimes.torch_runtime import TorchRuntime
 
@@ -199,6 +199,8 @@ class Predictor:
                 return self._cache.get_or_compute(key, encode)
             except PreemptedError:
                 clock.check()
+                raise
+            except WorkersRefusedError:
                 raise
             except WorkersUnavailableError:
                 if not clock.gives_way or clock.remaining < _TRY_AGAIN_AFTER_S:

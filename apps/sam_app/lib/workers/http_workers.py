@@ -19,7 +19,14 @@ import numpy as np
 from urllib3.util import wait_for_read
 
 from lib.base.threads import start_periodic
-from lib.sam.runtimes.remote import EncodeOrder, PendingEncode, WorkerDiedError, Workers, WorkersUnavailableError
+from lib.sam.runtimes.remote import (
+    EncodeOrder,
+    PendingEncode,
+    WorkerDiedError,
+    Workers,
+    WorkersRefusedError,
+    WorkersUnavailableError,
+)
 from lib.workers.wire import DEMAND, FRONT, PATH, STATUS_PATH, authorization, pack_request, unpack_levels
 
 logger = logging.getLogger(__name__)
@@ -217,7 +224,7 @@ def _levels(response: HTTPResponse, content: bytes) -> Sequence[np.ndarray]:
     if response.status == 422:
         raise RuntimeError(f"a worker {_text(content)}")
     if response.status < 500:
-        raise WorkersUnavailableError(f"a worker {_text(content)}")
+        raise WorkersRefusedError(f"a worker {_text(content)}")
     raise WorkerDiedError(f"the answer is {response.status}")
 
 

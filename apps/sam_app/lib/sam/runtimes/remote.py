@@ -33,6 +33,10 @@ class WorkersUnavailableError(RuntimeUnavailableError):
     """No worker can encode now; the message says why, and what to do."""
 
 
+class WorkersRefusedError(WorkersUnavailableError):
+    """Workers would encode otherwise than this server; waiting does not help."""
+
+
 class WorkerDiedError(RuntimeError):
     """The worker ended before its result arrived."""
 
@@ -65,7 +69,7 @@ class PendingEncode(Protocol):
 
         Raises:
             WorkerDiedError: If the worker has ended.
-            WorkersUnavailableError: If it refuses: it has another version of the app, or other weights.
+            WorkersRefusedError: If it has another version of the app, or other weights.
         """
 
     def cancel(self) -> None:
