@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: scripts/setup --ray"),
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and ip"),
 ]
-BRIDGE, SERVER = "samtest0", "10.213.7.1"
+BRIDGE, SERVER, NETWORK = "samtest0", "10.213.7.1", "10.213.7.0/24"
+TOKEN = "a token of this test's, of thirty-two characters or more"
 
 
 def ip(*words: str) -> None:
@@ -53,11 +55,12 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         quick = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "3"}
         environment = {
-            **os.environ,
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],
             "PYTHONPATH": str(SAM_APP),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "a token of this test's, of thirty-two characters or more",
+            "RAY_AUTH_TOKEN": TOKEN,
             **{f"RAY_health_check_{name}": value for name, value in quick.items()},
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={self.address}"]
@@ -76,7 +79,8 @@ class Machine:
         for pid in found.stdout.split():
             subprocess.run(["kill", "-9", pid], capture_output=True, timeout=30)
         if self.process:
-            self.process.wait(30)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
 
     def set_link(self, state: str) -> None:
         """Cut its network, or join it again: ``down``, ``up``."""
@@ -97,7 +101,8 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     finally:
         for machine in both:
             machine.stop()
-            subprocess.run(["ip", "netns", "del", machine.name], capture_output=True, timeout=30)
+            for words in (["link", "del", f"{machine.name}h"], ["netns", "del", machine.name]):
+                subprocess.run(["ip", *words], capture_output=True, timeout=30)
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, timeout=30)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +122,7 @@ def test_masks_are_right_whatever_becomes_of_the_machines(machines: tuple[Machin
     wait_for(lambda: is_up(head))
     start_other(head, other)
     time.sleep(10)  # until it has joined: the server counts cores when it connects
-    variables = {"RAY_AUTH_TOKEN": "a token of this test's, of thirty-two characters or more"}
+    variables = {"RAY_AUTH_TOKEN": TOKEN, "SAM_TEST_NETWORK": NETWORK}
     conf = ("models", "sam_tiny", "embeddings_max_mb", "0")
     taken: dict[str, float] = {}
     with running_server(
@@ -174,7 +179,7 @@ def test_several_servers_use_the_same_workers(machines: tuple[Machine, Machine],
     head, _ = machines
     start_head(head)
     wait_for(lambda: is_up(head))
-    variables = {"RAY_AUTH_TOKEN": "a token of this test's, of thirty-two characters or more"}
+    variables = {"RAY_AUTH_TOKEN": TOKEN, "SAM_TEST_NETWORK": NETWORK}
     conf = ("models", "sam_tiny", "workers", f"ray://{head.address}:10001", "results", str(tmp_path / "results"))
     with (
         running_server(tmp_path / "1", *conf, "front", "1", variables=variables) as first,

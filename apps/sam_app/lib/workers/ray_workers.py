@@ -46,6 +46,9 @@ _SHORT_PLACES = ("/tmp", "/var/tmp")  # noqa: S108 - for folders with names of t
 _LONGEST_FOLDER = 40
 """Longest path of a folder in which Ray can make sockets: the kernel allows theirs 107 bytes, of which Ray takes 62."""
 
+_TRIES = 3
+"""How often Ray is asked at the start before it is given up: a cluster's client server does not always start."""
+
 _PAUSE_S = 1.0
 _END_S = 8.0
 
@@ -115,12 +118,13 @@ class RayWorkers(HttpWorkers):
         self._changing = threading.Lock()
         self._is_ending = False
         self._error = ""
+        self._failures = 0
         self.wanted = least
         began = time.monotonic()
         atexit.register(self.close)
         start_watched("workers-start", self._keep_started)
         while not self._is_complete() and time.monotonic() - began < _START_S:
-            if self._error:
+            if self._failures >= _TRIES:
                 self.close()
                 where = place.cluster or "on this machine"
                 raise WorkersStartError(f"Ray {where} does not start the workers: {self._error}")
@@ -144,6 +148,7 @@ class RayWorkers(HttpWorkers):
                 self.addresses = []
                 if temporary:
                     shutil.rmtree(temporary, ignore_errors=True)
+            self._failures += 1
             if not self._is_ending:
                 logger.error("Ray does not answer, and is asked again: %s", self._error or "its process ended")
                 time.sleep(_PAUSE_S)
@@ -207,6 +212,7 @@ def _environment(*, is_local: bool) -> dict[str, str]:
         return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **found}
     return found | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray uses 127.0.0.1 alone, on Linux, too
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # which takes some milliseconds off each encode
         "RAY_worker_niceness": "0",  # Ray's spelling; the encoder lowers its own priority
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
