@@ -41,6 +41,7 @@ from lib.sam.engine import Engine
 from lib.sam.models.registry import MODELS
 from lib.sam.runtimes.openvino_ir import has_bfloat16, limit_threads
 from lib.sam.runtimes.runtime import Precision
+from lib.workers.wire import pack_request
 from phantom_series import Grid, Series
 from scaling.costs import COSTS
 
@@ -92,7 +93,7 @@ def worker_costs(model: str, folder: Path) -> dict[str, Any]:
         "encode_wall_s": encode["wall"],
         "encode_cpu_s": encode["cpu"],
         "prepare_cpu_s": timed(lambda: predictor.model_input(image), times)["cpu"],
-        "image_bytes": inputs.nbytes,
+        "image_bytes": len(pack_request(model, "", "", image)[1]),
         "embedding_bytes": sum(level.nbytes for level in embedding.levels),
         "disk_bytes": len(pack(embedding)),
         "worker_rss_bytes": psutil.Process().memory_info().rss,

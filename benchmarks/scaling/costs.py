@@ -9,7 +9,7 @@ from typing import Any
 
 COSTS = Path(__file__).with_name("costs.json")
 
-_WAY_S, _WAY_BYTES = 0.013, 3145728 + 2621440
+_WAY_S, _WAY_BYTES = 0.018, 262144 + 2621440
 """What a remote encode of ``sam_tiny`` took beside the encode, on one machine, and the bytes that it moved."""
 
 FRONT_CORES = 2
@@ -23,7 +23,7 @@ class Costs:
     Args:
         encode_s: Seconds of an encode by a worker of one core.
         way_s: Seconds there and back, beside the encode, without the network.
-        wire_bytes: Of the image there and the embedding back, both float32.
+        wire_bytes: Of the image there, one byte a pixel of grey, and the embedding back, float32.
         click_s: For which a click occupies a front of two cores.
         click_delay_s: What a click takes beside that while nothing else is done.
         stop_s: Within which an encode ends that is to stop.

@@ -216,12 +216,19 @@ class Front:
         return (job for job in self.begun.get(user, ()) if self.pool.running.get(job.worker) is job)
 
     def encode_ahead(self, user: int, order: list[int]) -> None:
-        """Replace a user's list of slices to encode ahead; what runs of the old one is stopped unless it is awaited."""
+        """Replace a user's list of slices to encode ahead; what runs and is neither listed nor awaited is stopped."""
+        kept = []
         for job in list(self._running(user)):
-            if job.kind is Kind.AHEAD:
+            if job.key[1] in order:
+                kept.append(job)
+            elif job.kind is Kind.AHEAD:
                 self.pool.end(job.worker)
         self.lists.pop(user, None)
-        self.lists[user], self.begun[user] = deque(k for k in order if k not in self.known[user]), []
+        left = self.known[user] | {job.key[1] for job in kept}
+        self.lists[user], self.begun[user] = deque(k for k in order if k not in left), kept
+        for job in kept:
+            if job.kind is Kind.AHEAD:
+                job.source = self.lists[user]
         while len(self.lists) > MAX_OWNERS:
             self.lists.popitem(last=False)
         self.pool.wake(len(self.lists[user]))

@@ -109,6 +109,7 @@ def test_a_landmark_in_any_orientation(sam_page, tmp_path, orientations):
         page.mouse.down()
         page.mouse.up()
         assert sam_page.prompts() == [f"Positive point at {voxel[0]}, {voxel[1]}"]
+        page.locator("#marks g.positive .disc").wait_for()
         marked = page.locator("#marks g.positive .disc").bounding_box()
         assert marked is not None
         centre = marked["x"] + marked["width"] / 2, marked["y"] + marked["height"] / 2

@@ -222,3 +222,23 @@ def test_nothing_of_ray_outlives_a_server_that_is_killed(tmp_path: Path) -> None
         server.process.wait(10)
     _, alive = psutil.wait_procs(children, timeout=240)
     assert not alive, [process.cmdline() for process in alive]
+
+
+@pytest.mark.parametrize("part", ["gcs_server", "raylet", "lib.workers.deployer"])
+def test_a_server_outlives_its_ray_and_starts_it_again(tmp_path: Path, part: str) -> None:
+    conf = ("models", "sam_tiny", "workers", "ray:1", "embeddings_max_mb", "0")
+    with running_server(tmp_path / "server", *conf) as server:
+        known = segment(server, 1)
+        assert known.status_code == 200
+        process = psutil.Process(server.process.pid)
+        victims = [child for child in process.children(recursive=True) if part in " ".join(child.cmdline())]
+        assert victims
+        new = iter(range(2, 100_000))
+        victims[0].kill()
+        began = time.monotonic()
+        wait_for(lambda: segment(server, next(new)).status_code == 503)
+        assert segment(server, 1).status_code == 200, "what was encoded before needs no worker"
+        wait_for(lambda: segment(server, next(new)).status_code == 200)
+        print(f"{part} killed: images are encoded again after {time.monotonic() - began:.1f} s")
+        assert len(replicas(process)) == 1
+        assert mask(server, segment(server, 1)) == mask(server, known)
