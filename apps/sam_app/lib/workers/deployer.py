@@ -26,7 +26,7 @@ from lib.workers.wire import PATH, STATUS_PATH
 T = TypeVar("T")
 
 _LOOK_EVERY_S = 1.0
-_ANSWER_S = 5.0
+_ANSWER_S = 4.0
 """Time within which Ray has to answer; else it is taken for gone."""
 
 _START_S = 90.0
@@ -120,9 +120,10 @@ def _addresses(deployment: Deployment) -> list[str]:
 
 def _end(deployment: Deployment, status: int) -> None:
     """Leave Ray, and end all that was started of it; what a cluster runs goes on."""
-    signal.signal(signal.SIGALRM, lambda *_: _end_now(deployment, status))
-    signal.alarm(int(_ANSWER_S))
-    ray.shutdown()
+    if deployment.cluster or not status:  # else Ray does not answer, and need not be asked
+        signal.signal(signal.SIGALRM, lambda *_: _end_now(deployment, status))
+        signal.alarm(int(_ANSWER_S))
+        ray.shutdown()
     _end_now(deployment, status)
 
 
