@@ -107,12 +107,14 @@ def _addresses(deployment: Deployment) -> list[str]:
     """Return where the workers answer now: at each of Ray Serve's proxies.
 
     Raises:
-        RuntimeError: If somebody has removed the workers.
+        RuntimeError: If somebody has removed the workers, or Ray has ended here.
     """
     status = serve.status()
     if ENCODERS not in status.applications:
         raise RuntimeError("the workers were removed")
     if not deployment.cluster:
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise RuntimeError("a part of Ray has ended")
         return [f"http://127.0.0.1:{deployment.port}"]
     hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     return sorted(f"http://{hosts[node]}:{deployment.port}" for node in status.proxies if node in hosts)

@@ -214,6 +214,9 @@ def _environment(*, is_local: bool) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray uses 127.0.0.1 alone, on Linux, too
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # which takes some milliseconds off each encode
         "RAY_worker_niceness": "0",  # Ray's spelling; the encoder lowers its own priority
+        "RAY_health_check_period_ms": "1000",  # so that a part that is gone is noticed within seconds
+        "RAY_health_check_timeout_ms": "2000",
+        "RAY_health_check_failure_threshold": "3",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
