@@ -212,7 +212,7 @@ def _environment(*, is_local: bool) -> dict[str, str]:
         return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **found}
     return found | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which Ray uses 127.0.0.1 alone, on Linux, too
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # which takes some milliseconds off each encode
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # one thread less between a request and its worker
         "RAY_worker_niceness": "0",  # Ray's spelling; the encoder lowers its own priority
         "RAY_health_check_period_ms": "1000",  # so that a part that is gone is noticed within seconds
         "RAY_health_check_timeout_ms": "2000",

@@ -84,8 +84,19 @@ class Networks:
             module.to("meta")
 
 
-class Encoder(Protocol):
-    """What runs a model's image encoder."""
+class Runtime(Protocol):
+    """Runtime of a model's image encoder, mask decoder and other networks on one device.
+
+    Attributes:
+        name: Display name, e.g. ``OpenVINO 2026.4.1, CPU, float32``.
+        key: Identifies all that affects the encoder's values; part of each embedding's key.
+        decode_batch: Number of objects decoded at once: many on a GPU; few on a CPU, where a batch saves little or no
+            time and another request may be waiting.
+    """
+
+    name: str
+    key: str
+    decode_batch: int
 
     def encode(self, inputs: torch.Tensor, should_stop: Callable[[], bool] = never) -> tuple[torch.Tensor, ...]:
         """Run the image encoder. Called by one thread at a time.
@@ -101,21 +112,6 @@ class Encoder(Protocol):
         Raises:
             PreemptedError: If ``should_stop`` returned True before the end.
         """
-
-
-class Runtime(Encoder, Protocol):
-    """Runtime of a model's image encoder, mask decoder and other networks on one device.
-
-    Attributes:
-        name: Display name, e.g. ``OpenVINO 2026.4.1, CPU, float32``.
-        key: Identifies all that affects the encoder's values; part of each embedding's key.
-        decode_batch: Number of objects decoded at once: many on a GPU; few on a CPU, where a batch saves little or no
-            time and another request may be waiting.
-    """
-
-    name: str
-    key: str
-    decode_batch: int
 
     def decode(
         self, levels: Sequence[torch.Tensor], sparse: torch.Tensor, dense: torch.Tensor

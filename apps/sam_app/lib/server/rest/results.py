@@ -38,6 +38,7 @@ from typing import Literal, NamedTuple
 from lib.base.files import atomic_write, is_full, move, restored_on_error, sync
 from lib.base.locks import FolderLock, locked
 from lib.server.http.errors import NoSpaceError, UnknownResultError
+from lib.server.options import MAX_FRONTS
 from lib.server.rest.manifest import Manifest, ResultFacts, read_manifest
 from lib.server.rest.pending import INPUT, MANIFEST, REQUEST, PendingResult, as_json
 from lib.server.rest.timestamps import RetentionClock, TimestampSource, print_timestamp
@@ -296,26 +297,18 @@ class ResultStore:
                 finished, queued = name in self._finished, name in self._queued
             with suppress(OSError, ValueError):  # deleted meanwhile, by this server or by hand
                 if finished:
-                    folder = self._folder / name
-                    manifest = read_manifest(folder, MANIFEST)
-                    return StoredResult(timestamp, "failed" if manifest.failure else "done", folder, manifest)
+                    return _finished_in(self._folder, timestamp)
                 if queued:
-                    folder = self._folder / f".{name}.queued"
-                    return StoredResult(timestamp, "queued", folder, read_manifest(folder, REQUEST))
+                    return _queued_in(self._folder, timestamp)
         return self._find_elsewhere(timestamp)
 
     def _find_elsewhere(self, timestamp: Decimal) -> StoredResult:
         """Return the result or queued request of another server that shares the folder; errors as of :meth:`find`."""
-        name = f"{timestamp:.6f}"
         if self._shared is not None:
-            other = self._shared / f"front-{int(name[-2:])}"
-            for _ in range(2):  # likewise
+            other = self._shared / f"front-{int(timestamp.scaleb(6)) % MAX_FRONTS}"
+            for read in (_finished_in, _queued_in) * 2:  # likewise
                 with suppress(OSError, ValueError):
-                    manifest = read_manifest(other / name, MANIFEST)
-                    return StoredResult(timestamp, "failed" if manifest.failure else "done", other / name, manifest)
-                with suppress(OSError, ValueError):
-                    queued = other / f".{name}.queued"
-                    return StoredResult(timestamp, "queued", queued, read_manifest(queued, REQUEST))
+                    return read(other, timestamp)
         raise UnknownResultError(f"there is no result {print_timestamp(timestamp)}")
 
     def with_image(self, key: str) -> StoredResult | None:
@@ -391,6 +384,19 @@ class ResultStore:
             return
         shutil.rmtree(aside, ignore_errors=True)
         logger.info("Deleted result %s", name)
+
+
+def _finished_in(store: Path, timestamp: Decimal) -> StoredResult:
+    """Return a finished result in a store's folder; errors as of :func:`~lib.server.rest.manifest.read_manifest`."""
+    folder = store / f"{timestamp:.6f}"
+    manifest = read_manifest(folder, MANIFEST)
+    return StoredResult(timestamp, "failed" if manifest.failure else "done", folder, manifest)
+
+
+def _queued_in(store: Path, timestamp: Decimal) -> StoredResult:
+    """Return a queued request in a store's folder; errors likewise."""
+    folder = store / f".{timestamp:.6f}.queued"
+    return StoredResult(timestamp, "queued", folder, read_manifest(folder, REQUEST))
 
 
 def _entry_of(folder: Path, manifest: Manifest) -> _FinishedResult:
