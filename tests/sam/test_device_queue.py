@@ -510,9 +510,9 @@ def test_requests_may_be_more_at_once_than_what_gives_way():
     queue, gates = DeviceQueue(width=lambda: 3, ahead_width=lambda: 1), Gates()
     yielding = Yielding(queue)
     yielding.batch("first image")
+    wait_for(lambda: yielding.running == ["first image"])
     yielding.batch("second image")
     yielding.prefetch("ann")
-    wait_for(lambda: yielding.running == ["first image"])
     time.sleep(0.05)
     assert yielding.running == ["first image"], "there is one worker"
     clicks = [submit(queue, gates.work("click"))]
